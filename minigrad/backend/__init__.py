@@ -1,0 +1,49 @@
+"""Where arrays live: a device's name, "cpu" or "gpu", gives the `Backend` that computes there.
+
+Importing this package imports no CuPy; a backend is made the first time it is asked for.
+"""
+
+from collections.abc import Callable
+
+from .base import Backend
+from .geometry import ConvGeometry
+
+__all__ = ["Backend", "ConvGeometry", "backend_of", "get", "register"]
+
+
+def _make_cpu() -> Backend:
+    from .cpu import CPUBackend
+
+    return CPUBackend()
+
+
+_factories: dict[str, Callable[[], Backend]] = {"cpu": _make_cpu}
+_backends: dict[str, Backend] = {}
+
+
+def register(device: str, factory: Callable[[], Backend]) -> None:
+    """Make `device` a name that `get` knows; `factory()` is called once, when it is first needed."""
+    _factories[device] = factory
+    _backends.pop(device, None)
+
+
+def get(device: str) -> Backend:
+    """The backend of a device.
+
+    Raises ValueError for a device that nobody registered, and whatever the factory raises
+    where the device can't be used on this machine.
+    """
+    if device in _backends:
+        return _backends[device]
+    if device not in _factories:
+        known = ", ".join(repr(name) for name in sorted(_factories))
+        raise ValueError(f"unknown device {device!r}: expected one of {known}")
+    _backends[device] = _factories[device]()
+    return _backends[device]
+
+
+def backend_of(array: object) -> Backend | None:
+    """The backend that `array` belongs to, or None where it is no backend's array."""
+    # An array of a device exists only after that device's backend was made; only "cpu" may be lazy.
+    get("cpu")
+    return next((backend for backend in _backends.values() if backend.owns(array)), None)

@@ -1,0 +1,256 @@
+"""The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
+
+A backend may override any primitive with a faster form; what it leaves out falls back to the one
+here, which is also the truth that the faster form is tested against. Arrays are NCHW to the
+caller. In memory the channels may lie innermost (a transposed view): that is how the
+convolutions here read and write, since a product over (N * H * W, C) wants it.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .geometry import ConvGeometry
+
+Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
+
+
+def channels_last(x: Array) -> Array:
+    """(N, C, H, W) seen as (N, H, W, C); no copy."""
+    return x.transpose(0, 2, 3, 1)
+
+
+def channels_first(x: Array) -> Array:
+    """(N, H, W, C) seen as (N, C, H, W); no copy."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def per_channel(vector: Array, ndim: int) -> Array:
+    """(C,) seen as (1, C) or (1, C, 1, 1), to broadcast against a batch of `ndim` axes; no copy."""
+    return vector.reshape((1, -1) + (1,) * (ndim - 2))
+
+
+class Backend:
+    """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
+
+    device: str
+    xp: ModuleType
+
+    # -- arrays ------------------------------------------------------------------------------
+
+    def owns(self, array: object) -> bool:
+        """Whether `array` is an array of this device."""
+        return isinstance(array, self.xp.ndarray)
+
+    def asarray(self, data: Any, dtype: Any = None) -> Array:
+        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must."""
+        return self.xp.asarray(data, dtype=dtype)
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """This device's array as a NumPy array on the host."""
+        return np.asarray(array)
+
+    # -- products ----------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """a @ b, as NumPy's matmul."""
+        return self.xp.matmul(a, b)
+
+    # -- activations -------------------------------------------------------------------------
+
+    def leaky_relu(self, x: Array, slope: float) -> Array:
+        """x where x > 0, slope * x elsewhere; 0 <= slope <= 1."""
+        return self.xp.maximum(x, x * slope)
+
+    def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
+        """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it)."""
+        return self.xp.where(y > 0, dy, dy * slope)
+
+    def tanh(self, x: Array) -> Array:
+        return self.xp.tanh(x)
+
+    def tanh_backward(self, dy: Array, y: Array) -> Array:
+        """dy * (1 - y^2)."""
+        return dy * (1 - y * y)
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)), with an exponential that never overflows and small values kept exact."""
+        e = self.xp.exp(-self.xp.abs(x))
+        return self.xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), finite for every finite x."""
+        return self.xp.maximum(x, 0) + self.xp.log1p(self.xp.exp(-self.xp.abs(x)))
+
+    # -- dropout -----------------------------------------------------------------------------
+
+    def dropout_mask(
+        self, shape: tuple[int, ...], p: float, key: tuple[int, int], counter: tuple[int, int, int, int]
+    ) -> Array:
+        """A boolean mask that drops each element with probability p; True is kept.
+
+        Element i is dropped where word i of the Philox4x64-10 stream of `key` from `counter` is
+        under p * 2^32 (words of 32 bits, low half first). Elements are numbered with
+        the channels innermost where there are four axes, since that is how they lie in memory.
+        Source of the generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
+        """
+        words = np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64))
+        count = int(np.prod(shape, dtype=np.int64))
+        # "<": the low half comes first on every machine.
+        draws = words.random_raw(-(-count // 2)).astype("<u8", copy=False).view("<u4")[:count]
+        keep = draws >= round(p * 2**32)
+        if len(shape) == 4:
+            n, c, h, w = shape
+            return channels_first(self.asarray(keep.reshape(n, h, w, c)))  # (N, C, H, W)
+        return self.asarray(keep.reshape(shape))
+
+    def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
+        """x * scale where the mask is True, 0 elsewhere."""
+        return x * mask * scale
+
+    # -- convolution: three products over one geometry, each the others' derivative ------------
+
+    def kernel_matrix(self, weight: Array) -> Array:
+        """The weight (O, C, kh, kw) as a matrix (kh * kw * C, O), rows in the order of im2col."""
+        return weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])  # (kh * kw * C, O)
+
+    def canvas(self, x: Array, geometry: ConvGeometry) -> Array:
+        """x (N, C, H, W) with its zero padding, channels innermost: (N, canvas height, width, C)."""
+        (top, _), (left, _) = geometry.padding
+        height, width = geometry.input_size
+        n, c = x.shape[:2]
+        canvas = self.xp.zeros((n, *geometry.canvas_size, c), x.dtype)
+        canvas[:, top : top + height, left : left + width] = channels_last(x)
+        return canvas
+
+    def patches(self, canvas: Array, geometry: ConvGeometry) -> Array:
+        """What the kernel sees at every position: a view (N, oh, ow, kh, kw, C) of the canvas."""
+        n, _, _, c = canvas.shape
+        along_n, along_h, along_w, along_c = canvas.strides
+        (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+        return self.xp.lib.stride_tricks.as_strided(
+            canvas,
+            shape=(n, *geometry.output_size, *geometry.kernel_size, c),
+            strides=(along_n, sh * along_h, sw * along_w, dh * along_h, dw * along_w, along_c),
+        )
+
+    def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
+        """Every position's patch of x (N, C, H, W) as a row: (N * oh * ow, kh * kw * C)."""
+        width = geometry.taps * x.shape[1]
+        rows = x.shape[0] * geometry.positions
+        return self.patches(self.canvas(x, geometry), geometry).reshape(rows, width)
+
+    def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
+        """The transpose of im2col: every row (kh * kw * C) is added to where its patch lay.
+
+        Returns (N, C, H, W).
+        """
+        (oh, ow), (kh, kw) = geometry.output_size, geometry.kernel_size
+        (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+        (top, _), (left, _) = geometry.padding
+        height, width = geometry.input_size
+        columns = columns.reshape(n, oh, ow, kh, kw, -1)  # (N, oh, ow, kh, kw, C)
+        canvas = self.xp.zeros((n, *geometry.canvas_size, columns.shape[-1]), columns.dtype)
+        for i in range(kh):
+            down = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+            for j in range(kw):
+                right = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+                canvas[:, down, right] += columns[:, :, :, i, j]
+        return channels_first(canvas[:, top : top + height, left : left + width])
+
+    def convolve(self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry) -> Array:
+        """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw): (N, O, oh, ow).
+
+        y[n, o, p] = bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
+        (i, j) * dilation - padding].
+        """
+        y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
+        if bias is not None:
+            y += bias
+        return channels_first(y.reshape(x.shape[0], *geometry.output_size, -1))  # (N, O, oh, ow)
+
+    def convolve_input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry
+    ) -> Array:
+        """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
+
+        It is the transposed convolution of dy with the same weight; `bias` (C,) is added then.
+        """
+        rows = channels_last(dy).reshape(-1, dy.shape[1])  # (N * oh * ow, O)
+        columns = self.matmul(rows, self.kernel_matrix(weight).T)  # (N * oh * ow, kh * kw * C)
+        dx = self.col2im(columns, dy.shape[0], geometry)
+        if bias is not None:
+            dx += per_channel(bias, 4)
+        return dx
+
+    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """The gradient of `convolve` with respect to the weight: (O, C, kh, kw)."""
+        rows = channels_last(dy).reshape(-1, dy.shape[1])  # (N * oh * ow, O)
+        product = self.matmul(self.im2col(x, geometry).T, rows)  # (kh * kw * C, O)
+        dw = product.reshape(*geometry.kernel_size, x.shape[1], dy.shape[1])  # (kh, kw, C, O)
+        return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+
+    # -- batch normalisation -------------------------------------------------------------------
+
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        """Mean and (biased) variance of each channel of (N, C) or (N, C, H, W), in two passes."""
+        axes = (0, 2, 3)[: x.ndim - 1]
+        mean = x.mean(axis=axes)  # (C,)
+        centred = x - per_channel(mean, x.ndim)
+        return mean, (centred * centred).mean(axis=axes)
+
+    def normalize(
+        self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array
+    ) -> Array:
+        """(x - mean) * inv_std * weight + bias, each of them (C,)."""
+        scale, shift = (per_channel(v, x.ndim) for v in (inv_std * weight, bias))
+        return (x - per_channel(mean, x.ndim)) * scale + shift
+
+    def normalize_backward(
+        self, dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array
+    ) -> tuple[Array, Array, Array]:
+        """The gradients (dx, dweight, dbias) of `normalize` where mean and inv_std follow from x.
+
+        With xhat = (x - mean) * inv_std and means over a channel's values:
+        dx = weight * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)).
+        Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, simplified.
+        """
+        axes = (0, 2, 3)[: x.ndim - 1]
+        count = x.size // x.shape[1]
+        xhat = (x - per_channel(mean, x.ndim)) * per_channel(inv_std, x.ndim)
+        dbias = dy.sum(axis=axes)  # (C,)
+        dweight = (dy * xhat).sum(axis=axes)  # (C,)
+        inner = dy - per_channel(dbias / count, x.ndim) - xhat * per_channel(dweight / count, x.ndim)
+        return inner * per_channel(weight * inv_std, x.ndim), dweight, dbias
+
+    # -- optimisers (in place) -----------------------------------------------------------------
+
+    def adam_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        first: Array,
+        second: Array,
+        *,
+        step: int,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        """One step of Adam, in place on the parameter and on its two moments.
+
+        g = gradient + weight_decay * parameter; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
+        parameter -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), t = `step` from 1.
+        Source: Kingma and Ba, "Adam" (2015), algorithm 1.
+        """
+        beta1, beta2 = betas
+        if weight_decay:
+            gradient = gradient + weight_decay * parameter
+        first *= beta1
+        first += (1 - beta1) * gradient
+        second *= beta2
+        second += (1 - beta2) * (gradient * gradient)
+        denominator = self.xp.sqrt(second / (1 - beta2**step)) + eps
+        parameter -= (lr / (1 - beta1**step)) * first / denominator

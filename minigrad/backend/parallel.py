@@ -1,0 +1,125 @@
+"""One pool of threads over slices of the batch, for the NumPy backend.
+
+NumPy lets go of the interpreter's lock in products, copies and element-wise loops, so Python
+threads that each take a slice of the batch keep all cores busy, in BLAS and out of it, and a
+slice's intermediate results stay in its core's cache. BLAS itself is held to one thread meanwhile.
+
+Work is cut by its size alone, never by the number of threads: results are the same bit for bit
+on any number of them.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+SLICE_BYTES = 4 << 20  # what one slice's intermediate results may fill: a share of the last-level cache
+
+
+def available_threads() -> int:
+    """MINIGRAD_NUM_THREADS where it is set, else the number of cores this process may use.
+
+    Raises ValueError where the variable holds anything but an integer of at least 1.
+    """
+    text = os.environ.get("MINIGRAD_NUM_THREADS")
+    if text is None:
+        # The cores that this process may run on, which in a container can be fewer than there are.
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"MINIGRAD_NUM_THREADS={text!r}: expected an integer of at least 1")
+    return int(text)
+
+
+def cut(count: int, bytes_each: int) -> list[slice]:
+    """Slices that cover range(count), each holding about SLICE_BYTES of intermediate results.
+
+    Their number is a power of two (so that two or four threads share them evenly) and depends on
+    the two arguments alone.
+    """
+    wanted = -(-count * bytes_each // SLICE_BYTES)
+    pieces = min(1 << max(wanted - 1, 0).bit_length(), max(count, 1))
+    bounds = [count * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+class Pool:
+    """Threads that work through slices; `threads` of them, the caller's own among them."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._executor: ThreadPoolExecutor | None = None
+        self._controller = ThreadpoolController()
+        self._inside = threading.local()
+
+    def resize(self, threads: int) -> None:
+        """Use `threads` threads from now on."""
+        if self._executor is not None:
+            self._executor.shutdown()
+        self._executor, self.threads = None, threads
+
+    @contextmanager
+    def single_threaded_blas(self) -> Iterator[None]:
+        """Hold BLAS to one thread, so that a product's sums do not depend on the cores there are."""
+        if getattr(self._inside, "depth", 0):
+            yield
+            return
+        self._inside.depth = 1
+        try:
+            with self._controller.limit(limits=1, user_api="blas"):
+                yield
+        finally:
+            self._inside.depth = 0
+
+    def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+        """Call `work` on every slice; an exception in any of them is raised here."""
+        with self.single_threaded_blas():
+            if self.threads == 1 or len(slices) == 1:
+                for piece in slices:
+                    work(piece)
+                return
+            self._share(work, slices)
+
+    def _share(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+        waiting = deque(slices)
+
+        def drain() -> None:
+            while True:
+                try:
+                    piece = waiting.popleft()  # atomic: no two threads get the same one
+                except IndexError:
+                    return
+                work(piece)
+
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="minigrad")
+        helpers = [
+            self._executor.submit(drain) for _ in range(min(self.threads, len(slices)) - 1)
+        ]
+        try:
+            drain()
+        finally:
+            waiting.clear()  # where the caller's own slice failed, the others stop too
+            for helper in helpers:
+                helper.result()
+
+
+class Scratch(threading.local):
+    """Arrays that a thread uses again and again: fresh large ones cost as much as filling them."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, np.ndarray[Any, Any]] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """This thread's array called `name`, with whatever it held before; at most one per name."""
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.nbytes < size:
+            buffer = self._buffers[name] = np.empty(size, np.uint8)
+        return buffer[:size].view(dtype).reshape(shape)

@@ -1,0 +1,157 @@
+"""The operations as functions, under the names of the field."""
+
+from . import random
+from .ops.conv import conv2d, conv_transpose2d
+from .ops.elementwise import (
+    MaskScale,
+    clip,
+    exp,
+    leaky_relu,
+    log,
+    maximum,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)
+from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
+from .ops.matmul import matmul
+from .ops.norm import BatchNorm, Normalize
+from .ops.operation import require_float
+from .ops.reduce import max_ as max
+from .ops.reduce import mean, var
+from .ops.reduce import sum_ as sum
+from .ops.shape import broadcast_to, concatenate, pad, reshape, stack, transpose
+from .tensor import Tensor, no_grad
+
+__all__ = [
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "broadcast_to",
+    "clip",
+    "concatenate",
+    "conv2d",
+    "conv_transpose2d",
+    "cross_entropy",
+    "dense",
+    "dropout",
+    "exp",
+    "flatten",
+    "leaky_relu",
+    "log",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "pad",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "softplus",
+    "sqrt",
+    "stack",
+    "sum",
+    "tanh",
+    "transpose",
+    "var",
+    "where",
+]
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight^T + bias: (N, in) by a weight (out, in) and a bias (out,) gives (N, out)."""
+    if weight.ndim != 2 or x.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"dense: expected x (N, in) and a weight (out, in), got {x.shape} and {weight.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"dense: expected a bias of shape {weight.shape[:1]}, got {bias.shape}")
+    y = x @ weight.transpose()
+    return y if bias is None else y + bias
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, ...) as (N, the product of the rest)."""
+    if not x.ndim:
+        raise ValueError("flatten: expected a batch (N, ...), got a tensor without axes")
+    rest = 1
+    for n in x.shape[1:]:
+        rest *= n
+    return x.reshape(x.shape[0], rest)
+
+
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, generator: random.Generator | None = None
+) -> Tensor:
+    """Each element set to 0 with probability p and scaled by 1 / (1 - p) otherwise, in training only.
+
+    Which ones follows from the generator's seed and call number alone, whatever the device and
+    the threads. Source: Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
+
+    Args:
+        p: 0 <= p < 1.
+        generator: where the numbers come from; by default the engine's (`minigrad.manual_seed`).
+    """
+    require_float("dropout", x)
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: expected 0 <= p < 1, got {p}")
+    if not training or p == 0:
+        return x
+    key, counter = (generator or random.default).next_counter()
+    mask = x.backend.dropout_mask(x.shape, p, key, counter)
+    return MaskScale(mask, 1 / (1 - p))(x)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, channel by channel.
+
+    Args:
+        x: (N, C) or (N, C, H, W).
+        running_mean, running_var: (C,), what is used when not training. In training the
+            batch's own are used, and these two are changed in place: running = (1 - momentum)
+            running + momentum batch, the variance unbiased (n - 1) there. None: not kept.
+        weight, bias: (C,).
+
+    Raises ValueError where shapes do not fit, and in training for a single value per channel,
+    which has no variance.
+    """
+    require_float("batch_norm", x)
+    if x.ndim not in (2, 4) or x.shape[1:2] != weight.shape:
+        raise ValueError(
+            f"batch_norm: expected (N, {weight.shape[0]}) or (N, {weight.shape[0]}, H, W), got {x.shape}"
+        )
+    count = x.size // x.shape[1]
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
+        inv_std = 1 / x.backend.xp.sqrt(running_var.data + eps)
+        return Normalize(running_mean.data, inv_std)(x, weight, bias)
+    if count < 2:
+        raise ValueError(
+            f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "
+            "use a larger batch, or eval()"
+        )
+    operation = BatchNorm(eps)
+    y = operation(x, weight, bias)
+    with no_grad():
+        for running, batch in (
+            (running_mean, operation.mean),
+            (running_var, operation.variance * (count / (count - 1))),
+        ):
+            if running is not None:
+                running.data = (1 - momentum) * running.data + momentum * batch
+    return y
+
+

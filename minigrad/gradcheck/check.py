@@ -1,0 +1,344 @@
+"""`gradcheck`: analytic gradients against central differences, in float64.
+
+The function's outputs are multiplied by random numbers and summed, which gives one number F. Along
+a direction u of the inputs, F changes at the rate
+
+    D(h) = (F(x + h u) - F(x - h u)) / (2 h) = F'(x) u + O(h^2),
+
+and (4 D(h/2) - D(h)) / 3 leaves an error of O(h^4) (Richardson, 1911). The gradients must say the
+same, along random directions and, where the inputs are small enough, along every element.
+
+A kink between x - h u and x + h u (as of ReLU near 0) makes the measurement mean nothing. It
+is noticed by the bend S(h) = (F(x + h u) - 2 F(x) + F(x - h u)) / h: where F is smooth it halves
+with h, across a kink it does not. Elements with a kink are left out, and counted.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import tensor as tensors
+from ..tensor import Tensor
+
+# What |analytic - numeric| / |numeric| may be, by the dtype that the inputs have. Norms over all that
+# is compared, so that one tiny element among large ones does not decide.
+TOLERANCES = {"float64": 1e-6}
+
+STEP = 1e-4  # h: cubed it is under the tolerance by far, and F's rounding over h too
+KINK = 1e-4  # a bend that does not halve by this share of the slopes is a kink
+ELEMENTS = 400  # inputs with more elements are checked along random directions only
+DIRECTIONS = 3
+
+Array = np.ndarray[Any, Any]
+
+
+class GradcheckError(AssertionError):
+    """A gradient that is wrong, or can't be checked; the message says which and where to look."""
+
+
+@dataclass
+class _Measured:
+    """The rate along one direction, and whether a kink spoils it."""
+
+    rate: float
+    kink: bool
+
+
+def gradcheck(
+    fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], order: int = 1, *, seed: int = 0
+) -> bool:
+    """Check the gradients of `fn` at `inputs`; True, or a GradcheckError that says what is wrong.
+
+    Args:
+        fn: takes the inputs as tensors and gives a tensor or several. It must give the same values
+            each time it is called (seed what is random inside).
+        inputs: float64 tensors; those that require a gradient are checked.
+        order: 1 checks the gradients; 2 also checks the gradients of the gradients, with respect
+            to the inputs and to the gradients that come from above.
+        seed: of the random directions.
+
+    Raises GradcheckError for a wrong gradient (naming the input, the worst element and both
+    numbers), a function that is not deterministic, gradients of a wrong dtype or shape, and where
+    kinks leave nothing to check; TypeError or ValueError for inputs that can't be checked.
+    """
+    points = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if order not in (1, 2):
+        raise ValueError(f"gradcheck: expected order 1 or 2, got {order!r}")
+    _check_inputs(points)
+    rng = np.random.default_rng(seed)
+    _Check(fn, points, rng, "gradient of input").run()
+    if order == 2:
+        _check_second_order(fn, points, rng)
+    return True
+
+
+def _check_inputs(points: list[Tensor]) -> None:
+    for i, point in enumerate(points):
+        if not isinstance(point, Tensor):
+            raise TypeError(f"gradcheck: expected tensors, got {type(point).__name__} as input {i}")
+        if point.requires_grad and str(point.dtype) not in TOLERANCES:
+            raise TypeError(
+                f"gradcheck: input {i} is {point.dtype}, in which differences measure mostly rounding: "
+                "use .to('float64')"
+            )
+    if not any(point.requires_grad for point in points):
+        raise ValueError("gradcheck: no input requires a gradient; set requires_grad=True")
+
+
+def _check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> None:
+    """The gradients, as a function of the inputs and of what comes from above, are checked in turn."""
+    wanted = [i for i, p in enumerate(points) if p.requires_grad]
+    outputs = _as_list(fn(*points))
+    above = [
+        Tensor(out.backend.asarray(rng.standard_normal(out.shape)), requires_grad=True)
+        for out in outputs
+        if out.requires_grad
+    ]
+
+    def gradients(*both: Tensor) -> list[Tensor]:
+        xs, vs = both[: len(points)], both[len(points) :]
+        outs = [out for out in _as_list(fn(*xs)) if out.requires_grad]
+        found = tensors.grad(
+            outs, [xs[i] for i in wanted], list(vs), create_graph=True, allow_unused=True
+        )
+        return [g for g in found if g is not None]
+
+    _Check(gradients, [*points, *above], rng, "second-order gradient of input").run()
+
+
+def _as_list(outputs: Any) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+class _Check:
+    """One function at one point."""
+
+    def __init__(
+        self, fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator, what: str
+    ) -> None:
+        self.fn, self.points, self.rng, self.what = fn, points, rng, what
+        self.wanted = [i for i, p in enumerate(points) if p.requires_grad]
+        self.start = [points[i].numpy().copy() for i in self.wanted]
+        # For a second-order check the function differentiates, so the graph is always recorded.
+        outputs = self._outputs(self.start)
+        self.weights = [rng.standard_normal(out.shape) for out in outputs]
+        self.centre = self._value(self.start)
+        self._check_repeats(outputs)
+
+    def run(self) -> None:
+        analytic = self._analytic()
+        smooth = self._elements(analytic) if self._size() <= ELEMENTS else None
+        self._directions(analytic, smooth)
+
+    # -- the function, and what the engine says of it ------------------------------------------------
+
+    def _outputs(self, values: list[Array]) -> list[Tensor]:
+        return _as_list(self.fn(*self._at(values)))
+
+    def _at(self, values: list[Array]) -> list[Tensor]:
+        """Fresh inputs with these values where a gradient is wanted."""
+        replaced = dict(zip(self.wanted, values, strict=True))
+        return [
+            Tensor(p.backend.asarray(replaced[i].copy()), requires_grad=True) if i in replaced else p
+            for i, p in enumerate(self.points)
+        ]
+
+    def _value(self, values: list[Array]) -> float:
+        """F: the outputs times fixed random numbers, summed without rounding."""
+        outputs = self._outputs(values)
+        products = [(w * out.numpy()).reshape(-1) for w, out in zip(self.weights, outputs, strict=True)]
+        return math.fsum(np.concatenate(products).tolist()) if products else 0.0
+
+    def _check_repeats(self, first: list[Tensor]) -> None:
+        for i, (a, b) in enumerate(zip(first, self._outputs(self.start), strict=True)):
+            if str(a.dtype) not in TOLERANCES:
+                raise GradcheckError(
+                    f"output {i} is {a.dtype} for float64 inputs: something inside converts; look for "
+                    "arrays or parameters made without dtype='float64'"
+                )
+            if not np.array_equal(a.numpy(), b.numpy(), equal_nan=True):
+                raise GradcheckError(
+                    f"output {i} differs between two calls with the same inputs: the function is not "
+                    "deterministic. Call minigrad.manual_seed inside it, or use eval()"
+                )
+            if not np.isfinite(a.numpy()).all():
+                raise GradcheckError(f"output {i} is not finite: check at inputs inside of the domain")
+
+    def _analytic(self) -> list[Array]:
+        inputs = self._at(self.start)
+        outputs = _as_list(self.fn(*inputs))
+        pairs = [(o, w) for o, w in zip(outputs, self.weights, strict=True) if o.requires_grad]
+        if not pairs:
+            raise GradcheckError("no output depends on the inputs through recorded operations")
+        found = tensors.grad(
+            [o for o, _ in pairs],
+            [inputs[i] for i in self.wanted],
+            [Tensor(o.backend.asarray(w)) for o, w in pairs],
+            allow_unused=True,
+        )
+        gradients = []
+        for i, start, g in zip(self.wanted, self.start, found, strict=True):
+            if g is not None and (g.shape != start.shape or str(g.dtype) != str(start.dtype)):
+                raise GradcheckError(
+                    f"{self.what} {i} is {g.dtype} of shape {g.shape}, the input {start.dtype} of {start.shape}"
+                )
+            gradients.append(np.zeros_like(start) if g is None else g.numpy())
+        return gradients
+
+    # -- measuring -----------------------------------------------------------------------------------
+
+    def _size(self) -> int:
+        return sum(a.size for a in self.start)
+
+    def _measure(self, direction: list[Array]) -> _Measured:
+        def along(h: float) -> float:
+            return self._value([x + h * u for x, u in zip(self.start, direction, strict=True)])
+
+        values = {h: along(h) for h in (STEP, -STEP, STEP / 2, -STEP / 2)}
+        rates, bends = [], []
+        for h in (STEP, STEP / 2):
+            rates.append((values[h] - values[-h]) / (2 * h))
+            bends.append((values[h] - 2 * self.centre + values[-h]) / h)
+        slope = max(abs(rates[0]), abs(rates[1]), abs(bends[0]))
+        kink = abs(bends[0] - 2 * bends[1]) > KINK * slope and slope > 1e-7
+        return _Measured((4 * rates[1] - rates[0]) / 3, kink)
+
+    def _elements(self, analytic: list[Array]) -> list[Array]:
+        """Every element by itself; gives where no kink was, as 1 and 0."""
+        smooth = [np.ones_like(a) for a in self.start]
+        numeric = [np.zeros_like(a) for a in self.start]
+        for k, start in enumerate(self.start):
+            for index in np.ndindex(start.shape):
+                direction = [np.zeros_like(a) for a in self.start]
+                direction[k][index] = 1.0
+                measured = self._measure(direction)
+                if measured.kink:
+                    smooth[k][index] = 0.0
+                else:
+                    numeric[k][index] = measured.rate
+        if self._size() and not any(s.any() for s in smooth):
+            raise GradcheckError(
+                f"{self.what}s: every element stands on a kink (as ReLU does at 0), so nothing can be "
+                "checked: choose other inputs"
+            )
+        for k in range(len(self.start)):
+            self._compare(k, analytic[k] * smooth[k], numeric[k], int((smooth[k] == 0).sum()))
+        return smooth
+
+    def _compare(self, k: int, analytic: Array, numeric: Array, excluded: int) -> None:
+        difference = np.abs(analytic - numeric)
+        scale = max(np.linalg.norm(numeric), np.linalg.norm(analytic), 1e-3)
+        tolerance = TOLERANCES[str(self.start[k].dtype)]
+        error = float(np.linalg.norm(difference) / scale)
+        # An element is held against its own size too: one wrong channel among a hundred is caught.
+        own = difference / np.maximum(np.maximum(np.abs(numeric), np.abs(analytic)), 1e-3 * scale)
+        if np.isfinite(analytic).all() and error <= tolerance and (not own.size or own.max() <= 1e3 * tolerance):
+            return
+        worst = np.unravel_index(np.argmax(np.where(np.isfinite(own), own, np.inf)), own.shape)
+        place = tuple(int(i) for i in worst)
+        left_out = f"; {excluded} elements at kinks left out" if excluded else ""
+        raise GradcheckError(
+            f"{self.what} {self.wanted[k]} (shape {self.start[k].shape}): relative error {error:.3g}, "
+            f"allowed {tolerance:g}. Worst at {place}: analytic {analytic[worst]:.10g}, "
+            f"numeric {numeric[worst]:.10g}{left_out}. {_advice(analytic, numeric)}"
+        )
+
+    def _directions(self, analytic: list[Array], smooth: list[Array] | None) -> None:
+        """Random directions, all inputs at once; the elements known to stand on kinks stay still."""
+        allowed = smooth or [np.ones_like(a) for a in self.start]
+        for _ in range(DIRECTIONS):
+            direction = [self.rng.standard_normal(a.shape) * m for a, m in zip(self.start, allowed, strict=True)]
+            direction, measured = self._without_kinks(direction)
+            expected = _inner(analytic, direction)
+            scale = max(abs(measured.rate), abs(expected), 1e-3 * _norm(analytic) * _norm(direction), 1e-3)
+            if math.isfinite(expected) and abs(expected - measured.rate) <= TOLERANCES["float64"] * scale:
+                continue
+            self._locate(analytic, direction)
+            raise GradcheckError(
+                f"{self.what}s: along a random direction the values change at a rate of {measured.rate:.10g}, "
+                f"the gradients say {expected:.10g}, though every element checked by itself agrees"
+            )
+
+    def _without_kinks(self, direction: list[Array]) -> tuple[list[Array], _Measured]:
+        """The direction without the elements whose kinks it crosses, found by halving."""
+        for _ in range(60):
+            measured = self._measure(direction)
+            if not measured.kink:
+                return direction, measured
+            culprit = direction
+            while (halves := _halves(culprit)) is not None:
+                culprit = next((half for half in halves if self._measure(half).kink), halves[0])
+            direction = [np.where(c != 0, 0.0, u) for c, u in zip(culprit, direction, strict=True)]
+        raise GradcheckError(
+            f"{self.what}s: too many kinks near these inputs (or a function rough everywhere): choose others"
+        )
+
+    def _locate(self, analytic: list[Array], direction: list[Array]) -> None:
+        """Find a wrong element among many by halving the direction, and report it."""
+        part = direction
+        while (halves := _halves(part)) is not None:
+            gaps = [abs(_inner(analytic, half) - self._measure(half).rate) for half in halves]
+            part = halves[int(gaps[1] > gaps[0])]
+        for k, u in enumerate(part):
+            for index in np.argwhere(u):
+                place = tuple(int(i) for i in index)
+                only = [np.zeros_like(a) for a in self.start]
+                only[k][place] = 1.0
+                numeric = np.zeros_like(self.start[k])
+                numeric[place] = self._measure(only).rate
+                self._compare(k, analytic[k] * only[k], numeric, 0)
+
+
+def _inner(a: list[Array], b: list[Array]) -> float:
+    return math.fsum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
+
+
+def _norm(arrays: list[Array]) -> float:
+    return math.sqrt(_inner(arrays, arrays))
+
+
+def _halves(direction: list[Array]) -> tuple[list[Array], list[Array]] | None:
+    """The direction split in two by its elements that are not 0; None where there is only one."""
+    flat = np.concatenate([u.reshape(-1) for u in direction]) if direction else np.zeros(0)
+    places = np.flatnonzero(flat)
+    if len(places) < 2:
+        return None
+    parts = []
+    for chosen in (places[: len(places) // 2], places[len(places) // 2 :]):
+        kept = np.zeros_like(flat)
+        kept[chosen] = flat[chosen]
+        ends = np.cumsum([u.size for u in direction])[:-1]
+        parts.append([p.reshape(u.shape) for p, u in zip(np.split(kept, ends), direction, strict=True)])
+    return parts[0], parts[1]
+
+
+def _advice(analytic: Array, numeric: Array) -> str:
+    """What a mistake of this look is usually made of."""
+    if not np.isfinite(analytic).all():
+        return "Look for a division by 0 or an overflow in the backward rule."
+    wrong = np.abs(analytic - numeric) > 1e-5 * max(np.abs(numeric).max(), 1e-8)
+    if not analytic[wrong].any():
+        return "Look for an input whose gradient is not computed (None, a mask, or a detach)."
+    if not numeric[wrong].any():
+        return "Look for a gradient that is passed on where the values do not depend on the input."
+    ratio = analytic[wrong] / np.where(numeric[wrong] == 0, np.nan, numeric[wrong])
+    where = _concentrated(wrong)
+    if np.nanmax(ratio) - np.nanmin(ratio) < 1e-4 * abs(np.nanmean(ratio)):
+        return f"Every wrong element{where} is off by the same factor {np.nanmean(ratio):.6g}: look for a constant."
+    if where:
+        return f"All wrong elements lie{where}: look at how that part is sliced or summed."
+    if analytic.ndim > 1 and np.allclose(np.sort(analytic, None), np.sort(numeric, None), 1e-4, 1e-8):
+        return "The right numbers in the wrong places: look for a transpose or a reshape in another order."
+    return "Look at the term of the rule that this element alone would need."
+
+
+def _concentrated(wrong: Array) -> str:
+    """ " at index i of axis a" where all wrong elements share it and right ones lie elsewhere."""
+    for axis, size in enumerate(wrong.shape):
+        touched = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
+        if size > 1 and len(touched) == 1:
+            return f" at index {int(touched[0])} of axis {axis}"
+    return ""

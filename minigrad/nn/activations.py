@@ -1,0 +1,84 @@
+"""The layers without parameters."""
+
+from .. import functional as F
+from ..tensor import Tensor
+from .module import Module
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.relu(x)
+
+
+class LeakyReLU(Module):
+    """x where x > 0, negative_slope * x elsewhere."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        if not 0 <= negative_slope <= 1:
+            raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.leaky_relu(x, self.negative_slope)
+
+    def describe(self) -> str:
+        return f"LeakyReLU({self.negative_slope})"
+
+
+class Tanh(Module):
+    """The hyperbolic tangent, in (-1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x)), in (0, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.sigmoid(x)
+
+
+class Dropout(Module):
+    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.dropout(x, self.p, self.training)
+
+    def describe(self) -> str:
+        return f"Dropout({self.p})"
+
+
+class Flatten(Module):
+    """(N, ...) as (N, the product of the rest)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.flatten(x)
+
+
+class Reshape(Module):
+    """(N, ...) as (N, *shape); one size of `shape` may be -1."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        try:
+            return x.reshape(x.shape[0], *self.shape)
+        except ValueError:
+            raise ValueError(
+                f"{self.describe()}: {x.shape} does not fit (N, {', '.join(map(str, self.shape))})"
+            ) from None
+
+    def describe(self) -> str:
+        return f"Reshape({', '.join(map(str, self.shape))})"

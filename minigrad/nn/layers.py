@@ -1,0 +1,203 @@
+"""The layers with parameters. Weights start as PyTorch's do: U(-a, a) with a = 1 / sqrt(fan_in)."""
+
+import math
+from typing import Any
+
+from .. import backend as backends
+from .. import functional as F
+from ..backend.geometry import explicit_padding, pair
+from ..tensor import Tensor
+from . import init
+from .module import Module, Parameter
+
+
+def _parameter(shape: tuple[int, ...], dtype: Any, device: str) -> Parameter:
+    xp = backends.get(device).xp
+    return Parameter(xp.zeros(shape, dtype))
+
+
+def _start(weight: Parameter, bias: Parameter | None) -> None:
+    """PyTorch's default: U(-a, a), a = 1 / sqrt(fan_in), for the weight and for the bias."""
+    fan_in, _ = init.fans(weight.shape)
+    bound = 1 / math.sqrt(fan_in)
+    init.uniform_(weight, -bound, bound)
+    if bias is not None:
+        init.uniform_(bias, -bound, bound)
+
+
+def _sizes(layer: str, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise ValueError(f"{layer}: expected {name} to be an int >= 1, got {size!r}")
+
+
+class Dense(Module):
+    """y = x @ weight^T + bias: (N, in_features) to (N, out_features).
+
+    Args:
+        bias: whether there is one.
+        dtype: "float32" or "float64".
+        device: "cpu" or "gpu".
+
+    `weight` is (out_features, in_features), `bias` (out_features,).
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *,
+        dtype: Any = "float32", device: str = "cpu",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        _sizes("Dense", in_features=in_features, out_features=out_features)
+        self.weight = _parameter((out_features, in_features), dtype, device)
+        self.bias = _parameter((out_features,), dtype, device) if bias else None
+        _start(self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        _check(self, x, ndim=2, channels=self.weight.shape[1], layout="(N, {})")
+        return F.dense(x, self.weight, self.bias)
+
+    def describe(self) -> str:
+        return f"Dense({self.weight.shape[1]}, {self.weight.shape[0]})"
+
+
+class _Convolution(Module):
+    """What Conv2d and ConvTranspose2d share: the weight's axes 0 and 1 are named by `channels`."""
+
+    def __init__(
+        self, channels: tuple[int, int], kernel_size: Any, stride: Any, padding: Any, bias: int | None,
+        dilation: Any, dtype: Any, device: str,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        name = type(self).__name__
+        _sizes(name, in_channels=channels[0], out_channels=channels[1])
+        try:
+            kernel = pair(kernel_size, "kernel_size", 1)
+            self.stride, self.dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
+            self.padding = padding if padding == "same" else explicit_padding(padding)
+        except ValueError as error:
+            raise ValueError(f"{name}{error}" if str(error)[0] == "(" else f"{name}: {error}") from None
+        self.weight = _parameter((*channels, *kernel), dtype, device)
+        self.bias = None if bias is None else _parameter((bias,), dtype, device)
+        _start(self.weight, self.bias)
+
+
+class Conv2d(_Convolution):
+    """A 2-D convolution (cross-correlation): (N, in_channels, H, W) to (N, out_channels, H', W').
+
+    Args:
+        kernel_size, stride, dilation: an int or (vertical, horizontal).
+        padding: an int, (h, w), ((top, bottom), (left, right)), "valid" or "same" (TensorFlow's).
+        bias: whether there is one.
+
+    `weight` is (out_channels, in_channels, kh, kw). Sizes: see `functional.conv2d`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        bias: bool = True, dilation: Any = 1, *, dtype: Any = "float32", device: str = "cpu",
+    ) -> None:  # fmt: skip
+        _sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
+        super().__init__(
+            (out_channels, in_channels), kernel_size, stride, padding,
+            out_channels if bias else None, dilation, dtype, device,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        _check(self, x, ndim=4, channels=self.weight.shape[1], layout="(N, {}, H, W)")
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+    def describe(self) -> str:
+        return f"Conv2d({self.weight.shape[1]}, {self.weight.shape[0]})"
+
+
+class ConvTranspose2d(_Convolution):
+    """A 2-D transposed convolution: (N, in_channels, H, W) to (N, out_channels, H', W').
+
+    Args:
+        kernel_size, stride, dilation: an int or (vertical, horizontal).
+        padding: what is cropped, as of Conv2d; "same" makes the input's size times the stride.
+        output_padding: rows and columns added below and right.
+        bias: whether there is one.
+
+    `weight` is (in_channels, out_channels, kh, kw). Sizes: see `functional.conv_transpose2d`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, bias: bool = True, dilation: Any = 1, *,
+        dtype: Any = "float32", device: str = "cpu",
+    ) -> None:  # fmt: skip
+        _sizes("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
+        super().__init__(
+            (in_channels, out_channels), kernel_size, stride, padding,
+            out_channels if bias else None, dilation, dtype, device,
+        )  # fmt: skip
+        self.output_padding = output_padding
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {}, H, W)")
+        return F.conv_transpose2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation
+        )
+
+    def describe(self) -> str:
+        return f"ConvTranspose2d({self.weight.shape[0]}, {self.weight.shape[1]})"
+
+
+class BatchNorm(Module):
+    """Batch normalisation of (N, C) or (N, C, H, W), channel by channel.
+
+    In training each channel is normalised by the batch's own mean and variance, and the running
+    ones move by `momentum` (the share of the new; the variance unbiased). In `eval()` the running
+    ones are used.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: the new share, in [0, 1].
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *,
+        dtype: Any = "float32", device: str = "cpu",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        _sizes("BatchNorm", num_features=num_features)
+        if eps <= 0 or not 0 <= momentum <= 1:
+            raise ValueError(
+                f"BatchNorm: expected eps > 0 and 0 <= momentum <= 1, got eps={eps}, momentum={momentum}"
+            )
+        self.eps, self.momentum = eps, momentum
+        self.weight = _parameter((num_features,), dtype, device)
+        self.bias = _parameter((num_features,), dtype, device)
+        init.ones_(self.weight)
+        xp = backends.get(device).xp
+        self.running_mean = Tensor(xp.zeros(num_features, dtype))
+        self.running_var = Tensor(xp.ones(num_features, dtype))
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if x.ndim != 2:
+            _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
+        else:
+            _check(self, x, ndim=2, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training, self.momentum, self.eps,
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        return f"BatchNorm({self.weight.shape[0]})"
+
+
+def _check(layer: Module, x: Any, ndim: int, channels: int, layout: str) -> None:
+    """Raise an error that names the layer where x is not what it takes."""
+    name, expected = layer.describe(), layout.format(channels)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a Tensor of shape {expected}, got {type(x).__name__}")
+    if x.ndim != ndim or x.shape[1] != channels:
+        raise ValueError(f"{name}: expected {expected}, got {x.shape}")
+    weight: Tensor = layer.weight  # type: ignore[attr-defined]
+    if x.dtype != weight.dtype:
+        raise TypeError(f"{name}: expected {weight.dtype}, as its weight, got {x.dtype}")
+    if x.device != weight.device:
+        raise ValueError(f"{name}: it is on {weight.device!r}, its input on {x.device!r}: move one with .to()")

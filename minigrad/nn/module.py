@@ -1,0 +1,166 @@
+"""Module: parameters, buffers and modules in a tree, by the names of their attributes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import backend as backends
+from ..tensor import FLOATS, Tensor
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: it requires a gradient, and `parameters()` finds it."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data, requires_grad=True)
+
+
+class Module:
+    """A layer, or several under one name.
+
+    Parameters, buffers (tensors that are kept but not learned) and modules that are assigned to
+    attributes are found by those names: `Sequential(Dense(2, 3))` has the parameter "0.weight".
+    Subclasses call `super().__init__()` first and define `forward`.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        self.training = True
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return self.forward(*inputs)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    # -- what is in it ---------------------------------------------------------------------------
+
+    def children(self) -> Iterator[tuple[str, "Module"]]:
+        """The modules directly below, with their names."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """This module (named "") and all below it, with dotted names."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor):
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """What is learned, with dotted names."""
+        return ((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """What is learned."""
+        return (t for _, t in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """What is kept but not learned (running statistics), with dotted names."""
+        return ((name, t) for name, t in self._named_tensors() if not isinstance(t, Parameter))
+
+    # -- modes and gradients -----------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> "Module":
+        """Behave as in training (BatchNorm by the batch, Dropout on), all the way down."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> "Module":
+        """Behave as in use: `train(False)`."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, target: str) -> "Module":
+        """Move every tensor, in place, to a device ("cpu", "gpu") or a dtype ("float32", "float64")."""
+        for _, module in self.named_modules():
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Tensor):
+                    moved = _moved(value, target)
+                    setattr(module, name, type(value)(moved) if moved is not value.data else value)
+        return self
+
+    # -- keeping and bringing back -----------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all parameters and buffers, by their dotted names."""
+        return {name: Tensor(t.data.copy(), backend=t.backend) for name, t in self._named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take every parameter and buffer from `state` (tensors or arrays), in place.
+
+        `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Raises ValueError,
+        having changed nothing, where a key is missing or unknown, or a shape or dtype differs.
+        """
+        own = dict(self._named_tensors())
+        given = {k: v for k, v in state.items() if k.rpartition(".")[2] != "num_batches_tracked"}
+        problems = [f"missing: {name}" for name in own if name not in given]
+        problems += [f"unexpected: {name}" for name in given if name not in own]
+        arrays = {}
+        for name in own.keys() & given.keys():
+            value = given[name].numpy() if isinstance(given[name], Tensor) else given[name]
+            if value.shape != own[name].shape or value.dtype != own[name].dtype:
+                problems.append(
+                    f"{name}: expected {own[name].dtype} of shape {own[name].shape}, "
+                    f"got {value.dtype} of {value.shape}"
+                )
+            arrays[name] = value
+        if problems:
+            raise ValueError(f"load_state_dict({type(self).__name__}): " + "; ".join(sorted(problems)))
+        for name, array in arrays.items():
+            own[name].data = own[name].backend.asarray(array).copy()
+
+    def __repr__(self) -> str:
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.children()]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"]) if lines else self.describe()
+
+    def describe(self) -> str:
+        """The layer with its arguments, for messages and `repr`."""
+        return f"{type(self).__name__}()"
+
+
+def _moved(value: Tensor, target: str) -> Any:
+    """The array of `value` on another device, or in another dtype (integers keep theirs)."""
+    if target in FLOATS:
+        is_float = str(value.dtype) in FLOATS
+        return value.data.astype(target) if is_float and value.dtype != target else value.data
+    backend = backends.get(target)
+    return value.data if backend is value.backend else backend.asarray(value.numpy())
+
+
+class Sequential(Module):
+    """Modules one after another; each is named by its place, "0", "1", ...; `model[i]` is one of them."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for i, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential: expected modules, got {type(module).__name__} at {i}")
+            setattr(self, str(i), module)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # one input, not several
+        for module in self:
+            x = module(x)
+        return x
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.children())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]

@@ -1,0 +1,217 @@
+"""Convolution, its transpose and its weight gradient: three products over one geometry.
+
+With x the image (N, C, H, W), w the weight (O, C, kh, kw) and y the result (N, O, oh, ow), the sum
+over all places of y * (w applied to x) is linear in each of the three. Fix two and differentiate by
+the third, and one of these operations comes out:
+
+    Convolve(x, w)               -> shape of y
+    ConvolveInputGradient(y, w)  -> shape of x      (this is the transposed convolution)
+    ConvolveWeightGradient(x, y) -> shape of w
+
+So each one's gradients are the other two, at every order, and no further mathematics is needed.
+Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import naive
+from ..backend.base import Array
+from ..backend.geometry import ConvGeometry
+from ..tensor import Tensor
+from .elementwise import normal
+from .operation import Case, Operation
+
+# What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
+GEOMETRIES = {
+    "plain": ConvGeometry.of_conv((5, 4), (3, 2), 1, 0, 1),
+    "stride 2, padding 1": ConvGeometry.of_conv((6, 5), (4, 4), 2, 1, 1),
+    "same, stride 2": ConvGeometry.of_conv((5, 6), (5, 3), 2, "same", 1),
+    "dilation, uneven padding": ConvGeometry.of_conv((6, 7), (2, 3), (1, 2), ((2, 0), (1, 3)), (3, 2)),
+    "stride over kernel": ConvGeometry.of_conv((7, 6), (2, 1), 3, 0, 1),
+    "1x1": ConvGeometry.of_conv((1, 1), (1, 1), 1, 0, 1),
+    "output_padding": ConvGeometry.of_conv_transpose((3, 2), (3, 3), 2, 1, 1, 1),
+}
+N, C, O = 2, 3, 2  # noqa: E741: the letters of the formulas
+
+
+def _sized(*names: str) -> Any:
+    """Cases' inputs for each geometry: of the shapes called "x", "w", "y" and "b"."""
+    for label, g in GEOMETRIES.items():
+        shapes = {
+            "x": (N, C, *g.input_size),
+            "w": (O, C, *g.kernel_size),
+            "y": (N, O, *g.output_size),
+            "b": (O,),
+            "c": (C,),
+        }
+        yield label, g, normal(*(shapes[name] for name in names))
+
+
+@dataclass(eq=False)
+class Convolve(Operation):
+    """y = x (*) w + b: dx, dw by the other two operations, db = the sum of dy over all but channels."""
+
+    geometry: ConvGeometry
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        for label, g, inputs in _sized("x", "w", "b"):
+            yield Case(
+                lambda x, w, b, g=g: Convolve(g)(x, w, b),
+                inputs,
+                lambda x, w, b, g=g: naive.convolve(x, w, g) + b.reshape(-1, 1, 1),
+                label,
+            )
+
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        return self.backend.convolve(x, weight, bias, self.geometry)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *bias = self.inputs
+        return (
+            ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
+            ConvolveWeightGradient(self.geometry)(x, dy) if self.needs[1] else None,
+            *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
+        )
+
+
+@dataclass(eq=False)
+class ConvolveInputGradient(Operation):
+    """x = the transposed convolution of y by w, + b: dy, dw by the other two, db as above."""
+
+    geometry: ConvGeometry
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        for label, g, inputs in _sized("y", "w", "c"):
+            yield Case(
+                lambda y, w, b, g=g: ConvolveInputGradient(g)(y, w, b),
+                inputs,
+                lambda y, w, b, g=g: naive.convolve_input_gradient(y, w, g) + b.reshape(-1, 1, 1),
+                label,
+            )
+
+    def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
+        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry)
+
+    def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
+        y, weight, *bias = self.inputs
+        return (
+            Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
+            ConvolveWeightGradient(self.geometry)(dx, y) if self.needs[1] else None,
+            *(dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
+        )
+
+
+@dataclass(eq=False)
+class ConvolveWeightGradient(Operation):
+    """w = the sum over the batch and all positions of x's patch times y: dx, dy by the other two."""
+
+    geometry: ConvGeometry
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        for label, g, inputs in _sized("x", "y"):
+            yield Case(
+                lambda x, y, g=g: ConvolveWeightGradient(g)(x, y),
+                inputs,
+                lambda x, y, g=g: naive.convolve_weight_gradient(x, y, g),
+                label,
+            )
+
+    def forward(self, x: Array, y: Array) -> Array:
+        return self.backend.convolve_weight_gradient(x, y, self.geometry)
+
+    def backward(self, dw: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = self.inputs
+        return (
+            ConvolveInputGradient(self.geometry)(y, dw) if self.needs[0] else None,
+            Convolve(self.geometry)(x, dw) if self.needs[1] else None,
+        )
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+) -> Tensor:
+    """The cross-correlation of x with a kernel (what neural networks call a convolution).
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C, kh, kw).
+        bias: (O,), or None.
+        stride, dilation: an int or (vertical, horizontal).
+        padding: an int, (h, w), ((top, bottom), (left, right)), "valid" (none) or "same"
+            (TensorFlow's: ceil(size / stride) pixels come out; the odd pixel of padding goes after).
+
+    Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
+    Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
+    """
+    _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")
+    _check_bias("conv2d", bias, weight, 0)
+    try:
+        geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"conv2d: {error}") from None
+    return Convolve(geometry)(x, weight) if bias is None else Convolve(geometry)(x, weight, bias)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+) -> Tensor:
+    """The transposed convolution: the backward of a convolution, used as a forward.
+
+    Every pixel of x lays the kernel, times its value, `stride` pixels apart; what overlaps adds up,
+    `padding` is cropped off, and `output_padding` rows and columns are added below and right.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (C, O, kh, kw).
+        bias: (O,), or None.
+        stride, dilation: an int or (vertical, horizontal).
+        padding: as of `conv2d`; "same" makes x's size times the stride, as TensorFlow does.
+        output_padding: an int or a pair, smaller than the stride or the dilation.
+
+    Returns (N, O, (H - 1) stride - top - bottom + dilation (kh - 1) + output_padding + 1, ...).
+    Raises ValueError where shapes do not fit or nothing is left.
+    """
+    _check_image("conv_transpose2d", x, weight, channels=0, where="(C, O, kh, kw)")
+    _check_bias("conv_transpose2d", bias, weight, 1)
+    try:
+        geometry = ConvGeometry.of_conv_transpose(
+            x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation  # type: ignore[arg-type]
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"conv_transpose2d: {error}") from None
+    operation = ConvolveInputGradient(geometry)
+    return operation(x, weight) if bias is None else operation(x, weight, bias)
+
+
+def _check_image(name: str, x: Tensor, weight: Tensor, channels: int, where: str) -> None:
+    if weight.ndim != 4 or not all(weight.shape):
+        raise ValueError(f"{name}: expected a weight of shape {where}, got {weight.shape}")
+    wanted = weight.shape[channels]
+    if x.ndim != 4 or x.shape[1] != wanted:
+        raise ValueError(
+            f"{name}: expected x of shape (N, {wanted}, H, W) for a weight of {weight.shape}, got {x.shape}"
+        )
+
+
+def _check_bias(name: str, bias: Tensor | None, weight: Tensor, axis: int) -> None:
+    if bias is not None and bias.shape != (weight.shape[axis],):
+        raise ValueError(f"{name}: expected a bias of shape ({weight.shape[axis]},), got {bias.shape}")

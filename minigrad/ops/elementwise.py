@@ -1,0 +1,542 @@
+"""Operations element by element, with broadcasting.
+
+dy is the gradient of the final result with respect to y, the operation's own result. Where an
+input was broadcast, its gradient is summed back to its shape by the walk (tensor.py), so no rule
+here has to.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..backend.base import Array
+from ..tensor import Tensor, is_grad_enabled
+from .operation import Case, Operation, as_tensor, require_float
+
+Rng = Any
+
+
+def normal(*shapes: tuple[int, ...]) -> Any:
+    """Inputs of these shapes from N(0, 1)."""
+    return lambda rng: tuple(rng.normal(size=shape) for shape in shapes)
+
+
+def positive(*shapes: tuple[int, ...]) -> Any:
+    """Inputs of these shapes from U(0.5, 2)."""
+    return lambda rng: tuple(rng.uniform(0.5, 2.0, size=shape) for shape in shapes)
+
+
+class Add(Operation):
+    """y = a + b: da = dy, db = dy."""
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(add, normal((3, 4), (3, 4)), second_order=False)
+        yield Case(add, normal((2, 3, 1), (4,)), label="broadcast", second_order=False)
+        yield Case(lambda x: add(x, 2.5), normal((3,)), lambda x: x + 2.5, "number", second_order=False)
+        yield Case(add, normal((), (2, 2)), label="no axes", second_order=False)
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return dy, dy
+
+
+class Subtract(Operation):
+    """y = a - b: da = dy, db = -dy."""
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(subtract, normal((3, 4), (4,)), second_order=False)
+        yield Case(lambda x: 1.5 - x, normal((3,)), lambda x: 1.5 - x, "number", second_order=False)
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a - b
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return dy, -dy if self.needs[1] else None
+
+
+class Multiply(Operation):
+    """y = a b: da = dy b, db = dy a."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(multiply, normal((3, 4), (3, 4)))
+        yield Case(multiply, normal((2, 1, 3), (4, 1)), label="broadcast")
+        yield Case(lambda x: x * x, normal((5,)), lambda x: x**2, "twice the same")
+        yield Case(lambda x: -3.0 * x, normal((3,)), lambda x: -3.0 * x, "number", second_order=False)
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a * b
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = self.inputs
+        return (dy * b if self.needs[0] else None, dy * a if self.needs[1] else None)
+
+
+class Divide(Operation):
+    """y = a / b: da = dy / b, db = -dy a / b^2."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(divide, positive((3, 4), (4,)))
+        yield Case(lambda x: 2.0 / x, positive((3,)), lambda x: 2.0 / x, "number above")
+        yield Case(lambda x: x / 4.0, normal((3,)), lambda x: x / 4.0, "number below", second_order=False)
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a / b
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = self.inputs
+        return (dy / b if self.needs[0] else None, -(dy * a / (b * b)) if self.needs[1] else None)
+
+
+class Negate(Operation):
+    """y = -x: dx = -dy."""
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(negate, normal((3, 2)), second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return -x
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (-dy,)
+
+
+class Power(Operation):
+    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a)."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(power, positive((3, 4), (4,)))
+        yield Case(lambda x: x**3, normal((2, 3)), lambda x: x * x * x, "whole exponent")
+        yield Case(lambda x: x**-0.5, positive((3,)), lambda x: x**-0.5, "root below")
+        yield Case(lambda x: 2.0**x, normal((3,)), lambda x: 2.0**x, "number below")
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a**b
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = self.inputs
+        da = None
+        if self.needs[0]:
+            # x^0 is constant, and its rule would give 0 * 0^(-1) at 0.
+            da = dy * 0.0 if isinstance(b, int | float) and b == 0 else dy * (b * a ** (b - 1))
+        if not self.needs[1]:
+            return da, None
+        log_a = a.log() if isinstance(a, Tensor) else self.xp.log(a).item()
+        return da, dy * (a**b * log_a)
+
+
+class Exp(Operation):
+    """y = exp(x): dx = dy y."""
+
+    keep_output = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(exp, normal((3, 4)))
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.exp(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy * self.output,)
+
+
+class Log(Operation):
+    """y = log(x): dx = dy / x."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(log, positive((3, 4)))
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.log(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy / self.inputs[0],)
+
+
+class Sqrt(Operation):
+    """y = sqrt(x): dx = dy / (2 y)."""
+
+    keep_output = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(sqrt, positive((3, 4)))
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.sqrt(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy * 0.5 / self.output,)
+
+
+class Abs(Operation):
+    """y = |x|: dx = dy sign(x), which is 0 at 0."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(absolute, normal((3, 4)), second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.abs(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        sign = Tensor(self.xp.sign(self.inputs[0].data), backend=self.backend)
+        return (dy * sign,)
+
+
+@dataclass(eq=False)
+class Clip(Operation):
+    """y = min(max(x, low), high): dx = dy where low <= x <= high, 0 elsewhere."""
+
+    low: float | None
+    high: float | None
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda x: clip(x, -0.5, 0.5), normal((3, 4)), lambda x: x.clip(-0.5, 0.5), second_order=False
+        )
+        yield Case(lambda x: clip(x, low=0.1), normal((5,)), lambda x: x.clip(0.1), "below only", second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.clip(x, self.low, self.high)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x = self.inputs[0].data
+        inside = self.xp.ones(x.shape, bool)
+        if self.low is not None:
+            inside &= x >= self.low
+        if self.high is not None:
+            inside &= x <= self.high
+        return (Where(inside)(dy, 0.0),)
+
+
+class Maximum(Operation):
+    """y = max(a, b): dy goes to the larger; where they are equal, half to each."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(maximum, normal((3, 4), (4,)), second_order=False)
+        yield Case(lambda x: maximum(x, 0.2), normal((5,)), lambda x: x.clip(0.2), "number", second_order=False)
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return self.xp.maximum(a, b)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
+        half = Where(self.xp.asarray(a == b))(dy * 0.5, 0.0)
+        return (
+            Where(self.xp.asarray(a > b))(dy, half) if self.needs[0] else None,
+            Where(self.xp.asarray(b > a))(dy, half) if self.needs[1] else None,
+        )
+
+
+@dataclass(eq=False)
+class Where(Operation):
+    """y = a where the condition holds, b elsewhere; the condition has no gradient."""
+
+    condition: Array
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda a, b: where([[True, False, True]], a, b),
+            normal((2, 3), (3,)),
+            lambda a, b: b + (a - b) * [[1.0, 0.0, 1.0]],
+            second_order=False,
+        )
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return self.xp.where(self.condition, a, b)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (
+            Where(self.condition)(dy, 0.0) if self.needs[0] else None,
+            Where(self.condition)(0.0, dy) if self.needs[1] else None,
+        )
+
+
+class Tanh(Operation):
+    """y = tanh(x): dx = dy (1 - y^2)."""
+
+    keep_output = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(tanh, normal((3, 4)))
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.tanh(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        y = self.output
+        if is_grad_enabled():
+            return (dy * (1 - y * y),)
+        return (Tensor(self.backend.tanh_backward(dy.data, y.data), backend=self.backend),)
+
+
+class Sigmoid(Operation):
+    """y = 1 / (1 + exp(-x)): dx = dy y (1 - y)."""
+
+    keep_output = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(sigmoid, normal((3, 4)))
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.sigmoid(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        y = self.output
+        return (dy * (y * (1 - y)),)
+
+
+class Softplus(Operation):
+    """y = log(1 + exp(x)): dx = dy sigmoid(x)."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(softplus, normal((3, 4)))
+        yield Case(softplus, lambda rng: (rng.normal(size=(6,)) * 20,), label="far from 0")
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.softplus(x)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy * sigmoid(self.inputs[0]),)
+
+
+@dataclass(eq=False)
+class LeakyRelu(Operation):
+    """y = x where x > 0, slope * x elsewhere: dx = dy or slope * dy (slope * dy at 0).
+
+    Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic
+    models" (2013). A slope of 0 is ReLU.
+    """
+
+    slope: float
+    keep_output = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: leaky_relu(x, 0.2), normal((3, 4)), lambda x: x.clip(0) + 0.2 * x.clip(None, 0), second_order=False)
+        yield Case(relu, normal((2, 3, 4, 5)), lambda x: x.clip(0), "relu", second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.leaky_relu(x, self.slope)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (LeakyReluGradient(self.slope, self._output)(dy),)
+
+
+@dataclass(eq=False)
+class LeakyReluGradient(Operation):
+    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose."""
+
+    slope: float
+    y: Array
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def call(dy: Tensor) -> Tensor:
+            y = dy.backend.asarray([[1.0, -2.0, 0.0], [3.0, -1.0, 2.0]], dy.dtype)
+            return LeakyReluGradient(0.2, y)(dy)
+
+        factors = [[1.0, 0.2, 0.2], [1.0, 0.2, 1.0]]
+        yield Case(call, normal((2, 3)), lambda dy: dy * factors, second_order=False)
+
+    def forward(self, dy: Array) -> Array:
+        return self.backend.leaky_relu_backward(dy, self.y, self.slope)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (LeakyReluGradient(self.slope, self.y)(dy),)
+
+
+@dataclass(eq=False)
+class MaskScale(Operation):
+    """y = x * scale where the mask is True, 0 elsewhere (dropout): linear, and its own transpose."""
+
+    mask: Array
+    scale: float
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def call(x: Tensor) -> Tensor:
+            return MaskScale(x.backend.asarray([[True, False, True], [False, True, True]]), 1.25)(x)
+
+        factors = [[1.25, 0.0, 1.25], [0.0, 1.25, 1.25]]
+        yield Case(call, normal((2, 3)), lambda x: x * factors, second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.mask_scale(x, self.mask, self.scale)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (MaskScale(self.mask, self.scale)(dy),)
+
+
+# -- the functions ---------------------------------------------------------------------------------
+
+
+def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
+    like = a if isinstance(a, Tensor) else b
+    if not isinstance(like, Tensor):
+        raise TypeError(f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}")
+    a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
+    try:
+        return operation()(a, b)
+    except ValueError as error:
+        if "broadcast" not in str(error):
+            raise
+        raise ValueError(f"{operation.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """a + b."""
+    return _binary(Add, a, b)
+
+
+def subtract(a: Any, b: Any) -> Tensor:
+    """a - b."""
+    return _binary(Subtract, a, b)
+
+
+def multiply(a: Any, b: Any) -> Tensor:
+    """a * b."""
+    return _binary(Multiply, a, b)
+
+
+def divide(a: Any, b: Any) -> Tensor:
+    """a / b."""
+    return _binary(Divide, a, b)
+
+
+def power(a: Any, b: Any) -> Tensor:
+    """a ** b; the gradient with respect to the exponent needs a > 0."""
+    return _binary(Power, a, b)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of a and b; where they are equal, each gets half of the gradient."""
+    return _binary(Maximum, a, b)
+
+
+def negate(x: Tensor) -> Tensor:
+    """-x."""
+    return Negate()(x)
+
+
+def exp(x: Tensor) -> Tensor:
+    """e ** x."""
+    return Exp()(x)
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm; -inf at 0."""
+    return Log()(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """The square root; its gradient at 0 is infinite."""
+    return Sqrt()(x)
+
+
+def absolute(x: Tensor) -> Tensor:
+    """|x|; its gradient at 0 is 0."""
+    return Abs()(x)
+
+
+def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """x held between low and high (None: no bound); the gradient is 0 outside."""
+    if low is None and high is None:
+        raise ValueError("clip: expected low, high or both")
+    return Clip(low, high)(x)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """a where the condition holds, b elsewhere, with broadcasting.
+
+    Args:
+        condition: a boolean tensor, array or list.
+        a, b: tensors or numbers, at least one a tensor.
+    """
+    like = a if isinstance(a, Tensor) else b
+    if not isinstance(like, Tensor):
+        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}")
+    mask = condition.data if isinstance(condition, Tensor) else like.backend.asarray(condition)
+    if not like.backend.owns(mask):
+        raise ValueError(f"where: the condition is not on {like.device!r}, where the values are")
+    if mask.dtype != bool:
+        raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
+    return Where(mask)(as_tensor(a, like, "where"), as_tensor(b, like, "where"))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    require_float("tanh", x)
+    return Tanh()(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)); never overflows."""
+    require_float("sigmoid", x)
+    return Sigmoid()(x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)); never overflows."""
+    require_float("softplus", x)
+    return Softplus()(x)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0); the gradient at 0 is 0."""
+    return leaky_relu(x, 0.0)
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where x > 0, negative_slope * x elsewhere; 0 <= negative_slope <= 1."""
+    require_float("leaky_relu", x)
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"leaky_relu: expected 0 <= negative_slope <= 1, got {negative_slope}")
+    return LeakyRelu(float(negative_slope))(x)
+
+
+def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
+    """A function of the operator module as one of a tensor and an operand: a boolean tensor."""
+
+    def compared(a: Tensor, b: Any) -> Tensor:
+        try:
+            b = as_tensor(b, a, compare.__name__)
+        except TypeError:
+            return NotImplemented  # so that `x == None` is False, and `x < None` Python's own error
+        if isinstance(b, Tensor) and b.backend is not a.backend:
+            raise ValueError(f"{compare.__name__}: tensors on {a.device!r} and {b.device!r}")
+        result = compare(a.data, b.data if isinstance(b, Tensor) else b)
+        return Tensor(a.backend.asarray(result), backend=a.backend)
+
+    return compared

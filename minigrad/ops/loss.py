@@ -1,0 +1,180 @@
+"""Losses, element by element; the functions below reduce them to one number."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..backend.base import Array
+from ..tensor import Tensor
+from .elementwise import Where, clip, exp, log, sigmoid
+from .operation import Case, Operation, as_tensor, require_float
+from .reduce import mean, sum_
+
+LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
+
+
+class LogitBinaryCrossEntropy(Operation):
+    """l = max(x, 0) - x t + log(1 + exp(-|x|)): dx = dl (sigmoid(x) - t), dt = -dl x.
+
+    It is -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), rearranged so that nothing overflows
+    and no small probability is rounded away; so the gradient is exact for every logit.
+    """
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def inputs(rng: Any) -> tuple[Any, ...]:
+            return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
+
+        yield Case(lambda x, t: cls()(x, t), inputs)
+
+    def forward(self, x: Array, t: Array) -> Array:
+        return self.backend.softplus(x) - x * t
+
+    def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        x, t = self.inputs
+        return (
+            dl * (sigmoid(x) - t) if self.needs[0] else None,
+            -(dl * x) if self.needs[1] else None,
+        )
+
+
+class FlooredLog(Operation):
+    """y = max(log(p), -100): dp = dy / max(p, 1e-12).
+
+    Finite at p = 0 too, and not cut to 0 there, as the gradient of the bound would be. The two
+    constants are those of PyTorch's BCELoss.
+    """
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
+
+    def forward(self, p: Array) -> Array:
+        # log(0) would warn: the smallest positive number stands in for 0, then the floor does.
+        logs = self.xp.log(self.xp.maximum(p, self.xp.finfo(p.dtype).tiny))
+        return self.xp.where(p > 0, self.xp.maximum(logs, LOG_FLOOR), LOG_FLOOR)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy / clip(self.inputs[0], low=1e-12),)
+
+
+@dataclass(eq=False)
+class CrossEntropy(Operation):
+    """l[n] = log(sum over k of exp(x[n, k])) - x[n, label[n]]: dx = dl (softmax(x) - one_hot(label)).
+
+    The largest logit is taken off first, which changes nothing but keeps the exponentials finite.
+    """
+
+    labels: Array
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        labels = [2, 0, 1]
+
+        def call(x: Tensor) -> Tensor:
+            return cls(x.backend.asarray(labels))(x)
+
+        yield Case(call, lambda rng: (rng.normal(size=(3, 4)) * 3,))
+
+    def forward(self, x: Array) -> Array:
+        rows = self.xp.arange(len(x))
+        shifted = x - x.max(axis=1, keepdims=True)
+        return self.xp.log(self.xp.exp(shifted).sum(axis=1)) - shifted[rows, self.labels]
+
+    def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        x = self.inputs[0]
+        shifted = x - Tensor(x.data.max(axis=1, keepdims=True), backend=self.backend)
+        exponentials = exp(shifted)
+        softmax = exponentials / sum_(exponentials, 1, keepdims=True)
+        one_hot = self.labels[:, None] == self.xp.arange(x.shape[1])  # (N, K)
+        gradient = softmax - Where(one_hot)(softmax * 0.0 + 1.0, 0.0)
+        return (dl.reshape(-1, 1) * gradient,)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor, target: Any, reduction: str = "mean"
+) -> Tensor:
+    """-t log(p) - (1 - t) log(1 - p) with p = sigmoid(logits), finite for every finite logit.
+
+    Args:
+        logits: any shape.
+        target: a tensor of that shape, or a number for all of them; usually in [0, 1].
+        reduction: "mean", "sum" or "none".
+    """
+    target = _target("binary_cross_entropy_with_logits", logits, target)
+    return _reduced(LogitBinaryCrossEntropy()(logits, target), reduction)
+
+
+def binary_cross_entropy(
+    probabilities: Tensor, target: Any, reduction: str = "mean", *, epsilon: float | None = None
+) -> Tensor:
+    """-t log(p) - (1 - t) log(1 - p) of probabilities p.
+
+    Args:
+        probabilities: any shape, values in [0, 1].
+        target: a tensor of that shape, or a number for all of them.
+        reduction: "mean", "sum" or "none".
+        epsilon: None holds the logarithms above -100, as PyTorch does; a number is added
+            inside them instead: -t log(p + epsilon) - (1 - t) log(1 - p + epsilon).
+
+    A sigmoid in float32 is 1 from a logit of 17 on: against the label 0 that costs 100 here and 17
+    in `binary_cross_entropy_with_logits`, which is the one to use where there is a choice.
+    Raises ValueError for a value outside [0, 1] (on the CPU, where looking costs no wait).
+    """
+    target = _target("binary_cross_entropy", probabilities, target)
+    values = probabilities.data
+    if probabilities.device == "cpu" and values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            "binary_cross_entropy: expected probabilities in [0, 1], got values from "
+            f"{values.min():.4g} to {values.max():.4g}; for logits use binary_cross_entropy_with_logits"
+        )
+    if epsilon is None:
+        log_p, log_q = FlooredLog()(probabilities), FlooredLog()(1 - probabilities)
+    else:
+        log_p, log_q = log(probabilities + epsilon), log(1 - probabilities + epsilon)
+    return _reduced(-(target * log_p + (1 - target) * log_q), reduction)
+
+
+def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+    """-log softmax(logits)[label], for logits (N, K) and integer labels (N,) in range(K).
+
+    `labels` is a tensor, an array of the same device or a list; `reduction` "mean", "sum" or "none".
+    """
+    require_float("cross_entropy", logits)
+    indices = labels.data if isinstance(labels, Tensor) else labels
+    indices = indices if logits.backend.owns(indices) else logits.backend.asarray(indices)
+    if logits.ndim != 2 or indices.shape != logits.shape[:1]:
+        raise ValueError(
+            f"cross_entropy: expected logits (N, K) and labels (N,), got {logits.shape} and {indices.shape}"
+        )
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: expected integer labels, got {indices.dtype}")
+    if indices.size and not (indices.min() >= 0 and indices.max() < logits.shape[1]):
+        raise ValueError(
+            f"cross_entropy: expected labels from 0 to {logits.shape[1] - 1}, "
+            f"got {indices.min()} to {indices.max()}"
+        )
+    return _reduced(CrossEntropy(indices)(logits), reduction)
+
+
+def _target(name: str, x: Tensor, target: Any) -> Any:
+    require_float(name, x)
+    target = as_tensor(target, x, name)
+    if isinstance(target, Tensor) and target.shape != x.shape:
+        raise ValueError(f"{name}: expected a target of shape {x.shape}, got {target.shape}")
+    return target
+
+
+def _reduced(loss: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return mean(loss)
+    if reduction == "sum":
+        return sum_(loss)
+    if reduction == "none":
+        return loss
+    raise ValueError(f'reduction: expected "mean", "sum" or "none", got {reduction!r}')

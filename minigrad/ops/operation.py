@@ -1,0 +1,200 @@
+"""What an operation is: a forward on arrays, a backward on tensors, and the cases that test it.
+
+To add one, write a subclass with `forward`, `backward` and `cases`, and call it through
+`apply`. Defining the class registers it: from then on every check of the engine (reference,
+first and second order gradients, planted mistakes, backends) runs over its cases.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..backend import Backend
+from ..backend.base import Array
+from ..tensor import FLOATS, Tensor, is_grad_enabled
+
+OPERATIONS: "dict[str, type[Operation]]" = {}
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example that the checks of an operation run on.
+
+    Args:
+        call: the public function, called with the inputs as tensors.
+        inputs: makes the input arrays (float64) from a numpy.random.Generator.
+        reference: the same function over plain NumPy arrays, by means that share nothing with the
+            operation; by default the function of the operation's name in `minigrad.naive`.
+        label: what is special about the case.
+        second_order: False where the second derivative is zero everywhere.
+    """
+
+    call: Callable[..., Tensor]
+    inputs: Callable[[Any], tuple[Any, ...]]
+    reference: Callable[..., Any] | None = None
+    label: str = ""
+    second_order: bool = True
+
+
+@dataclass(eq=False)
+class Operation:
+    """One use of an operation: a node of the graph.
+
+    A subclass is a dataclass whose fields are the operation's parameters. It defines
+
+    - `forward(*arrays)`: the result as an array. It may keep more on `self`.
+    - `backward(dy)`: the gradient with respect to each input (None for one that has none or
+      is not needed: see `needs`), as tensors computed from the tensor dy by differentiable
+      operations. So the same rule serves every order. Gradients of broadcast inputs are summed
+      to the inputs' shapes afterwards, in one place.
+    - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
+    """
+
+    keep_inputs: ClassVar[bool] = False
+    keep_output: ClassVar[bool] = False
+    name: ClassVar[str] = "Operation"
+    released: ClassVar[bool] = False
+
+    backend: Backend = field(init=False, repr=False)
+    inputs: tuple[Any, ...] = field(init=False, repr=False)
+    edges: "tuple[Operation | Tensor | None, ...]" = field(init=False, repr=False)
+    shapes: tuple[tuple[int, ...], ...] = field(init=False, repr=False)
+    needs: tuple[bool, ...] = field(init=False, repr=False)
+    number: int = field(init=False, repr=False)
+
+    def __init_subclass__(cls) -> None:
+        # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
+        cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+        OPERATIONS[cls.name] = cls
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """The examples on which this operation is checked."""
+        raise NotImplementedError(f"{cls.__name__}.cases: every operation brings cases to be checked on")
+
+    def forward(self, *arrays: Any) -> Array:
+        raise NotImplementedError
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        raise NotImplementedError
+
+    # -- the life of a node ----------------------------------------------------------------------
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """Compute the result, and record this node where a gradient may be wanted.
+
+        Inputs are tensors of one device and one dtype, or Python numbers.
+        """
+        self.backend = _common_backend(self.name, inputs)
+        y = self.forward(*(t.data if isinstance(t, Tensor) else t for t in inputs))
+        backend = self.result_backend
+        if not backend.owns(y):  # NumPy's reductions give scalars, not arrays
+            y = backend.asarray(y)
+        recorded = is_grad_enabled() and any(
+            t.requires_grad for t in inputs if isinstance(t, Tensor)
+        )
+        if not recorded:
+            return Tensor(y, backend=backend)
+        self.number = next(_numbers)
+        self.edges = tuple(_edge(t) for t in inputs)
+        self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
+        if self.keep_inputs:
+            self.inputs = inputs
+            self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
+        if self.keep_output:
+            self._output = y
+        return Tensor(y, node=self, backend=backend)
+
+    @property
+    def result_backend(self) -> Backend:
+        """Where the result lives: with the inputs, but for the operation that moves it."""
+        return self.backend
+
+    @property
+    def xp(self) -> Any:
+        """The NumPy-like module of the inputs' device."""
+        return self.backend.xp
+
+    @property
+    def output(self) -> Tensor:
+        """The result again, as a tensor of this graph (kept as an array: a tensor would be a cycle)."""
+        return Tensor(self._output, node=self, backend=self.backend)
+
+    def check_alive(self) -> None:
+        """Raise RuntimeError where what backward needs was freed, or changed in place."""
+        if self.released:
+            raise RuntimeError(
+                f"backward through {self.name} a second time: what it kept was freed by the first. Pass "
+                "retain_graph=True to the first backward, or compute the result again"
+            )
+        if not self.keep_inputs:
+            return
+        tensors = [t for t in self.inputs if isinstance(t, Tensor)]
+        for version, t in zip(self._versions, tensors, strict=True):
+            if t.version != version:
+                raise RuntimeError(
+                    f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
+                    "optimizer's step, load_state_dict or an assignment to .data) after it was used: "
+                    "call backward before the change, or compute the result again after it"
+                )
+
+    def release(self) -> None:
+        """Free all that was kept; the node can't be passed again."""
+        self.__dict__.clear()
+        self.edges, self.released = (), True  # type: ignore[misc]  # shadows the class's False
+
+
+def _edge(value: Any) -> "Operation | Tensor | None":
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return None
+    return value if value.node is None else value.node
+
+
+def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
+    """The backend of all tensors among the inputs; an error where they differ in device or dtype."""
+    first: Tensor | None = None
+    for t in inputs:
+        if not isinstance(t, Tensor):
+            continue
+        if first is None:
+            first = t
+        elif t.backend is not first.backend:
+            raise ValueError(
+                f"{name}: tensors on {first.device!r} and {t.device!r}: move one with .to(device)"
+            )
+        elif t.dtype != first.dtype:
+            raise TypeError(
+                f"{name}: {first.dtype} and {t.dtype} tensors do not mix: convert one with .to(dtype)"
+            )
+    if first is None:
+        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}")
+    return first.backend
+
+
+def as_tensor(value: Any, like: Tensor, name: str) -> Any:
+    """An operand beside the tensor `like`: tensors and Python numbers stay, arrays become tensors.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, bool | int | float):
+        return value
+    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+        return value.item()  # NumPy's scalars count as Python's: they follow the tensor
+    if like.backend.owns(value):
+        return Tensor(value, backend=like.backend)
+    raise TypeError(
+        f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
+    )
+
+
+def require_float(name: str, *tensors: Tensor) -> None:
+    """Raise TypeError unless every tensor is float32 or float64."""
+    for t in tensors:
+        if str(t.dtype) not in FLOATS:
+            raise TypeError(
+                f"{name}: expected {' or '.join(FLOATS)}, got {t.dtype}: convert it with .to('float32')"
+            )

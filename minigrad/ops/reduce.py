@@ -1,0 +1,118 @@
+"""Reductions along axes: sums, means, variances and largest values."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..backend.base import Array
+from ..tensor import Tensor
+from .elementwise import normal
+from .operation import Case, Operation, require_float
+from .shape import broadcast_to
+
+Axes = tuple[int, ...]
+
+
+def normalize_axes(axis: Any, ndim: int, name: str) -> Axes:
+    """None, an int or several as sorted non-negative axes.
+
+    Raises ValueError for an axis that is not there, or is there twice.
+    """
+    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    if not all(-ndim <= a < ndim for a in given) or len({a % ndim for a in given}) != len(given):
+        raise ValueError(f"{name}: axis {axis!r} does not fit a tensor of {ndim} axes")
+    return tuple(sorted(a % ndim for a in given))
+
+
+def kept_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    """`shape` with 1 for each of `axes`: what a reduction with keepdims leaves."""
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+@dataclass(eq=False)
+class Sum(Operation):
+    """y = the sum of x along axes: dx = dy, the same for all that were summed."""
+
+    axes: Axes
+    keepdims: bool
+    shape: tuple[int, ...]
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(sum_, normal((3, 4)), second_order=False)
+        yield Case(lambda x: sum_(x, (0, -1)), normal((2, 3, 4)), lambda x: x.sum((0, 2)), "two axes", second_order=False)
+        yield Case(lambda x: sum_(x, 1, keepdims=True), normal((2, 3)), lambda x: x.sum(1, keepdims=True), "keepdims", second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return x.sum(axis=self.axes, keepdims=self.keepdims)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (broadcast_to(dy.reshape(kept_shape(self.shape, self.axes)), self.shape),)
+
+
+@dataclass(eq=False)
+class Max(Operation):
+    """y = the largest of x along axes: dy goes to it; those that tie for it share it equally."""
+
+    axes: Axes
+    keepdims: bool
+    keep_inputs = True
+    keep_output = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(max_, normal((3, 4)), second_order=False)
+        yield Case(lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return x.max(axis=self.axes, keepdims=self.keepdims)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x = self.inputs[0].data
+        shape = kept_shape(x.shape, self.axes)
+        largest = (x == self._output.reshape(shape)).astype(x.dtype)
+        share = largest / largest.sum(axis=self.axes, keepdims=True)
+        return (dy.reshape(shape) * Tensor(share, backend=self.backend),)
+
+
+def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum along `axis`: None (all), an int or several."""
+    return Sum(normalize_axes(axis, x.ndim, "sum"), keepdims, x.shape)(x)
+
+
+def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The mean along `axis`: None (all), an int or several."""
+    require_float("mean", x)
+    axes = normalize_axes(axis, x.ndim, "mean")
+    return sum_(x, axes, keepdims) / _count(x.shape, axes, "mean")
+
+
+def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Tensor:
+    """The mean of (x - mean)^2 along `axis`, with `correction` taken off the divisor.
+
+    `correction` 0 is the variance of the values themselves, 1 the unbiased estimate.
+    """
+    require_float("var", x)
+    axes = normalize_axes(axis, x.ndim, "var")
+    count = _count(x.shape, axes, "var")
+    if count <= correction:
+        raise ValueError(f"var: {count} values leave nothing to divide by with correction={correction}")
+    centred = x - mean(x, axes, keepdims=True)
+    return sum_(centred * centred, axes, keepdims) / (count - correction)
+
+
+def max_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The largest value along `axis`: None (all), an int or several."""
+    axes = normalize_axes(axis, x.ndim, "max")
+    _count(x.shape, axes, "max")
+    return Max(axes, keepdims)(x)
+
+
+def _count(shape: tuple[int, ...], axes: Axes, name: str) -> int:
+    """How many values go into each result; ValueError where there are none."""
+    count = 1
+    for axis in axes:
+        count *= shape[axis]
+    if not count:
+        raise ValueError(f"{name}: no values along axes {axes} of shape {shape}")
+    return count

@@ -1,0 +1,282 @@
+"""Operations that move elements and compute nothing: each one's backward moves them back."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import backend as backends
+from ..backend.base import Array, Backend
+from ..tensor import FLOATS, Tensor
+from .elementwise import normal
+from .operation import Case, Operation
+
+Shape = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Reshape(Operation):
+    """y = x in another shape: dx = dy in x's shape."""
+
+    shape: Shape
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: reshape(x, 3, -1), normal((2, 3, 2)), lambda x: x.reshape(3, 4), second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return x.reshape(self.shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (Reshape(self.shapes[0])(dy),)
+
+
+@dataclass(eq=False)
+class Transpose(Operation):
+    """y = x with its axes permuted: dx = dy permuted back."""
+
+    axes: Shape
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: transpose(x, 2, 0, 1), normal((2, 3, 4)), lambda x: x.transpose(2, 0, 1), second_order=False)
+        yield Case(transpose, normal((2, 3)), lambda x: x.T, "reversed", second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return (Transpose(tuple(inverse))(dy),)
+
+
+@dataclass(eq=False)
+class BroadcastTo(Operation):
+    """y = x stretched to a shape; the walk sums dy back (tensor.py)."""
+
+    shape: Shape
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: broadcast_to(x, (2, 3, 4)), normal((3, 1)), lambda x: x + [[[0.0] * 4] * 3] * 2, second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.broadcast_to(x, self.shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy,)
+
+
+@dataclass(eq=False)
+class GetItem(Operation):
+    """y = x[index]: dx is dy at the index and 0 elsewhere."""
+
+    index: Any
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: x[1:, ::-2], normal((3, 4)), lambda x: x[1:, ::-2], second_order=False)
+        yield Case(lambda x: x[..., None, 1], normal((2, 3)), lambda x: x[:, None, 1], "new axis", second_order=False)
+        yield Case(lambda x: x[[0, 2, 0]], normal((3, 2)), lambda x: x[[0, 2, 0]], "repeated rows", second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        return x[self.index]
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (PutItem(self.index, self.shapes[0])(dy),)
+
+
+@dataclass(eq=False)
+class PutItem(Operation):
+    """y = zeros of a shape with x added at the index (twice where it names a place twice)."""
+
+    index: Any
+    shape: Shape
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda x: PutItem(slice(1, 3), (4,))(x), normal((2,)), lambda x: [0.0, x[0], x[1], 0.0], second_order=False
+        )
+        yield Case(
+            lambda x: PutItem([1, 1, 0], (3,))(x), normal((3,)), lambda x: [x[2], x[0] + x[1], 0.0], "repeated", second_order=False
+        )
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.zeros(self.shape, x.dtype)
+        if _is_basic(self.index):
+            y[self.index] = x
+        else:
+            self.xp.add.at(y, self.index, x)
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (GetItem(self.index)(dy),)
+
+
+@dataclass(eq=False)
+class Concatenate(Operation):
+    """y = the inputs one after another along an axis: each gets its own part of dy."""
+
+    axis: int
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda a, b: concatenate([a, b], axis=1),
+            normal((2, 1), (2, 3)),
+            lambda a, b: [[*a[0], *b[0]], [*a[1], *b[1]]],
+            second_order=False,
+        )
+        yield Case(lambda a, b: stack([a, b], axis=-1), normal((2,), (2,)), lambda a, b: [[a[0], b[0]], [a[1], b[1]]], "stack", second_order=False)
+
+    def forward(self, *arrays: Array) -> Array:
+        return self.xp.concatenate(arrays, axis=self.axis)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        gradients: list[Tensor | None] = []
+        start = 0
+        for shape, needed in zip(self.shapes, self.needs, strict=True):
+            stop = start + shape[self.axis]
+            part = (slice(None),) * self.axis + (slice(start, stop),)
+            gradients.append(dy[part] if needed else None)
+            start = stop
+        return tuple(gradients)
+
+
+@dataclass(eq=False)
+class Pad(Operation):
+    """y = x with a border of a constant: dx = dy without the border."""
+
+    widths: tuple[tuple[int, int], ...]
+    value: float
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda x: pad(x, ((0, 1), (2, 0)), 7.0), normal((1, 1)), lambda x: [[7.0, 7.0, x[0, 0]], [7.0] * 3], second_order=False
+        )
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.pad(x, self.widths, constant_values=self.value)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inside = zip(self.widths, self.shapes[0], strict=True)
+        return (dy[tuple(slice(before, before + n) for (before, _), n in inside)],)
+
+
+@dataclass(eq=False)
+class Cast(Operation):
+    """y = x in another dtype: dx = dy in x's dtype."""
+
+    dtype: Any
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: to(x, "float64"), normal((2, 3)), lambda x: x * 1.0, second_order=False)
+
+    def forward(self, x: Array) -> Array:
+        self.source = x.dtype
+        return x.astype(self.dtype)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (Cast(self.source)(dy),)
+
+
+@dataclass(eq=False)
+class ToDevice(Operation):
+    """y = x on another device: dx = dy brought back."""
+
+    source: Backend
+    target: Backend
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False)
+
+    @property
+    def result_backend(self) -> Backend:
+        return self.target
+
+    def forward(self, x: Array) -> Array:
+        return self.target.asarray(self.source.to_numpy(x))
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (ToDevice(self.target, self.source)(dy),)
+
+
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """x in another shape, given as ints or as one tuple; one of them may be -1."""
+    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    try:
+        return Reshape(wanted)(x)
+    except ValueError:
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {wanted}") from None
+
+
+def transpose(x: Tensor, *axes: Any) -> Tensor:
+    """x with its axes in the order `axes` (ints, or one tuple); reversed without any."""
+    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+    order = order or tuple(reversed(range(x.ndim)))
+    if sorted(a % max(x.ndim, 1) for a in order) != list(range(x.ndim)):
+        raise ValueError(f"transpose: expected a permutation of {x.ndim} axes, got {order}")
+    return Transpose(tuple(a % x.ndim for a in order))(x)
+
+
+def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
+    """x stretched to `shape` along axes of length 1 and new ones in front."""
+    return BroadcastTo(shape)(x)
+
+
+def get_item(x: Tensor, index: Any) -> Tensor:
+    """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
+    parts = index if isinstance(index, tuple) else (index,)
+    parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
+    return GetItem(parts if isinstance(index, tuple) else parts[0])(x)
+
+
+def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """The tensors one after another along an axis; all other sizes must agree."""
+    if not tensors:
+        raise ValueError("concatenate: expected at least one tensor")
+    first = tensors[0]
+    if not -first.ndim <= axis < first.ndim:
+        raise ValueError(f"concatenate: axis {axis} does not fit tensors of {first.ndim} axes")
+    axis %= first.ndim
+    for t in tensors:
+        if t.ndim != first.ndim or any(
+            i != axis and n != m for i, (n, m) in enumerate(zip(t.shape, first.shape, strict=True))
+        ):
+            raise ValueError(f"concatenate: shapes {first.shape} and {t.shape} differ besides axis {axis}")
+    return Concatenate(axis)(*tensors)
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """The tensors, of one shape, along a new axis."""
+    if not tensors or any(t.shape != tensors[0].shape for t in tensors):
+        raise ValueError(f"stack: expected tensors of one shape, got {[t.shape for t in tensors]}")
+    shape = tensors[0].shape
+    if not -len(shape) - 1 <= axis <= len(shape):
+        raise ValueError(f"stack: axis {axis} does not fit tensors of {len(shape)} axes")
+    axis %= len(shape) + 1
+    return concatenate([t.reshape((*shape[:axis], 1, *shape[axis:])) for t in tensors], axis)
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with a border: (before, after) for each axis, filled with `value`."""
+    pairs = tuple((int(a), int(b)) for a, b in widths)
+    if len(pairs) != x.ndim or any(w < 0 for pair in pairs for w in pair):
+        raise ValueError(f"pad: expected {x.ndim} pairs (before, after) >= 0, got {widths!r}")
+    return Pad(pairs, value)(x)
+
+
+def to(x: Tensor, target: Any) -> Tensor:
+    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
+    if isinstance(target, str) and target not in (*FLOATS, "int64", "int32", "uint8", "bool"):
+        return ToDevice(x.backend, backends.get(target))(x)
+    return x if x.dtype == target else Cast(target)(x)
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether an index names no place twice by its kind alone: ints, slices, None and ... ."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(p is None or p is Ellipsis or isinstance(p, int | slice) for p in parts)

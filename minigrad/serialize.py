@@ -1,0 +1,75 @@
+"""Tensors in files: the safetensors format, never pickle."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from . import backend as backends
+from .backend.base import Array
+from .tensor import Tensor
+
+
+def save(
+    tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors or arrays to a safetensors file.
+
+    The file is written beside its place under another name, synced and renamed: at `path` there is
+    either what was there before or all of the new, whatever happens.
+
+    Args:
+        tensors: by name.
+        metadata: text by name, kept in the file's header.
+    """
+    cpu = backends.get("cpu")
+    arrays = {
+        name: cpu.xp.ascontiguousarray(value.numpy() if isinstance(value, Tensor) else cpu.asarray(value))
+        for name, value in tensors.items()
+    }
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(arrays, temporary, metadata=None if metadata is None else dict(metadata))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """The arrays of a safetensors file, by name, on the host.
+
+    Raises FileNotFoundError where there is none, and ValueError where it is damaged or no such file.
+    """
+    return _read(path)[0]
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text that `save` was given as metadata. Raises as `load` does."""
+    return _read(path)[1]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{str(path)!r} can't be read as a safetensors file: {error}") from error
+
+
+def _umask() -> int:
+    """The process's mask for new files (it can only be read by setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
