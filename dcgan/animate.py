@@ -1,0 +1,57 @@
+"""`python -m dcgan.animate RUN`: the fixed grid of a run over time, as a GIF."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import pictures
+from .errors import UserError, run_command
+
+
+def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
+    """Write the PNG frames of a directory, in the order of their names, as a GIF; how many there were.
+
+    Raises UserError where there is none, or one can't be read.
+    """
+    files = sorted(frames.glob("*.png"))
+    if not files:
+        raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
+    shown = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                shown.append(np.atleast_3d(np.asarray(image)))
+        except OSError as error:
+            raise UserError(f"{file} can't be read as an image: {error}") from error
+    pictures.save_gif([pictures.enlarged(frame) for frame in shown], out, seconds)
+    return len(files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan.animate", description="Animate what a run's fixed grid showed over time."
+    )
+    parser.add_argument("run", type=Path, help="a run's directory, or its checkpoint file")
+    parser.add_argument("--out", type=Path, help="the GIF file (default: output.gif in the run's directory)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
+    if not arguments.run.exists():
+        raise UserError(f"{arguments.run}: expected a run's directory or its checkpoint file")
+    if not 0 < arguments.seconds <= 3600:
+        raise UserError(f"--seconds {arguments.seconds}: expected more than 0 and at most 3600")
+    out = arguments.out or directory / "output.gif"
+    try:
+        count = animate(directory / "frames", out, arguments.seconds)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from error
+    print(f"{out}: {count} frames")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, "dcgan.animate")

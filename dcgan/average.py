@@ -1,0 +1,32 @@
+"""A running average of the generator's weights: steadier pictures than the last step's."""
+
+import minigrad as mg
+from minigrad import nn
+
+
+class WeightAverage:
+    """average = decay * average + (1 - decay) * weights, after each step; buffers too.
+
+    At first, when there is little to average, the decay is smaller: (1 + step) / (10 + step).
+    Source: Yazici et al., "The unusual effectiveness of averaging in GAN training" (2019).
+
+    Args:
+        source: the module that is trained.
+        average: another of the same shape, which holds the averages; it starts as a copy.
+        decay: 0 <= decay < 1.
+    """
+
+    def __init__(self, source: nn.Module, average: nn.Module, decay: float) -> None:
+        self.source, self.average, self.decay = source, average, decay
+        average.load_state_dict(source.state_dict())
+
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` (from 1)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        with mg.no_grad():
+            for kept, new in zip(_tensors(self.average), _tensors(self.source), strict=True):
+                kept.data = kept.data * decay + new.data * (1 - decay)
+
+
+def _tensors(module: nn.Module) -> list[mg.Tensor]:
+    return [*module.parameters(), *(buffer for _, buffer in module.named_buffers())]

@@ -1,0 +1,102 @@
+"""What a run leaves to go on from: one safetensors file, checked by a checksum.
+
+Its keys are `generator.<key>`, `discriminator.<key>`, `generator_ema.<key>` (the averaged weights,
+where the recipe has them), `optimizer_g.*`, `optimizer_d.*`, `fixed_z` and `rng.*`. The recipe and
+the position are JSON in its metadata, with a SHA-256 over everything else.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import minigrad as mg
+import numpy as np
+
+from .errors import UserError
+from .presets import Preset
+
+Array = np.ndarray[Any, Any]
+FILE_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file.
+
+    Attributes:
+        preset: the recipe, with all that was overridden.
+        position: {"step": updates done, "epoch": of the last one, from 1}.
+        tensors: host arrays by key.
+    """
+
+    preset: Preset
+    position: dict[str, int]
+    tensors: dict[str, Array]
+
+    def under(self, prefix: str) -> dict[str, Array]:
+        """The arrays whose keys start with "prefix.", by the rest of their keys."""
+        start = f"{prefix}."
+        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def save(path: Path, preset: Preset, position: Mapping[str, int], parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        parts: state dicts by prefix; the one of the prefix "" is written without.
+    """
+    tensors = {
+        f"{prefix}.{key}" if prefix else key: _array(value)
+        for prefix, state in parts.items()
+        for key, value in state.items()
+    }
+    metadata = {
+        "preset": json.dumps(preset.to_json(), sort_keys=True),
+        "position": json.dumps(dict(position), sort_keys=True),
+    }
+    mg.save(tensors, path, {**metadata, "checksum": _checksum(tensors, metadata)})
+
+
+def load(run: Path) -> Checkpoint:
+    """Read the checkpoint of a run directory, or a checkpoint file.
+
+    Raises UserError where there is none, or it is damaged.
+    """
+    path = run / FILE_NAME if run.is_dir() else run
+    try:
+        tensors, metadata = mg.load(path), mg.load_metadata(path)
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file") from None
+    except ValueError as error:
+        raise UserError(f"{error}: the file is damaged, or no checkpoint") from error
+    expected = metadata.pop("checksum", None)
+    if expected is None or expected != _checksum(tensors, metadata):
+        raise UserError(f"{path} is damaged: its content does not agree with its checksum")
+    try:
+        preset = Preset.from_json(json.loads(metadata["preset"]))
+        return Checkpoint(preset, json.loads(metadata["position"]), tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} holds no recipe that this version knows: {error}") from error
+
+
+def random_state(generator: mg.Generator) -> Array:
+    """The state of a generator as three integers: seed, stream, calls."""
+    return np.array([generator.state[name] for name in ("seed", "stream", "calls")], np.uint64)
+
+
+def _array(value: Any) -> Array:
+    return value.numpy() if isinstance(value, mg.Tensor) else np.asarray(value)
+
+
+def _checksum(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(metadata):
+        digest.update(f"{key}={metadata[key]}\n".encode())
+    for key in sorted(tensors):
+        array = np.ascontiguousarray(tensors[key])
+        digest.update(f"{key} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

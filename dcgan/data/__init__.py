@@ -1,0 +1,1 @@
+"""Pictures in: data sets and the order in which batches are drawn from them."""

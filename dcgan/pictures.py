@@ -1,0 +1,115 @@
+"""Pictures out: grids of images, curves, animations. All are written whole or not at all."""
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Array = np.ndarray[Any, Any]
+
+MOST_ENLARGED = 560  # pixels: small images are enlarged up to about this width, to be looked at
+
+
+def to_bytes(images: Array) -> Array:
+    """Images (N, C, H, W) from -1 to 1 as bytes (N, H, W, C) from 0 to 255, rounded."""
+    return np.rint((images.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def grid(images: Array, rows: int, columns: int, gap: int = 2) -> Array:
+    """Images (N, H, W, C) of bytes in rows and columns, `gap` dark pixels apart; (height, width, C).
+
+    Row by row; places that no image is left for stay dark.
+    """
+    n, height, width, channels = images.shape
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 32, np.uint8)
+    for i in range(min(n, rows * columns)):
+        y, x = (gap + place * (size + gap) for place, size in zip(divmod(i, columns), (height, width), strict=True))
+        canvas[y : y + height, x : x + width] = images[i]
+    return canvas
+
+
+def enlarged(picture: Array) -> Array:
+    """A small picture (H, W, C) with every pixel repeated, as often as MOST_ENLARGED allows."""
+    times = max(1, MOST_ENLARGED // max(picture.shape[:2]))
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def save_png(picture: Array, path: Path) -> None:
+    """Bytes (H, W, C), C 1 or 3, as a PNG file."""
+    buffer = io.BytesIO()
+    _image(picture).save(buffer, "PNG", optimize=True)
+    write_whole(path, buffer.getvalue())
+
+
+def save_gif(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
+    """Pictures (H, W, C) of one size as a GIF that lasts about `seconds`, the last frame longer.
+
+    A viewer shows at most 25 frames a second, so a long animation takes longer.
+    """
+    pictures = [_image(frame).convert("P" if frame.shape[2] == 3 else "L") for frame in frames]
+    pace = max(40, round(1000 * seconds / len(pictures) / 10) * 10)
+    buffer = io.BytesIO()
+    pictures[0].save(
+        buffer, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=True,
+        duration=[*[min(pace, 500)] * (len(pictures) - 1), 2000],
+    )  # fmt: skip
+    write_whole(path, buffer.getvalue())
+
+
+def save_losses(metrics: Sequence[dict[str, float]], path: Path) -> None:
+    """The losses, and D(x) and D(G(z)), over the steps, as a PNG file."""
+    # Imported here: it takes a second, and only the end of a run needs it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    steps = [line["step"] for line in metrics]
+    names = {"loss_d": "D", "loss_g": "G", "d_x": "D(x), real", "d_g_z1": "D(G(z)), fake, before D's update", "d_g_z2": "D(G(z)), fake, after it"}  # fmt: skip
+    colours = {"loss_d": "C0", "loss_g": "C1", "d_x": "C2", "d_g_z1": "C3", "d_g_z2": "C4"}
+    for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
+        for key in keys:
+            values = np.array([line[key] for line in metrics])
+            axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
+            axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
+        axes.grid(alpha=0.25)
+        axes.legend(loc="upper right")
+    above.set_ylabel("loss")
+    below.set_ylabel("mean probability of being real")
+    below.set_ylim(-0.02, 1.02)
+    below.set_xlabel("step")
+    buffer = io.BytesIO()
+    # No date or version in the file, so that equal runs write equal files.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    write_whole(path, buffer.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it there, so that no half of it is ever seen."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _image(picture: Array) -> Image.Image:
+    return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+
+
+def _smoothed(steps: Sequence[int], values: Array) -> tuple[Array, Array]:
+    """Means over a window of a fiftieth of the curve, where the window fits."""
+    window = max(1, len(values) // 50)
+    kernel = np.full(window, 1 / window)
+    middle = np.convolve(np.asarray(steps, np.float64), kernel, "valid")
+    return middle, np.convolve(values, kernel, "valid")

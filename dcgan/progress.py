@@ -1,0 +1,80 @@
+"""What a person sees while it trains: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+LINE_EVERY = 15.0  # seconds between two plain lines
+LONG = 600.0  # seconds: a run that takes longer says so
+MEASURED = 5  # steps that the estimate is taken from, after one to warm up
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min" or "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress:
+    """Counts steps and shows how it goes.
+
+    Args:
+        total: steps in the run.
+        short_way: a sentence for those who find that the run will be long; "" for none.
+    """
+
+    def __init__(self, total: int, short_way: str) -> None:
+        self.total, self.short_way = total, short_way
+        self.done = self.images = 0
+        self._started = self._measured_from = time.perf_counter()
+        self._next_line = self._started + LINE_EVERY
+        self._bar = tqdm(total=total, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def step(self, images: int, scalars: Mapping[str, float]) -> None:
+        """One more step, of `images` images; `scalars` are the latest known."""
+        self.done += 1
+        self.images += images
+        if self.done == 1:
+            self._measured_from = time.perf_counter()  # the first step warms up: it is left out
+        elif self.done == 1 + MEASURED:
+            self._estimate()
+        text = f"D {scalars['loss_d']:.3f}  G {scalars['loss_g']:.3f}  D(x) {scalars['d_x']:.2f}  D(G(z)) {scalars['d_g_z1']:.2f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{text}  {self.rate():.0f} images/s", refresh=False)
+            self._bar.update()
+        elif time.perf_counter() >= self._next_line or self.done == self.total:
+            self._next_line = time.perf_counter() + LINE_EVERY
+            left = duration((self.total - self.done) * self._seconds_per_step())
+            self.say(f"step {self.done}/{self.total}  {text}  {self.rate():.0f} images/s  {left} left")
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def rate(self) -> float:
+        """Images per second so far."""
+        return self.images / max(time.perf_counter() - self._started, 1e-9)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _seconds_per_step(self) -> float:
+        return (time.perf_counter() - self._measured_from) / max(self.done - 1, 1)
+
+    def _estimate(self) -> None:
+        seconds = self._seconds_per_step()
+        if seconds * self.total < LONG:
+            return
+        self.say(
+            f"This run will take about {duration(seconds * self.total)} on this machine: {self.total} steps "
+            f"of {seconds:.2f} s, measured on the first {MEASURED}.{self.short_way}"
+        )

@@ -1,0 +1,87 @@
+"""A run's directory: what lies where, and the files that grow as it trains."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import pictures
+from .errors import UserError
+from .presets import Preset
+
+
+class RunDirectory:
+    """The files of one run, under `path`.
+
+    config.json             the recipe and what it ran on
+    metrics.jsonl           a line for every step
+    timing.jsonl            a line for every block of steps: images per second
+    checkpoint.safetensors  the weights and all else to go on from
+    samples/                the recipe's grids
+    frames/                 one grid over time, for the animation
+    losses.png, output.gif  made at the end
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path | None, preset: Preset, device: str) -> "RunDirectory":
+        """A new directory: `out`, or runs/<preset> with a number added where that is taken.
+
+        Raises UserError where `out` holds something already, or can't be made.
+        """
+        path = out or _free(Path("runs") / preset.name)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"--out {path}: it exists already; name another directory, or move this one away")
+        run = cls(path)
+        try:
+            for directory in (path, run.samples, run.frames):
+                directory.mkdir(parents=True, exist_ok=True)
+            run.write_config(preset, device)
+        except OSError as error:
+            raise UserError(f"--out {path}: {error.strerror or error}; name a directory that can be written") from error
+        return run
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def frames(self) -> Path:
+        return self.path / "frames"
+
+    def write_config(self, preset: Preset, device: str) -> None:
+        """The recipe with every field, and the versions and machine that train it."""
+        config = {
+            "preset": preset.to_json(),
+            "device": device,
+            "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
+            | {"python": platform.python_version()},
+            "machine": platform.platform(),
+        }
+        pictures.write_whole(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+    def append(self, name: str, lines: list[Mapping[str, Any]]) -> None:
+        """Add lines to a .jsonl file, in one write."""
+        with open(self.path / name, "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with the first number from 2 on that is not taken."""
+    number = 1
+    candidate = path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
