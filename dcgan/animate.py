@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="a run's directory, or its checkpoint file")
     parser.add_argument("--out", type=Path, help="the GIF file (default: output.gif in the run's directory)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
     if not arguments.run.exists():

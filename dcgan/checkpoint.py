@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import minigrad as mg
 import numpy as np
+
+import minigrad as mg
 
 from .errors import UserError
 from .presets import Preset
@@ -42,7 +43,9 @@ class Checkpoint:
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
 
-def save(path: Path, preset: Preset, position: Mapping[str, int], parts: Mapping[str, Mapping[str, Any]]) -> None:
+def save(
+    path: Path, preset: Preset, position: Mapping[str, int], parts: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Write a checkpoint, whole or not at all.
 
     Args:

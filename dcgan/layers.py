@@ -94,7 +94,7 @@ class Reshape:
 Layer = (
     Dense | Conv | ConvTranspose | BatchNorm | ReLU | LeakyReLU | Tanh | Sigmoid | Dropout | Flatten | Reshape
 )
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Layer.__args__}  # type: ignore[attr-defined]
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Layer.__args__}
 
 
 def to_json(layer: Layer) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import math
 import re
 from typing import Any
 
-import minigrad as mg
 import numpy as np
+
+import minigrad as mg
 from minigrad import nn
 
 from . import layers
@@ -22,7 +23,7 @@ class Generator(nn.Sequential):
         super().__init__(*modules)
         self.z_shape = z_shape
 
-    def forward(self, z: mg.Tensor) -> mg.Tensor:  # type: ignore[override]
+    def forward(self, z: mg.Tensor) -> mg.Tensor:
         if z.shape[1:] not in (self.z_shape, (math.prod(self.z_shape),)):
             expected = ", ".join(("N", *map(str, self.z_shape)))
             raise ValueError(f"Generator: expected z of shape ({expected}), got {z.shape}")
@@ -39,11 +40,15 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     image = (preset.channels, preset.image_size, preset.image_size)
     modules, made = _modules(preset.generator, preset.z_shape, "generator")
     if made != image:
-        raise UserError(f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W)")
+        raise UserError(
+            f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W)"
+        )
     generator = Generator(preset.z_shape, *modules)
     modules, judged = _modules(preset.discriminator, image, "discriminator")
     if judged != (1,):
-        raise UserError(f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number")
+        raise UserError(
+            f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
+        )
     return generator, nn.Sequential(*modules)
 
 
@@ -115,4 +120,3 @@ def _shape_after(module: nn.Module, shape: Shape) -> Shape:
         after = module(mg.tensor(np.zeros((1, *shape), np.float32))).shape[1:]
         module.train()
     return after
-

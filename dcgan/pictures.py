@@ -12,6 +12,13 @@ from PIL import Image
 
 Array = np.ndarray[Any, Any]
 
+CURVES = (
+    ("loss_d", "D"),
+    ("loss_g", "G"),
+    ("d_x", "D(x), real"),
+    ("d_g_z1", "D(G(z)), fake, before D's update"),
+    ("d_g_z2", "D(G(z)), fake, after it"),
+)
 MOST_ENLARGED = 560  # pixels: small images are enlarged up to about this width, to be looked at
 
 
@@ -28,7 +35,10 @@ def grid(images: Array, rows: int, columns: int, gap: int = 2) -> Array:
     n, height, width, channels = images.shape
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 32, np.uint8)
     for i in range(min(n, rows * columns)):
-        y, x = (gap + place * (size + gap) for place, size in zip(divmod(i, columns), (height, width), strict=True))
+        y, x = (
+            gap + place * (size + gap)
+            for place, size in zip(divmod(i, columns), (height, width), strict=True)
+        )
         canvas[y : y + height, x : x + width] = images[i]
     return canvas
 
@@ -71,8 +81,7 @@ def save_losses(metrics: Sequence[dict[str, float]], path: Path) -> None:
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
     steps = [line["step"] for line in metrics]
-    names = {"loss_d": "D", "loss_g": "G", "d_x": "D(x), real", "d_g_z1": "D(G(z)), fake, before D's update", "d_g_z2": "D(G(z)), fake, after it"}  # fmt: skip
-    colours = {"loss_d": "C0", "loss_g": "C1", "d_x": "C2", "d_g_z1": "C3", "d_g_z2": "C4"}
+    names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
     for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
         for key in keys:
             values = np.array([line[key] for line in metrics])
@@ -107,7 +116,7 @@ def _image(picture: Array) -> Image.Image:
     return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
 
 
-def _smoothed(steps: Sequence[int], values: Array) -> tuple[Array, Array]:
+def _smoothed(steps: Sequence[float], values: Array) -> tuple[Array, Array]:
     """Means over a window of a fiftieth of the curve, where the window fits."""
     window = max(1, len(values) // 50)
     kernel = np.full(window, 1 / window)

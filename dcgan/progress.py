@@ -42,7 +42,10 @@ class Progress:
             self._measured_from = time.perf_counter()  # the first step warms up: it is left out
         elif self.done == 1 + MEASURED:
             self._estimate()
-        text = f"D {scalars['loss_d']:.3f}  G {scalars['loss_g']:.3f}  D(x) {scalars['d_x']:.2f}  D(G(z)) {scalars['d_g_z1']:.2f}"
+        text = (
+            f"D {scalars['loss_d']:.3f}  G {scalars['loss_g']:.3f}  "
+            f"D(x) {scalars['d_x']:.2f}  D(G(z)) {scalars['d_g_z1']:.2f}"
+        )
         if self._bar is not None:
             self._bar.set_postfix_str(f"{text}  {self.rate():.0f} images/s", refresh=False)
             self._bar.update()

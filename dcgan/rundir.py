@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,9 @@ class RunDirectory:
                 directory.mkdir(parents=True, exist_ok=True)
             run.write_config(preset, device)
         except OSError as error:
-            raise UserError(f"--out {path}: {error.strerror or error}; name a directory that can be written") from error
+            raise UserError(
+                f"--out {path}: {error.strerror or error}; name a directory that can be written"
+            ) from error
         return run
 
     @property
@@ -64,7 +66,7 @@ class RunDirectory:
         }
         pictures.write_whole(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
-    def append(self, name: str, lines: list[Mapping[str, Any]]) -> None:
+    def append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Add lines to a .jsonl file, in one write."""
         with open(self.path / name, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))

@@ -28,7 +28,9 @@ def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
     weights = weights or ("ema" if loaded.preset.ema_decay else "last")
     state = loaded.under("generator_ema" if weights == "ema" else "generator")
     if not state:
-        raise UserError(f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}")
+        raise UserError(
+            f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
+        )
     generator, _ = models.build(loaded.preset)
     try:
         generator.load_state_dict(state)
@@ -55,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
-    parser.add_argument("--grid", type=parse_grid, default=(8, 8), metavar="ROWSxCOLUMNS", help="default: 8x8")
+    parser.add_argument(
+        "--grid", type=parse_grid, default=(8, 8), metavar="ROWSxCOLUMNS", help="default: 8x8"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
-    parser.add_argument("--weights", choices=("last", "ema"), help="of the last step, or averaged (default: the recipe's)")
+    parser.add_argument(
+        "--weights", choices=("last", "ema"), help="of the last step, or averaged (default: the recipe's)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0")
@@ -74,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except OSError as error:
         raise UserError(f"--out {arguments.out}: {error.strerror or error}") from error
-    print(f"{arguments.out}: {rows}x{columns} images, {loaded.preset.name} after step {loaded.position['step']}")
+    print(
+        f"{arguments.out}: {rows}x{columns} images, {loaded.preset.name} after step {loaded.position['step']}"
+    )
     return 0
 
 

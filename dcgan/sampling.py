@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import minigrad as mg
 import numpy as np
+
+import minigrad as mg
 from minigrad import nn
 
 Array = np.ndarray[Any, Any]

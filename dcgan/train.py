@@ -5,7 +5,6 @@ import ast
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,9 +34,17 @@ METRICS_BLOCK = 50  # steps whose scalars stay on the device until they are writ
 class Training:
     """A run: the networks, their optimisers, the data, and what is written when."""
 
-    def __init__(self, preset: Preset, batches: Batches, device: str, run: RunDirectory, progress: Progress) -> None:
+    def __init__(
+        self, preset: Preset, batches: Batches, device: str, run: RunDirectory, progress: Progress
+    ) -> None:
         mg.manual_seed(preset.seed)
-        self.preset, self.batches, self.device, self.run, self.progress = preset, batches, device, run, progress
+        self.preset, self.batches, self.device, self.run, self.progress = (
+            preset,
+            batches,
+            device,
+            run,
+            progress,
+        )
         generator, discriminator = (network.to(device) for network in models.build(preset))
         self.noise = mg.Generator(preset.seed, NOISE_STREAM)
         self.gan = Gan(
@@ -144,7 +151,7 @@ class Training:
             return
         lines = []
         for step, result in self._pending:
-            scalars = {name: value.item() for name, value in _fields(result).items()}
+            scalars = {name: value.item() for name, value in vars(result).items()}
             lines.append({"step": step, "epoch": self.batches.epoch_of(step), **scalars})
         self.run.append("metrics.jsonl", lines)
         now = time.perf_counter()
@@ -152,10 +159,6 @@ class Training:
         self.run.append("timing.jsonl", [{"step": self.done, "images_per_second": round(rate, 1)}])
         self._latest = lines[-1]
         self._pending, self._block_started, self._block_images = [], now, 0
-
-
-def _fields(result: StepResult) -> dict[str, mg.Tensor]:
-    return vars(result)
 
 
 def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:
@@ -196,16 +199,28 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.train", description="Train a DCGAN and leave pictures of what it learned."
     )
-    parser.add_argument("--preset", default="flux", help=f"the recipe: {', '.join(presets.PRESETS)} (default: %(default)s)")
+    parser.add_argument(
+        "--preset", default="flux", help=f"the recipe: {', '.join(presets.PRESETS)} (default: %(default)s)"
+    )
     parser.add_argument("--data", default="mnist", help="the images: mnist (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)")
-    parser.add_argument("--epochs", type=_positive, help="passes over the images, in all (default: the recipe's)")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=_positive, help="passes over the images, in all (default: the recipe's)"
+    )
     parser.add_argument("--steps", type=_positive, help="end after this many updates, in all")
     parser.add_argument("--batch-size", type=_positive, help="images a step (default: the recipe's)")
     parser.add_argument("--seed", type=_natural, help="of all that is random (default: the recipe's)")
-    parser.add_argument("--out", type=Path, help="the run's directory (default: runs/<preset>, numbered if taken)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="replace any field of the recipe; may be repeated"
+        "--out", type=Path, help="the run's directory (default: runs/<preset>, numbered if taken)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="replace any field of the recipe; may be repeated",
     )
     return parser.parse_args(argv)
 
@@ -257,8 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = RunDirectory.create(arguments.out, preset, device)
     total = total_steps(preset, batches.per_epoch)
     print(
-        f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of {preset.batch_size}, "
-        f"on the {device.upper()}, seed {preset.seed}, into {run.path}"
+        f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
+        f"{preset.batch_size}, on the {device.upper()}, seed {preset.seed}, into {run.path}"
     )
     short_way = "" if preset.name == "quick" else " The short way to digits is --preset quick."
     progress = Progress(total, short_way)
@@ -292,7 +307,7 @@ def _tell(training: Training, total: int) -> None:
     path = training.run.path
     if training.done < total:
         print(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
-    print(f"samples    {training.run.samples}/ ({training.preset.grid_rows}x{training.preset.grid_columns} grids)")
+    print(f"samples    {training.run.samples}/")
     for label, name in (
         ("animation", "output.gif"), ("curves", "losses.png"), ("metrics", "metrics.jsonl"),
         ("checkpoint", checkpoint.FILE_NAME),

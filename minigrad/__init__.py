@@ -3,15 +3,16 @@
 Tensors with gradients of any order, layers, losses and optimisers. `import minigrad as mg`.
 """
 
-from . import functional, gradcheck, nn, optim, random, tensor
+from . import functional, nn, optim, random
 from .functional import concatenate, maximum, pad, stack, where
+
+# `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
+# when it is first loaded, which is before these lines bind the names: from here on they are the functions.
+from .gradcheck import GradcheckError, gradcheck
 from .ops import Operation
 from .random import Generator, manual_seed
 from .serialize import load, load_metadata, save
-
-# The modules of these names are imported above, so that from here on the names are the functions.
-from .gradcheck import GradcheckError, gradcheck  # isort: skip
-from .tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor  # isort: skip
+from .tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor
 
 __version__ = "0.1.0"
 

@@ -153,5 +153,3 @@ def batch_norm(
             if running is not None:
                 running.data = (1 - momentum) * running.data + momentum * batch
     return y
-
-

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .backend.base import Array
-from .nn import Parameter
 from .tensor import Tensor
 
 
@@ -31,9 +30,7 @@ class Optimizer:
         self.lr, self.weight_decay = lr, weight_decay
         # One count a parameter: where some had no gradient, their bias corrections lag behind.
         self.steps = [0] * len(self.params)
-        self.state = [
-            {slot: p.backend.xp.zeros_like(p.data) for slot in self.slots} for p in self.params
-        ]
+        self.state = [{slot: p.backend.xp.zeros_like(p.data) for slot in self.slots} for p in self.params]
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
@@ -84,7 +81,9 @@ class Optimizer:
                 }
             )
         if len(state["steps"]) != len(self.params):
-            raise ValueError(f"load_state_dict({name}): {len(state['steps'])} steps, {len(self.params)} parameters")
+            raise ValueError(
+                f"load_state_dict({name}): {len(state['steps'])} steps, {len(self.params)} parameters"
+            )
         self.steps, self.state = [int(n) for n in state["steps"]], arrays
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backend.base import Array
+from .backend.philox import Counter, Key, philox
 
 State = dict[str, int]
 
@@ -40,7 +41,7 @@ class Generator:
         low, high = np.random.SeedSequence(self._seed).generate_state(2, np.uint64)
         self._key = (int(low), int(high))
 
-    def next_counter(self) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    def next_counter(self) -> tuple[Key, Counter]:
         """The key and the counter of the next draw, for what computes its own random numbers."""
         counter = (0, self._calls, 0, self._stream)
         self._calls += 1
@@ -48,14 +49,15 @@ class Generator:
 
     def _draw(self) -> np.random.Generator:
         key, counter = self.next_counter()
-        words = np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64))
-        return np.random.Generator(words)
+        return np.random.Generator(philox(key, counter))
 
     def normal(self, shape: tuple[int, ...], dtype: Any = "float32") -> Array:
         """A NumPy array from N(0, 1)."""
         return self._draw().standard_normal(shape, np.dtype(dtype).type)
 
-    def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = "float32") -> Array:
+    def uniform(
+        self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = "float32"
+    ) -> Array:
         """A NumPy array from U(low, high)."""
         unit = self._draw().random(shape, np.dtype(dtype).type)
         return unit * np.dtype(dtype).type(high - low) + np.dtype(dtype).type(low)

@@ -63,7 +63,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
         raise FileNotFoundError(f"no file {str(path)!r}")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{str(path)!r} can't be read as a safetensors file: {error}") from error
 

@@ -274,9 +274,7 @@ class Tensor:
         def to(self, target: Any) -> "Tensor": ...
 
 
-def tensor(
-    data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
-) -> Tensor:
+def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor that holds a copy of `data`.
 
     Args:

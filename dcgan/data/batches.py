@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-import minigrad as mg
 import numpy as np
+
+import minigrad as mg
 
 Array = np.ndarray[Any, Any]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry
+from .philox import Counter, Key, philox
 
 Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
 
@@ -85,20 +86,16 @@ class Backend:
 
     # -- dropout -----------------------------------------------------------------------------
 
-    def dropout_mask(
-        self, shape: tuple[int, ...], p: float, key: tuple[int, int], counter: tuple[int, int, int, int]
-    ) -> Array:
+    def dropout_mask(self, shape: tuple[int, ...], p: float, key: Key, counter: Counter) -> Array:
         """A boolean mask that drops each element with probability p; True is kept.
 
         Element i is dropped where word i of the Philox4x64-10 stream of `key` from `counter` is
         under p * 2^32 (words of 32 bits, low half first). Elements are numbered with
         the channels innermost where there are four axes, since that is how they lie in memory.
-        Source of the generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
         """
-        words = np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64))
         count = int(np.prod(shape, dtype=np.int64))
         # "<": the low half comes first on every machine.
-        draws = words.random_raw(-(-count // 2)).astype("<u8", copy=False).view("<u4")[:count]
+        draws = philox(key, counter).random_raw(-(-count // 2)).astype("<u8", copy=False).view("<u4")[:count]
         keep = draws >= round(p * 2**32)
         if len(shape) == 4:
             n, c, h, w = shape
@@ -200,9 +197,7 @@ class Backend:
         centred = x - per_channel(mean, x.ndim)
         return mean, (centred * centred).mean(axis=axes)
 
-    def normalize(
-        self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array
-    ) -> Array:
+    def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
         """(x - mean) * inv_std * weight + bias, each of them (C,)."""
         scale, shift = (per_channel(v, x.ndim) for v in (inv_std * weight, bias))
         return (x - per_channel(mean, x.ndim)) * scale + shift

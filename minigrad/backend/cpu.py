@@ -12,6 +12,7 @@ import numpy as np
 from .base import Backend, channels_first, channels_last
 from .geometry import ConvGeometry
 from .parallel import Pool, Scratch, available_threads, cut
+from .philox import Counter, Key
 
 Array = np.ndarray[Any, Any]
 
@@ -85,9 +86,7 @@ class CPUBackend(Backend):
 
     # -- dropout -----------------------------------------------------------------------------
 
-    def dropout_mask(
-        self, shape: tuple[int, ...], p: float, key: tuple[int, int], counter: tuple[int, int, int, int]
-    ) -> Array:
+    def dropout_mask(self, shape: tuple[int, ...], p: float, key: Key, counter: Counter) -> Array:
         count = int(np.prod(shape, dtype=np.int64))
         keep = np.empty(count, np.bool_)
         block = 8  # one count of Philox4x64 makes four words of 64 bits, eight draws
@@ -136,15 +135,11 @@ class CPUBackend(Backend):
         canvas[:, top : top + height, left : left + width] = pixels
         return canvas
 
-    def _slices(
-        self, n: int, channels: int, geometry: ConvGeometry, itemsize: int
-    ) -> list[slice]:
+    def _slices(self, n: int, channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
         """Slices of a batch of n whose columns have about the size that `cut` aims at."""
         return cut(n, geometry.positions * geometry.taps * channels * itemsize)
 
-    def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry
-    ) -> Array:
+    def convolve(self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry) -> Array:
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         y = np.empty((len(x), *geometry.output_size, len(weight)), x.dtype)  # (N, oh, ow, O)
 
@@ -154,7 +149,7 @@ class CPUBackend(Backend):
             if bias is not None:
                 rows += bias
 
-        self.pool.run(work, self._slices(*x.shape[:2], geometry, x.itemsize))
+        self.pool.run(work, self._slices(len(x), x.shape[1], geometry, x.itemsize))
         return channels_first(y)
 
     def convolve_input_gradient(
@@ -183,8 +178,7 @@ class CPUBackend(Backend):
         if len(slices) > MOST_PARTIAL_SUMS:
             group = len(slices) // MOST_PARTIAL_SUMS  # both are powers of two
             slices = [
-                slice(slices[i].start, slices[i + group - 1].stop)
-                for i in range(0, len(slices), group)
+                slice(slices[i].start, slices[i + group - 1].stop) for i in range(0, len(slices), group)
             ]
         partial = np.empty((len(slices), geometry.taps * c, o), x.dtype)
         places = {s.start: i for i, s in enumerate(slices)}
@@ -227,9 +221,7 @@ class CPUBackend(Backend):
         spread = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
         return mean.astype(x.dtype), np.maximum(spread, 0).astype(x.dtype)
 
-    def normalize(
-        self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array
-    ) -> Array:
+    def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
         rows = _rows(x)  # (M, C)
         y, scale = np.empty_like(rows), inv_std * weight
 

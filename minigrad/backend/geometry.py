@@ -15,7 +15,7 @@ def pair(value: object, name: str, least: int) -> Pair:
     """`value`, an int or two of them, as (vertical, horizontal); each must be at least `least`."""
     values = (value, value) if isinstance(value, int) else value
     valid = isinstance(values, tuple | list) and len(values) == 2
-    if not valid or not all(type(v) is int and v >= least for v in values):  # type: ignore[union-attr, attr-defined]
+    if not valid or not all(type(v) is int and v >= least for v in values):  # type: ignore[attr-defined]
         raise ValueError(f"{name}: expected an int or a pair of ints >= {least}, got {value!r}")
     return (values[0], values[1])  # type: ignore[index]
 
@@ -140,8 +140,7 @@ class ConvGeometry:
                 )
             made = tuple(n * s for n, s in zip(size, strides, strict=True))
             pads = tuple(
-                same_padding(*sizes)
-                for sizes in zip(made, kernel_size, strides, dilations, strict=True)
+                same_padding(*sizes) for sizes in zip(made, kernel_size, strides, dilations, strict=True)
             )
             return cls(made, size, kernel_size, strides, pads, dilations)  # type: ignore[arg-type]
         pads = explicit_padding(padding)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def cut(count: int, bytes_each: int) -> list[slice]:
     wanted = -(-count * bytes_each // SLICE_BYTES)
     pieces = min(1 << max(wanted - 1, 0).bit_length(), max(count, 1))
     bounds = [count * i // pieces for i in range(pieces + 1)]
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 class Pool:
@@ -98,9 +99,7 @@ class Pool:
 
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="minigrad")
-        helpers = [
-            self._executor.submit(drain) for _ in range(min(self.threads, len(slices)) - 1)
-        ]
+        helpers = [self._executor.submit(drain) for _ in range(min(self.threads, len(slices)) - 1)]
         try:
             drain()
         finally:

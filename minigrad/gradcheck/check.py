@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import tensor as tensors
-from ..tensor import Tensor
+from ..tensor import Tensor, grad
 
 # What |analytic - numeric| / |numeric| may be, by the dtype that the inputs have. Norms over all that
 # is compared, so that one tiny element among large ones does not decide.
@@ -101,9 +100,7 @@ def _check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.ra
     def gradients(*both: Tensor) -> list[Tensor]:
         xs, vs = both[: len(points)], both[len(points) :]
         outs = [out for out in _as_list(fn(*xs)) if out.requires_grad]
-        found = tensors.grad(
-            outs, [xs[i] for i in wanted], list(vs), create_graph=True, allow_unused=True
-        )
+        found = grad(outs, [xs[i] for i in wanted], list(vs), create_graph=True, allow_unused=True)
         return [g for g in found if g is not None]
 
     _Check(gradients, [*points, *above], rng, "second-order gradient of input").run()
@@ -173,7 +170,7 @@ class _Check:
         pairs = [(o, w) for o, w in zip(outputs, self.weights, strict=True) if o.requires_grad]
         if not pairs:
             raise GradcheckError("no output depends on the inputs through recorded operations")
-        found = tensors.grad(
+        found = grad(
             [o for o, _ in pairs],
             [inputs[i] for i in self.wanted],
             [Tensor(o.backend.asarray(w)) for o, w in pairs],
@@ -183,7 +180,8 @@ class _Check:
         for i, start, g in zip(self.wanted, self.start, found, strict=True):
             if g is not None and (g.shape != start.shape or str(g.dtype) != str(start.dtype)):
                 raise GradcheckError(
-                    f"{self.what} {i} is {g.dtype} of shape {g.shape}, the input {start.dtype} of {start.shape}"
+                    f"{self.what} {i} is {g.dtype} of shape {g.shape}, "
+                    f"the input {start.dtype} of {start.shape}"
                 )
             gradients.append(np.zeros_like(start) if g is None else g.numpy())
         return gradients
@@ -230,12 +228,16 @@ class _Check:
 
     def _compare(self, k: int, analytic: Array, numeric: Array, excluded: int) -> None:
         difference = np.abs(analytic - numeric)
-        scale = max(np.linalg.norm(numeric), np.linalg.norm(analytic), 1e-3)
+        scale = max(float(np.linalg.norm(numeric)), float(np.linalg.norm(analytic)), 1e-3)
         tolerance = TOLERANCES[str(self.start[k].dtype)]
         error = float(np.linalg.norm(difference) / scale)
         # An element is held against its own size too: one wrong channel among a hundred is caught.
         own = difference / np.maximum(np.maximum(np.abs(numeric), np.abs(analytic)), 1e-3 * scale)
-        if np.isfinite(analytic).all() and error <= tolerance and (not own.size or own.max() <= 1e3 * tolerance):
+        if (
+            np.isfinite(analytic).all()
+            and error <= tolerance
+            and (not own.size or own.max() <= 1e3 * tolerance)
+        ):
             return
         worst = np.unravel_index(np.argmax(np.where(np.isfinite(own), own, np.inf)), own.shape)
         place = tuple(int(i) for i in worst)
@@ -250,7 +252,9 @@ class _Check:
         """Random directions, all inputs at once; the elements known to stand on kinks stay still."""
         allowed = smooth or [np.ones_like(a) for a in self.start]
         for _ in range(DIRECTIONS):
-            direction = [self.rng.standard_normal(a.shape) * m for a, m in zip(self.start, allowed, strict=True)]
+            direction = [
+                self.rng.standard_normal(a.shape) * m for a, m in zip(self.start, allowed, strict=True)
+            ]
             direction, measured = self._without_kinks(direction)
             expected = _inner(analytic, direction)
             scale = max(abs(measured.rate), abs(expected), 1e-3 * _norm(analytic) * _norm(direction), 1e-3)
@@ -258,8 +262,8 @@ class _Check:
                 continue
             self._locate(analytic, direction)
             raise GradcheckError(
-                f"{self.what}s: along a random direction the values change at a rate of {measured.rate:.10g}, "
-                f"the gradients say {expected:.10g}, though every element checked by itself agrees"
+                f"{self.what}s: along a random direction the values change at a rate of "
+                f"{measured.rate:.10g}, the gradients say {expected:.10g}, though every element checked by itself agrees"
             )
 
     def _without_kinks(self, direction: list[Array]) -> tuple[list[Array], _Measured]:
@@ -327,7 +331,8 @@ def _advice(analytic: Array, numeric: Array) -> str:
     ratio = analytic[wrong] / np.where(numeric[wrong] == 0, np.nan, numeric[wrong])
     where = _concentrated(wrong)
     if np.nanmax(ratio) - np.nanmin(ratio) < 1e-4 * abs(np.nanmean(ratio)):
-        return f"Every wrong element{where} is off by the same factor {np.nanmean(ratio):.6g}: look for a constant."
+        factor = f"{np.nanmean(ratio):.6g}"
+        return f"Every wrong element{where} is off by the same factor {factor}: look for a constant."
     if where:
         return f"All wrong elements lie{where}: look at how that part is sliced or summed."
     if analytic.ndim > 1 and np.allclose(np.sort(analytic, None), np.sort(numeric, None), 1e-4, 1e-8):

@@ -8,7 +8,7 @@ from .module import Module
 class ReLU(Module):
     """max(x, 0)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
 
@@ -21,7 +21,7 @@ class LeakyReLU(Module):
             raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
         self.negative_slope = negative_slope
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
 
     def describe(self) -> str:
@@ -31,14 +31,14 @@ class LeakyReLU(Module):
 class Tanh(Module):
     """The hyperbolic tangent, in (-1, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.tanh(x)
 
 
 class Sigmoid(Module):
     """1 / (1 + exp(-x)), in (0, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.sigmoid(x)
 
 
@@ -51,7 +51,7 @@ class Dropout(Module):
             raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
 
     def describe(self) -> str:
@@ -61,7 +61,7 @@ class Dropout(Module):
 class Flatten(Module):
     """(N, ...) as (N, the product of the rest)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.flatten(x)
 
 
@@ -72,7 +72,7 @@ class Reshape(Module):
         super().__init__()
         self.shape = shape
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         try:
             return x.reshape(x.shape[0], *self.shape)
         except ValueError:

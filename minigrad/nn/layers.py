@@ -52,7 +52,7 @@ class Dense(Module):
         self.bias = _parameter((out_features,), dtype, device) if bias else None
         _start(self.weight, self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         _check(self, x, ndim=2, channels=self.weight.shape[1], layout="(N, {})")
         return F.dense(x, self.weight, self.bias)
 
@@ -102,7 +102,7 @@ class Conv2d(_Convolution):
             out_channels if bias else None, dilation, dtype, device,
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         _check(self, x, ndim=4, channels=self.weight.shape[1], layout="(N, {}, H, W)")
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
@@ -134,7 +134,7 @@ class ConvTranspose2d(_Convolution):
         )  # fmt: skip
         self.output_padding = output_padding
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {}, H, W)")
         return F.conv_transpose2d(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation
@@ -175,7 +175,7 @@ class BatchNorm(Module):
         self.running_mean = Tensor(xp.zeros(num_features, dtype))
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 2:
             _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
         else:
@@ -200,4 +200,6 @@ def _check(layer: Module, x: Any, ndim: int, channels: int, layout: str) -> None
     if x.dtype != weight.dtype:
         raise TypeError(f"{name}: expected {weight.dtype}, as its weight, got {x.dtype}")
     if x.device != weight.device:
-        raise ValueError(f"{name}: it is on {weight.device!r}, its input on {x.device!r}: move one with .to()")
+        raise ValueError(
+            f"{name}: it is on {weight.device!r}, its input on {x.device!r}: move one with .to()"
+        )

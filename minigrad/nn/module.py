@@ -151,7 +151,7 @@ class Sequential(Module):
                 raise TypeError(f"Sequential: expected modules, got {type(module).__name__} at {i}")
             setattr(self, str(i), module)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # one input, not several
+    def forward(self, x: Tensor) -> Tensor:
         for module in self:
             x = module(x)
         return x

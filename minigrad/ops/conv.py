@@ -33,18 +33,18 @@ GEOMETRIES = {
     "1x1": ConvGeometry.of_conv((1, 1), (1, 1), 1, 0, 1),
     "output_padding": ConvGeometry.of_conv_transpose((3, 2), (3, 3), 2, 1, 1, 1),
 }
-N, C, O = 2, 3, 2  # noqa: E741: the letters of the formulas
+BATCH, CHANNELS_IN, CHANNELS_OUT = 2, 3, 2
 
 
 def _sized(*names: str) -> Any:
     """Cases' inputs for each geometry: of the shapes called "x", "w", "y" and "b"."""
     for label, g in GEOMETRIES.items():
         shapes = {
-            "x": (N, C, *g.input_size),
-            "w": (O, C, *g.kernel_size),
-            "y": (N, O, *g.output_size),
-            "b": (O,),
-            "c": (C,),
+            "x": (BATCH, CHANNELS_IN, *g.input_size),
+            "w": (CHANNELS_OUT, CHANNELS_IN, *g.kernel_size),
+            "y": (BATCH, CHANNELS_OUT, *g.output_size),
+            "b": (CHANNELS_OUT,),
+            "c": (CHANNELS_IN,),
         }
         yield label, g, normal(*(shapes[name] for name in names))
 

@@ -216,7 +216,9 @@ class Clip(Operation):
         yield Case(
             lambda x: clip(x, -0.5, 0.5), normal((3, 4)), lambda x: x.clip(-0.5, 0.5), second_order=False
         )
-        yield Case(lambda x: clip(x, low=0.1), normal((5,)), lambda x: x.clip(0.1), "below only", second_order=False)
+        yield Case(
+            lambda x: clip(x, low=0.1), normal((5,)), lambda x: x.clip(0.1), "below only", second_order=False
+        )
 
     def forward(self, x: Array) -> Array:
         return self.xp.clip(x, self.low, self.high)
@@ -239,7 +241,9 @@ class Maximum(Operation):
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(maximum, normal((3, 4), (4,)), second_order=False)
-        yield Case(lambda x: maximum(x, 0.2), normal((5,)), lambda x: x.clip(0.2), "number", second_order=False)
+        yield Case(
+            lambda x: maximum(x, 0.2), normal((5,)), lambda x: x.clip(0.2), "number", second_order=False
+        )
 
     def forward(self, a: Array, b: Array) -> Array:
         return self.xp.maximum(a, b)
@@ -344,7 +348,12 @@ class LeakyRelu(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: leaky_relu(x, 0.2), normal((3, 4)), lambda x: x.clip(0) + 0.2 * x.clip(None, 0), second_order=False)
+        yield Case(
+            lambda x: leaky_relu(x, 0.2),
+            normal((3, 4)),
+            lambda x: x.clip(0) + 0.2 * x.clip(None, 0),
+            second_order=False,
+        )
         yield Case(relu, normal((2, 3, 4, 5)), lambda x: x.clip(0), "relu", second_order=False)
 
     def forward(self, x: Array) -> Array:

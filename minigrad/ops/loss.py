@@ -96,9 +96,7 @@ class CrossEntropy(Operation):
         return (dl.reshape(-1, 1) * gradient,)
 
 
-def binary_cross_entropy_with_logits(
-    logits: Tensor, target: Any, reduction: str = "mean"
-) -> Tensor:
+def binary_cross_entropy_with_logits(logits: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """-t log(p) - (1 - t) log(1 - p) with p = sigmoid(logits), finite for every finite logit.
 
     Args:

@@ -49,14 +49,10 @@ class BatchNorm(Operation):
         x, weight, _ = self.inputs
         if is_grad_enabled():
             return self._differentiable_backward(dy, x, weight)
-        gradients = self.backend.normalize_backward(
-            dy.data, x.data, self.mean, self._inv_std, weight.data
-        )
+        gradients = self.backend.normalize_backward(dy.data, x.data, self.mean, self._inv_std, weight.data)
         return tuple(Tensor(g, backend=self.backend) for g in gradients)
 
-    def _differentiable_backward(
-        self, dy: Tensor, x: Tensor, weight: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def _differentiable_backward(self, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:
         """The same formulas from x on, so that they can be differentiated again."""
         axes = (0, 2, 3)[: x.ndim - 1]
         channels = (1, -1) + (1,) * (x.ndim - 2)
@@ -99,9 +95,7 @@ class Normalize(Operation):
         x, weight, _ = self.inputs
         axes = (0, 2, 3)[: x.ndim - 1]
         channels = (1, -1) + (1,) * (x.ndim - 2)
-        mean, inv_std = (
-            Tensor(v.reshape(channels), backend=self.backend) for v in (self.mean, self.inv_std)
-        )
+        mean, inv_std = (Tensor(v.reshape(channels), backend=self.backend) for v in (self.mean, self.inv_std))
         return (
             dy * (inv_std * weight.reshape(channels)) if self.needs[0] else None,
             sum_(dy * ((x - mean) * inv_std), axes) if self.needs[1] else None,

@@ -92,9 +92,7 @@ class Operation:
         backend = self.result_backend
         if not backend.owns(y):  # NumPy's reductions give scalars, not arrays
             y = backend.asarray(y)
-        recorded = is_grad_enabled() and any(
-            t.requires_grad for t in inputs if isinstance(t, Tensor)
-        )
+        recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
         if not recorded:
             return Tensor(y, backend=backend)
         self.number = next(_numbers)

@@ -40,8 +40,20 @@ class Sum(Operation):
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(sum_, normal((3, 4)), second_order=False)
-        yield Case(lambda x: sum_(x, (0, -1)), normal((2, 3, 4)), lambda x: x.sum((0, 2)), "two axes", second_order=False)
-        yield Case(lambda x: sum_(x, 1, keepdims=True), normal((2, 3)), lambda x: x.sum(1, keepdims=True), "keepdims", second_order=False)
+        yield Case(
+            lambda x: sum_(x, (0, -1)),
+            normal((2, 3, 4)),
+            lambda x: x.sum((0, 2)),
+            "two axes",
+            second_order=False,
+        )
+        yield Case(
+            lambda x: sum_(x, 1, keepdims=True),
+            normal((2, 3)),
+            lambda x: x.sum(1, keepdims=True),
+            "keepdims",
+            second_order=False,
+        )
 
     def forward(self, x: Array) -> Array:
         return x.sum(axis=self.axes, keepdims=self.keepdims)
@@ -62,7 +74,9 @@ class Max(Operation):
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(max_, normal((3, 4)), second_order=False)
-        yield Case(lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False)
+        yield Case(
+            lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False
+        )
 
     def forward(self, x: Array) -> Array:
         return x.max(axis=self.axes, keepdims=self.keepdims)

@@ -21,7 +21,9 @@ class Reshape(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: reshape(x, 3, -1), normal((2, 3, 2)), lambda x: x.reshape(3, 4), second_order=False)
+        yield Case(
+            lambda x: reshape(x, 3, -1), normal((2, 3, 2)), lambda x: x.reshape(3, 4), second_order=False
+        )
 
     def forward(self, x: Array) -> Array:
         return x.reshape(self.shape)
@@ -38,7 +40,12 @@ class Transpose(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: transpose(x, 2, 0, 1), normal((2, 3, 4)), lambda x: x.transpose(2, 0, 1), second_order=False)
+        yield Case(
+            lambda x: transpose(x, 2, 0, 1),
+            normal((2, 3, 4)),
+            lambda x: x.transpose(2, 0, 1),
+            second_order=False,
+        )
         yield Case(transpose, normal((2, 3)), lambda x: x.T, "reversed", second_order=False)
 
     def forward(self, x: Array) -> Array:
@@ -57,7 +64,12 @@ class BroadcastTo(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: broadcast_to(x, (2, 3, 4)), normal((3, 1)), lambda x: x + [[[0.0] * 4] * 3] * 2, second_order=False)
+        yield Case(
+            lambda x: broadcast_to(x, (2, 3, 4)),
+            normal((3, 1)),
+            lambda x: x + [[[0.0] * 4] * 3] * 2,
+            second_order=False,
+        )
 
     def forward(self, x: Array) -> Array:
         return self.xp.broadcast_to(x, self.shape)
@@ -75,8 +87,16 @@ class GetItem(Operation):
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(lambda x: x[1:, ::-2], normal((3, 4)), lambda x: x[1:, ::-2], second_order=False)
-        yield Case(lambda x: x[..., None, 1], normal((2, 3)), lambda x: x[:, None, 1], "new axis", second_order=False)
-        yield Case(lambda x: x[[0, 2, 0]], normal((3, 2)), lambda x: x[[0, 2, 0]], "repeated rows", second_order=False)
+        yield Case(
+            lambda x: x[..., None, 1], normal((2, 3)), lambda x: x[:, None, 1], "new axis", second_order=False
+        )
+        yield Case(
+            lambda x: x[[0, 2, 0]],
+            normal((3, 2)),
+            lambda x: x[[0, 2, 0]],
+            "repeated rows",
+            second_order=False,
+        )
 
     def forward(self, x: Array) -> Array:
         return x[self.index]
@@ -95,10 +115,17 @@ class PutItem(Operation):
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
-            lambda x: PutItem(slice(1, 3), (4,))(x), normal((2,)), lambda x: [0.0, x[0], x[1], 0.0], second_order=False
+            lambda x: PutItem(slice(1, 3), (4,))(x),
+            normal((2,)),
+            lambda x: [0.0, x[0], x[1], 0.0],
+            second_order=False,
         )
         yield Case(
-            lambda x: PutItem([1, 1, 0], (3,))(x), normal((3,)), lambda x: [x[2], x[0] + x[1], 0.0], "repeated", second_order=False
+            lambda x: PutItem([1, 1, 0], (3,))(x),
+            normal((3,)),
+            lambda x: [x[2], x[0] + x[1], 0.0],
+            "repeated",
+            second_order=False,
         )
 
     def forward(self, x: Array) -> Array:
@@ -127,7 +154,13 @@ class Concatenate(Operation):
             lambda a, b: [[*a[0], *b[0]], [*a[1], *b[1]]],
             second_order=False,
         )
-        yield Case(lambda a, b: stack([a, b], axis=-1), normal((2,), (2,)), lambda a, b: [[a[0], b[0]], [a[1], b[1]]], "stack", second_order=False)
+        yield Case(
+            lambda a, b: stack([a, b], axis=-1),
+            normal((2,), (2,)),
+            lambda a, b: [[a[0], b[0]], [a[1], b[1]]],
+            "stack",
+            second_order=False,
+        )
 
     def forward(self, *arrays: Array) -> Array:
         return self.xp.concatenate(arrays, axis=self.axis)
@@ -153,7 +186,10 @@ class Pad(Operation):
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
-            lambda x: pad(x, ((0, 1), (2, 0)), 7.0), normal((1, 1)), lambda x: [[7.0, 7.0, x[0, 0]], [7.0] * 3], second_order=False
+            lambda x: pad(x, ((0, 1), (2, 0)), 7.0),
+            normal((1, 1)),
+            lambda x: [[7.0, 7.0, x[0, 0]], [7.0] * 3],
+            second_order=False,
         )
 
     def forward(self, x: Array) -> Array:
@@ -191,7 +227,9 @@ class ToDevice(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False)
+        yield Case(
+            lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False
+        )
 
     @property
     def result_backend(self) -> Backend:
