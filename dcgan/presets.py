@@ -109,30 +109,6 @@ _POSITIVE = (
     "image_size", "channels", "batch_size", "epochs", "sample_every", "grid_rows", "grid_columns",
     "log_every", "frame_every",
 )  # fmt: skip
-_CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        if not self.z_shape or min(self.z_shape) < 1:
-            raise UserError(f"z_shape={self.z_shape}: expected positive integers")
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field as JSON values."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in _NETWORKS:
-            data[name] = [layers.to_json(layer) for layer in data[name]]
-        return {**data, "z_shape": list(self.z_shape)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Preset":
-        """What `to_json` wrote; ValueError or TypeError for anything else."""
-        fields = dict(data)
-        for name in _NETWORKS:
-            fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
-        return cls(**{**fields, "z_shape": tuple(fields["z_shape"])})
-
-
-_NETWORKS = ("generator", "discriminator")
-_LEAST = dict.fromkeys(("image_size", "channels", "batch_size", "epochs", "sample_every", "grid_rows", "grid_columns", "log_every", "frame_every"), 1)  # fmt: skip
 _CHOICES = {
     "step": ("fresh_noise", "same_fakes"),
     "z_distribution": ("normal", "uniform"),
@@ -222,4 +198,4 @@ def _checked(field: str, current: Any, value: Any) -> Any:
         return value
     kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
-    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}")
+    raise UserError(f"{field}={value!r}: expected {expected}, such as {str(current):.60}")

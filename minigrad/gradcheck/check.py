@@ -263,7 +263,8 @@ class _Check:
             self._locate(analytic, direction)
             raise GradcheckError(
                 f"{self.what}s: along a random direction the values change at a rate of "
-                f"{measured.rate:.10g}, the gradients say {expected:.10g}, though every element checked by itself agrees"
+                f"{measured.rate:.10g}, the gradients say {expected:.10g}, "
+                "though every element checked by itself agrees"
             )
 
     def _without_kinks(self, direction: list[Array]) -> tuple[list[Array], _Measured]:
