@@ -52,6 +52,16 @@ class Backend:
         """This device's array as a NumPy array on the host."""
         return np.asarray(array)
 
+    # -- sums ----------------------------------------------------------------------------------
+
+    def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The sum along axes, in x's dtype. It adds up in float64: in float32 the rounding of a
+        long sum would show wherever its terms cancel.
+        """
+        if x.dtype != "float32":
+            return x.sum(axis=axes, keepdims=keepdims)
+        return x.sum(axis=axes, keepdims=keepdims, dtype="float64").astype("float32")
+
     # -- products ----------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array) -> Array:
@@ -193,9 +203,10 @@ class Backend:
     def moments(self, x: Array) -> tuple[Array, Array]:
         """Mean and (biased) variance of each channel of (N, C) or (N, C, H, W), in two passes."""
         axes = (0, 2, 3)[: x.ndim - 1]
-        mean = x.mean(axis=axes)  # (C,)
+        count = x.size // x.shape[1]
+        mean = self.sum(x, axes) / count  # (C,)
         centred = x - per_channel(mean, x.ndim)
-        return mean, (centred * centred).mean(axis=axes)
+        return mean, self.sum(centred * centred, axes) / count
 
     def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
         """(x - mean) * inv_std * weight + bias, each of them (C,)."""
@@ -214,8 +225,8 @@ class Backend:
         axes = (0, 2, 3)[: x.ndim - 1]
         count = x.size // x.shape[1]
         xhat = (x - per_channel(mean, x.ndim)) * per_channel(inv_std, x.ndim)
-        dbias = dy.sum(axis=axes)  # (C,)
-        dweight = (dy * xhat).sum(axis=axes)  # (C,)
+        dbias = self.sum(dy, axes)  # (C,)
+        dweight = self.sum(dy * xhat, axes)  # (C,)
         inner = dy - per_channel(dbias / count, x.ndim) - xhat * per_channel(dweight / count, x.ndim)
         return inner * per_channel(weight * inv_std, x.ndim), dweight, dbias
 

@@ -70,7 +70,7 @@ def gradcheck(
     rng = np.random.default_rng(seed)
     _Check(fn, points, rng, "gradient of input").run()
     if order == 2:
-        _check_second_order(fn, points, rng)
+        check_second_order(fn, points, rng)
     return True
 
 
@@ -87,7 +87,7 @@ def _check_inputs(points: list[Tensor]) -> None:
         raise ValueError("gradcheck: no input requires a gradient; set requires_grad=True")
 
 
-def _check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> None:
+def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> None:
     """The gradients, as a function of the inputs and of what comes from above, are checked in turn."""
     wanted = [i for i, p in enumerate(points) if p.requires_grad]
     outputs = _as_list(fn(*points))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import Where, clip, exp, log, sigmoid
+from .elementwise import clip, exp, log, sigmoid
 from .operation import Case, Operation, as_tensor, require_float
 from .reduce import mean, sum_
 
@@ -91,8 +91,8 @@ class CrossEntropy(Operation):
         shifted = x - Tensor(x.data.max(axis=1, keepdims=True), backend=self.backend)
         exponentials = exp(shifted)
         softmax = exponentials / sum_(exponentials, 1, keepdims=True)
-        one_hot = self.labels[:, None] == self.xp.arange(x.shape[1])  # (N, K)
-        gradient = softmax - Where(one_hot)(softmax * 0.0 + 1.0, 0.0)
+        one_hot = (self.labels[:, None] == self.xp.arange(x.shape[1])).astype(x.dtype)  # (N, K)
+        gradient = softmax - Tensor(one_hot, backend=self.backend)
         return (dl.reshape(-1, 1) * gradient,)
 
 

@@ -56,7 +56,7 @@ class Sum(Operation):
         )
 
     def forward(self, x: Array) -> Array:
-        return x.sum(axis=self.axes, keepdims=self.keepdims)
+        return self.backend.sum(x, self.axes, self.keepdims)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (broadcast_to(dy.reshape(kept_shape(self.shape, self.axes)), self.shape),)
