@@ -119,11 +119,10 @@ class _Check:
         self.fn, self.points, self.rng, self.what = fn, points, rng, what
         self.wanted = [i for i, p in enumerate(points) if p.requires_grad]
         self.start = [points[i].numpy().copy() for i in self.wanted]
-        # For a second-order check the function differentiates, so the graph is always recorded.
         outputs = self._outputs(self.start)
         self.weights = [rng.standard_normal(out.shape) for out in outputs]
-        self.centre = self._value(self.start)
         self._check_repeats(outputs)
+        self.centre = self._value(self.start)
 
     def run(self) -> None:
         analytic = self._analytic()

@@ -14,10 +14,11 @@ LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
 
 
 class LogitBinaryCrossEntropy(Operation):
-    """l = max(x, 0) - x t + log(1 + exp(-|x|)): dx = dl (sigmoid(x) - t), dt = -dl x.
+    """l = max(x, 0) - x t + log(1 + exp(-|x|)); dx = dl ((1 - t) sigmoid(x) - t sigmoid(-x)), dt = -dl x.
 
-    It is -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), rearranged so that nothing overflows
-    and no small probability is rounded away; so the gradient is exact for every logit.
+    It is -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), rearranged so that nothing overflows. The
+    first two terms cancel exactly where the label is right, which leaves the small third one whole;
+    and dx, which is dl (sigmoid(x) - t), is written so that it keeps its own small values too.
     """
 
     keep_inputs = True
@@ -30,12 +31,12 @@ class LogitBinaryCrossEntropy(Operation):
         yield Case(lambda x, t: cls()(x, t), inputs)
 
     def forward(self, x: Array, t: Array) -> Array:
-        return self.backend.softplus(x) - x * t
+        return (self.xp.maximum(x, 0) - x * t) + self.backend.softplus(-self.xp.abs(x))
 
     def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
         x, t = self.inputs
         return (
-            dl * (sigmoid(x) - t) if self.needs[0] else None,
+            dl * ((1 - t) * sigmoid(x) - t * sigmoid(-x)) if self.needs[0] else None,
             -(dl * x) if self.needs[1] else None,
         )
 

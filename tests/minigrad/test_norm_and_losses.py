@@ -1,0 +1,236 @@
+"""BatchNorm, activations, losses and dropout against oracles of their own, in both dtypes."""
+
+import math
+
+import minigrad as mg
+import minigrad.functional as F
+import numpy as np
+import pytest
+from accuracy import assert_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minigrad import naive
+from minigrad.backend import get
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def numbers(seed, *shapes, dtype="float64", scale=1.0, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return [
+        mg.tensor((rng.standard_normal(s) * scale + shift).astype(dtype), requires_grad=True) for s in shapes
+    ]
+
+
+def batch_norm_gradients(x, weight, dy, eps):
+    """Through the whole Jacobian: d xhat_i / d x_j = (delta_ij - 1/n - xhat_i xhat_j / n) / std."""
+    dx, dweight, dbias = np.zeros(x.shape), np.zeros(len(weight)), np.zeros(len(weight))
+    for c in range(x.shape[1]):
+        values, above = x[:, c].reshape(-1), dy[:, c].reshape(-1)
+        n = len(values)
+        std = math.sqrt(((values - values.mean()) ** 2).mean() + eps)
+        xhat = (values - values.mean()) / std
+        jacobian = (np.eye(n) - 1 / n - np.outer(xhat, xhat) / n) / std
+        dx[:, c] = (weight[c] * jacobian.T @ above).reshape(x[:, c].shape)
+        dweight[c], dbias[c] = math.fsum(above * xhat), math.fsum(above)
+    return dx, dweight, dbias
+
+
+@DTYPES
+@given(st.integers(2, 6), st.integers(1, 4), st.one_of(st.just(()), st.tuples(*[st.integers(1, 4)] * 2)))
+@QUICK
+def test_batch_norm_and_its_gradients(dtype, n, c, image):
+    x, weight, bias = numbers(1, (n, c, *image), (c,), (c,), dtype=dtype)
+    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3)
+    arrays = [t.numpy().astype(np.float64) for t in (x, weight, bias)]
+    assert_close(y.numpy(), naive.batch_norm(*arrays, eps=1e-3), dtype)
+    (above,) = numbers(2, y.shape, dtype=dtype)
+    oracles = batch_norm_gradients(*arrays[:2], above.numpy().astype(np.float64), 1e-3)
+    gradients = mg.grad(y, [x, weight, bias], above)
+    for found, oracle in zip(gradients, oracles, strict=True):
+        # With two values a channel dx is nearly 0: the rounding is of the terms that cancel in it.
+        scale = np.linalg.norm(above.numpy()) if found is gradients[0] else 0.0
+        error = np.linalg.norm(found.numpy() - oracle)
+        limit = {"float32": 1e-6, "float64": 1e-10}[dtype]
+        assert error <= limit * max(np.linalg.norm(oracle), scale)
+
+
+@DTYPES
+def test_batch_norm_over_more_values_than_one_slice(dtype):
+    x, weight, bias = numbers(3, (64, 40, 25, 25), (40,), (40,), dtype=dtype, shift=2.0)
+    y = F.batch_norm(x, None, None, weight, bias, training=True)
+    values = x.numpy().astype(np.float64)
+    mean, var = values.mean((0, 2, 3), keepdims=True), values.var((0, 2, 3), keepdims=True)
+    expected = (values - mean) / np.sqrt(var + 1e-5) * weight.numpy().reshape(-1, 1, 1)
+    assert_close(y.numpy(), expected + bias.numpy().reshape(-1, 1, 1), dtype)
+
+
+@pytest.mark.parametrize("shape", [(20_000, 2), (50, 2, 20, 20)])
+def test_the_variance_survives_a_large_mean(shape):
+    x = np.random.default_rng(0).standard_normal(shape) + 1e4
+    single = x.astype(np.float32)
+    axes = (0, 2, 3)[: x.ndim - 1]
+    for moments in (get("cpu").moments, super(type(get("cpu")), get("cpu")).moments):
+        mean, variance = moments(single)
+        assert np.abs(mean - single.astype(np.float64).mean(axes)).max() <= 1e4 * 2**-23
+        assert np.abs(variance / single.astype(np.float64).var(axes) - 1).max() <= 1e-6
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("function", "forward", "slope"),
+    [
+        (F.relu, lambda x: max(x, 0.0), lambda x, y: float(x > 0)),
+        (
+            lambda x: F.leaky_relu(x, 0.2),
+            lambda x: x if x > 0 else 0.2 * x,
+            lambda x, y: 1.0 if x > 0 else 0.2,
+        ),
+        (F.tanh, math.tanh, lambda x, y: 1 - y * y),
+        (F.sigmoid, lambda x: 1 / (1 + math.exp(-x)), lambda x, y: y * (1 - y)),
+    ],
+)
+def test_activations_and_their_gradients(dtype, function, forward, slope):
+    (x,) = numbers(4, (7, 3, 6, 5), dtype=dtype, scale=2.0)
+    (above,) = numbers(5, x.shape, dtype=dtype)
+    channels_last = mg.Tensor(
+        np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), True
+    )
+    values = np.vectorize(forward)(x.numpy().astype(np.float64))
+    slopes = np.vectorize(slope)(x.numpy().astype(np.float64), values)
+    for t in (x, channels_last):
+        y = function(t)
+        assert_close(y.numpy(), values, dtype)
+        assert_close(mg.grad(y, t, above)[0].numpy(), slopes * above.numpy(), dtype)
+
+
+@DTYPES
+def test_dense_and_its_gradients(dtype):
+    x, w, b, above = numbers(6, (9, 40), (33, 40), (33,), (9, 33), dtype=dtype)
+    y = F.dense(x, w, b)
+    xa, wa, da = (t.numpy().astype(np.float64) for t in (x, w, above))
+    assert_close(y.numpy(), naive.matmul(xa, wa.T) + b.numpy(), dtype)
+    oracles = (naive.matmul(da, wa), naive.matmul(da.T, xa), da.sum(0))
+    for found, oracle in zip(mg.grad(y, [x, w, b], above), oracles, strict=True):
+        assert_close(found.numpy(), oracle, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("logit", [1e4, -1e4, 88.8, -104.0, 17.0, 0.0])
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.3])
+def test_the_logit_loss_is_finite_and_exact_far_from_zero(dtype, logit, target):
+    x = mg.tensor(np.array([logit], dtype), requires_grad=True)
+    loss = F.binary_cross_entropy_with_logits(x, target)
+    loss.backward()
+    z = float(x.numpy()[0])
+    p = math.exp(-abs(z)) / (1 + math.exp(-abs(z)))  # the smaller of the two probabilities
+    expected = max(z, 0.0) - z * target + math.log1p(math.exp(-abs(z)))
+    slope = (1 - p if z > 0 else p) - target if z != 0 else 0.5 - target
+    assert loss.item() == pytest.approx(expected, rel=1e-6, abs=1e-37)
+    assert x.grad.item() == pytest.approx(slope, rel=1e-6, abs=1e-37)
+
+
+def test_no_gradient_of_the_logit_loss_vanishes_by_a_clip():
+    x = mg.tensor([-50.0, 50.0, -80.0], requires_grad=True)
+    F.binary_cross_entropy_with_logits(x, mg.tensor([0.0, 1.0, 0.0]), "sum").backward()
+    assert np.all(x.grad.numpy() != 0)
+
+
+@DTYPES
+def test_the_probability_loss_holds_its_logarithms_above_minus_100(dtype):
+    p = mg.tensor(np.array([0.0, 1.0, 0.0, 1.0, 0.25], dtype), requires_grad=True)
+    t = mg.tensor(np.array([1.0, 0.0, 0.0, 1.0, 1.0], dtype))
+    losses = F.binary_cross_entropy(p, t, "none")
+    assert_close(losses.numpy(), [100.0, 100.0, 0.0, 0.0, math.log(4)], dtype)
+    losses.sum().backward()
+    assert np.isfinite(p.grad.numpy()).all()
+    assert p.grad.numpy()[4] == pytest.approx(-4.0)
+    assert abs(p.grad.numpy()[0]) > 1e11
+
+
+def test_a_saturated_sigmoid_costs_100_and_the_logit_17():
+    logit = mg.tensor([17.0])
+    assert F.binary_cross_entropy(F.sigmoid(logit), 0.0).item() == 100.0
+    assert F.binary_cross_entropy_with_logits(logit, 0.0).item() == pytest.approx(17.0)
+
+
+@DTYPES
+def test_the_epsilon_form(dtype):
+    p = mg.tensor(np.array([0.0, 0.3, 1.0], dtype), requires_grad=True)
+    t = mg.tensor(np.array([1.0, 0.6, 0.0], dtype))
+    found = F.binary_cross_entropy(p, t, "none", epsilon=1e-6)
+    expected = [
+        -t_ * math.log(p_ + 1e-6) - (1 - t_) * math.log(1 - p_ + 1e-6)
+        for p_, t_ in zip(p.numpy().astype(np.float64), t.numpy().astype(np.float64), strict=True)
+    ]
+    # 1 + epsilon is rounded before its logarithm is taken: in float32 that is what limits it.
+    assert np.allclose(found.numpy(), expected, rtol=1e-6, atol={"float32": 1.2e-7, "float64": 1e-16}[dtype])
+    found.sum().backward()
+    assert p.grad.numpy()[0] == pytest.approx(-1e6, rel=1e-6)
+
+
+@DTYPES
+def test_cross_entropy_of_large_logits(dtype):
+    x = mg.tensor(np.array([[1e4, 0.0, -1e4], [3.0, 1.0, 2.0]], dtype), requires_grad=True)
+    losses = F.cross_entropy(x, [1, 2], "none")
+    total = sum(math.exp(v) for v in (3.0, 1.0, 2.0))
+    assert_close(losses.numpy(), [1e4, math.log(total) - 2.0], dtype)
+    losses.sum().backward()
+    softmax = np.exp([3.0, 1.0, 2.0]) / total
+    assert_close(x.grad.numpy(), [[1.0, -1.0, 0.0], softmax - [0, 0, 1]], dtype)
+
+
+@pytest.mark.parametrize("loss", [F.binary_cross_entropy, F.binary_cross_entropy_with_logits])
+def test_reductions_and_targets(loss):
+    p, t = (mg.tensor(np.random.default_rng(s).uniform(0.1, 0.9, (4, 3))) for s in (1, 2))
+    each = loss(p, t, "none").numpy()
+    assert each.shape == (4, 3)
+    assert loss(p, t).item() == pytest.approx(each.mean())
+    assert loss(p, t, "sum").item() == pytest.approx(each.sum())
+    assert loss(p, 1.0).item() == pytest.approx(loss(p, mg.tensor(np.ones((4, 3)))).item())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda p: F.binary_cross_entropy(p, mg.tensor(np.ones(2))),
+            ValueError,
+            r"target of shape \(3,\), got \(2,\)",
+        ),
+        (lambda p: F.binary_cross_entropy(p * 3, 1.0), ValueError, r"probabilities in \[0, 1\].*with_logits"),
+        (lambda p: F.binary_cross_entropy(p, 1.0, "avg"), ValueError, "reduction: expected"),
+        (lambda p: F.binary_cross_entropy(p, "1"), TypeError, "expected a tensor, a number"),
+        (lambda p: F.cross_entropy(p.reshape(1, 3), [3]), ValueError, "labels from 0 to 2, got 3 to 3"),
+        (lambda p: F.cross_entropy(p.reshape(1, 3), [0.5]), TypeError, "integer labels, got float64"),
+        (lambda p: F.cross_entropy(p, [1]), ValueError, r"logits \(N, K\) and labels \(N,\)"),
+        (lambda p: F.dropout(p, 1.0), ValueError, "expected 0 <= p < 1, got 1.0"),
+        (lambda p: F.leaky_relu(p, 2.0), ValueError, "negative_slope <= 1, got 2.0"),
+        (lambda p: F.tanh(mg.tensor(np.arange(3))), TypeError, "expected float32 or float64, got int64"),
+    ],
+)
+def test_what_does_not_fit_is_told(call, error, message):
+    with pytest.raises(error, match=message):
+        call(mg.tensor(np.array([0.2, 0.5, 0.9])))
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.floats(0.05, 0.95), st.integers(0, 2**32))
+@QUICK
+def test_dropout_drops_what_the_naive_generator_says(shape, p, seed):
+    generator = mg.Generator(seed)
+    key, counter = mg.Generator(seed).next_counter()
+    x = mg.tensor(np.ones(shape))
+    y = F.dropout(x, p, generator=generator).numpy()
+    order = y.transpose(0, 2, 3, 1) if y.ndim == 4 else y  # channels innermost
+    expected = [k / (1 - p) for k in naive.dropout_mask(y.size, p, key, counter)]
+    assert order.reshape(-1).tolist() == pytest.approx(expected)
+
+
+def test_a_large_dropout_mask_is_that_of_the_small_pieces():
+    """Cut over threads, the stream of numbers stays the same one."""
+    key, counter = mg.Generator(3).next_counter()
+    cpu = get("cpu")
+    large = cpu.dropout_mask((3_000_001,), 0.3, key, counter)
+    assert np.array_equal(large, super(type(cpu), cpu).dropout_mask((3_000_001,), 0.3, key, counter))
+    assert large.mean() == pytest.approx(0.7, abs=2e-3)
