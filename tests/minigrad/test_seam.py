@@ -1,0 +1,167 @@
+"""The backend seam: the engine on a device of another kind, and what imports what."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import minigrad as mg
+import minigrad.functional as F
+import numpy as np
+import pytest
+from accuracy import assert_close
+from foreign import ForeignBackend
+from minigrad import backend, nn, optim
+from minigrad.backend.base import Backend
+from minigrad.backend.cpu import CPUBackend
+from minigrad.ops import OPERATIONS
+from minigrad.ops.methods import METHODS
+from minigrad.tensor import Tensor
+
+CASES = [
+    pytest.param(case, id=f"{name}-{case.label or 'plain'}")
+    for name, operation in OPERATIONS.items()
+    for case in operation.cases()
+]
+ROOT = Path(mg.__file__).parent
+
+# Which module may import which, by the first part of its name: those to the left, never to the right.
+LAYERS = ["backend", "random naive", "tensor", "ops", "functional", "nn", "optim serialize gradcheck"]
+NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck"}
+
+
+@pytest.fixture
+def foreign():
+    backend.register("foreign", ForeignBackend)
+    yield "foreign"
+    backend._factories.pop("foreign")
+    backend._backends.pop("foreign", None)
+
+
+def on(device, case):
+    arrays = case.inputs(np.random.default_rng(7))
+    return [mg.tensor(np.asarray(a), device=device, requires_grad=True) for a in arrays]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_operation_runs_on_another_device(foreign, case):
+    """Forward, backward and the gradients' gradients, the reference bodies against the CPU's forms."""
+    results = {}
+    for device in ("cpu", foreign):
+        inputs = on(device, case)
+        y = case.call(*inputs)
+        above = mg.tensor(np.random.default_rng(1).standard_normal(y.shape), device=device, requires_grad=True)
+        plain = mg.grad(y, inputs, above, retain_graph=True)
+        recorded = mg.grad(y, inputs, above, create_graph=True)
+        total = sum(((g * g).sum() for g in recorded), start=0.0)
+        second = mg.grad(total, [*inputs, above], allow_unused=True)
+        assert {t.device for t in (y, *plain, *recorded)} == {device}
+        results[device] = [y, *plain, *recorded, *second]
+    for a, b in zip(results["cpu"], results[foreign], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert_close(b.numpy(), a.numpy())
+
+
+def test_a_network_trains_on_another_device(foreign):
+    def trained(device):
+        mg.manual_seed(3)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3), nn.ConvTranspose2d(4, 2, 4, 2, "same", bias=False),
+            nn.BatchNorm(2), nn.ReLU(), nn.Flatten(), nn.Dense(128, 1),
+        ).to(device)  # fmt: skip
+        optimizers = [optimizer(model.parameters(), 0.01) for optimizer in (optim.SGD, optim.RMSprop, optim.Adam)]
+        x = mg.tensor(np.random.default_rng(0).standard_normal((6, 1, 8, 8)), "float32", device)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(model(x), 1.0).backward()
+            optimizer.step()
+        return model.state_dict()
+
+    expected, found = trained("cpu"), trained(foreign)
+    for name, value in expected.items():
+        assert found[name].device == "foreign"
+        assert_close(found[name].numpy(), value.numpy(), "float32")
+
+
+def test_gradcheck_runs_on_another_device(foreign):
+    x = mg.tensor(np.random.default_rng(0).standard_normal((2, 3)), device=foreign, requires_grad=True)
+    assert mg.gradcheck(lambda x: (x * x).sum() / F.softplus(x).sum(), x, order=2)
+
+
+def test_a_file_moves_between_devices(foreign, tmp_path):
+    model = nn.Dense(2, 3).to(foreign)
+    mg.save(model.state_dict(), tmp_path / "m.safetensors")
+    other = nn.Dense(2, 3)
+    other.load_state_dict(mg.load(tmp_path / "m.safetensors"))
+    assert np.array_equal(other.weight.numpy(), model.weight.numpy())
+
+
+def test_devices_do_not_mix_silently(foreign):
+    here, there = mg.tensor([1.0, 2.0]), mg.tensor([1.0, 2.0], device=foreign)
+    with pytest.raises(ValueError, match=r"add: tensors on 'cpu' and 'foreign': move one with \.to"):
+        here + there
+    with pytest.raises(ValueError, match="on 'foreign'"):
+        nn.Dense(2, 1)(mg.tensor([[1.0, 2.0]], device=foreign))
+    with pytest.raises(TypeError, match="array on 'foreign'"):
+        there + np.ones(2, np.float32)
+    with pytest.raises(ValueError, match="tensors on"):
+        here < there  # noqa: B015
+    with pytest.raises(ValueError, match="unknown device 'tpu': expected one of 'cpu', 'foreign'"):
+        here.to("tpu")
+    assert there.to("cpu").device == "cpu"
+    assert np.array_equal((there.to("cpu") + here).numpy(), [2.0, 4.0])
+
+
+def test_the_cpu_backend_changes_no_signature():
+    for name, method in vars(CPUBackend).items():
+        if callable(method) and hasattr(Backend, name) and name != "__init__":
+            assert inspect.signature(method).parameters.keys() == inspect.signature(getattr(Backend, name)).parameters.keys()
+
+
+def imports_of(path):
+    """The names, from the package's root, of all that a module imports of minigrad, and of all else."""
+    package = path.relative_to(ROOT).parent.parts
+    own, others = set(), set()
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue  # names for annotations: nothing is imported when the program runs
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            parts = (*base, *(node.module.split(".") if node.module else ()))
+            own |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {alias.name.partition(".")[0] for alias in node.names}
+    return own, others
+
+
+def modules():
+    return [p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    places = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
+    here = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    own, others = imports_of(path)
+    for name in own - {here}:
+        assert places[name] < places[here], f"{here} imports {name}"
+    assert "cupy" not in others or path.name == "gpu.py"
+    assert "numpy" not in others or here in NUMPY_BELONGS_IN
+    assert "dcgan" not in others
+
+
+def test_the_stubs_of_tensor_are_the_table_of_methods():
+    tree = ast.parse((ROOT / "tensor.py").read_text())
+    cls = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Tensor")
+    stubs = next(n for n in cls.body if isinstance(n, ast.If))
+    assert {n.name for n in stubs.body if isinstance(n, ast.FunctionDef)} == set(METHODS)
+    assert all(getattr(Tensor, name) is METHODS[name] for name in METHODS)
