@@ -1,0 +1,25 @@
+"""What the tests of dcgan share: a small set of digits in MNIST's place, and small runs."""
+
+import numpy as np
+import pytest
+from dcgan import train
+from dcgan.data import mnist
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """200 made-up images instead of MNIST's 60,000."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 28, 28)).astype(np.uint8)
+    monkeypatch.setattr(mnist, "images", lambda split="train": images)
+    return images
+
+
+@pytest.fixture
+def run(few_digits, tmp_path, capsys):
+    """Calls the command of training with --out in a temporary directory; gives its exit code and output."""
+
+    def call(*arguments, out="run"):
+        code = train.main([*arguments, "--out", str(tmp_path / out)])
+        return code, capsys.readouterr().out
+
+    return call

@@ -1,0 +1,142 @@
+"""The recipes: sizes, shapes, initial weights, and what may be overridden."""
+
+import dataclasses
+import json
+
+import minigrad as mg
+import numpy as np
+import pytest
+from dcgan import layers, models, noise, presets
+from dcgan.errors import UserError
+from dcgan.presets import PRESETS, Preset
+
+NAMES = pytest.mark.parametrize("name", PRESETS)
+
+
+def test_flux_has_the_parameters_of_the_tutorial():
+    generator, discriminator = models.build(presets.get("flux"))
+    assert models.count_parameters(generator) == 2_231_168
+    assert models.count_parameters(discriminator) == 138_561
+
+
+def test_flux_is_the_tutorials_recipe():
+    flux = presets.get("flux")
+    assert (flux.batch_size, flux.z_shape, flux.z_distribution, flux.epochs) == (128, (100,), "normal", 25)
+    assert (flux.lr_generator, flux.lr_discriminator, flux.beta1, flux.beta2) == (2e-4, 2e-4, 0.9, 0.999)
+    assert (flux.adam_eps, flux.statistics, flux.sample_every) == (1e-8, "running", 1000)
+    assert (flux.grid_rows, flux.grid_columns) == (5, 5)
+    assert flux.sample_name.format(step=1000) == "dcgan_steps_001000.png"
+    assert flux.ema_decay == 0
+
+
+@NAMES
+def test_g_makes_images_and_d_judges_them(name):
+    preset = presets.get(name)
+    generator, discriminator = models.build(preset)
+    images = generator(noise.draw(preset, 3, mg.Generator(0)))
+    assert images.shape == (3, 1, 28, 28)
+    assert np.abs(images.numpy()).max() <= 1
+    assert discriminator(images).shape == (3, 1)
+
+
+def test_g_takes_noise_of_its_shape_or_flat():
+    preset = presets.get("quick", z_shape=(64, 1, 1), generator=(layers.Flatten(), *presets.QUICK.generator))
+    generator, _ = models.build(preset)
+    generator.eval()
+    z = noise.draw(preset, 2, mg.Generator(0))
+    assert z.shape == (2, 64, 1, 1)
+    assert np.array_equal(generator(z).numpy(), generator(z.reshape(2, 64)).numpy())
+    with pytest.raises(ValueError, match=r"Generator: expected z of shape \(N, 64, 1, 1\), got \(2, 63\)"):
+        generator(mg.tensor(np.zeros((2, 63), np.float32)))
+
+
+def test_flux_starts_as_the_tutorial_says():
+    mg.manual_seed(0)
+    generator, discriminator = models.build(presets.get("flux"))
+    for network, kernels in ((generator, ("4", "7", "10")), (discriminator, ("0", "3"))):
+        for key in kernels:
+            weight = network.state_dict()[f"{key}.weight"].numpy()
+            assert weight.std() == pytest.approx(0.02, rel=0.1)
+            assert abs(weight.mean()) < 0.002
+    dense = generator.state_dict()["0.weight"].numpy()  # (12544, 100)
+    bound = np.sqrt(6 / (100 + 12544))
+    assert 0.999 * bound < np.abs(dense).max() <= bound * (1 + 1e-6)
+    assert dense.std() == pytest.approx(bound / np.sqrt(3), rel=0.01)
+    state = discriminator.state_dict()
+    assert not any(state[key].numpy().any() for key in ("0.bias", "3.bias", "7.bias"))
+
+
+@NAMES
+def test_one_seed_gives_one_start(name):
+    def start(seed):
+        mg.manual_seed(seed)
+        networks = models.build(presets.get(name))
+        return [t.numpy() for network in networks for t in network.state_dict().values()]
+
+    assert all(np.array_equal(a, b) for a, b in zip(start(1), start(1), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(start(1), start(2), strict=True))
+
+
+@NAMES
+def test_a_recipe_survives_json(name):
+    preset = presets.get(name)
+    assert Preset.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+
+
+@pytest.mark.parametrize("change", [{"kind": "Danse"}, {"features": 1, "kind": "Dense", "colour": 2}, {}])
+def test_a_layer_that_is_none_is_refused(change):
+    with pytest.raises(ValueError, match="layer"):
+        layers.from_json(change)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"colour": 1}, "unknown field 'colour': a preset has generator, discriminator, step"),
+        ({"batch_size": "many"}, "batch_size='many': expected a value of type int"),
+        ({"batch_size": 64.0}, "expected a value of type int"),
+        ({"batch_size": True}, "expected a value of type int"),
+        ({"batch_size": 0}, "expected an integer of at least 1"),
+        ({"beta1": 1.0}, "expected 0 <= beta1 < 1"),
+        ({"lr_generator": -1}, "expected a positive number"),
+        ({"lr_generator": float("nan")}, "expected a positive number"),
+        ({"step": "both"}, "expected one of fresh_noise, same_fakes"),
+        ({"z_shape": (0,)}, "expected positive integers"),
+        ({"z_shape": 100}, "expected a tuple of integers"),
+        ({"generator": (1, 2)}, "expected a tuple of layers"),
+    ],
+)
+def test_what_a_field_can_not_be_is_told(overrides, message):
+    with pytest.raises(UserError, match=message):
+        presets.get("flux", **overrides)
+
+
+def test_fields_can_be_replaced():
+    preset = presets.get("flux", lr_generator=1, batch_size=7, z_shape=[10])
+    assert (preset.lr_generator, preset.batch_size, preset.z_shape) == (1.0, 7, (10,))
+    with pytest.raises(UserError, match="unknown preset 'fluxx': expected one of flux, quick"):
+        presets.get("fluxx")
+
+
+def test_layers_that_do_not_fit_are_told():
+    with pytest.raises(UserError, match=r"the generator makes images of \(1, 28, 28\), not \(1, 32, 32\)"):
+        models.build(presets.get("flux", image_size=32))
+    with pytest.raises(UserError, match=r"discriminator gives \(2,\) for an image, not one number"):
+        models.build(presets.get("flux", discriminator=(layers.Flatten(), layers.Dense(2))))
+    with pytest.raises(UserError, match=r"discriminator, layer 0 .* on \(1, 28, 28\)"):
+        models.build(presets.get("flux", discriminator=(layers.Conv(4, 40),)))
+    with pytest.raises(UserError, match="unknown init 'zeros'"):
+        models.build(presets.get("flux", discriminator=(layers.Flatten(), layers.Dense(1, init="zeros"))))
+
+
+def test_every_field_of_a_preset_is_described():
+    for field in dataclasses.fields(Preset):
+        assert field.name in (Preset.__doc__ or "")
+
+
+def test_noise_is_of_the_recipes_distribution():
+    normal = noise.draw(presets.get("flux"), 1000, mg.Generator(0)).numpy()
+    uniform = noise.draw(presets.get("flux", z_distribution="uniform"), 1000, mg.Generator(0)).numpy()
+    assert normal.std() == pytest.approx(1.0, abs=0.01)
+    assert np.abs(uniform).max() <= 1
+    assert uniform.std() == pytest.approx(1 / np.sqrt(3), abs=0.01)
