@@ -61,7 +61,8 @@ def save_gif(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
 
     A viewer shows at most 25 frames a second, so a long animation takes longer.
     """
-    pictures = [_image(frame).convert("P" if frame.shape[2] == 3 else "L") for frame in frames]
+    # A GIF has 256 colours a frame: all the greys there are, or the best for the picture.
+    pictures = [_image(f) if f.shape[2] == 1 else _image(f).quantize(256) for f in frames]
     pace = max(40, round(1000 * seconds / len(pictures) / 10) * 10)
     buffer = io.BytesIO()
     pictures[0].save(

@@ -198,4 +198,4 @@ def _checked(field: str, current: Any, value: Any) -> Any:
         return value
     kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
-    raise UserError(f"{field}={value!r}: expected {expected}, such as {str(current):.60}")
+    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}")

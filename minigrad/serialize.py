@@ -1,5 +1,6 @@
 """Tensors in files: the safetensors format, never pickle."""
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from . import backend as backends
 from .backend.base import Array
@@ -20,7 +21,7 @@ def save(
     """Write tensors or arrays to a safetensors file.
 
     The file is written beside its place under another name, synced and renamed: at `path` there is
-    either what was there before or all of the new, whatever happens.
+    either what was there before or all of the new, whatever happens. Equal content makes equal files.
 
     Args:
         tensors: by name.
@@ -31,18 +32,30 @@ def save(
         name: cpu.xp.ascontiguousarray(value.numpy() if isinstance(value, Tensor) else cpu.asarray(value))
         for name, value in tensors.items()
     }
+    content = _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata)))
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
     try:
-        save_file(arrays, temporary, metadata=None if metadata is None else dict(metadata))
-        with open(temporary, "rb") as file:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its header's keys sorted: the library leaves metadata in a random order.
+
+    The format: eight bytes with the header's length, the header in JSON, the tensors.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # keeps the tensors aligned
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Array]:

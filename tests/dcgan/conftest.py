@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from dcgan import train
 from dcgan.data import mnist
 

@@ -3,9 +3,10 @@
 import hashlib
 import lzma
 
-import minigrad as mg
 import numpy as np
 import pytest
+
+import minigrad as mg
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.errors import UserError
@@ -23,7 +24,18 @@ def test_mnist_is_whole():
 
 def test_the_test_set_is_whole():
     assert mnist.images("test").shape == (10_000, 28, 28)
-    assert np.bincount(mnist.labels("test")).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert np.bincount(mnist.labels("test")).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
 
 
 def test_an_unknown_split_is_told():

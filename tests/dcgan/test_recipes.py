@@ -3,9 +3,10 @@
 import dataclasses
 import json
 
-import minigrad as mg
 import numpy as np
 import pytest
+
+import minigrad as mg
 from dcgan import layers, models, noise, presets
 from dcgan.errors import UserError
 from dcgan.presets import PRESETS, Preset

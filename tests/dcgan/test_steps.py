@@ -1,9 +1,10 @@
 """What a step does to whom: the generator really learns, and each half moves its own player alone."""
 
-import minigrad as mg
-import minigrad.functional as F
 import numpy as np
 import pytest
+
+import minigrad as mg
+import minigrad.functional as F
 from dcgan import layers, models, noise, presets, steps
 from minigrad import optim
 
@@ -84,7 +85,9 @@ def test_every_parameter_moves_and_no_half_moves_the_other(rule):
     start = watched.parameters()
     for _ in range(3):
         watched.step()
-        updates = {name: moved for name, *rest in watched.events if name.startswith("update") for moved in rest}
+        updates = {
+            name: moved for name, *rest in watched.events if name.startswith("update") for moved in rest
+        }
         assert {k[0] for k in updates["update D"]} == {"D"}
         assert {k[0] for k in updates["update G"]} == {"G"}
     end = watched.parameters()
