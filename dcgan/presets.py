@@ -136,32 +136,37 @@ FLUX = Preset(
     ),
 )  # fmt: skip
 
+# Small, since small networks learn more in a minute than large ones; a hidden layer behind the
+# discriminator's convolutions, with a BatchNorm, helps most for its cost; few numbers of noise and
+# averaged weights help too. Found by trying, with a classifier of digits as the judge.
 QUICK = Preset(
     name="quick",
     summary="ours: digits that a person can read, soon, on a CPU",
     step="same_fakes",
-    z_shape=(64,),
+    z_shape=(16,),
     batch_size=64,
-    epochs=2,
-    lr_generator=1e-3,
+    epochs=3,
+    lr_generator=2e-3,
     lr_discriminator=1e-3,
     beta1=0.5,
-    statistics="batch",
-    sample_every=200,
-    log_every=100,
-    frame_every=40,
+    ema_decay=0.99,
+    sample_every=250,
+    sample_name="quick_steps_{step:06d}.png",
     grid_rows=8,
     grid_columns=8,
-    sample_name="quick_steps_{step:06d}.png",
+    log_every=250,
+    frame_every=50,
     generator=(
-        Dense(6272, bias=False), BatchNorm(), ReLU(), Reshape(128, 7, 7),
-        ConvTranspose(64, 4, 2, 1, bias=False), BatchNorm(), ReLU(),  # 14 x 14
+        Dense(256, bias=False), BatchNorm(), LeakyReLU(0.2),
+        Dense(3136, bias=False), BatchNorm(), LeakyReLU(0.2), Reshape(64, 7, 7),
+        ConvTranspose(32, 4, 2, 1, bias=False), BatchNorm(), LeakyReLU(0.2),  # 14 x 14
         ConvTranspose(1, 4, 2, 1), Tanh(),  # 28 x 28
     ),
     discriminator=(
-        Conv(32, 4, 2, 1), LeakyReLU(0.2),  # 14 x 14
-        Conv(64, 4, 2, 1, bias=False), BatchNorm(), LeakyReLU(0.2),  # 7 x 7
-        Flatten(), Dense(1),
+        Conv(16, 4, 2, 1), LeakyReLU(0.2),  # 14 x 14
+        Conv(32, 4, 2, 1, bias=False), BatchNorm(), LeakyReLU(0.2),  # 7 x 7
+        Flatten(), Dense(256, bias=False), BatchNorm(), LeakyReLU(0.2),
+        Dense(1),
     ),
 )  # fmt: skip
 

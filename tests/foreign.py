@@ -8,6 +8,7 @@ import operator
 from types import SimpleNamespace
 
 import numpy as np
+
 from minigrad.backend import Backend
 
 
@@ -23,9 +24,17 @@ class BoxedArray:
         raise TypeError("implicit conversion of a device's array to NumPy")
 
     def __getattr__(self, name):
-        if name not in ("shape", "ndim", "size", "dtype", "strides", "base", "T", "itemsize", "nbytes") and not callable(
-            getattr(self.inside, name)
-        ):
+        if name not in (
+            "shape",
+            "ndim",
+            "size",
+            "dtype",
+            "strides",
+            "base",
+            "T",
+            "itemsize",
+            "nbytes",
+        ) and not callable(getattr(self.inside, name)):
             raise AttributeError(name)
         value = getattr(self.inside, name)
         return boxed(value) if not callable(value) else lambda *a, **k: boxed(value(*opened(a), **opened(k)))
@@ -74,7 +83,23 @@ def _in_place(function):
     return apply
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "pow",
+    "matmul",
+    "and",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "eq",
+    "ne",
+    "neg",
+    "abs",
+):
     _function = getattr(operator, f"__{_name}__")
     setattr(BoxedArray, f"__{_name}__", _operator(_function))
     setattr(BoxedArray, f"__r{_name}__", _operator(_function, swapped=True))

@@ -1,12 +1,13 @@
 """Convolutions over random geometries, against naive loops, forward and all gradients."""
 
-import minigrad as mg
-import minigrad.functional as F
 import numpy as np
 import pytest
 from accuracy import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import minigrad as mg
+import minigrad.functional as F
 from minigrad import naive
 from minigrad.backend import get
 from minigrad.backend.base import Backend

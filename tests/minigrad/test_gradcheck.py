@@ -3,10 +3,11 @@
 import subprocess
 import sys
 
-import minigrad as mg
-import minigrad.functional as F
 import numpy as np
 import pytest
+
+import minigrad as mg
+import minigrad.functional as F
 from minigrad import nn
 from minigrad.ops import OPERATIONS, Operation
 

@@ -2,13 +2,14 @@
 
 import math
 
-import minigrad as mg
-import minigrad.functional as F
 import numpy as np
 import pytest
 from accuracy import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import minigrad as mg
+import minigrad.functional as F
 from minigrad import naive
 from minigrad.backend import get
 

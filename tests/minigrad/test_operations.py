@@ -1,9 +1,10 @@
 """Every operation, on all of its cases: values, gradients of both orders, and planted mistakes."""
 
-import minigrad as mg
 import numpy as np
 import pytest
 from accuracy import assert_close
+
+import minigrad as mg
 from minigrad import naive
 from minigrad.gradcheck.check import check_second_order
 from minigrad.ops import OPERATIONS

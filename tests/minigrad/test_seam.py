@@ -4,12 +4,13 @@ import ast
 import inspect
 from pathlib import Path
 
-import minigrad as mg
-import minigrad.functional as F
 import numpy as np
 import pytest
 from accuracy import assert_close
 from foreign import ForeignBackend
+
+import minigrad as mg
+import minigrad.functional as F
 from minigrad import backend, nn, optim
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu import CPUBackend
@@ -49,7 +50,9 @@ def test_every_operation_runs_on_another_device(foreign, case):
     for device in ("cpu", foreign):
         inputs = on(device, case)
         y = case.call(*inputs)
-        above = mg.tensor(np.random.default_rng(1).standard_normal(y.shape), device=device, requires_grad=True)
+        above = mg.tensor(
+            np.random.default_rng(1).standard_normal(y.shape), device=device, requires_grad=True
+        )
         plain = mg.grad(y, inputs, above, retain_graph=True)
         recorded = mg.grad(y, inputs, above, create_graph=True)
         total = sum(((g * g).sum() for g in recorded), start=0.0)
@@ -69,7 +72,9 @@ def test_a_network_trains_on_another_device(foreign):
             nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3), nn.ConvTranspose2d(4, 2, 4, 2, "same", bias=False),
             nn.BatchNorm(2), nn.ReLU(), nn.Flatten(), nn.Dense(128, 1),
         ).to(device)  # fmt: skip
-        optimizers = [optimizer(model.parameters(), 0.01) for optimizer in (optim.SGD, optim.RMSprop, optim.Adam)]
+        optimizers = [
+            optimizer(model.parameters(), 0.01) for optimizer in (optim.SGD, optim.RMSprop, optim.Adam)
+        ]
         x = mg.tensor(np.random.default_rng(0).standard_normal((6, 1, 8, 8)), "float32", device)
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -115,7 +120,10 @@ def test_devices_do_not_mix_silently(foreign):
 def test_the_cpu_backend_changes_no_signature():
     for name, method in vars(CPUBackend).items():
         if callable(method) and hasattr(Backend, name) and name != "__init__":
-            assert inspect.signature(method).parameters.keys() == inspect.signature(getattr(Backend, name)).parameters.keys()
+            assert (
+                inspect.signature(method).parameters.keys()
+                == inspect.signature(getattr(Backend, name)).parameters.keys()
+            )
 
 
 def imports_of(path):
