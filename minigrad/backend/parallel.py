@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-SLICE_BYTES = 4 << 20  # what one slice's intermediate results may fill: a share of the last-level cache
+LARGEST_SLICE = 1 << 22  # bytes that one slice's intermediate results may fill: they stay in the cache
+SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
+ENOUGH_SLICES = 8  # where there is less work than many largest slices, it is cut in so many
 
 
 def available_threads() -> int:
@@ -38,13 +40,15 @@ def available_threads() -> int:
 
 
 def cut(count: int, bytes_each: int) -> list[slice]:
-    """Slices that cover range(count), each holding about SLICE_BYTES of intermediate results.
+    """Slices that cover range(count), where each item makes `bytes_each` of intermediate results.
 
+    None is larger than LARGEST_SLICE where that can be, and small work is cut in fewer, down to one.
     Their number is a power of two (so that two or four threads share them evenly) and depends on
     the two arguments alone.
     """
-    wanted = -(-count * bytes_each // SLICE_BYTES)
-    pieces = min(1 << max(wanted - 1, 0).bit_length(), max(count, 1))
+    total = count * bytes_each
+    wanted = max(-(-total // LARGEST_SLICE), min(ENOUGH_SLICES, total // SMALLEST_SLICE), 1)
+    pieces = min(1 << (wanted - 1).bit_length(), max(count, 1))
     bounds = [count * i // pieces for i in range(pieces + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
