@@ -26,7 +26,7 @@ def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
                 shown.append(np.atleast_3d(np.asarray(image)))
         except OSError as error:
             raise UserError(f"{file} can't be read as an image: {error}") from error
-    pictures.save_gif([pictures.enlarged(frame) for frame in shown], out, seconds)
+    pictures.save_gif([pictures.enlarged(frame, pictures.MOST_ANIMATED) for frame in shown], out, seconds)
     return len(files)
 
 

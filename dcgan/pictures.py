@@ -19,7 +19,8 @@ CURVES = (
     ("d_g_z1", "D(G(z)), fake, before D's update"),
     ("d_g_z2", "D(G(z)), fake, after it"),
 )
-MOST_ENLARGED = 560  # pixels: small images are enlarged up to about this width, to be looked at
+MOST_ENLARGED = 560  # pixels: small pictures are enlarged up to this width, to be looked at
+MOST_ANIMATED = 320  # the same for animations, whose files grow with their area
 
 
 def to_bytes(images: Array) -> Array:
@@ -43,9 +44,9 @@ def grid(images: Array, rows: int, columns: int, gap: int = 2) -> Array:
     return canvas
 
 
-def enlarged(picture: Array) -> Array:
-    """A small picture (H, W, C) with every pixel repeated, as often as MOST_ENLARGED allows."""
-    times = max(1, MOST_ENLARGED // max(picture.shape[:2]))
+def enlarged(picture: Array, most: int = MOST_ENLARGED) -> Array:
+    """A small picture (H, W, C) with every pixel repeated, as often as `most` pixels allow."""
+    times = max(1, most // max(picture.shape[:2]))
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
