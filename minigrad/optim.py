@@ -17,11 +17,13 @@ class Optimizer:
     slots: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        self.params = list(params)
         name = type(self).__name__
+        if isinstance(params, Tensor):
+            raise TypeError(f"{name}: expected an iterable of parameters, got one Tensor")
+        self.params = list(params)
         if not self.params:
             raise ValueError(f"{name}: no parameters given")
-        if not all(isinstance(p, Tensor) and p.requires_grad for p in self.params):
+        if not all(isinstance(p, Tensor) and p.requires_grad and p.node is None for p in self.params):
             raise ValueError(f"{name}: expected tensors that require a gradient")
         if len({id(p) for p in self.params}) != len(self.params):
             raise ValueError(f"{name}: a parameter is given twice")
@@ -97,6 +99,8 @@ class SGD(Optimizer):
     def __init__(
         self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
+        if momentum < 0:
+            raise ValueError(f"SGD: expected momentum >= 0, got {momentum}")
         self.momentum = momentum
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, lr, weight_decay)

@@ -37,6 +37,10 @@ class Generator:
         wanted = {"seed", "stream", "calls"}
         if set(state) != wanted or not all(type(v) is int and v >= 0 for v in state.values()):
             raise ValueError(f"random state: expected integers >= 0 for {sorted(wanted)}, got {state!r}")
+        if max(state["stream"], state["calls"]) >= 2**64:
+            raise ValueError(
+                f"random state: expected integers below 2^64 for stream and calls, got {state!r}"
+            )
         self._seed, self._stream, self._calls = state["seed"], state["stream"], state["calls"]
         low, high = np.random.SeedSequence(self._seed).generate_state(2, np.uint64)
         self._key = (int(low), int(high))

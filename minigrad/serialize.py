@@ -27,9 +27,11 @@ def save(
         tensors: by name.
         metadata: text by name, kept in the file's header.
     """
+    if "__metadata__" in tensors:
+        raise ValueError("save: the format keeps the name '__metadata__' for itself")
     cpu = backends.get("cpu")
     arrays = {
-        name: cpu.xp.ascontiguousarray(value.numpy() if isinstance(value, Tensor) else cpu.asarray(value))
+        name: cpu.xp.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
         for name, value in tensors.items()
     }
     content = _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata)))
@@ -78,7 +80,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{str(path)!r} can't be read as a safetensors file: {error}") from error
 
 

@@ -72,7 +72,7 @@ class Tensor:
     gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error.
     """
 
-    __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "grad", "node", "version")
+    __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "changes", "grad", "node")
     __array_ufunc__ = None  # so that `array * tensor` asks the tensor
 
     def __init__(
@@ -82,6 +82,7 @@ class Tensor:
         *,
         node: "Operation | None" = None,
         backend: Backend | None = None,
+        changes: list[int] | None = None,
     ) -> None:
         backend = backend or backends.backend_of(data)
         if backend is None:
@@ -93,7 +94,7 @@ class Tensor:
         self.backend = backend
         self.grad: Tensor | None = None
         self.node = node
-        self.version = 0
+        self.changes = [0] if changes is None else changes  # shared by all that view the same memory
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
@@ -117,7 +118,12 @@ class Tensor:
 
     def mark_changed(self) -> None:
         """Say that `data` was changed in place, so that a graph that needs the old values notices."""
-        self.version += 1
+        self.changes[0] += 1
+
+    @property
+    def version(self) -> int:
+        """How often the memory was changed in place."""
+        return self.changes[0]
 
     @property
     def requires_grad(self) -> bool:
@@ -165,7 +171,15 @@ class Tensor:
 
     def detach(self) -> "Tensor":
         """The same values, cut off from the graph; the memory is shared."""
-        return Tensor(self._data, backend=self.backend)
+        return Tensor(self._data, backend=self.backend, changes=self.changes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
+        """A leaf of its own with the same values; the backend is not copied."""
+        if self.node is not None:
+            raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
+        copied = type(self)(self._data.copy(), self._requires_grad)
+        memo[id(self)] = copied
+        return copied
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -202,7 +216,7 @@ class Tensor:
         *,
         create_graph: bool = False,
         retain_graph: bool | None = None,
-        inputs: "Sequence[Tensor] | None" = None,
+        inputs: "Tensor | Sequence[Tensor] | None" = None,
     ) -> None:
         """Add the gradient of this tensor to the `.grad` of what it was computed from.
 
@@ -218,11 +232,14 @@ class Tensor:
 
         Raises RuntimeError where nothing was recorded or the graph is gone already.
         """
-        wanted = None if inputs is None else list(inputs)
+        wanted = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
         given = set() if grad is None else {id(grad.data)}
-        for leaf, gradient in _backpropagate([self], [grad], wanted, create_graph, retain_graph):
+        found = _backpropagate([self], [grad], wanted, create_graph, retain_graph)
+        for leaf, gradient in found:
             if gradient is None:
                 raise RuntimeError(_unused(wanted or [], leaf))
+        for leaf, gradient in found:
+            assert gradient is not None
             if leaf.grad is not None:
                 with _recording(create_graph):
                     leaf.grad = leaf.grad + gradient
@@ -300,6 +317,8 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 def _numbers(data: Any, dtype: Any) -> Array:
     """Numbers and lists as an array on the CPU: float32 where the caller names no dtype."""
     try:
+        if data is None:
+            raise TypeError
         return backends.get("cpu").asarray(data, dtype=dtype or "float32")
     except (TypeError, ValueError) as error:
         raise TypeError(f"tensor: expected numbers in lists of equal length, got {data!r:.80}") from error

@@ -73,6 +73,8 @@ class Reshape(Module):
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
+        if not x.ndim:
+            raise ValueError(f"{self.describe()}: expected a batch (N, ...), got a tensor without axes")
         try:
             return x.reshape(x.shape[0], *self.shape)
         except ValueError:

@@ -83,5 +83,5 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:
-    tensor.data = tensor.backend.asarray(values)
+    tensor.data = tensor.backend.asarray(values, tensor.dtype)
     return tensor

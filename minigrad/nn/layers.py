@@ -176,7 +176,7 @@ class BatchNorm(Module):
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 2:
+        if not isinstance(x, Tensor) or x.ndim != 2:
             _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
         else:
             _check(self, x, ndim=2, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")

@@ -12,8 +12,8 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any) -> None:
-        super().__init__(data, requires_grad=True)
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad)
 
 
 class Module:
@@ -85,7 +85,10 @@ class Module:
             parameter.grad = None
 
     def to(self, target: str) -> "Module":
-        """Move every tensor, in place, to a device ("cpu", "gpu") or a dtype ("float32", "float64")."""
+        """Move every tensor, in place, to a device ("cpu", "gpu") or a dtype ("float32", "float64").
+
+        Parameters are replaced by new ones: make optimisers after this.
+        """
         for _, module in self.named_modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, Tensor):

@@ -483,6 +483,7 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
     """x held between low and high (None: no bound); the gradient is 0 outside."""
     if low is None and high is None:
         raise ValueError("clip: expected low, high or both")
+    low, high = (None if v is None else as_tensor(v, x, "clip") for v in (low, high))
     return Clip(low, high)(x)
 
 

@@ -50,10 +50,12 @@ class Operation:
       operations. So the same rule serves every order. Gradients of broadcast inputs are summed
       to the inputs' shapes afterwards, in one place.
     - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
+    - `view`: whether the result may lie in an input's memory, and so changes where that does.
     """
 
     keep_inputs: ClassVar[bool] = False
     keep_output: ClassVar[bool] = False
+    view: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
     released: ClassVar[bool] = False
 
@@ -92,9 +94,10 @@ class Operation:
         backend = self.result_backend
         if not backend.owns(y):  # NumPy's reductions give scalars, not arrays
             y = backend.asarray(y)
+        changes = self._changes_of_viewed(y, inputs)
         recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
         if not recorded:
-            return Tensor(y, backend=backend)
+            return Tensor(y, backend=backend, changes=changes)
         self.number = next(_numbers)
         self.edges = tuple(_edge(t) for t in inputs)
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
@@ -102,8 +105,16 @@ class Operation:
             self.inputs = inputs
             self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
         if self.keep_output:
-            self._output = y
-        return Tensor(y, node=self, backend=backend)
+            self._output, self._output_changes, self._output_version = y, changes, changes[0]
+        return Tensor(y, node=self, backend=backend, changes=changes)
+
+    def _changes_of_viewed(self, y: Array, inputs: tuple[Any, ...]) -> list[int]:
+        """The count of changes of the memory that y lies in: an input's where y is a view of it."""
+        if self.view and self.result_backend is self.backend:
+            for t in inputs:
+                if isinstance(t, Tensor) and self.xp.may_share_memory(y, t.data):
+                    return t.changes
+        return [0]
 
     @property
     def result_backend(self) -> Backend:
@@ -118,7 +129,7 @@ class Operation:
     @property
     def output(self) -> Tensor:
         """The result again, as a tensor of this graph (kept as an array: a tensor would be a cycle)."""
-        return Tensor(self._output, node=self, backend=self.backend)
+        return Tensor(self._output, node=self, backend=self.backend, changes=self._output_changes)
 
     def check_alive(self) -> None:
         """Raise RuntimeError where what backward needs was freed, or changed in place."""
@@ -126,6 +137,11 @@ class Operation:
             raise RuntimeError(
                 f"backward through {self.name} a second time: what it kept was freed by the first. Pass "
                 "retain_graph=True to the first backward, or compute the result again"
+            )
+        if self.keep_output and self._output_changes[0] != self._output_version:
+            raise RuntimeError(
+                f"backward through {self.name}: its result was changed in place (by an assignment to .data) "
+                "after it was computed: call backward before the change, or compute the result again"
             )
         if not self.keep_inputs:
             return
@@ -178,10 +194,10 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
+    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+        return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
-    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
-        return value.item()  # NumPy's scalars count as Python's: they follow the tensor
     if like.backend.owns(value):
         return Tensor(value, backend=like.backend)
     raise TypeError(

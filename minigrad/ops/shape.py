@@ -19,6 +19,8 @@ class Reshape(Operation):
 
     shape: Shape
 
+    view = True
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
@@ -37,6 +39,8 @@ class Transpose(Operation):
     """y = x with its axes permuted: dx = dy permuted back."""
 
     axes: Shape
+
+    view = True
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -62,6 +66,8 @@ class BroadcastTo(Operation):
 
     shape: Shape
 
+    view = True
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
@@ -83,6 +89,8 @@ class GetItem(Operation):
     """y = x[index]: dx is dy at the index and 0 elsewhere."""
 
     index: Any
+
+    view = True
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -225,6 +233,8 @@ class ToDevice(Operation):
     source: Backend
     target: Backend
 
+    view = True
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
@@ -311,7 +321,11 @@ def to(x: Tensor, target: Any) -> Tensor:
     """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
     if isinstance(target, str) and target not in (*FLOATS, "int64", "int32", "uint8", "bool"):
         return ToDevice(x.backend, backends.get(target))(x)
-    return x if x.dtype == target else Cast(target)(x)
+    if x.dtype == target:
+        return x
+    if str(x.backend.xp.dtype(target)) not in FLOATS:
+        return Tensor(x.data.astype(target), backend=x.backend)  # no gradient goes through integers
+    return Cast(target)(x)
 
 
 def _is_basic(index: Any) -> bool:

@@ -205,7 +205,8 @@ def test_a_whole_network_is_right_to_the_second_order():
     ],
 )
 def test_the_functions_stay_functions_whatever_is_imported(imports):
-    code = f"{imports}\nimport minigrad as mg\nassert callable(mg.gradcheck) and callable(mg.tensor)\nprint(mg.tensor([1.0]).item())"
+    use = "import minigrad as mg\nassert callable(mg.gradcheck)\nprint(mg.tensor([1.0]).item())"
+    code = f"{imports}\n{use}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )

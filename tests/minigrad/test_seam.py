@@ -69,7 +69,8 @@ def test_a_network_trains_on_another_device(foreign):
     def trained(device):
         mg.manual_seed(3)
         model = nn.Sequential(
-            nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3), nn.ConvTranspose2d(4, 2, 4, 2, "same", bias=False),
+            nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3),
+            nn.ConvTranspose2d(4, 2, 4, 2, "same", bias=False),
             nn.BatchNorm(2), nn.ReLU(), nn.Flatten(), nn.Dense(128, 1),
         ).to(device)  # fmt: skip
         optimizers = [

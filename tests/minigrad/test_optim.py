@@ -1,0 +1,367 @@
+"""Optimisers against the same rules in a few lines of plain Python floats."""
+
+import math
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import backend, nn, optim
+
+STEPS = 6
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+
+
+def sgd(p, gradients, lr, momentum=0.0, weight_decay=0.0):
+    velocity = 0.0
+    for g in gradients:
+        velocity = momentum * velocity + g + weight_decay * p
+        p -= lr * velocity
+    return p
+
+
+def rmsprop(p, gradients, lr, alpha=0.99, eps=1e-8, weight_decay=0.0):
+    square = 0.0
+    for g in gradients:
+        g += weight_decay * p
+        square = alpha * square + (1 - alpha) * g * g
+        p -= lr * g / (math.sqrt(square) + eps)
+    return p
+
+
+def adam(p, gradients, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        g += weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        p -= lr * (m / (1 - betas[0] ** t)) / (math.sqrt(v / (1 - betas[1] ** t)) + eps)
+    return p
+
+
+RULES = {
+    "sgd": (optim.SGD, sgd, {"lr": 0.1}),
+    "sgd, momentum": (optim.SGD, sgd, {"lr": 0.1, "momentum": 0.9}),
+    "sgd, decay": (optim.SGD, sgd, {"lr": 0.1, "weight_decay": 0.05}),
+    "sgd, both": (optim.SGD, sgd, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.05}),
+    "rmsprop": (optim.RMSprop, rmsprop, {"lr": 0.01}),
+    "rmsprop, all": (optim.RMSprop, rmsprop, {"lr": 0.05, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.1}),
+    "adam": (optim.Adam, adam, {"lr": 0.01}),
+    "adam, dcgan": (optim.Adam, adam, {"lr": 2e-4, "betas": (0.5, 0.999)}),
+    "adam, all": (optim.Adam, adam, {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    "adam, no memory": (optim.Adam, adam, {"lr": 0.05, "betas": (0.0, 0.0)}),
+}
+SHORT = {name: RULES[name] for name in ("sgd, both", "rmsprop, all", "adam, all")}
+
+
+def numbers(shape, dtype="float64", seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def parameter(values):
+    return mg.Tensor(values, requires_grad=True)
+
+
+def take_steps(optimizer, params, gradients):
+    for step in gradients:
+        for p, g in zip(params, step, strict=True):
+            p.grad = None if g is None else mg.Tensor(g)
+        optimizer.step()
+
+
+def gradients_for(shapes, dtype="float64", steps=STEPS):
+    return [[numbers(s, dtype, seed=100 * t + i) for i, s in enumerate(shapes)] for t in range(1, steps + 1)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", RULES)
+def test_several_steps_agree_with_the_rule(name, dtype):
+    make, rule, options = RULES[name]
+    shapes = [(3, 2), (), (4,)]
+    start = [numbers(s, dtype, seed=i) for i, s in enumerate(shapes)]
+    gradients = gradients_for(shapes, dtype)
+    params = [parameter(s.copy()) for s in start]
+    take_steps(make(params, **options), params, gradients)
+    for i, p in enumerate(params):
+        columns = np.stack([step[i] for step in gradients]).reshape(STEPS, -1).T
+        expected = [
+            rule(x, column, **options)
+            for x, column in zip(start[i].ravel().tolist(), columns.tolist(), strict=True)
+        ]
+        error = np.linalg.norm(p.numpy().ravel() - expected) / np.linalg.norm(expected)
+        assert error <= TOLERANCE[dtype]
+        assert p.dtype == dtype
+        assert p.shape == start[i].shape
+
+
+@pytest.mark.parametrize(
+    ("make", "rule", "lr"), [(optim.SGD, sgd, 1e-3), (optim.RMSprop, rmsprop, 1e-2), (optim.Adam, adam, 1e-3)]
+)
+def test_the_defaults_are_pytorchs(make, rule, lr):
+    p = parameter(np.array([2.0]))
+    take_steps(make([p]), [p], [[np.array([0.5])], [np.array([-3.0])]])
+    assert p.item() == pytest.approx(rule(2.0, [0.5, -3.0], lr), rel=1e-14)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_parameters_change_in_place(name):
+    make, _, options = SHORT[name]
+    p = parameter(numbers((3,)))
+    array = p.data
+    take_steps(make([p], **options), [p], gradients_for([(3,)], steps=2))
+    assert p.data is array
+    assert p.version == 2
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_parameters_without_a_gradient_are_left_alone(name):
+    make, _, options = SHORT[name]
+    params = [parameter(numbers((3,), seed=i)) for i in range(2)]
+    before = params[1].numpy().tolist()
+    optimizer = make(params, **options)
+    gradients = gradients_for([(3,), (3,)])
+    take_steps(optimizer, params, [[g, None] for g, _ in gradients])
+    assert params[1].numpy().tolist() == before
+    assert params[1].version == 0
+    state = optimizer.state_dict()
+    assert state["steps"] == [STEPS, 0]
+    assert not any(t.numpy().any() for key, t in state.items() if key.endswith(".1"))
+    late = parameter(np.array(before))
+    take_steps(make([late], **options), [late], [[g] for _, g in gradients])
+    take_steps(optimizer, params, [[None, g] for _, g in gradients])
+    assert params[1].numpy().tolist() == late.numpy().tolist()
+
+
+def test_zero_grad_forgets():
+    p = parameter(numbers((3,)))
+    optimizer = optim.SGD([p])
+    (p * p).sum().backward()
+    optimizer.zero_grad()
+    assert p.grad is None
+    before = p.numpy().tolist()
+    optimizer.step()
+    assert p.numpy().tolist() == before
+
+
+# -- state -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", RULES)
+def test_a_run_goes_on_from_its_state_bit_for_bit(name, dtype):
+    make, _, options = RULES[name]
+    shapes = [(3, 2), (4,)]
+    gradients = gradients_for(shapes, dtype)
+    params = [parameter(numbers(s, dtype, seed=i)) for i, s in enumerate(shapes)]
+    optimizer = make(params, **options)
+    take_steps(optimizer, params, gradients[:3])
+    resumed = [parameter(p.numpy().copy()) for p in params]
+    state = optimizer.state_dict()
+    take_steps(optimizer, params, gradients[3:])
+    other = make(resumed, **options)
+    other.load_state_dict(state)
+    take_steps(other, resumed, gradients[3:])
+    for p, q in zip(params, resumed, strict=True):
+        assert p.numpy().tobytes() == q.numpy().tobytes()
+
+
+def test_the_state_has_a_key_for_each_slot_and_parameter():
+    params = [parameter(numbers((2,))), parameter(numbers((3, 1)))]
+    assert list(optim.SGD(params).state_dict()) == ["steps"]
+    assert list(optim.SGD(params, momentum=0.9).state_dict()) == ["steps", "velocity.0", "velocity.1"]
+    assert list(optim.RMSprop(params).state_dict()) == ["steps", "square.0", "square.1"]
+    state = optim.Adam(params).state_dict()
+    assert list(state) == ["steps", "first.0", "second.0", "first.1", "second.1"]
+    assert state["second.1"].shape == (3, 1)
+
+
+def test_the_state_is_copied_both_ways():
+    p = parameter(numbers((3,)))
+    optimizer = optim.Adam([p])
+    take_steps(optimizer, [p], gradients_for([(3,)], steps=1))
+    state = optimizer.state_dict()
+    expected = state["first.0"].numpy().tolist()
+    optimizer.load_state_dict(state)
+    state["first.0"].numpy()[...] = 77.0
+    state["steps"][0] = 99
+    assert optimizer.state_dict()["first.0"].numpy().tolist() == expected
+    assert optimizer.state_dict()["steps"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda s: {k: v for k, v in s.items() if k != "second.0"},
+            r"missing \['second\.0'\], unexpected \[\]",
+        ),
+        (lambda s: s | {"first.1": s["first.0"]}, r"missing \[\], unexpected \['first\.1'\]"),
+        (lambda s: {k: v for k, v in s.items() if k != "steps"}, r"missing \['steps'\]"),
+        (
+            lambda s: s | {"second.0": np.zeros(4)},
+            r"second\.0: expected float64 of shape \(3,\), got float64 of \(4,\)",
+        ),
+        (lambda s: s | {"first.0": np.zeros(3, np.float32)}, r"first\.0: expected float64 .*got float32"),
+        (lambda s: s | {"steps": [1, 2]}, "2 steps, 1 parameters"),
+    ],
+    ids=["missing", "unexpected", "no steps", "shape", "dtype", "count"],
+)
+def test_a_state_that_does_not_fit_changes_nothing(spoil, message):
+    p = parameter(numbers((3,)))
+    optimizer = optim.Adam([p])
+    take_steps(optimizer, [p], gradients_for([(3,)], steps=2))
+    before = optimizer.state_dict()
+    wrong = spoil({"steps": [9], "first.0": np.ones(3), "second.0": np.ones(3)})
+    with pytest.raises(ValueError, match=rf"load_state_dict\(Adam\): .*{message}"):
+        optimizer.load_state_dict(wrong)
+    after = optimizer.state_dict()
+    assert after.pop("steps") == before.pop("steps")
+    assert {k: v.numpy().tolist() for k, v in after.items()} == {
+        k: v.numpy().tolist() for k, v in before.items()
+    }
+
+
+# -- errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.RMSprop, optim.Adam])
+def test_parameters_that_cannot_be_learned_are_refused(make):
+    name, p = make.__name__, parameter(numbers((2,)))
+    with pytest.raises(ValueError, match=f"{name}: no parameters given"):
+        make([])
+    with pytest.raises(ValueError, match=f"{name}: expected tensors that require a gradient"):
+        make([p, mg.tensor([1.0])])
+    with pytest.raises(ValueError, match=f"{name}: expected tensors"):
+        make([np.zeros(2)])
+    with pytest.raises(ValueError, match=f"{name}: a parameter is given twice"):
+        make([p, p])
+    with pytest.raises(ValueError, match=f"{name}: expected lr and weight_decay >= 0, got -1 and 0"):
+        make([p], lr=-1)
+    with pytest.raises(ValueError, match=f"{name}: expected lr and weight_decay >= 0"):
+        make([p], weight_decay=-0.1)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.RMSprop, optim.Adam])
+def test_a_computed_tensor_is_no_parameter(make):
+    p = parameter(numbers((2,)))
+    with pytest.raises((TypeError, ValueError), match=make.__name__):
+        make([p * 2])
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.RMSprop, optim.Adam])
+def test_one_tensor_is_no_list_of_parameters(make):
+    with pytest.raises((TypeError, ValueError), match=make.__name__):
+        make(parameter(numbers((2,))))
+
+
+def test_arguments_out_of_range_are_refused():
+    p = parameter(numbers((2,)))
+    with pytest.raises(ValueError, match=r"Adam: expected 0 <= betas < 1 and eps > 0, got \(0\.9, 1\.0\)"):
+        optim.Adam([p], betas=(0.9, 1.0))
+    with pytest.raises(ValueError, match="Adam: .*eps > 0"):
+        optim.Adam([p], eps=0)
+    with pytest.raises(ValueError, match=r"RMSprop: expected 0 <= alpha < 1 and eps > 0, got 1\.5"):
+        optim.RMSprop([p], alpha=1.5)
+    with pytest.raises(ValueError, match="SGD: .*momentum"):
+        optim.SGD([p], momentum=-0.5)
+
+
+# -- in use ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (optim.SGD, {"lr": 0.1}),
+        (optim.SGD, {"lr": 0.05, "momentum": 0.8}),
+        (optim.RMSprop, {"lr": 0.01}),
+        (optim.Adam, {"lr": 0.05}),
+    ],
+    ids=["SGD", "momentum", "RMSprop", "Adam"],
+)
+def test_a_quadratic_is_minimised(make, options):
+    target = mg.tensor(np.array([1.0, -2.0, 0.5]))
+    curvature = mg.tensor(np.array([1.0, 3.0, 0.5]))
+    p = parameter(np.zeros(3))
+    optimizer = make([p], **options)
+    for _ in range(500):
+        optimizer.zero_grad()
+        (curvature * (p - target) ** 2).sum().backward()
+        optimizer.step()
+    np.testing.assert_allclose(p.numpy(), [1.0, -2.0, 0.5], atol=0.01)
+
+
+def test_decay_alone_pulls_to_zero():
+    p = parameter(np.array([1.0, -1.0]))
+    optimizer = optim.SGD([p], lr=0.1, weight_decay=0.5)
+    take_steps(optimizer, [p], [[np.zeros(2)]] * 10)
+    np.testing.assert_allclose(p.numpy(), [0.95**10, -(0.95**10)], rtol=1e-13)
+
+
+def test_a_small_network_learns_xor():
+    mg.manual_seed(3)
+    x = mg.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    labels = mg.tensor([[0.0], [1.0], [1.0], [0.0]])
+    model = nn.Sequential(nn.Dense(2, 8), nn.Tanh(), nn.Dense(8, 1))
+    optimizer = optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = mg.functional.binary_cross_entropy_with_logits(model(x), labels)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+    assert ((model(x) > 0) == (labels > 0.5)).numpy().all()
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_parameter_of_many_slices_moves_like_its_pieces(name):
+    make, _, options = SHORT[name]
+    count, cuts = 1_100_003, [65_537, 700_001]
+    start, gradients = numbers(count, "float32"), gradients_for([(count,)], "float32", steps=2)
+    whole = parameter(start.copy())
+    take_steps(make([whole], **options), [whole], gradients)
+    pieces = [parameter(piece.copy()) for piece in np.split(start, cuts)]
+    take_steps(make(pieces, **options), pieces, [np.split(g, cuts) for (g,) in gradients])
+    assert whole.numpy().tobytes() == b"".join(p.numpy().tobytes() for p in pieces)
+
+
+def test_adams_steps_are_the_same_on_any_number_of_threads():
+    pool = backend.get("cpu").pool
+    before, found = pool.threads, set()
+    start, gradients = numbers(300_011, "float32"), gradients_for([(300_011,)], "float32", steps=2)
+    try:
+        for threads in (1, 2, 3):
+            pool.resize(threads)
+            p = parameter(start.copy())
+            take_steps(optim.Adam([p]), [p], gradients)
+            found.add(p.numpy().tobytes())
+    finally:
+        pool.resize(before)
+    assert len(found) == 1
+
+
+ORDERS = {
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "every other": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "reversed": lambda a: a[::-1].copy()[::-1],
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("which", ["parameter", "gradient", "both"])
+def test_memory_order_makes_no_difference(name, order, which):
+    make, _, options = SHORT[name]
+    laid_out = ORDERS[order]
+    start, gradients = numbers((5, 4)), gradients_for([(5, 4)])
+    plain = parameter(start.copy())
+    take_steps(make([plain], **options), [plain], gradients)
+    array = laid_out(start) if which != "gradient" else start.copy()
+    assert which == "gradient" or not array.flags.c_contiguous
+    p = parameter(array)
+    optimizer = make([p], **options)
+    take_steps(optimizer, [p], [[laid_out(g) if which != "parameter" else g] for (g,) in gradients])
+    np.testing.assert_allclose(p.numpy(), plain.numpy(), rtol=1e-13)
+    optimizer.load_state_dict(optimizer.state_dict())
+    take_steps(optimizer, [p], gradients)
+    assert np.isfinite(p.numpy()).all()
