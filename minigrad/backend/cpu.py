@@ -49,9 +49,9 @@ class CPUBackend(Backend):
 
         # Along the longer side, so that no slice reads the larger factor whole.
         if m >= n:
-            self.pool.run(rows, cut(m, k * n // OPERATIONS_PER_BYTE))
+            self.pool.run_products(rows, cut(m, k * n // OPERATIONS_PER_BYTE))
         else:
-            self.pool.run(columns, cut(n, m * k // OPERATIONS_PER_BYTE))
+            self.pool.run_products(columns, cut(n, m * k // OPERATIONS_PER_BYTE))
         return y
 
     # -- element by element --------------------------------------------------------------------
@@ -160,7 +160,7 @@ class CPUBackend(Backend):
             if bias is not None:
                 rows += bias
 
-        self.pool.run(work, self._slices(len(x), x.shape[1], geometry, x.itemsize))
+        self.pool.run_products(work, self._slices(len(x), x.shape[1], geometry, x.itemsize))
         return channels_first(y)
 
     def convolve_input_gradient(
@@ -180,7 +180,7 @@ class CPUBackend(Backend):
             else:
                 np.add(part, bias, out=dx[s])
 
-        self.pool.run(work, self._slices(n, c, geometry, dy.itemsize))
+        self.pool.run_products(work, self._slices(n, c, geometry, dy.itemsize))
         return channels_first(dx)
 
     def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
@@ -198,7 +198,7 @@ class CPUBackend(Backend):
             rows = channels_last(dy[s]).reshape(-1, o)  # (n * oh * ow, O)
             np.matmul(self._columns(x[s], geometry).T, rows, out=partial[places[s.start]])
 
-        self.pool.run(work, slices)
+        self.pool.run_products(work, slices)
         dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
         return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 

@@ -6,6 +6,7 @@ the convolution's side, and so are the gradients of either.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str
@@ -171,7 +172,7 @@ class ConvGeometry:
         """Kernel height times width."""
         return self.kernel_size[0] * self.kernel_size[1]
 
-    @property
+    @cached_property
     def canvas_size(self) -> Pair:
         """The smallest padded image on which every tap of every position lies, and the image too.
 

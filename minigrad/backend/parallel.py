@@ -8,6 +8,7 @@ Work is cut by its size alone, never by the number of threads: results are the s
 on any number of them.
 """
 
+import math
 import os
 import threading
 from collections import deque
@@ -82,13 +83,20 @@ class Pool:
             self._inside.depth = 0
 
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        """Call `work` on every slice; an exception in any of them is raised here."""
-        with self.single_threaded_blas():
-            if self.threads == 1 or len(slices) == 1:
-                for piece in slices:
-                    work(piece)
-                return
+        """Call `work` on every slice; an exception in any of them is raised here.
+
+        `run_products` is the same for work that multiplies matrices.
+        """
+        if self.threads > 1 and len(slices) > 1:
             self._share(work, slices)
+            return
+        for piece in slices:
+            work(piece)
+
+    def run_products(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+        """`run`, with BLAS held to one thread (which takes a few microseconds)."""
+        with self.single_threaded_blas():
+            self.run(work, slices)
 
     def _share(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         waiting = deque(slices)
@@ -121,7 +129,7 @@ class Scratch(threading.local):
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """This thread's array called `name`, with whatever it held before; at most one per name."""
         dtype = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         buffer = self._buffers.get(name)
         if buffer is None or buffer.nbytes < size:
             buffer = self._buffers[name] = np.empty(size, np.uint8)
