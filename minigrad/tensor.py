@@ -13,16 +13,37 @@ cycles, and memory is freed as soon as the last reference goes.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
 from .backend import Backend
 
-if TYPE_CHECKING:
-    from .ops.operation import Operation
-
 Array = Any
 FLOATS = ("float32", "float64")
+
+
+class Node(Protocol):
+    """What the walk needs of a node of the graph; every `Operation` has it (ops/operation.py).
+
+    Attributes:
+        name: of the operation, for messages.
+        number: nodes are numbered in the order in which they are made.
+        edges: for each input the node that made it, the leaf that it is, or None for neither.
+        shapes: of the inputs.
+        needs: which inputs' gradients are wanted; set before `backward` is called.
+    """
+
+    name: ClassVar[str]
+    number: int
+    edges: "tuple[Node | Tensor | None, ...]"
+    shapes: tuple[tuple[int, ...], ...]
+    needs: tuple[bool, ...]
+
+    def backward(self, dy: "Tensor") -> "tuple[Tensor | None, ...]": ...
+
+    def check_alive(self) -> None: ...
+
+    def release(self) -> None: ...
 
 
 class _GradMode(threading.local):
@@ -80,7 +101,7 @@ class Tensor:
         data: Array,
         requires_grad: bool = False,
         *,
-        node: "Operation | None" = None,
+        node: Node | None = None,
         backend: Backend | None = None,
         changes: list[int] | None = None,
     ) -> None:
@@ -440,9 +461,9 @@ def _check_start(out: Tensor, start: Tensor | None) -> Tensor:
     return start
 
 
-def _nodes_from(outputs: list[Tensor]) -> "list[Operation]":
+def _nodes_from(outputs: list[Tensor]) -> list[Node]:
     """Every node that `outputs` depend on, oldest first (each is younger than its inputs)."""
-    found: dict[int, Operation] = {}
+    found: dict[int, Node] = {}
     waiting = [out.node for out in outputs if out.node is not None]
     while waiting:
         node = waiting.pop()
@@ -453,7 +474,7 @@ def _nodes_from(outputs: list[Tensor]) -> "list[Operation]":
     return sorted(found.values(), key=lambda node: node.number)
 
 
-def _leading_to(targets: set[int], order: "list[Operation]") -> set[int]:
+def _leading_to(targets: set[int], order: list[Node]) -> set[int]:
     """The targets and all that depends on them: only there does a gradient have somewhere to go."""
     useful = set(targets)
     for node in order:

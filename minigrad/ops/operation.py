@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from ..backend import Backend
 from ..backend.base import Array
-from ..tensor import FLOATS, Tensor, is_grad_enabled
+from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
 _numbers = itertools.count()
@@ -61,7 +61,7 @@ class Operation:
 
     backend: Backend = field(init=False, repr=False)
     inputs: tuple[Any, ...] = field(init=False, repr=False)
-    edges: "tuple[Operation | Tensor | None, ...]" = field(init=False, repr=False)
+    edges: tuple[Node | Tensor | None, ...] = field(init=False, repr=False)
     shapes: tuple[tuple[int, ...], ...] = field(init=False, repr=False)
     needs: tuple[bool, ...] = field(init=False, repr=False)
     number: int = field(init=False, repr=False)
@@ -160,7 +160,7 @@ class Operation:
         self.edges, self.released = (), True  # type: ignore[misc]  # shadows the class's False
 
 
-def _edge(value: Any) -> "Operation | Tensor | None":
+def _edge(value: Any) -> Node | Tensor | None:
     if not isinstance(value, Tensor) or not value.requires_grad:
         return None
     return value if value.node is None else value.node

@@ -60,7 +60,7 @@ def test_png_and_gif_files_hold_what_was_given(tmp_path, channels):
         assert gif.n_frames == 5
         for i in range(5):
             gif.seek(i)
-            assert np.asarray(gif.convert("L"))[0, 0] == 40 * i
+            assert abs(int(np.asarray(gif.convert("L"))[0, 0]) - 40 * i) <= (3 if channels == 1 else 0)
             assert gif.info["duration"] == (2000 if i == 4 else 200)
 
 

@@ -131,16 +131,7 @@ def imports_of(path):
     """The names, from the package's root, of all that a module imports of minigrad, and of all else."""
     package = path.relative_to(ROOT).parent.parts
     own, others = set(), set()
-    tree = ast.parse(path.read_text())
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue  # names for annotations: nothing is imported when the program runs
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             parts = (*base, *(node.module.split(".") if node.module else ()))
