@@ -151,5 +151,5 @@ def batch_norm(
             (running_var, operation.variance * (count / (count - 1))),
         ):
             if running is not None:
-                running.data = (1 - momentum) * running.data + momentum * batch
+                running.data = (1 - momentum) * running.data + (momentum * batch).astype(running.dtype)
     return y

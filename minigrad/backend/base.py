@@ -201,17 +201,28 @@ class Backend:
     # -- batch normalisation -------------------------------------------------------------------
 
     def moments(self, x: Array) -> tuple[Array, Array]:
-        """Mean and (biased) variance of each channel of (N, C) or (N, C, H, W), in two passes."""
+        """Mean and (biased) variance of each channel of (N, C) or (N, C, H, W), (C,) in float64.
+
+        In two passes: where the mean is large, nothing cancels.
+        """
         axes = (0, 2, 3)[: x.ndim - 1]
         count = x.size // x.shape[1]
-        mean = self.sum(x, axes) / count  # (C,)
-        centred = x - per_channel(mean, x.ndim)
-        return mean, self.sum(centred * centred, axes) / count
+        mean = x.sum(axis=axes, dtype="float64") / count  # (C,)
+        near = mean.astype(x.dtype)  # what can be taken off in x's dtype; the rest is put right below
+        centred = x - per_channel(near, x.ndim)
+        variance = (centred * centred).sum(axis=axes, dtype="float64") / count - (mean - near) ** 2
+        return mean, self.xp.maximum(variance, 0)
 
     def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
-        """(x - mean) * inv_std * weight + bias, each of them (C,)."""
-        scale, shift = (per_channel(v, x.ndim) for v in (inv_std * weight, bias))
-        return (x - per_channel(mean, x.ndim)) * scale + shift
+        """(x - mean) * inv_std * weight + bias, each of them (C,); mean and inv_std may be float64.
+
+        `mean` is taken off as near as x's dtype can hold it, and what that leaves goes into the bias.
+        """
+        near = mean.astype(x.dtype)
+        scale = inv_std * weight
+        shift = bias - (mean - near) * scale
+        scale, shift = (per_channel(v.astype(x.dtype), x.ndim) for v in (scale, shift))
+        return (x - per_channel(near, x.ndim)) * scale + shift
 
     def normalize_backward(
         self, dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array
@@ -223,12 +234,33 @@ class Backend:
         Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, simplified.
         """
         axes = (0, 2, 3)[: x.ndim - 1]
-        count = x.size // x.shape[1]
-        xhat = (x - per_channel(mean, x.ndim)) * per_channel(inv_std, x.ndim)
-        dbias = self.sum(dy, axes)  # (C,)
-        dweight = self.sum(dy * xhat, axes)  # (C,)
-        inner = dy - per_channel(dbias / count, x.ndim) - xhat * per_channel(dweight / count, x.ndim)
-        return inner * per_channel(weight * inv_std, x.ndim), dweight, dbias
+        near = mean.astype(x.dtype)
+        centred = x - per_channel(near, x.ndim)
+        dbias = dy.sum(axis=axes, dtype="float64")  # (C,)
+        product = (dy * centred).sum(axis=axes, dtype="float64")  # (C,)
+        dweight, slope, shift, scale = self.normalize_coefficients(
+            x.size // x.shape[1], mean - near, inv_std, weight, product, dbias
+        )
+        slope, shift, scale = (per_channel(v.astype(x.dtype), x.ndim) for v in (slope, shift, scale))
+        dx = (dy - centred * slope - shift) * scale
+        return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
+
+    @staticmethod
+    def normalize_coefficients(
+        count: int, rest: Array, inv_std: Array, weight: Array, product: Array, dbias: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """What BatchNorm's backward needs of each channel, (C,) in float64, from the sums over it.
+
+        Args:
+            count: values a channel.
+            rest: mean - near; xhat = (centred - rest) * inv_std, where centred = x - near.
+            product, dbias: the sums of dy * centred and of dy.
+
+        Returns (dweight, slope, shift, scale), with dx = (dy - centred * slope - shift) * scale.
+        """
+        dweight = (product - rest * dbias) * inv_std  # the sum of dy * xhat
+        slope = inv_std * dweight / count
+        return dweight, slope, dbias / count - rest * slope, weight * inv_std
 
     # -- optimisers (in place) -----------------------------------------------------------------
 

@@ -211,7 +211,7 @@ class CPUBackend(Backend):
         algorithm for computing sample variances" (1979).
         """
         rows = _rows(x)  # (M, C)
-        slices = cut(len(rows), rows[0].nbytes)
+        slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}
         means, squares = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)
 
@@ -229,51 +229,52 @@ class CPUBackend(Backend):
         counts = np.array([[s.stop - s.start] for s in slices], np.float64)  # (slices, 1)
         mean = (counts * means).sum(axis=0) / len(rows)
         spread = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
-        return mean.astype(x.dtype), np.maximum(spread, 0).astype(x.dtype)
+        return mean, np.maximum(spread, 0)
 
     def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
-        rows = _rows(x)  # (M, C)
-        y, scale = np.empty_like(rows), inv_std * weight
+        rows, near = _rows(x), mean.astype(x.dtype)  # (M, C), (C,)
+        scale = inv_std * weight
+        shift = (bias - (mean - near) * scale).astype(x.dtype)
+        y, scale = np.empty_like(rows), scale.astype(x.dtype)
 
         def work(s: slice) -> None:
-            part = np.subtract(rows[s], mean, out=y[s])
+            part = np.subtract(rows[s], near, out=y[s])
             part *= scale
-            part += bias
+            part += shift
 
-        self.pool.run(work, cut(len(rows), rows[0].nbytes))
+        self.pool.run(work, _slices_of(rows))
         return _like(y, x)
 
     def normalize_backward(
         self, dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array
     ) -> tuple[Array, Array, Array]:
-        rows, grads = _rows(x), _rows(dy)  # (M, C)
-        slices = cut(len(rows), rows[0].nbytes)
+        rows, grads, near = _rows(x), _rows(dy), mean.astype(x.dtype)  # (M, C), (M, C), (C,)
+        slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}
-        dweights, dbiases = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)
+        products, dbiases = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)
 
         def sums(s: slice) -> None:
             part, grad = rows[s], grads[s]
-            product = np.subtract(part, mean, out=self.scratch.get("rows", part.shape, part.dtype))
-            product *= inv_std
+            product = np.subtract(part, near, out=self.scratch.get("rows", part.shape, part.dtype))
             product *= grad
-            dweights[places[s.start]] = product.sum(axis=0, dtype=np.float64)
+            products[places[s.start]] = product.sum(axis=0, dtype=np.float64)
             dbiases[places[s.start]] = grad.sum(axis=0, dtype=np.float64)
 
         self.pool.run(sums, slices)
-        dweight, dbias = (v.sum(axis=0).astype(x.dtype) for v in (dweights, dbiases))
-        # dx = scale * (dy - dbias / M - (x - mean) * inv_std * dweight / M)
-        shift, slope = dbias / len(rows), inv_std * dweight / len(rows)
-        scale, dx = weight * inv_std, np.empty_like(rows)
+        product, dbias = products.sum(axis=0), dbiases.sum(axis=0)  # (C,)
+        coefficients = self.normalize_coefficients(len(rows), mean - near, inv_std, weight, product, dbias)
+        dweight, slope, shift, scale = (v.astype(x.dtype) for v in coefficients)
+        dx = np.empty_like(rows)
 
         def apply(s: slice) -> None:
-            part = np.subtract(rows[s], mean, out=dx[s])
+            part = np.subtract(rows[s], near, out=dx[s])
             part *= slope
             np.subtract(grads[s], part, out=part)
             part -= shift
             part *= scale
 
         self.pool.run(apply, slices)
-        return _like(dx, x), dweight, dbias
+        return _like(dx, x), dweight, dbias.astype(x.dtype)
 
     # -- optimisers ------------------------------------------------------------------------------
 
@@ -327,6 +328,11 @@ def _rows(x: Array) -> Array:
     if x.ndim == 4:
         x = channels_last(x).reshape(-1, x.shape[1])  # (N * H * W, C)
     return np.ascontiguousarray(x)
+
+
+def _slices_of(rows: Array) -> list[slice]:
+    """Slices of (M, C)."""
+    return cut(len(rows), rows.shape[1] * rows.itemsize)
 
 
 def _like(rows: Array, x: Array) -> Array:

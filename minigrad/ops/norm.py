@@ -25,7 +25,7 @@ class BatchNorm(Operation):
         dx = weight / sqrt(v + eps) * (dy - mean(dy) - xhat mean(dy xhat)).
 
     The two means are what flows back through m and v. After the call `mean` and `variance` (biased)
-    hold m and v as arrays (C,).
+    hold m and v as arrays (C,) in float64.
     """
 
     eps: float

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from accuracy import assert_close
+from accuracy import ACCURACY, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +12,7 @@ import minigrad as mg
 import minigrad.functional as F
 from minigrad import naive
 from minigrad.backend import get
+from minigrad.backend.cpu import CPUBackend
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
@@ -68,14 +69,32 @@ def test_batch_norm_over_more_values_than_one_slice(dtype):
 
 
 @pytest.mark.parametrize("shape", [(20_000, 2), (50, 2, 20, 20)])
-def test_the_variance_survives_a_large_mean(shape):
-    x = np.random.default_rng(0).standard_normal(shape) + 1e4
-    single = x.astype(np.float32)
-    axes = (0, 2, 3)[: x.ndim - 1]
-    for moments in (get("cpu").moments, super(type(get("cpu")), get("cpu")).moments):
-        mean, variance = moments(single)
-        assert np.abs(mean - single.astype(np.float64).mean(axes)).max() <= 1e4 * 2**-23
-        assert np.abs(variance / single.astype(np.float64).var(axes) - 1).max() <= 1e-6
+@pytest.mark.parametrize("reference", [False, True])
+def test_nothing_cancels_where_the_mean_is_large(monkeypatch, shape, reference):
+    """A mean of 1e4 and a deviation of 1 in float32, in the CPU's forms and in the reference's."""
+    if reference:
+        for name in ("moments", "normalize", "normalize_backward"):
+            monkeypatch.delattr(CPUBackend, name)
+    x = mg.tensor(
+        (np.random.default_rng(0).standard_normal(shape) + 1e4).astype(np.float32), requires_grad=True
+    )
+    above, weight, bias = numbers(7, shape, (2,), (2,), dtype="float32")
+    values, axes = x.numpy().astype(np.float64), (0, 2, 3)[: len(shape) - 1]
+    mean, variance = get("cpu").moments(x.data)
+    assert_close(mean, values.mean(axes))
+    assert np.abs(variance / values.var(axes) - 1).max() <= ACCURACY["float32"]  # of squares in float32
+    y = F.batch_norm(x, None, None, weight, bias, training=True)
+    columns = (1, -1) + (1,) * (len(shape) - 2)
+    std = np.sqrt(values.var(axes, keepdims=True) + 1e-5)
+    xhat = (values - values.mean(axes, keepdims=True)) / std
+    assert_close(y.numpy(), xhat * weight.numpy().reshape(columns) + bias.numpy().reshape(columns), "float32")
+    dy = above.numpy().astype(np.float64)
+    means = dy.mean(axes, keepdims=True) + xhat * (dy * xhat).mean(axes, keepdims=True)
+    dx = weight.numpy().reshape(columns) / std * (dy - means)
+    for found, oracle in zip(
+        mg.grad(y, [x, weight, bias], above), (dx, (dy * xhat).sum(axes), dy.sum(axes)), strict=True
+    ):
+        assert_close(found.numpy(), oracle, "float32")
 
 
 @DTYPES
