@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from . import pictures
-from .errors import UserError, run_command
+from .errors import UserError, run_command, tell
 
 
 def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = animate(directory / "frames", out, arguments.seconds)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error
-    print(f"{out}: {count} frames")
+    tell(f"{out}: {count} frames")
     return 0
 
 

@@ -1,5 +1,6 @@
-"""The error that is the user's to mend: told in a line, without a traceback, with exit code 2."""
+"""The edge between a command and the person who runs it: mistakes, interrupts, and a reader who left."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -9,10 +10,25 @@ class UserError(Exception):
 
 
 def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> None:
-    """Run a command line and exit; a UserError becomes a line on the error output and exit code 2."""
+    """Run a command line and exit.
+
+    A UserError becomes a line on the error output and exit code 2; Ctrl-C, where the command does
+    not handle it, exit code 130.
+    """
     try:
         code = main(None)
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code)
+
+
+def tell(line: str) -> None:
+    """Print a line. Where nobody reads any more (`| head`), work goes on without a word."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from .errors import tell
+
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG = 600.0  # seconds: a run that takes longer says so
 MEASURED = 5  # steps that the estimate is taken from, after one to warm up
@@ -59,7 +61,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(line)
         else:
-            print(line, flush=True)
+            tell(line)
 
     def rate(self) -> float:
         """Images per second so far."""

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from .animate import animate
 from .average import WeightAverage
 from .data import mnist
 from .data.batches import Batches
-from .errors import UserError, run_command
+from .errors import UserError, run_command, tell
 from .presets import Preset
 from .progress import Progress
 from .rundir import RunDirectory
@@ -190,8 +191,8 @@ def choose_device(name: str) -> str:
     """The device to train on: the CPU, with a warning, where there is no GPU."""
     try:
         return get_backend(name).device
-    except (ValueError, ImportError, RuntimeError) as error:
-        print(f"warning: --device {name}: no GPU can be used ({error}); training on the CPU")
+    except (ValueError, ImportError, RuntimeError):
+        tell(f"warning: --device {name}: no GPU can be used here; training on the CPU instead")
         return "cpu"
 
 
@@ -271,26 +272,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     models.build(preset)  # a recipe that does not fit together is told before a directory is made
     run = RunDirectory.create(arguments.out, preset, device)
     total = total_steps(preset, batches.per_epoch)
-    print(
+    tell(
         f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
         f"{preset.batch_size}, on the {device.upper()}, seed {preset.seed}, into {run.path}"
     )
     short_way = "" if preset.name == "quick" else " The short way to digits is --preset quick."
     progress = Progress(total, short_way)
     training = Training(preset, batches, device, run, progress)
-    with _StopOnInterrupt(progress) as interrupted:
+    with _StopOnInterrupt() as interrupted:
         training.train(total, interrupted)
-    _tell(training, total)
+    _tell_where(training, total)
     return 0 if training.done == total else 130
 
 
 class _StopOnInterrupt:
     """While it is entered, the first Ctrl-C only asks to stop; the second is Python's own."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.asked = progress, False
+    def __init__(self) -> None:
+        self.asked = False
 
-    def __enter__(self) -> "Callable[[], bool]":
+    def __enter__(self) -> Callable[[], bool]:
         self._before = signal.signal(signal.SIGINT, self._ask)
         return lambda: self.asked
 
@@ -300,21 +301,22 @@ class _StopOnInterrupt:
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, self._before)
-        self.progress.say("Stopping after this step; Ctrl-C once more stops at once and loses it.")
+        # Straight to the file: the signal may have come in the middle of a print.
+        os.write(2, b"\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n")
 
 
-def _tell(training: Training, total: int) -> None:
+def _tell_where(training: Training, total: int) -> None:
     path = training.run.path
     if training.done < total:
-        print(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
-    print(f"samples    {training.run.samples}/")
+        tell(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
+    tell(f"samples    {training.run.samples}/")
     for label, name in (
         ("animation", "output.gif"), ("curves", "losses.png"), ("metrics", "metrics.jsonl"),
         ("checkpoint", checkpoint.FILE_NAME),
     ):  # fmt: skip
         if (path / name).exists():
-            print(f"{label:<10} {path / name}")
-    print(f"more       python -m dcgan.sample {path} --out more.png --grid 8x8 --seed 1")
+            tell(f"{label:<10} {path / name}")
+    tell(f"more       python -m dcgan.sample {path} --out more.png --grid 8x8 --seed 1")
 
 
 if __name__ == "__main__":

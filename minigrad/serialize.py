@@ -34,6 +34,9 @@ def save(
         name: cpu.xp.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
         for name, value in tensors.items()
     }
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"save: {name!r} is {array.dtype}: expected floats, integers or booleans")
     content = _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata)))
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

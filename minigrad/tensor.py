@@ -337,12 +337,14 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 
 def _numbers(data: Any, dtype: Any) -> Array:
     """Numbers and lists as an array on the CPU: float32 where the caller names no dtype."""
+    cpu = backends.get("cpu")
     try:
-        if data is None:
-            raise TypeError
-        return backends.get("cpu").asarray(data, dtype=dtype or "float32")
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"tensor: expected numbers in lists of equal length, got {data!r:.80}") from error
+        array = cpu.asarray(data)
+    except (TypeError, ValueError):  # lists of unequal lengths
+        array = cpu.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: expected numbers in lists of equal length, got {data!r:.80}")
+    return array.astype(dtype or "float32")
 
 
 def grad(
@@ -368,11 +370,11 @@ def grad(
     """
     outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if grad_outputs is None or isinstance(grad_outputs, Tensor):
-        grad_outputs = [grad_outputs] * len(outs)
-    if len(grad_outputs) != len(outs):
-        raise ValueError(f"grad: got {len(grad_outputs)} grad_outputs for {len(outs)} outputs")
-    found = _backpropagate(outs, list(grad_outputs), wanted, create_graph, retain_graph)
+    starts = [None] * len(outs) if grad_outputs is None else grad_outputs
+    starts = [starts] if isinstance(starts, Tensor) else starts
+    if not isinstance(starts, list | tuple) or len(starts) != len(outs):
+        raise ValueError(f"grad: expected grad_outputs for {len(outs)} outputs, got {grad_outputs!r:.80}")
+    found = _backpropagate(outs, list(starts), wanted, create_graph, retain_graph)
     for target, gradient in found:
         if gradient is None and not allow_unused:
             raise RuntimeError(_unused(wanted, target))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backend.base import Array
-from ..tensor import Tensor, is_grad_enabled
+from ..tensor import FLOATS, Tensor, is_grad_enabled
 from .operation import Case, Operation, as_tensor, require_float
 
 Rng = Any
@@ -416,12 +416,19 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
     if not isinstance(like, Tensor):
         raise TypeError(f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}")
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
+    if operation is Divide or isinstance(a, float) or isinstance(b, float):
+        a, b = _as_float(a), _as_float(b)
     try:
         return operation()(a, b)
     except ValueError as error:
         if "broadcast" not in str(error):
             raise
         raise ValueError(f"{operation.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
+
+
+def _as_float(x: Any) -> Any:
+    """Integers, where a result of floats is made of them, become float32: NumPy would make float64."""
+    return x.to("float32") if isinstance(x, Tensor) and str(x.dtype) not in FLOATS else x
 
 
 def add(a: Any, b: Any) -> Tensor:

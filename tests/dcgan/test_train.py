@@ -204,7 +204,8 @@ def test_ctrl_c_keeps_everything_so_far(tmp_path):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     said, complaint = process.communicate(timeout=60)
-    assert (process.returncode, complaint) == (130, "")
+    assert process.returncode == 130
+    assert complaint == "\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n"
     assert "Stopped after step" in said
     loaded = checkpoint.load(out)
     steps = loaded.position["step"]
@@ -213,6 +214,42 @@ def test_ctrl_c_keeps_everything_so_far(tmp_path):
     assert (out / "samples" / f"quick_steps_{steps:06d}.png").exists()
     with Image.open(out / "output.gif") as gif:
         assert gif.n_frames >= 1
+
+
+def test_a_second_ctrl_c_stops_at_once_without_a_traceback(tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dcgan.train", "--preset", "flux", "--batch-size", "2000", "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not (out / "frames" / "00000000.png").exists():
+        time.sleep(0.05)
+    for wait in (0.5, 0.0):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(wait)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaint.endswith("dcgan.train: interrupted\n")
+    assert "Traceback" not in complaint
+    assert not (out / "checkpoint.safetensors").exists()
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "dcgan.train",
+        *SMALL,
+        "--set",
+        "log_every=1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (0, b"")
+    assert checkpoint.load(tmp_path / "run").position["step"] == 3
 
 
 @pytest.mark.parametrize(("seconds_a_step", "told"), [(0.01, False), (3.0, True)])

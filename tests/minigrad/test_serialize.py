@@ -225,7 +225,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(path, monkeypatch, name,
     ids=["metadata that is no text", "a name that is no text", "objects", "text"],
 )
 def test_what_the_format_cannot_hold_is_refused_and_leaves_nothing(path, arrays, metadata):
-    with pytest.raises(Exception, match="str|object"):
+    with pytest.raises(Exception, match="str|object|expected floats, integers or booleans"):
         mg.save(arrays, path, metadata=metadata)
     assert list(path.parent.iterdir()) == []
 
@@ -370,3 +370,9 @@ def test_numpys_own_files_are_refused(path):
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
     assert_refused(path)
+
+
+def test_numbers_that_the_format_does_not_know_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="'c' is complex128: expected floats, integers or booleans"):
+        mg.save({"c": np.ones(2, np.complex128)}, tmp_path / "c.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -541,7 +541,7 @@ def test_grad_of_several_outputs_adds_them_with_their_starts():
 
 def test_grad_wants_a_start_for_each_output():
     x = leaf(1.0)
-    with pytest.raises(ValueError, match="got 1 grad_outputs for 2 outputs"):
+    with pytest.raises(ValueError, match="grad: expected grad_outputs for 2 outputs, got \\[None\\]"):
         mg.grad([x * 2, x * 3], x, [None])
 
 
@@ -1016,3 +1016,23 @@ def test_float32_stays_float32_at_every_order():
     (g,) = mg.grad((F.tanh(x) * x**2 / 3).sum(), x, create_graph=True)
     (h,) = mg.grad(g.sum(), x)
     assert g.dtype == h.dtype == SINGLE
+
+
+@pytest.mark.parametrize("data", [None, [1, None], "1.5", ["1.5"], [[1.0], [1.0, 2.0]], {"a": 1}, [1j]])
+def test_what_holds_no_numbers_is_refused(data):
+    with pytest.raises(TypeError, match="tensor: expected numbers in lists of equal length"):
+        mg.tensor(data)
+
+
+def test_integers_with_floats_make_float32():
+    pixels = mg.tensor(np.arange(4, dtype=np.uint8))
+    for y in (pixels / 255, pixels * 2.0, 1.0 - pixels, (pixels + 1) / (pixels + 1), pixels**0.5):
+        assert y.dtype == "float32"
+    assert (pixels + 1).dtype == np.uint8
+
+
+@pytest.mark.parametrize("starts", [np.ones(3), [], 1.0])
+def test_starting_gradients_of_the_wrong_kind_are_told(starts):
+    x = mg.tensor(np.ones(3), requires_grad=True)
+    with pytest.raises(ValueError, match="grad: expected grad_outputs for 1 outputs"):
+        mg.grad(x * 2, x, starts)
