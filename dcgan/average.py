@@ -1,5 +1,7 @@
 """A running average of the generator's weights: steadier pictures than the last step's."""
 
+import copy
+
 import minigrad as mg
 from minigrad import nn
 
@@ -12,13 +14,14 @@ class WeightAverage:
 
     Args:
         source: the module that is trained.
-        average: another of the same shape, which holds the averages; it starts as a copy.
         decay: 0 <= decay < 1.
+
+    Attributes:
+        average: a module like it, which holds the averages; it starts as a copy.
     """
 
-    def __init__(self, source: nn.Module, average: nn.Module, decay: float) -> None:
-        self.source, self.average, self.decay = source, average, decay
-        average.load_state_dict(source.state_dict())
+    def __init__(self, source: nn.Module, decay: float) -> None:
+        self.source, self.average, self.decay = source, copy.deepcopy(source), decay
 
     def update(self, step: int) -> None:
         """Take in the weights after `step` (from 1)."""

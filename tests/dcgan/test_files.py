@@ -138,8 +138,9 @@ def test_a_recipe_of_another_version_is_told(saved, monkeypatch):
 
 
 def test_averaged_weights_follow_the_formula():
-    source, average = nn.BatchNorm(1), nn.BatchNorm(1)
-    mean = WeightAverage(source, average, 0.9)
+    source = nn.BatchNorm(1)
+    mean = WeightAverage(source, 0.9)
+    average = mean.average
     expected = {"weight": 1.0, "running_mean": 0.0}
     for step in range(1, 200):
         source.weight.data = np.array([math.sin(step)], np.float32)

@@ -108,6 +108,20 @@ def test_the_checkpoint_holds_the_recipe_the_position_and_all_tensors(run, tmp_p
     assert loaded.tensors["fixed_z"].shape[1:] == loaded.preset.z_shape
 
 
+def test_a_checkpoint_is_written_with_every_grid(run, tmp_path, monkeypatch):
+    """So that a run that is killed leaves what it had at the last one."""
+    written = []
+    save = checkpoint.save
+
+    def watched(path, preset, position, parts):
+        save(path, preset, position, parts)
+        written.append((position["step"], len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())))
+
+    monkeypatch.setattr(checkpoint, "save", watched)
+    run("--preset", "quick", "--steps", "5", "--batch-size", "8", "--set", "sample_every=2")
+    assert written == [(2, 2), (4, 4), (5, 5)]
+
+
 def test_averaged_weights_are_kept_and_shown(run, tmp_path):
     run(*SMALL, "--set", "ema_decay=0.9", out="averaged")
     run(*SMALL, "--set", "ema_decay=0.0", out="plain")

@@ -1,0 +1,183 @@
+"""A run: the networks, their optimisers, the data, and what is written when."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import minigrad as mg
+from minigrad import nn, optim
+
+from . import checkpoint, layers, models, noise, pictures
+from .animate import animate
+from .average import WeightAverage
+from .data.batches import Batches
+from .errors import UserError
+from .presets import Preset
+from .progress import Progress
+from .rundir import RunDirectory
+from .sampling import generate
+from .steps import RULES, Gan, StepResult
+
+# Streams of the run's seed, besides stream 0, which the engine draws weights and dropout from.
+NOISE_STREAM, DATA_STREAM, FIXED_STREAM = 1, 2, 3
+
+METRICS_BLOCK = 50  # steps whose scalars stay on the device until they are written together
+
+
+class Training:
+    """One run of a recipe.
+
+    Args:
+        preset: the recipe.
+        batches: the images.
+        device: "cpu" or "gpu".
+        run: where everything is written.
+        progress: what a person sees meanwhile.
+    """
+
+    def __init__(
+        self, preset: Preset, batches: Batches, device: str, run: RunDirectory, progress: Progress
+    ) -> None:
+        mg.manual_seed(preset.seed)
+        self.preset, self.batches, self.device = preset, batches, device
+        self.run, self.progress = run, progress
+        generator, discriminator = (network.to(device) for network in models.build(preset))
+        self.noise = mg.Generator(preset.seed, NOISE_STREAM)
+        self.gan = Gan(
+            generator,
+            discriminator,
+            _adam(preset, generator, preset.lr_generator),
+            _adam(preset, discriminator, preset.lr_discriminator),
+            lambda n: noise.draw(preset, n, self.noise, device),
+            preset.batch_size,
+        )
+        self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
+        count = preset.grid_rows * preset.grid_columns
+        self.fixed_z = noise.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM), device)
+        self.done = 0
+        self._pending: list[tuple[int, StepResult]] = []
+        self._latest: dict[str, float] = {}
+        self._block_started, self._block_images = time.perf_counter(), 0
+
+    def train(self, total: int, stopped: Callable[[], bool]) -> None:
+        """Steps up to `total` in all, or until `stopped()`; then all that belongs to the end."""
+        rule = RULES[self.preset.step]
+        self._write_due()
+        while self.done < total and not stopped():
+            real = mg.tensor(self.batches.batch(self.done + 1), device=self.device)
+            result = rule(self.gan, real)
+            self.done += 1
+            if self.average is not None:
+                self.average.update(self.done)
+            self._record(result, len(real))
+            self._write_due()
+        self._flush()
+        self.progress.close()
+        self.finish()
+
+    def finish(self) -> None:
+        """The last grid, the checkpoint, the curves and the animation."""
+        self._write_sample()
+        self._write_frame()
+        self.save()
+        if metrics := self.run.metrics():
+            pictures.save_losses(metrics, self.run.path / "losses.png")
+        animate(self.run.frames, self.run.path / "output.gif")
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        parts: dict[str, dict[str, Any]] = {
+            "generator": dict(self.gan.generator.state_dict()),
+            "discriminator": dict(self.gan.discriminator.state_dict()),
+            "optimizer_g": self.gan.optimizer_g.state_dict(),
+            "optimizer_d": self.gan.optimizer_d.state_dict(),
+            "": {"fixed_z": self.fixed_z},
+            "rng": {
+                "engine": checkpoint.random_state(mg.random.default),
+                "noise": checkpoint.random_state(self.noise),
+            },
+        }
+        if self.average is not None:
+            parts["generator_ema"] = dict(self.average.average.state_dict())
+        position = {"step": self.done, "epoch": self.batches.epoch_of(max(self.done, 1))}
+        checkpoint.save(self.run.path / checkpoint.FILE_NAME, self.preset, position, parts)
+
+    # -- what is written on the way ----------------------------------------------------------------
+
+    def _write_due(self) -> None:
+        """The grid, the frame and the checkpoint that are due after `done` steps."""
+        if self.done % self.preset.sample_every == 0:
+            self._write_sample()
+            if self.done:
+                self._flush()
+                self.save()
+        if self.done % self.preset.frame_every == 0:
+            self._write_frame()
+
+    def _grid(self) -> Any:
+        source = self.gan.generator if self.average is None else self.average.average
+        images = generate(source, self.fixed_z, self.preset.statistics)
+        return pictures.grid(pictures.to_bytes(images), self.preset.grid_rows, self.preset.grid_columns)
+
+    def _write_sample(self) -> None:
+        name = self.preset.sample_name.format(step=self.done)
+        pictures.save_png(pictures.enlarged(self._grid()), self.run.samples / name)
+
+    def _write_frame(self) -> None:
+        pictures.save_png(self._grid(), self.run.frames / f"{self.done:08d}.png")
+
+    def _record(self, result: StepResult, images: int) -> None:
+        """Keep the step's scalars; write them in blocks, so that a device is seldom waited for."""
+        self._pending.append((self.done, result))
+        self._block_images += images
+        if len(self._pending) == METRICS_BLOCK or not self._latest:
+            self._flush()
+        self.progress.step(images, self._latest)
+        if self.done % self.preset.log_every == 0:
+            self._flush()
+            latest = self._latest
+            self.progress.say(
+                f"step {self.done}: loss D {latest['loss_d']:.4f}, loss G {latest['loss_g']:.4f}, "
+                f"D(x) {latest['d_x']:.3f}, D(G(z)) {latest['d_g_z1']:.3f} / {latest['d_g_z2']:.3f}"
+            )
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        lines = []
+        for step, result in self._pending:
+            scalars = {name: value.item() for name, value in vars(result).items()}
+            lines.append({"step": step, "epoch": self.batches.epoch_of(step), **scalars})
+        self.run.append("metrics.jsonl", lines)
+        now = time.perf_counter()
+        rate = self._block_images / (now - self._block_started)
+        self.run.append("timing.jsonl", [{"step": self.done, "images_per_second": round(rate, 1)}])
+        self._latest = lines[-1]
+        self._pending, self._block_started, self._block_images = [], now, 0
+
+
+def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:
+    return optim.Adam(network.parameters(), lr, (preset.beta1, preset.beta2), preset.adam_eps)
+
+
+def check_batches(preset: Preset, count: int) -> None:
+    """Raise UserError where some batch would hold one image and a BatchNorm would need more."""
+    in_d, in_g = (
+        any(isinstance(layer, layers.BatchNorm) for layer in network)
+        for network in (preset.discriminator, preset.generator)
+    )
+    last = count % preset.batch_size
+    fakes_follow = preset.step == "same_fakes"  # as many fakes as real images, on the last batch too
+    if preset.batch_size == 1 and (in_d or in_g):
+        raise UserError("--batch-size 1: a BatchNorm needs two images or more; use a larger batch")
+    if last == 1 and (in_d or (in_g and fakes_follow)):
+        raise UserError(
+            f"--batch-size {preset.batch_size}: the last batch of {count} images would hold one, and a "
+            f"BatchNorm needs more; use {preset.batch_size + 1}, or another size"
+        )
+
+
+def total_steps(preset: Preset, per_epoch: int) -> int:
+    """How many steps the recipe asks for: its epochs, or fewer where it names steps."""
+    steps = preset.epochs * per_epoch
+    return min(steps, preset.steps) if preset.steps else steps
