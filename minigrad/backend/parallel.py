@@ -61,7 +61,13 @@ class Pool:
         self.threads = threads
         self._executor: ThreadPoolExecutor | None = None
         self._controller = ThreadpoolController()
-        self._inside = threading.local()
+        self._one_at_a_time = threading.RLock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start_anew)
+
+    def _start_anew(self) -> None:
+        """In a forked process: its parent's threads are not there, nor the one that holds the lock."""
+        self._executor, self._one_at_a_time = None, threading.RLock()
 
     def resize(self, threads: int) -> None:
         """Use `threads` threads from now on."""
@@ -71,16 +77,13 @@ class Pool:
 
     @contextmanager
     def single_threaded_blas(self) -> Iterator[None]:
-        """Hold BLAS to one thread, so that a product's sums do not depend on the cores there are."""
-        if getattr(self._inside, "depth", 0):
+        """Hold BLAS to one thread, so that a product's sums do not depend on the cores there are.
+
+        The limit is the whole process's, and can be lifted only by the thread that set it. So one
+        thread at a time comes in; its work has all the cores anyway.
+        """
+        with self._one_at_a_time, self._controller.limit(limits=1, user_api="blas"):
             yield
-            return
-        self._inside.depth = 1
-        try:
-            with self._controller.limit(limits=1, user_api="blas"):
-                yield
-        finally:
-            self._inside.depth = 0
 
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Call `work` on every slice; an exception in any of them is raised here.

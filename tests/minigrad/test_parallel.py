@@ -1,0 +1,118 @@
+"""The pool of threads: how work is cut, shared and stopped, and that BLAS gets its threads back."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
+
+import minigrad as mg
+from minigrad.backend import get
+from minigrad.backend.parallel import LARGEST_SLICE, Pool, Scratch, available_threads, cut
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@given(st.integers(0, 10_000), st.integers(0, 1 << 24))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_slices_cover_everything_once_and_are_about_even(count, bytes_each):
+    slices = cut(count, bytes_each)
+    assert [i for s in slices for i in range(s.start, s.stop)] == list(range(count))
+    sizes = [s.stop - s.start for s in slices]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= 1 or max(sizes) * bytes_each <= LARGEST_SLICE + bytes_each
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_every_slice_is_worked_on_once(threads):
+    pool, seen = Pool(threads), []
+    pool.run(lambda s: seen.append((s.start, s.stop)), cut(1000, 1 << 16))
+    assert sorted(seen) == [(s.start, s.stop) for s in cut(1000, 1 << 16)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_exception_in_a_slice_is_raised_and_the_pool_goes_on(threads):
+    pool = Pool(threads)
+
+    def work(s):
+        if s.start == 500:
+            raise ZeroDivisionError("in the middle")
+
+    slices = [slice(i, i + 1) for i in range(1000)]
+    with pytest.raises(ZeroDivisionError, match="in the middle"):
+        pool.run(work, slices)
+    done = []
+    pool.run(lambda s: done.append(s.start), slices)
+    assert len(done) == 1000
+
+
+def test_blas_is_held_to_one_thread_in_every_thread_and_let_go_again():
+    before, pool, seen = blas_threads(), Pool(2), []
+
+    def use():
+        with pool.single_threaded_blas(), pool.single_threaded_blas():
+            seen.append(blas_threads())
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    use()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 9
+    assert {n for threads in seen for n in threads} == {1}
+    assert blas_threads() == before
+
+
+def test_the_engine_computes_in_several_threads_at_once():
+    x = mg.tensor(np.random.default_rng(0).standard_normal((8, 16, 20, 20)).astype(np.float32))
+    layer = mg.nn.Conv2d(16, 32, 5, padding=2)
+    expected = layer(x).numpy()
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(layer(x).numpy())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    a = mg.tensor(np.ones((4000, 300), np.float32))
+    assert (a @ a.transpose()).shape == (4000, 4000)  # large enough for the pool's threads
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if float((a @ a.transpose()).numpy()[-1, -1]) == 300.0 else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert get("cpu").pool.threads >= 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", ""])
+def test_a_number_of_threads_that_is_none_is_told(monkeypatch, text):
+    monkeypatch.setenv("MINIGRAD_NUM_THREADS", text)
+    with pytest.raises(ValueError, match="MINIGRAD_NUM_THREADS=.*expected an integer of at least 1"):
+        available_threads()
+
+
+def test_the_number_of_threads_can_be_set(monkeypatch):
+    monkeypatch.setenv("MINIGRAD_NUM_THREADS", "3")
+    assert available_threads() == 3
+    monkeypatch.delenv("MINIGRAD_NUM_THREADS")
+    assert 1 <= available_threads() <= (os.cpu_count() or 1)
+
+
+def test_scratch_memory_is_used_again_and_grows():
+    scratch = Scratch()
+    first = scratch.get("a", (10,), np.float64)
+    assert np.shares_memory(first, scratch.get("a", (5,), np.float32))
+    assert not np.shares_memory(first, scratch.get("b", (5,), np.float32))
+    assert scratch.get("a", (3, 100), np.float32).shape == (3, 100)
