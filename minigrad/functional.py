@@ -24,7 +24,7 @@ from .ops.reduce import max_ as max
 from .ops.reduce import mean, var
 from .ops.reduce import sum_ as sum
 from .ops.shape import broadcast_to, concatenate, pad, reshape, stack, transpose
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
 
 __all__ = [
     "batch_norm",
@@ -128,11 +128,15 @@ def batch_norm(
     which has no variance.
     """
     require_float("batch_norm", x)
-    if x.ndim not in (2, 4) or x.shape[1:2] != weight.shape:
-        raise ValueError(
-            f"batch_norm: expected (N, {weight.shape[0]}) or (N, {weight.shape[0]}, H, W), got {x.shape}"
-        )
-    count = x.size // x.shape[1]
+    if x.ndim not in (2, 4):
+        raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, H, W), got {x.shape}")
+    named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, t in named.items():
+        if t is not None and t.shape != x.shape[1:2]:
+            raise ValueError(
+                f"batch_norm: expected {name} of shape {x.shape[1:2]} for x of {x.shape}, got {t.shape}"
+            )
+    count = x.size // (x.shape[1] or 1)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
@@ -145,11 +149,10 @@ def batch_norm(
         )
     operation = BatchNorm(eps)
     y = operation(x, weight, bias)
-    with no_grad():
-        for running, batch in (
-            (running_mean, operation.mean),
-            (running_var, operation.variance * (count / (count - 1))),
-        ):
-            if running is not None:
-                running.data = (1 - momentum) * running.data + (momentum * batch).astype(running.dtype)
+    for running, batch in (
+        (running_mean, operation.mean),
+        (running_var, operation.variance * (count / (count - 1))),
+    ):
+        if running is not None:
+            running.data = (1 - momentum) * running.data + (momentum * batch).astype(running.dtype)
     return y

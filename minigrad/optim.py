@@ -27,7 +27,7 @@ class Optimizer:
             raise ValueError(f"{name}: expected tensors that require a gradient")
         if len({id(p) for p in self.params}) != len(self.params):
             raise ValueError(f"{name}: a parameter is given twice")
-        if lr < 0 or weight_decay < 0:
+        if not (lr >= 0 and weight_decay >= 0):
             raise ValueError(f"{name}: expected lr and weight_decay >= 0, got {lr} and {weight_decay}")
         self.lr, self.weight_decay = lr, weight_decay
         # One count a parameter: where some had no gradient, their bias corrections lag behind.
@@ -97,7 +97,7 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0
+        self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0, *, weight_decay: float = 0.0
     ) -> None:
         if momentum < 0:
             raise ValueError(f"SGD: expected momentum >= 0, got {momentum}")

@@ -254,6 +254,8 @@ class Tensor:
         Raises RuntimeError where nothing was recorded or the graph is gone already.
         """
         wanted = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
+        if wanted is not None:
+            wanted = list({id(t): t for t in wanted}.values())  # one asked for twice gets its gradient once
         given = set() if grad is None else {id(grad.data)}
         found = _backpropagate([self], [grad], wanted, create_graph, retain_graph)
         for leaf, gradient in found:
@@ -330,7 +332,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     if target is not source:
         array = target.asarray(source.to_numpy(array))
     copied = array.astype(array.dtype if dtype is None else dtype)
-    if copied.dtype.kind not in "fiub" or copied.dtype == "float16":
+    if copied.dtype.kind not in "iub" and str(copied.dtype) not in FLOATS:
         raise TypeError(f"tensor: expected float32, float64, integers or booleans, got {copied.dtype}")
     return Tensor(copied, requires_grad)
 
@@ -418,6 +420,9 @@ def _backpropagate(
     collected: dict[int, Tensor] = {}
     kept = set(keys)
     useful = _leading_to(kept, order)
+    for node in order:
+        if any(id(edge) in useful for edge in node.edges):
+            node.check_alive()
     with _recording(create_graph):
         for out, start in zip(outputs, starts, strict=True):
             _accumulate(collected, id(out.node or out), start)
@@ -470,7 +475,6 @@ def _nodes_from(outputs: list[Tensor]) -> list[Node]:
     while waiting:
         node = waiting.pop()
         if id(node) not in found:
-            node.check_alive()
             found[id(node)] = node
             waiting += [e for e in node.edges if e is not None and not isinstance(e, Tensor)]
     return sorted(found.values(), key=lambda node: node.number)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .base import Backend
 from .geometry import ConvGeometry
 
-__all__ = ["Backend", "ConvGeometry", "backend_of", "get", "register"]
+__all__ = ["Backend", "ConvGeometry", "backend_of", "get", "known", "register"]
 
 
 def _make_cpu() -> Backend:
@@ -27,6 +27,11 @@ def register(device: str, factory: Callable[[], Backend]) -> None:
     _backends.pop(device, None)
 
 
+def known() -> list[str]:
+    """The names of the devices that there are backends for."""
+    return sorted(_factories)
+
+
 def get(device: str) -> Backend:
     """The backend of a device.
 
@@ -36,8 +41,8 @@ def get(device: str) -> Backend:
     if device in _backends:
         return _backends[device]
     if device not in _factories:
-        known = ", ".join(repr(name) for name in sorted(_factories))
-        raise ValueError(f"unknown device {device!r}: expected one of {known}")
+        expected = ", ".join(map(repr, known()))
+        raise ValueError(f"unknown device {device!r}: expected one of {expected}")
     _backends[device] = _factories[device]()
     return _backends[device]
 

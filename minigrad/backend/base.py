@@ -72,7 +72,7 @@ class Backend:
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         """x where x > 0, slope * x elsewhere; 0 <= slope <= 1."""
-        return self.xp.maximum(x, x * slope)
+        return self.xp.maximum(x, x * slope if slope else 0)  # 0 times inf is no number
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
         """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it)."""
@@ -120,7 +120,8 @@ class Backend:
 
     def kernel_matrix(self, weight: Array) -> Array:
         """The weight (O, C, kh, kw) as a matrix (kh * kw * C, O), rows in the order of im2col."""
-        return weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])  # (kh * kw * C, O)
+        o, c, kh, kw = weight.shape
+        return weight.transpose(2, 3, 1, 0).reshape(kh * kw * c, o)  # (kh * kw * C, O)
 
     def canvas(self, x: Array, geometry: ConvGeometry) -> Array:
         """x (N, C, H, W) with its zero padding, channels innermost: (N, canvas height, width, C)."""
@@ -148,6 +149,12 @@ class Backend:
         rows = x.shape[0] * geometry.positions
         return self.patches(self.canvas(x, geometry), geometry).reshape(rows, width)
 
+    @staticmethod
+    def position_rows(y: Array) -> Array:
+        """(N, O, oh, ow) with every position as a row: (N * oh * ow, O)."""
+        n, o, oh, ow = y.shape
+        return channels_last(y).reshape(n * oh * ow, o)
+
     def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
         """The transpose of im2col: every row (kh * kw * C) is added to where its patch lay.
 
@@ -157,8 +164,9 @@ class Backend:
         (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
         (top, _), (left, _) = geometry.padding
         height, width = geometry.input_size
-        columns = columns.reshape(n, oh, ow, kh, kw, -1)  # (N, oh, ow, kh, kw, C)
-        canvas = self.xp.zeros((n, *geometry.canvas_size, columns.shape[-1]), columns.dtype)
+        c = columns.shape[1] // geometry.taps
+        columns = columns.reshape(n, oh, ow, kh, kw, c)
+        canvas = self.xp.zeros((n, *geometry.canvas_size, c), columns.dtype)
         for i in range(kh):
             down = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
             for j in range(kw):
@@ -175,7 +183,7 @@ class Backend:
         y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None:
             y += bias
-        return channels_first(y.reshape(x.shape[0], *geometry.output_size, -1))  # (N, O, oh, ow)
+        return channels_first(y.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry
@@ -184,7 +192,7 @@ class Backend:
 
         It is the transposed convolution of dy with the same weight; `bias` (C,) is added then.
         """
-        rows = channels_last(dy).reshape(-1, dy.shape[1])  # (N * oh * ow, O)
+        rows = self.position_rows(dy)  # (N * oh * ow, O)
         columns = self.matmul(rows, self.kernel_matrix(weight).T)  # (N * oh * ow, kh * kw * C)
         dx = self.col2im(columns, dy.shape[0], geometry)
         if bias is not None:
@@ -193,7 +201,7 @@ class Backend:
 
     def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """The gradient of `convolve` with respect to the weight: (O, C, kh, kw)."""
-        rows = channels_last(dy).reshape(-1, dy.shape[1])  # (N * oh * ow, O)
+        rows = self.position_rows(dy)  # (N * oh * ow, O)
         product = self.matmul(self.im2col(x, geometry).T, rows)  # (kh * kw * C, O)
         dw = product.reshape(*geometry.kernel_size, x.shape[1], dy.shape[1])  # (kh, kw, C, O)
         return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)

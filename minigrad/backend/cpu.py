@@ -71,8 +71,7 @@ class CPUBackend(Backend):
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         def work(out: Array, x: Array) -> None:
-            np.multiply(x, slope, out=out)
-            np.maximum(x, out, out=out)
+            np.maximum(x, np.multiply(x, slope, out=out) if slope else 0, out=out)
 
         return self._each_slice(work, x)
 
@@ -155,7 +154,7 @@ class CPUBackend(Backend):
         y = np.empty((len(x), *geometry.output_size, len(weight)), x.dtype)  # (N, oh, ow, O)
 
         def work(s: slice) -> None:
-            rows = y[s].reshape(-1, len(weight))  # (n * oh * ow, O), a view
+            rows = y[s].reshape((s.stop - s.start) * geometry.positions, len(weight))  # a view
             np.matmul(self._columns(x[s], geometry), kernel, out=rows)
             if bias is not None:
                 rows += bias
@@ -171,7 +170,7 @@ class CPUBackend(Backend):
         dx = np.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
 
         def work(s: slice) -> None:
-            rows = channels_last(dy[s]).reshape(-1, len(weight))  # (n * oh * ow, O)
+            rows = self.position_rows(dy[s])  # (n * oh * ow, O)
             columns = self.scratch.get("columns", (len(rows), len(kernel)), dy.dtype)
             np.matmul(rows, kernel.T, out=columns)
             part = channels_last(self.col2im(columns, len(dx[s]), geometry))  # (n, H, W, C)
@@ -195,7 +194,7 @@ class CPUBackend(Backend):
         places = {s.start: i for i, s in enumerate(slices)}
 
         def work(s: slice) -> None:
-            rows = channels_last(dy[s]).reshape(-1, o)  # (n * oh * ow, O)
+            rows = self.position_rows(dy[s])  # (n * oh * ow, O)
             np.matmul(self._columns(x[s], geometry).T, rows, out=partial[places[s.start]])
 
         self.pool.run_products(work, slices)
@@ -326,7 +325,7 @@ class CPUBackend(Backend):
 def _rows(x: Array) -> Array:
     """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy if it must be."""
     if x.ndim == 4:
-        x = channels_last(x).reshape(-1, x.shape[1])  # (N * H * W, C)
+        x = Backend.position_rows(x)  # (N * H * W, C)
     return np.ascontiguousarray(x)
 
 

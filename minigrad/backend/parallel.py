@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 LARGEST_SLICE = 1 << 22  # bytes that one slice's intermediate results may fill: they stay in the cache
 SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
+MOST_KEPT = 64 << 20  # bytes of scratch memory that one thread keeps under one name
 ENOUGH_SLICES = 8  # where there is less work than many largest slices, it is cut in so many
 
 
@@ -35,7 +36,7 @@ def available_threads() -> int:
     if text is None:
         # The cores that this process may run on, which in a container can be fewer than there are.
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise ValueError(f"MINIGRAD_NUM_THREADS={text!r}: expected an integer of at least 1")
     return int(text)
 
@@ -88,7 +89,8 @@ class Pool:
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Call `work` on every slice; an exception in any of them is raised here.
 
-        `run_products` is the same for work that multiplies matrices.
+        `work` may not call `run` itself: it would wait for the thread that it is. `run_products` is the
+        same for work that multiplies matrices.
         """
         if self.threads > 1 and len(slices) > 1:
             self._share(work, slices)
@@ -119,8 +121,9 @@ class Pool:
             drain()
         finally:
             waiting.clear()  # where the caller's own slice failed, the others stop too
-            for helper in helpers:
-                helper.result()
+            wait(helpers)
+        for helper in helpers:
+            helper.result()  # raises what was raised there
 
 
 class Scratch(threading.local):
@@ -130,9 +133,14 @@ class Scratch(threading.local):
         self._buffers: dict[str, np.ndarray[Any, Any]] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        """This thread's array called `name`, with whatever it held before; at most one per name."""
+        """This thread's array called `name`, with whatever it held before; at most one per name.
+
+        Above MOST_KEPT it is a fresh one, so that one large use does not hold the memory for good.
+        """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
+        if size > MOST_KEPT:
+            return np.empty(shape, dtype)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.nbytes < size:
             buffer = self._buffers[name] = np.empty(size, np.uint8)

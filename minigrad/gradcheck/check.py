@@ -11,6 +11,10 @@ same, along random directions and, where the inputs are small enough, along ever
 A kink between x - h u and x + h u (as of ReLU near 0) makes the measurement mean nothing. It
 is noticed by the bend S(h) = (F(x + h u) - 2 F(x) + F(x - h u)) / h: where F is smooth it halves
 with h, across a kink it does not. Elements with a kink are left out, and counted.
+
+Each element moves by h times its own size (of SMALLEST at least). What this can't measure: functions
+whose values are so large beside their changes that rounding hides these (x + 1e8), or that bend
+within the step (log at 1e-6).
 """
 
 import math
@@ -26,8 +30,11 @@ from ..tensor import Tensor, grad
 # is compared, so that one tiny element among large ones does not decide.
 TOLERANCES = {"float64": 1e-6}
 
-STEP = 1e-4  # h: cubed it is under the tolerance by far, and F's rounding over h too
-KINK = 1e-4  # a bend that does not halve by this share of the slopes is a kink
+STEP = 1e-4  # h, for an input of size 1: its fourth power is under the tolerance by far, and F's
+# rounding over h too. It grows and shrinks with the input, down to that for SMALLEST.
+SMALLEST = 1e-2
+KINK = 1e-7  # a bend that does not halve by this share of the slope is a kink: under the tolerance
+ROUNDING = 1e-10  # and so is no smaller share of F, since F's own rounding bends it so much
 ELEMENTS = 400  # inputs with more elements are checked along random directions only
 DIRECTIONS = 3
 
@@ -90,12 +97,11 @@ def _check_inputs(points: list[Tensor]) -> None:
 def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> None:
     """The gradients, as a function of the inputs and of what comes from above, are checked in turn."""
     wanted = [i for i, p in enumerate(points) if p.requires_grad]
-    outputs = _as_list(fn(*points))
+    outputs = [out for out in _as_list(fn(*points)) if out.requires_grad]
     above = [
-        Tensor(out.backend.asarray(rng.standard_normal(out.shape)), requires_grad=True)
-        for out in outputs
-        if out.requires_grad
+        Tensor(out.backend.asarray(rng.standard_normal(out.shape)), requires_grad=True) for out in outputs
     ]
+    _check_recorded_equals_plain(outputs, [points[i] for i in wanted], above)
 
     def gradients(*both: Tensor) -> list[Tensor]:
         xs, vs = both[: len(points)], both[len(points) :]
@@ -104,6 +110,25 @@ def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.ran
         return [g for g in found if g is not None]
 
     _Check(gradients, [*points, *above], rng, "second-order gradient of input").run()
+
+
+def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], above: list[Tensor]) -> None:
+    """A rule may have a faster form for where no graph is recorded: both must give the same."""
+    plain, recorded = (
+        grad(outputs, inputs, above, create_graph=create_graph, retain_graph=True, allow_unused=True)
+        for create_graph in (False, True)
+    )
+    for i, (a, b) in enumerate(zip(plain, recorded, strict=True)):
+        x, y = (None if g is None else g.numpy() for g in (a, b))
+        if x is None or y is None:
+            same = x is y
+        else:
+            same = bool(np.linalg.norm(x - y) <= TOLERANCES["float64"] * max(float(np.linalg.norm(x)), 1e-6))
+        if not same:
+            raise GradcheckError(
+                f"gradient of input {i}: with create_graph=True it is another than without. Look for a rule "
+                "that does something else where is_grad_enabled() holds"
+            )
 
 
 def _as_list(outputs: Any) -> list[Tensor]:
@@ -119,6 +144,7 @@ class _Check:
         self.fn, self.points, self.rng, self.what = fn, points, rng, what
         self.wanted = [i for i, p in enumerate(points) if p.requires_grad]
         self.start = [points[i].numpy().copy() for i in self.wanted]
+        self.scale = [np.maximum(np.abs(a), SMALLEST) for a in self.start]
         outputs = self._outputs(self.start)
         self.weights = [rng.standard_normal(out.shape) for out in outputs]
         self._check_repeats(outputs)
@@ -200,7 +226,7 @@ class _Check:
             rates.append((values[h] - values[-h]) / (2 * h))
             bends.append((values[h] - 2 * self.centre + values[-h]) / h)
         slope = max(abs(rates[0]), abs(rates[1]), abs(bends[0]))
-        kink = abs(bends[0] - 2 * bends[1]) > KINK * slope and slope > 1e-7
+        kink = abs(bends[0] - 2 * bends[1]) > KINK * slope + ROUNDING * max(abs(v) for v in values.values())
         return _Measured((4 * rates[1] - rates[0]) / 3, kink)
 
     def _elements(self, analytic: list[Array]) -> list[Array]:
@@ -210,12 +236,12 @@ class _Check:
         for k, start in enumerate(self.start):
             for index in np.ndindex(start.shape):
                 direction = [np.zeros_like(a) for a in self.start]
-                direction[k][index] = 1.0
+                direction[k][index] = self.scale[k][index]
                 measured = self._measure(direction)
                 if measured.kink:
                     smooth[k][index] = 0.0
                 else:
-                    numeric[k][index] = measured.rate
+                    numeric[k][index] = measured.rate / self.scale[k][index]
         if self._size() and not any(s.any() for s in smooth):
             raise GradcheckError(
                 f"{self.what}s: every element stands on a kink (as ReLU does at 0), so nothing can be "
@@ -252,7 +278,8 @@ class _Check:
         allowed = smooth or [np.ones_like(a) for a in self.start]
         for _ in range(DIRECTIONS):
             direction = [
-                self.rng.standard_normal(a.shape) * m for a, m in zip(self.start, allowed, strict=True)
+                self.rng.standard_normal(size.shape) * size * mask
+                for size, mask in zip(self.scale, allowed, strict=True)
             ]
             direction, measured = self._without_kinks(direction)
             expected = _inner(analytic, direction)
@@ -290,10 +317,10 @@ class _Check:
             for index in np.argwhere(u):
                 place = tuple(int(i) for i in index)
                 only = [np.zeros_like(a) for a in self.start]
-                only[k][place] = 1.0
+                only[k][place] = self.scale[k][place]
                 numeric = np.zeros_like(self.start[k])
-                numeric[place] = self._measure(only).rate
-                self._compare(k, analytic[k] * only[k], numeric, 0)
+                numeric[place] = self._measure(only).rate / self.scale[k][place]
+                self._compare(k, np.where(only[k] != 0, analytic[k], 0.0), numeric, 0)
 
 
 def _inner(a: list[Array], b: list[Array]) -> float:

@@ -53,7 +53,7 @@ class Dense(Module):
         _start(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(self, x, ndim=2, channels=self.weight.shape[1], layout="(N, {})")
+        _check(self, x, ndim=(2,), channels=self.weight.shape[1], layout="(N, {})")
         return F.dense(x, self.weight, self.bias)
 
     def describe(self) -> str:
@@ -103,7 +103,7 @@ class Conv2d(_Convolution):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(self, x, ndim=4, channels=self.weight.shape[1], layout="(N, {}, H, W)")
+        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)")
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
     def describe(self) -> str:
@@ -132,10 +132,10 @@ class ConvTranspose2d(_Convolution):
             (in_channels, out_channels), kernel_size, stride, padding,
             out_channels if bias else None, dilation, dtype, device,
         )  # fmt: skip
-        self.output_padding = output_padding
+        self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {}, H, W)")
+        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)")
         return F.conv_transpose2d(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation
         )
@@ -176,10 +176,7 @@ class BatchNorm(Module):
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor) or x.ndim != 2:
-            _check(self, x, ndim=4, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
-        else:
-            _check(self, x, ndim=2, channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
+        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, self.momentum, self.eps,
@@ -189,12 +186,30 @@ class BatchNorm(Module):
         return f"BatchNorm({self.weight.shape[0]})"
 
 
-def _check(layer: Module, x: Any, ndim: int, channels: int, layout: str) -> None:
+def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tuple[int, int]:
+    """The output_padding of a ConvTranspose2d as a pair; ValueError where the other arguments forbid it."""
+    try:
+        extra = pair(value, "output_padding", 0)
+    except ValueError as error:
+        raise ValueError(f"ConvTranspose2d: {error}") from None
+    if padding == "same" and extra != (0, 0):
+        raise ValueError(
+            f'ConvTranspose2d: padding="same" leaves no room for output_padding={value!r}: leave it at 0'
+        )
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"ConvTranspose2d: output_padding {extra} must be smaller than the stride {stride} or the "
+            f"dilation {dilation}"
+        )
+    return extra
+
+
+def _check(layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str) -> None:
     """Raise an error that names the layer where x is not what it takes."""
     name, expected = layer.describe(), layout.format(channels)
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a Tensor of shape {expected}, got {type(x).__name__}")
-    if x.ndim != ndim or x.shape[1] != channels:
+    if x.ndim not in ndim or x.shape[1] != channels:
         raise ValueError(f"{name}: expected {expected}, got {x.shape}")
     weight: Tensor = layer.weight  # type: ignore[attr-defined]
     if x.dtype != weight.dtype:

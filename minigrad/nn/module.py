@@ -56,8 +56,11 @@ class Module:
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """What is learned, with dotted names."""
-        return ((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
+        """What is learned, with dotted names; what is in two places is given once, under the first."""
+        found = {
+            id(t): (name, t) for name, t in reversed(list(self._named_tensors())) if isinstance(t, Parameter)
+        }
+        return reversed(found.values())
 
     def parameters(self) -> Iterator[Parameter]:
         """What is learned."""

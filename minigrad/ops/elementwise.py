@@ -11,7 +11,7 @@ from typing import Any
 
 from ..backend.base import Array
 from ..tensor import FLOATS, Tensor, is_grad_enabled
-from .operation import Case, Operation, as_tensor, require_float
+from .operation import Case, Operation, as_constant, as_tensor, require_float
 
 Rng = Any
 
@@ -468,16 +468,19 @@ def negate(x: Tensor) -> Tensor:
 
 def exp(x: Tensor) -> Tensor:
     """e ** x."""
+    require_float("exp", x)
     return Exp()(x)
 
 
 def log(x: Tensor) -> Tensor:
     """The natural logarithm; -inf at 0."""
+    require_float("log", x)
     return Log()(x)
 
 
 def sqrt(x: Tensor) -> Tensor:
     """The square root; its gradient at 0 is infinite."""
+    require_float("sqrt", x)
     return Sqrt()(x)
 
 
@@ -498,15 +501,13 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition holds, b elsewhere, with broadcasting.
 
     Args:
-        condition: a boolean tensor, array or list.
+        condition: a boolean list, or a boolean tensor or array on the same device.
         a, b: tensors or numbers, at least one a tensor.
     """
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
         raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}")
-    mask = condition.data if isinstance(condition, Tensor) else like.backend.asarray(condition)
-    if not like.backend.owns(mask):
-        raise ValueError(f"where: the condition is not on {like.device!r}, where the values are")
+    mask = as_constant(condition, like, "where")
     if mask.dtype != bool:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
     return Where(mask)(as_tensor(a, like, "where"), as_tensor(b, like, "where"))

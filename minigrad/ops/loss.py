@@ -7,7 +7,7 @@ from typing import Any
 from ..backend.base import Array
 from ..tensor import Tensor
 from .elementwise import clip, exp, log, sigmoid
-from .operation import Case, Operation, as_tensor, require_float
+from .operation import Case, Operation, as_constant, as_tensor, require_float
 from .reduce import mean, sum_
 
 LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
@@ -142,18 +142,20 @@ def binary_cross_entropy(
 def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
     """-log softmax(logits)[label], for logits (N, K) and integer labels (N,) in range(K).
 
-    `labels` is a tensor, an array of the same device or a list; `reduction` "mean", "sum" or "none".
+    `labels` is a list, or a tensor or an array on the same device; `reduction` "mean", "sum" or "none".
+    Raises ValueError where the shapes differ or (on the CPU) a label is out of range, and TypeError
+    where labels are no integers.
     """
     require_float("cross_entropy", logits)
-    indices = labels.data if isinstance(labels, Tensor) else labels
-    indices = indices if logits.backend.owns(indices) else logits.backend.asarray(indices)
+    indices = as_constant(labels, logits, "cross_entropy")
     if logits.ndim != 2 or indices.shape != logits.shape[:1]:
         raise ValueError(
             f"cross_entropy: expected logits (N, K) and labels (N,), got {logits.shape} and {indices.shape}"
         )
     if indices.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer labels, got {indices.dtype}")
-    if indices.size and not (indices.min() >= 0 and indices.max() < logits.shape[1]):
+    looked = logits.device == "cpu" and indices.size  # elsewhere to look is to wait
+    if looked and not (indices.min() >= 0 and indices.max() < logits.shape[1]):
         raise ValueError(
             f"cross_entropy: expected labels from 0 to {logits.shape[1] - 1}, "
             f"got {indices.min()} to {indices.max()}"

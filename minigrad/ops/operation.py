@@ -155,9 +155,11 @@ class Operation:
                 )
 
     def release(self) -> None:
-        """Free all that was kept; the node can't be passed again."""
+        """Free all that was kept; the node can't be passed again, but what it came from is still known."""
+        edges, number = self.edges, self.number
         self.__dict__.clear()
-        self.edges, self.released = (), True  # type: ignore[misc]  # shadows the class's False
+        self.edges, self.number = edges, number
+        self.released = True  # type: ignore[misc]  # shadows the class's False
 
 
 def _edge(value: Any) -> Node | Tensor | None:
@@ -202,6 +204,27 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
         return Tensor(value, backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
+    )
+
+
+def as_constant(value: Any, like: Tensor, name: str) -> Array:
+    """What has no gradient (labels, a condition) as an array on the device of `like`.
+
+    Lists and numbers are made into one; a tensor or an array must be there already. Raises
+    ValueError for a tensor of another device, and TypeError for anything else.
+    """
+    if isinstance(value, Tensor):
+        if value.backend is not like.backend:
+            raise ValueError(
+                f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
+            )
+        return value.data
+    if like.backend.owns(value):
+        return value
+    if isinstance(value, list | tuple | bool | int | float):
+        return like.backend.asarray(value)
+    raise TypeError(
+        f"{name}: expected a tensor, a list or an array on {like.device!r}, got {type(value).__name__}"
     )
 
 

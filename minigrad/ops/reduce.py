@@ -18,7 +18,7 @@ def normalize_axes(axis: Any, ndim: int, name: str) -> Axes:
 
     Raises ValueError for an axis that is not there, or is there twice.
     """
-    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    given = tuple(range(ndim)) if axis is None else (axis,) if hasattr(axis, "__index__") else tuple(axis)
     if not all(-ndim <= a < ndim for a in given) or len({a % ndim for a in given}) != len(given):
         raise ValueError(f"{name}: axis {axis!r} does not fit a tensor of {ndim} axes")
     return tuple(sorted(a % ndim for a in given))

@@ -265,7 +265,8 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     """x with its axes in the order `axes` (ints, or one tuple); reversed without any."""
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
     order = order or tuple(reversed(range(x.ndim)))
-    if sorted(a % max(x.ndim, 1) for a in order) != list(range(x.ndim)):
+    in_range = all(-x.ndim <= a < x.ndim for a in order)
+    if not in_range or sorted(a % x.ndim for a in order) != list(range(x.ndim)):
         raise ValueError(f"transpose: expected a permutation of {x.ndim} axes, got {order}")
     return Transpose(tuple(a % x.ndim for a in order))(x)
 
@@ -319,13 +320,22 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 def to(x: Tensor, target: Any) -> Tensor:
     """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
-    if isinstance(target, str) and target not in (*FLOATS, "int64", "int32", "uint8", "bool"):
+    if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)
-    if x.dtype == target:
+    try:
+        dtype = x.backend.xp.dtype(target)
+    except TypeError:
+        dtype = None
+    if dtype is None or (dtype.kind not in "iub" and str(dtype) not in FLOATS):
+        raise ValueError(
+            f"to: expected a device ({', '.join(backends.known())}) or a dtype (float32, float64, integers, "
+            f"bool), got {target!r}"
+        )
+    if x.dtype == dtype:
         return x
-    if str(x.backend.xp.dtype(target)) not in FLOATS:
-        return Tensor(x.data.astype(target), backend=x.backend)  # no gradient goes through integers
-    return Cast(target)(x)
+    if str(dtype) not in FLOATS:
+        return Tensor(x.data.astype(dtype), backend=x.backend)  # no gradient goes through integers
+    return Cast(dtype)(x)
 
 
 def _is_basic(index: Any) -> bool:

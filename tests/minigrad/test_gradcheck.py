@@ -211,3 +211,79 @@ def test_the_functions_stay_functions_whatever_is_imported(imports):
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == ("1.0\n", "")
+
+
+def test_a_rule_that_is_another_where_a_graph_is_recorded_is_caught(broken):
+    def rule(dy):
+        return dy * (2.02 if mg.is_grad_enabled() else 2.0)
+
+    broken.rule = staticmethod(rule)
+    assert mg.gradcheck(lambda x: broken()(x), point(3))
+    assert "with create_graph=True it is another" in failure(lambda x: broken()(x), point(3), order=2)
+
+
+@pytest.mark.parametrize(
+    ("fn", "value"),
+    [(lambda x: x.log(), 1e-3), (lambda x: x * x, 1e5), (lambda x: x * x, 1e7), (lambda x: 1.0 / x, 1e-2)],
+)
+def test_inputs_of_any_size_are_measured_at_their_own_scale(fn, value):
+    assert mg.gradcheck(fn, mg.tensor(np.array([value, 2 * value]), requires_grad=True), order=2)
+
+
+CUBE = """
+from minigrad import Operation
+from minigrad.ops import Case
+
+class Cube(Operation):
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls):
+        yield Case(lambda x: cls()(x), lambda rng: (rng.normal(size=(2, 3)),))
+
+    def forward(self, x):
+        return x**3
+
+    def backward(self, dy):
+        (x,) = self.inputs
+        return (dy * FACTOR * x * x,)
+"""
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "said"), [("3.0", 0, "right"), ("3.03", 1, "off by the same factor 1.01")]
+)
+def test_the_command_checks_a_users_file(tmp_path, factor, code, said):
+    file = tmp_path / "cube.py"
+    file.write_text(CUBE.replace("FACTOR", factor))
+    done = run_command("--module", str(file))
+    assert (done.returncode, done.stderr) == (code, "")
+    assert said in done.stdout
+    assert done.stdout.endswith(f"1 operations, {code} wrong\n")
+
+
+def test_the_command_checks_every_operation():
+    done = run_command()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"{len(OPERATIONS)} operations, 0 wrong\n")
+    assert all(f"\n{name} " in done.stdout for name in OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--module", "nowhere.py"), "expected a Python file"),
+        (("--module", __file__.replace("test_gradcheck", "../accuracy")), "defines no operation"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+    ],
+)
+def test_the_command_tells_a_mistake(arguments, message):
+    done = run_command(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-W", "error", "-m", "minigrad.gradcheck", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -849,3 +849,30 @@ def test_a_deep_copy_is_a_model_of_its_own():
     assert not (model[0].weight.numpy() == 7.0).any()
     with pytest.raises(RuntimeError, match="deepcopy: this tensor was computed"):
         copy.deepcopy(model(mg.tensor(np.ones((4, 2), np.float32))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((1, 1, 3), {"output_padding": 1}),
+        ((1, 1, 3, 2), {"output_padding": -1}),
+        ((1, 1, 3, 2, "same"), {"output_padding": 1}),
+    ],
+)
+def test_an_output_padding_that_can_not_be_is_refused_by_the_layer(arguments, options):
+    with pytest.raises(ValueError, match=r"ConvTranspose2d: .*output_padding"):
+        nn.ConvTranspose2d(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var", "weight", "bias"])
+def test_batch_norm_names_the_argument_of_the_wrong_shape(name):
+    right = {n: mg.tensor(np.ones(3)) for n in ("running_mean", "running_var", "weight", "bias")}
+    with pytest.raises(ValueError, match=rf"batch_norm: expected {name} of shape \(3,\) .*got \(1,\)"):
+        F.batch_norm(mg.tensor(np.ones((4, 3))), **{**right, name: mg.tensor(np.ones(1))}, training=True)
+
+
+def test_a_module_in_two_places_is_learned_once():
+    shared = nn.Dense(2, 2)
+    model = nn.Sequential(shared, nn.Tanh(), shared)
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
+    assert set(model.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}

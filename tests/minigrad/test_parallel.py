@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 import minigrad as mg
 from minigrad.backend import get
-from minigrad.backend.parallel import LARGEST_SLICE, Pool, Scratch, available_threads, cut
+from minigrad.backend.parallel import LARGEST_SLICE, MOST_KEPT, Pool, Scratch, available_threads, cut
 
 
 def blas_threads():
@@ -116,3 +116,27 @@ def test_scratch_memory_is_used_again_and_grows():
     assert np.shares_memory(first, scratch.get("a", (5,), np.float32))
     assert not np.shares_memory(first, scratch.get("b", (5,), np.float32))
     assert scratch.get("a", (3, 100), np.float32).shape == (3, 100)
+
+
+def test_every_product_of_the_engine_holds_blas_to_one_thread(monkeypatch):
+    multiply, seen = np.matmul, []
+
+    def watched(*arguments, **options):
+        seen.append(blas_threads())
+        return multiply(*arguments, **options)
+
+    monkeypatch.setattr(np, "matmul", watched)
+    x = mg.tensor(np.ones((4, 8, 9, 9), np.float32), requires_grad=True)
+    for layer in (mg.nn.Conv2d(8, 8, 3), mg.nn.ConvTranspose2d(8, 8, 3)):
+        layer(x).sum().backward()
+    rows = x.reshape(4, -1)
+    (rows @ rows.transpose()).sum().backward()
+    (x @ x).sum().backward()
+    assert len(seen) >= 12
+    assert {n for threads in seen for n in threads} == {1}
+
+
+def test_a_large_use_of_scratch_memory_is_not_kept():
+    scratch = Scratch()
+    large = scratch.get("a", (MOST_KEPT + 1,), np.uint8)
+    assert not np.shares_memory(large, scratch.get("a", (MOST_KEPT + 1,), np.uint8))

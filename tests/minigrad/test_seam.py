@@ -112,8 +112,16 @@ def test_devices_do_not_mix_silently(foreign):
         there + np.ones(2, np.float32)
     with pytest.raises(ValueError, match="tensors on"):
         here < there  # noqa: B015
-    with pytest.raises(ValueError, match="unknown device 'tpu': expected one of 'cpu', 'foreign'"):
+    with pytest.raises(ValueError, match=r"expected a device \(cpu, foreign\) or a dtype .*got 'tpu'"):
         here.to("tpu")
+    logits = mg.tensor([[1.0, 2.0]], device=foreign)
+    for labels, error in ((np.array([0]), TypeError), (mg.tensor(np.array([0])), ValueError)):
+        with pytest.raises(error, match=r"cross_entropy: .*'foreign'"):
+            F.cross_entropy(logits, labels)
+    for condition, error in ((np.ones(2, bool), TypeError), (here > 0, ValueError)):
+        with pytest.raises(error, match=r"where: .*'foreign'"):
+            mg.where(condition, there, 0.0)
+    assert F.cross_entropy(logits, [1]).device == mg.where([True, False], there, 0.0).device == foreign
     assert there.to("cpu").device == "cpu"
     assert np.array_equal((there.to("cpu") + here).numpy(), [2.0, 4.0])
 
