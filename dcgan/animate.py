@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < arguments.seconds <= 3600:
         raise UserError(f"--seconds {arguments.seconds}: expected more than 0 and at most 3600")
     out = arguments.out or directory / "output.gif"
+    if out.suffix.lower() != ".gif":
+        raise UserError(f"--out {out}: expected a name that ends in .gif")
     try:
         count = animate(directory / "frames", out, arguments.seconds)
     except OSError as error:

@@ -26,9 +26,8 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights after `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        with mg.no_grad():
-            for kept, new in zip(_tensors(self.average), _tensors(self.source), strict=True):
-                kept.data = kept.data * decay + new.data * (1 - decay)
+        for kept, new in zip(_tensors(self.average), _tensors(self.source), strict=True):
+            kept.data = kept.data * decay + new.data * (1 - decay)
 
 
 def _tensors(module: nn.Module) -> list[mg.Tensor]:

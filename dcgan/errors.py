@@ -27,8 +27,8 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
 
 
 def tell(line: str) -> None:
-    """Print a line. Where nobody reads any more (`| head`), work goes on without a word."""
+    """Print a line. Where that fails (`| head`, a full disk), work goes on without a word."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,14 +1,14 @@
 """Pictures out: grids of images, curves, animations. All are written whole or not at all."""
 
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from minigrad.serialize import write_whole
 
 Array = np.ndarray[Any, Any]
 
@@ -24,8 +24,8 @@ MOST_ANIMATED = 320  # the same for animations, whose files grow with their area
 
 
 def to_bytes(images: Array) -> Array:
-    """Images (N, C, H, W) from -1 to 1 as bytes (N, H, W, C) from 0 to 255, rounded."""
-    return np.rint((images.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
+    """Images (N, C, H, W) from -1 to 1 as bytes (N, H, W, C) from 0 to 255, rounded; no number is grey."""
+    return np.rint((np.nan_to_num(images).clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def grid(images: Array, rows: int, columns: int, gap: int = 2) -> Array:
@@ -60,7 +60,7 @@ def save_png(picture: Array, path: Path) -> None:
 def save_gif(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
     """Pictures (H, W, C) of one size as a GIF that lasts about `seconds`, the last frame longer.
 
-    A viewer shows at most 25 frames a second, so a long animation takes longer.
+    A frame is shown for 40 ms at least and half a second at most: many take longer, few less.
     """
     # Colours: the 256 best for each frame. Greys: 64 of them, 0 and 255 included, which nobody tells from
     # 256 and which take a third off the file.
@@ -74,7 +74,7 @@ def save_gif(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def save_losses(metrics: Sequence[dict[str, float]], path: Path) -> None:
+def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """The losses, and D(x) and D(G(z)), over the steps, as a PNG file."""
     # Imported here: it takes a second, and only the end of a run needs it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,7 +87,7 @@ def save_losses(metrics: Sequence[dict[str, float]], path: Path) -> None:
     names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
     for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
         for key in keys:
-            values = np.array([line[key] for line in metrics])
+            values = np.array([line[key] for line in metrics], np.float64)  # null, where it diverged, is nan
             axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
             axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
         axes.grid(alpha=0.25)
@@ -100,19 +100,6 @@ def save_losses(metrics: Sequence[dict[str, float]], path: Path) -> None:
     # No date or version in the file, so that equal runs write equal files.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it there, so that no half of it is ever seen."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _image(picture: Array) -> Image.Image:

@@ -74,8 +74,8 @@ class Preset:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least = int(field.name in _POSITIVE)
-            if field.type is int and value < least:
-                raise UserError(f"{field.name}={value}: expected an integer of at least {least}")
+            if field.type is int and not least <= value < 2**63:
+                raise UserError(f"{field.name}={value}: expected an integer of at least {least}, below 2^63")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
@@ -85,6 +85,16 @@ class Preset:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.grid_rows * self.grid_columns > MOST_IMAGES:
+            raise UserError(
+                f"grid_rows={self.grid_rows}, grid_columns={self.grid_columns}: expected a grid of at most "
+                f"{MOST_IMAGES} images"
+            )
+        if not _names_files(self.sample_name):
+            raise UserError(
+                f"sample_name={self.sample_name!r}: expected a file name with {{step}} in it that ends in "
+                '.png, such as "step_{step:06d}.png"'
+            )
         if not self.z_shape or min(self.z_shape) < 1:
             raise UserError(f"z_shape={self.z_shape}: expected positive integers")
 
@@ -104,6 +114,16 @@ class Preset:
         return cls(**{**fields, "z_shape": tuple(fields["z_shape"])})
 
 
+def _names_files(pattern: str) -> bool:
+    """Whether a pattern gives each step a PNG file of its own."""
+    try:
+        names = [pattern.format(step=step) for step in (1, 2)]
+    except (IndexError, KeyError, ValueError):
+        return False
+    return names[0] != names[1] and pattern.endswith(".png") and not set("/\\\0") & set(pattern)
+
+
+MOST_IMAGES = 10_000  # in one grid
 _NETWORKS = ("generator", "discriminator")
 _POSITIVE = (
     "image_size", "channels", "batch_size", "epochs", "sample_every", "grid_rows", "grid_columns",
@@ -173,19 +193,18 @@ QUICK = Preset(
 PRESETS = {preset.name: preset for preset in (FLUX, QUICK)}
 
 
-def get(name: str, **overrides: Any) -> Preset:
-    """The recipe of a name, with fields replaced.
+def get(name: str, /, **overrides: Any) -> Preset:
+    """The recipe of a name, with fields replaced (all but its name and its summary).
 
     Raises UserError for an unknown recipe or field, or a value of the wrong type.
     """
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
     preset = PRESETS[name]
-    known = {field.name: field.type for field in dataclasses.fields(Preset)}
+    settable = [f.name for f in dataclasses.fields(Preset) if f.name not in ("name", "summary")]
     for field, value in overrides.items():
-        if field not in known:
-            settable = ", ".join(f for f in known if f not in ("name", "summary"))
-            raise UserError(f"unknown field {field!r}: a preset has {settable}")
+        if field not in settable:
+            raise UserError(f"unknown field {field!r}: what can be replaced is {', '.join(settable)}")
         overrides[field] = _checked(field, getattr(preset, field), value)
     return dataclasses.replace(preset, **overrides)
 

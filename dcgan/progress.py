@@ -1,5 +1,6 @@
 """What a person sees while it trains: a bar on a terminal, a plain line now and then elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from .errors import tell
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG = 600.0  # seconds: a run that takes longer says so
+BAR = "{percentage:3.0f}%|{bar:12}| {n}/{total}, {remaining} left{postfix}"
 MEASURED = 5  # steps that the estimate is taken from, after one to warm up
 
 
@@ -34,19 +36,20 @@ class Progress:
         self.done = self.images = 0
         self._started = self._measured_from = time.perf_counter()
         self._next_line = self._started + LINE_EVERY
-        self._bar = tqdm(total=total, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, dynamic_ncols=True, bar_format=BAR) if sys.stderr.isatty() else None
 
-    def step(self, images: int, scalars: Mapping[str, float]) -> None:
-        """One more step, of `images` images; `scalars` are the latest known."""
+    def step(self, images: int, scalars: Mapping[str, float | None]) -> None:
+        """One more step, of `images` images; `scalars` are the latest known, None what is no number."""
         self.done += 1
         self.images += images
         if self.done == 1:
             self._measured_from = time.perf_counter()  # the first step warms up: it is left out
         elif self.done == 1 + MEASURED:
             self._estimate()
+        known = {name: math.nan if value is None else value for name, value in scalars.items()}
         text = (
-            f"D {scalars['loss_d']:.3f}  G {scalars['loss_g']:.3f}  "
-            f"D(x) {scalars['d_x']:.2f}  D(G(z)) {scalars['d_g_z1']:.2f}"
+            f"D {known['loss_d']:.3f}  G {known['loss_g']:.3f}  "
+            f"D(x) {known['d_x']:.2f}  D(G(z)) {known['d_g_z1']:.2f}"
         )
         if self._bar is not None:
             self._bar.set_postfix_str(f"{text}  {self.rate():.0f} images/s", refresh=False)

@@ -1,5 +1,6 @@
 """A run's directory: what lies where, and the files that grow as it trains."""
 
+import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import pictures
+from minigrad.serialize import write_whole
+
 from .errors import UserError
 from .presets import Preset
 
@@ -33,11 +35,13 @@ class RunDirectory:
 
         Raises UserError where `out` holds something already, or can't be made.
         """
-        path = out or _free(Path("runs") / preset.name)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"--out {path}: it exists already; name another directory, or move this one away")
-        run = cls(path)
+        path = out or Path("runs") / preset.name
         try:
+            if out is None:
+                path = _make_free(path)
+            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UserError(f"--out {path}: it exists already; name another directory, or move it away")
+            run = cls(path)
             for directory in (path, run.samples, run.frames):
                 directory.mkdir(parents=True, exist_ok=True)
             run.write_config(preset, device)
@@ -64,12 +68,12 @@ class RunDirectory:
             | {"python": platform.python_version()},
             "machine": platform.platform(),
         }
-        pictures.write_whole(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        write_whole(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     def append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Add lines to a .jsonl file, in one write."""
         with open(self.path / name, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+            file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -79,11 +83,14 @@ class RunDirectory:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _free(path: Path) -> Path:
-    """`path`, or with the first number from 2 on that is not taken."""
-    number = 1
-    candidate = path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
+def _make_free(path: Path) -> Path:
+    """Make the directory `path`, or that with the first number from 2 on that is not taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()  # fails where another run has just made it
+        except FileExistsError:
+            continue
+        return candidate
+    raise AssertionError("there are numbers without end")

@@ -10,10 +10,9 @@ from minigrad import nn
 
 from . import checkpoint, models, noise, pictures
 from .checkpoint import Checkpoint
-from .errors import UserError, run_command
+from .errors import UserError, run_command, tell
+from .presets import MOST_IMAGES
 from .sampling import generate
-
-MOST_IMAGES = 10_000
 
 
 def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
@@ -65,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--weights", choices=("last", "ema"), help="of the last step, or averaged (default: the recipe's)"
     )
     arguments = parser.parse_args(argv)
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0")
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
     if arguments.out.suffix.lower() != ".png":
         raise UserError(f"--out {arguments.out}: expected a name that ends in .png")
     loaded = checkpoint.load(arguments.run)
@@ -80,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except OSError as error:
         raise UserError(f"--out {arguments.out}: {error.strerror or error}") from error
-    print(
+    tell(
         f"{arguments.out}: {rows}x{columns} images, {loaded.preset.name} after step {loaded.position['step']}"
     )
     return 0

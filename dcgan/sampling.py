@@ -15,8 +15,11 @@ def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: in
 
     Args:
         statistics: what BatchNorm uses: "running", so that each image depends on its own z alone,
-            or "batch", so that all of z is one batch.
+            or "batch", so that all of z is one batch. One image alone has no statistics of
+            its own, and uses the running ones.
     """
+    if len(z) == 1:
+        statistics = "running"
     saved, training = generator.state_dict(), generator.training
     generator.train(statistics == "batch")
     size = len(z) if statistics == "batch" else batch_size

@@ -4,6 +4,8 @@ import argparse
 import ast
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -23,11 +25,19 @@ from .training import DATA_STREAM, Training, check_batches, total_steps
 
 
 def choose_device(name: str) -> str:
-    """The device to train on: the CPU, with a warning, where there is no GPU."""
+    """The device to train on: the CPU, with a warning, where there is no GPU.
+
+    Raises UserError where the CPU can't be used as the environment says (MINIGRAD_NUM_THREADS).
+    """
+    try:
+        get_backend("cpu")
+    except ValueError as error:
+        raise UserError(str(error)) from None
     try:
         return get_backend(name).device
     except (ValueError, ImportError, RuntimeError):
-        tell(f"warning: --device {name}: no GPU can be used here; training on the CPU instead")
+        warning = f"warning: --device {name}: no GPU can be used here; training on the CPU instead"
+        print(warning, file=sys.stderr, flush=True)
         return "cpu"
 
 
@@ -121,21 +131,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _StopOnInterrupt:
-    """While it is entered, the first Ctrl-C only asks to stop; the second is Python's own."""
+    """While it is entered, the first Ctrl-C only asks to stop; another, a second later, stops at once.
+
+    Within a second it counts as the same: people press twice. A run that was started with
+    interrupts ignored (`nohup`, a job of a script) goes on ignoring them.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked_at: float | None = None
 
     def __enter__(self) -> Callable[[], bool]:
-        self._before = signal.signal(signal.SIGINT, self._ask)
-        return lambda: self.asked
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._ask)
+        return lambda: self.asked_at is not None
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._before)
+        now = time.monotonic()
+        if self.asked_at is not None:
+            if now - self.asked_at >= 1.0:
+                raise KeyboardInterrupt
+            return
+        self.asked_at = now
         # Straight to the file: the signal may have come in the middle of a print.
         os.write(2, b"\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n")
 

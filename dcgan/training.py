@@ -1,5 +1,6 @@
 """A run: the networks, their optimisers, the data, and what is written when."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +57,8 @@ class Training:
         self.fixed_z = noise.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM), device)
         self.done = 0
         self._pending: list[tuple[int, StepResult]] = []
-        self._latest: dict[str, float] = {}
+        self._latest: dict[str, Any] = {}
+        self._diverged = False
         self._block_started, self._block_images = time.perf_counter(), 0
 
     def train(self, total: int, stopped: Callable[[], bool]) -> None:
@@ -135,7 +137,7 @@ class Training:
         self.progress.step(images, self._latest)
         if self.done % self.preset.log_every == 0:
             self._flush()
-            latest = self._latest
+            latest = {name: math.nan if value is None else value for name, value in self._latest.items()}
             self.progress.say(
                 f"step {self.done}: loss D {latest['loss_d']:.4f}, loss G {latest['loss_g']:.4f}, "
                 f"D(x) {latest['d_x']:.3f}, D(G(z)) {latest['d_g_z1']:.3f} / {latest['d_g_z2']:.3f}"
@@ -147,13 +149,24 @@ class Training:
         lines = []
         for step, result in self._pending:
             scalars = {name: value.item() for name, value in vars(result).items()}
-            lines.append({"step": step, "epoch": self.batches.epoch_of(step), **scalars})
+            lines.append({"step": step, "epoch": self.batches.epoch_of(step), **self._finite(step, scalars)})
         self.run.append("metrics.jsonl", lines)
         now = time.perf_counter()
         rate = self._block_images / (now - self._block_started)
         self.run.append("timing.jsonl", [{"step": self.done, "images_per_second": round(rate, 1)}])
         self._latest = lines[-1]
         self._pending, self._block_started, self._block_images = [], now, 0
+
+    def _finite(self, step: int, scalars: dict[str, float]) -> dict[str, float | None]:
+        """The scalars with None (null in JSON) for what is no finite number, and one warning of that."""
+        wrong = [name for name, value in scalars.items() if not math.isfinite(value)]
+        if wrong and not self._diverged:
+            self._diverged = True
+            self.progress.say(
+                f"warning: at step {step} {', '.join(wrong)} is not finite: the run has diverged, and what "
+                "it learned is lost. Start it again with smaller lr_generator and lr_discriminator (--set)"
+            )
+        return {name: None if name in wrong else value for name, value in scalars.items()}
 
 
 def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:

@@ -20,8 +20,8 @@ def save(
 ) -> None:
     """Write tensors or arrays to a safetensors file.
 
-    The file is written beside its place under another name, synced and renamed: at `path` there is
-    either what was there before or all of the new, whatever happens. Equal content makes equal files.
+    At `path` there is either what was there before or all of the new, whatever happens. Equal content
+    makes equal files.
 
     Args:
         tensors: by name.
@@ -37,7 +37,11 @@ def save(
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise TypeError(f"save: {name!r} is {array.dtype}: expected floats, integers or booleans")
-    content = _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata)))
+    write_whole(path, _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata))))
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file beside its place under another name, sync it and rename it: no half of it is ever seen."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -14,7 +14,8 @@ from dcgan import checkpoint, pictures, presets
 from dcgan.average import WeightAverage
 from dcgan.errors import UserError
 from dcgan.sampling import generate
-from minigrad import nn
+from minigrad import nn, serialize
+from minigrad.serialize import write_whole
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 20), st.sampled_from([1, 3]))
@@ -30,8 +31,8 @@ def test_a_grid_shows_each_image_in_its_place(rows, columns, n, channels):
 
 
 def test_bytes_are_rounded_and_bounded():
-    images = np.array([-2.0, -1.0, 0.0, 1.0, 1.5], np.float32).reshape(1, 1, 1, 5)
-    assert pictures.to_bytes(images).reshape(-1).tolist() == [0, 0, 128, 255, 255]
+    images = np.array([-2.0, -1.0, 0.0, 1.0, 1.5, np.nan], np.float32).reshape(1, 1, 1, 6)
+    assert pictures.to_bytes(images).reshape(-1).tolist() == [0, 0, 128, 255, 255, 128]
 
 
 def test_every_byte_of_an_image_survives_training_scale():
@@ -76,10 +77,10 @@ def test_curves_are_drawn(tmp_path):
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"
-    pictures.write_whole(path, b"old")
-    monkeypatch.setattr(pictures.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    write_whole(path, b"old")
+    monkeypatch.setattr(serialize.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        pictures.write_whole(path, b"new")
+        write_whole(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert path.read_bytes() == b"old"
 

@@ -185,11 +185,17 @@ def test_a_directory_that_can_not_be_made_is_told(run, tmp_path):
         run(*SMALL, out="file/run")
 
 
-def test_no_gpu_is_a_warning_and_training_goes_on(run):
-    code, said = run(*SMALL, "--device", "gpu")
-    assert code == 0
-    assert said.startswith("warning: --device gpu: no GPU can be used")
-    assert "on the CPU" in said
+def test_a_name_that_the_system_refuses_is_told(run):
+    with pytest.raises(UserError, match="--out .*File name too long"):
+        run(*SMALL, out="x" * 300)
+
+
+def test_no_gpu_is_a_warning_and_training_goes_on(tmp_path):
+    command = [sys.executable, "-m", "dcgan.train", *SMALL, "--device", "gpu", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: --device gpu: no GPU can be used")
+    assert "on the CPU" in done.stdout
 
 
 def test_the_command_prints_a_users_mistake_in_one_line(tmp_path):
@@ -238,7 +244,7 @@ def test_a_second_ctrl_c_stops_at_once_without_a_traceback(tmp_path):
     )  # fmt: skip
     while process.poll() is None and not (out / "frames" / "00000000.png").exists():
         time.sleep(0.05)
-    for wait in (0.5, 0.0):
+    for wait in (1.2, 0.0):
         os.kill(process.pid, signal.SIGINT)
         time.sleep(wait)
     _, complaint = process.communicate(timeout=60)
@@ -246,6 +252,50 @@ def test_a_second_ctrl_c_stops_at_once_without_a_traceback(tmp_path):
     assert complaint.endswith("dcgan.train: interrupted\n")
     assert "Traceback" not in complaint
     assert not (out / "checkpoint.safetensors").exists()
+
+
+def test_pressing_ctrl_c_twice_in_a_hurry_counts_once(tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dcgan.train", "--preset", "quick", "--batch-size", "16", "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not (out / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert checkpoint.load(out).position["step"] >= 1
+    assert (out / "output.gif").exists()
+
+
+@pytest.mark.parametrize("threads", ["0", "abc"])
+def test_a_number_of_threads_that_is_none_is_told(tmp_path, threads):
+    command = [sys.executable, "-m", "dcgan.train", *SMALL, "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "MINIGRAD_NUM_THREADS": threads}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    expected = f"MINIGRAD_NUM_THREADS={threads!r}: expected an integer of at least 1"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dcgan.train: {expected}\n")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges_says_so_and_writes_json(run, tmp_path):
+    code, said = run(*SMALL, "--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300")
+    assert code == 0
+    assert said.count("is not finite: the run has diverged") == 1
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert len(lines) == 3
+    assert lines[-1]["loss_d"] is None
+
+
+def test_one_image_alone_uses_running_statistics(run, tmp_path):
+    run(*SMALL, "--set", "statistics=batch", "--set", "grid_rows=1", "--set", "grid_columns=1")
+    assert sample.main([str(tmp_path / "run"), "--out", str(tmp_path / "one.png"), "--grid", "1x1"]) == 0
+    with Image.open(tmp_path / "one.png") as png:
+        assert png.size[0] == png.size[1] >= 28
 
 
 def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path):
@@ -352,5 +402,7 @@ def test_animate_makes_the_gif_again(run, tmp_path, capsys):
         animate.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="no frames in"):
         animate.main([str(tmp_path)])
+    with pytest.raises(UserError, match="a name that ends in .gif"):
+        animate.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.mp4")])
     with pytest.raises(UserError, match="--seconds"):
         animate.main([str(tmp_path / "run"), "--seconds", "0"])
