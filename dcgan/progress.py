@@ -11,7 +11,7 @@ from .errors import tell
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG = 600.0  # seconds: a run that takes longer says so
-BAR = "{percentage:3.0f}%|{bar:12}| {n}/{total}, {remaining} left{postfix}"
+BAR = "{percentage:3.0f}%|{bar:10}| {n}/{total}, {remaining} left{postfix}"
 MEASURED = 5  # steps that the estimate is taken from, after one to warm up
 
 
