@@ -42,6 +42,7 @@ def choose_device(name: str) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; what makes no sense by itself ends the program with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.train", description="Train a DCGAN and leave pictures of what it learned."
     )

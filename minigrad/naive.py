@@ -43,10 +43,12 @@ logit_binary_cross_entropy = _each(
 
 
 def sum(x: Array) -> float:
+    """The sum of all elements, rounded once."""
     return math.fsum(x.reshape(-1).tolist())
 
 
 def max(x: Array) -> float:
+    """The largest of all elements."""
     return sorted(x.reshape(-1).tolist())[-1]
 
 

@@ -39,11 +39,17 @@ class Node(Protocol):
     shapes: tuple[tuple[int, ...], ...]
     needs: tuple[bool, ...]
 
-    def backward(self, dy: "Tensor") -> "tuple[Tensor | None, ...]": ...
+    def backward(self, dy: "Tensor") -> "tuple[Tensor | None, ...]":
+        """The gradient for each input, from the gradient dy of the result."""
+        ...
 
-    def check_alive(self) -> None: ...
+    def check_alive(self) -> None:
+        """Raise RuntimeError where `backward` can't be called (any more)."""
+        ...
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Free what `backward` needed."""
+        ...
 
 
 class _GradMode(threading.local):

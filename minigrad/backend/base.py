@@ -79,6 +79,7 @@ class Backend:
         return self.xp.where(y > 0, dy, dy * slope)
 
     def tanh(self, x: Array) -> Array:
+        """The hyperbolic tangent."""
         return self.xp.tanh(x)
 
     def tanh_backward(self, dy: Array, y: Array) -> Array:
