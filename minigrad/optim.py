@@ -157,8 +157,9 @@ class Adam(Optimizer):
         self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
-        if not all(0 <= b < 1 for b in betas) or eps <= 0:
-            raise ValueError(f"Adam: expected 0 <= betas < 1 and eps > 0, got {betas} and {eps}")
+        pair = isinstance(betas, tuple | list) and len(betas) == 2
+        if not pair or not all(0 <= b < 1 for b in betas) or eps <= 0:
+            raise ValueError(f"Adam: expected two betas, 0 <= beta < 1, and eps > 0, got {betas} and {eps}")
         self.betas, self.eps = (betas[0], betas[1]), eps
         super().__init__(params, lr, weight_decay)
 

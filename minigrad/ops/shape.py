@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import backend as backends
 from ..backend.base import Array, Backend
+from ..backend.geometry import pair
 from ..tensor import FLOATS, Tensor
 from .elementwise import normal
 from .operation import Case, Operation
@@ -285,8 +286,8 @@ def get_item(x: Tensor, index: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after another along an axis; all other sizes must agree."""
-    if not tensors:
-        raise ValueError("concatenate: expected at least one tensor")
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(f"concatenate: expected a list of tensors, got {tensors!r:.80}")
     first = tensors[0]
     if not -first.ndim <= axis < first.ndim:
         raise ValueError(f"concatenate: axis {axis} does not fit tensors of {first.ndim} axes")
@@ -301,7 +302,9 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors, of one shape, along a new axis."""
-    if not tensors or any(t.shape != tensors[0].shape for t in tensors):
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(f"stack: expected a list of tensors, got {tensors!r:.80}")
+    if any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack: expected tensors of one shape, got {[t.shape for t in tensors]}")
     shape = tensors[0].shape
     if not -len(shape) - 1 <= axis <= len(shape):
@@ -312,9 +315,12 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with a border: (before, after) for each axis, filled with `value`."""
-    pairs = tuple((int(a), int(b)) for a, b in widths)
-    if len(pairs) != x.ndim or any(w < 0 for pair in pairs for w in pair):
-        raise ValueError(f"pad: expected {x.ndim} pairs (before, after) >= 0, got {widths!r}")
+    try:
+        pairs = tuple(pair(width, "pad", 0) for width in widths)
+    except (TypeError, ValueError):
+        pairs = ()
+    if len(pairs) != x.ndim:
+        raise ValueError(f"pad: expected {x.ndim} pairs (before, after) of ints >= 0, got {widths!r}")
     return Pad(pairs, value)(x)
 
 

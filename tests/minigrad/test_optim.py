@@ -256,7 +256,9 @@ def test_one_tensor_is_no_list_of_parameters(make):
 
 def test_arguments_out_of_range_are_refused():
     p = parameter(numbers((2,)))
-    with pytest.raises(ValueError, match=r"Adam: expected 0 <= betas < 1 and eps > 0, got \(0\.9, 1\.0\)"):
+    with pytest.raises(
+        ValueError, match=r"Adam: expected two betas, 0 <= beta < 1, and eps > 0, got \(0\.9, 1\.0\)"
+    ):
         optim.Adam([p], betas=(0.9, 1.0))
     with pytest.raises(ValueError, match="Adam: .*eps > 0"):
         optim.Adam([p], eps=0)

@@ -1100,3 +1100,19 @@ def test_dtypes_without_gradients_or_layers_are_refused():
     for function in (F.exp, F.log, F.sqrt):
         with pytest.raises(TypeError, match="expected float32 or float64, got int64"):
             function(mg.tensor(np.arange(3)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: mg.stack([1, 2]), TypeError, r"stack: expected a list of tensors, got \[1, 2\]"),
+        (lambda x: mg.stack([]), TypeError, "stack: expected a list of tensors"),
+        (lambda x: mg.concatenate([x, 1.0]), TypeError, "concatenate: expected a list of tensors"),
+        (lambda x: mg.pad(x, 1), ValueError, r"pad: expected 1 pairs .* got 1"),
+        (lambda x: mg.pad(x, [(1.7, 0)]), ValueError, "pad: expected 1 pairs"),
+        (lambda x: optim.Adam([x], betas=0.9), ValueError, "Adam: expected two betas"),
+    ],
+)
+def test_calls_of_the_wrong_kind_are_told(call, error, message):
+    with pytest.raises(error, match=message):
+        call(mg.tensor(np.ones(2), requires_grad=True))
