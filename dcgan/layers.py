@@ -17,8 +17,8 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Conv:
-    """A convolution to `channels`."""
+class _Kernel:
+    """What both kinds of convolution are told. `init` starts the weight, biases start at 0."""
 
     channels: int
     kernel: int
@@ -29,15 +29,13 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class ConvTranspose:
-    """A transposed convolution to `channels`."""
+class Conv(_Kernel):
+    """A convolution to `channels`."""
 
-    channels: int
-    kernel: int
-    stride: int = 1
-    padding: int | str = 0
-    bias: bool = True
-    init: str = "normal(0.02)"
+
+@dataclass(frozen=True)
+class ConvTranspose(_Kernel):
+    """A transposed convolution to `channels`."""
 
 
 @dataclass(frozen=True)

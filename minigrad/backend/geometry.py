@@ -7,6 +7,7 @@ the convolution's side, and so are the gradients of either.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str
@@ -14,11 +15,11 @@ Padding = int | Pair | tuple[Pair, Pair] | str
 
 def pair(value: object, name: str, least: int) -> Pair:
     """`value`, an int or two of them, as (vertical, horizontal); each must be at least `least`."""
-    values = (value, value) if isinstance(value, int) else value
+    values: Any = (value, value) if isinstance(value, int) else value
     valid = isinstance(values, tuple | list) and len(values) == 2
-    if not valid or not all(type(v) is int and v >= least for v in values):  # type: ignore[attr-defined]
+    if not valid or not all(type(v) is int and v >= least for v in values):
         raise ValueError(f"{name}: expected an int or a pair of ints >= {least}, got {value!r}")
-    return (values[0], values[1])  # type: ignore[index]
+    return (values[0], values[1])
 
 
 def explicit_padding(padding: Padding) -> tuple[Pair, Pair]:

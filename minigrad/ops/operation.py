@@ -57,7 +57,6 @@ class Operation:
     keep_output: ClassVar[bool] = False
     view: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
-    released: ClassVar[bool] = False
 
     backend: Backend = field(init=False, repr=False)
     inputs: tuple[Any, ...] = field(init=False, repr=False)
@@ -65,6 +64,7 @@ class Operation:
     shapes: tuple[tuple[int, ...], ...] = field(init=False, repr=False)
     needs: tuple[bool, ...] = field(init=False, repr=False)
     number: int = field(init=False, repr=False)
+    released: bool = field(init=False, repr=False, default=False)
 
     def __init_subclass__(cls) -> None:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
@@ -158,8 +158,7 @@ class Operation:
         """Free all that was kept; the node can't be passed again, but what it came from is still known."""
         edges, number = self.edges, self.number
         self.__dict__.clear()
-        self.edges, self.number = edges, number
-        self.released = True  # type: ignore[misc]  # shadows the class's False
+        self.edges, self.number, self.released = edges, number, True
 
 
 def _edge(value: Any) -> Node | Tensor | None:

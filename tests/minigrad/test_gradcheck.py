@@ -88,7 +88,10 @@ def test_a_gradient_where_there_should_be_none_is_told(broken):
 def test_a_mistake_of_second_order_alone_is_caught(broken):
     """The rule is right where no graph is recorded, and constant where one is."""
     broken.rule = staticmethod(lambda dy: mg.tensor(dy.numpy() * 2.0, requires_grad=mg.is_grad_enabled()))
-    fn = lambda x: broken()(x * x)  # noqa: E731
+
+    def fn(x):
+        return broken()(x * x)
+
     assert mg.gradcheck(fn, point(3))
     assert "second-order gradient of input" in failure(fn, point(3), order=2)
 
