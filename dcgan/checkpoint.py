@@ -17,7 +17,7 @@ import numpy as np
 import minigrad as mg
 
 from .errors import UserError
-from .presets import Preset
+from .preset import Preset
 
 Array = np.ndarray[Any, Any]
 FILE_NAME = "checkpoint.safetensors"

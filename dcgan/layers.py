@@ -40,10 +40,13 @@ class ConvTranspose(_Kernel):
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """`momentum` is the share of the new batch in the running statistics."""
+    """`momentum` is the share of the new batch in the running statistics; gamma starts from
+    N(1, gamma_std^2).
+    """
 
     eps: float = 1e-5
     momentum: float = 0.1
+    gamma_std: float = 0.0
 
 
 @dataclass(frozen=True)

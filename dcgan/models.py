@@ -11,7 +11,8 @@ from minigrad import nn
 
 from . import layers
 from .errors import UserError
-from .presets import Preset
+from .losses import LOSSES
+from .preset import Preset
 
 Shape = tuple[int, ...]  # of one image or one row, without the batch
 
@@ -41,7 +42,8 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     modules, made = _modules(preset.generator, preset.z_shape, "generator")
     if made != image:
         raise UserError(
-            f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W)"
+            f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W); "
+            "image_size and channels are free in the presets flowers and pytorch"
         )
     generator = Generator(preset.z_shape, *modules)
     modules, judged = _modules(preset.discriminator, image, "discriminator")
@@ -49,6 +51,9 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
         raise UserError(
             f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
         )
+    if LOSSES[preset.loss].takes_logits == isinstance(preset.discriminator[-1], layers.Sigmoid):
+        wanted = "logits: no Sigmoid" if LOSSES[preset.loss].takes_logits else "probabilities: a Sigmoid"
+        raise UserError(f"loss={preset.loss!r} is one of {wanted} at the end of the discriminator")
     return generator, nn.Sequential(*modules)
 
 
@@ -83,7 +88,10 @@ def _module(spec: layers.Layer, shape: Shape) -> nn.Module:
             )
             return _started(transposed, spec.init)
         case layers.BatchNorm():
-            return nn.BatchNorm(shape[0], spec.eps, spec.momentum)
+            norm = nn.BatchNorm(shape[0], spec.eps, spec.momentum)
+            if spec.gamma_std:
+                nn.init.normal_(norm.weight, 1.0, spec.gamma_std)
+            return norm
         case layers.ReLU():
             return nn.ReLU()
         case layers.LeakyReLU():

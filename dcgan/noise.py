@@ -2,7 +2,7 @@
 
 import minigrad as mg
 
-from .presets import Preset
+from .preset import Preset
 
 
 def draw(preset: Preset, count: int, generator: mg.Generator, device: str = "cpu") -> mg.Tensor:

@@ -1,7 +1,7 @@
 """Pictures out: grids of images, curves, animations. All are written whole or not at all."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,22 @@ def enlarged(picture: Array, most: int = MOST_ENLARGED) -> Array:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
+def save_side_by_side(grids: Mapping[str, Array], path: Path) -> None:
+    """Grids (H, W, C) of one size beside each other, each under its title, as a PNG file."""
+    from matplotlib.figure import Figure  # a second to import, which the start of a run need not wait for
+
+    height, width = next(iter(grids.values())).shape[:2]
+    side = 5.0  # inches
+    figure = Figure(figsize=(side * len(grids), side * height / width + 0.4), layout="constrained")
+    for axes, (title, picture) in zip(figure.subplots(1, len(grids)), grids.items(), strict=True):
+        axes.imshow(np.asarray(_image(picture).convert("RGB")), interpolation="nearest")
+        axes.set_title(title)
+        axes.axis("off")
+    _save_figure(figure, path)
+
+
 def save_png(picture: Array, path: Path) -> None:
-    """Bytes (H, W, C), C 1 or 3, as a PNG file."""
+    """Bytes (H, W, C), C from 1 to 4, as a PNG file."""
     buffer = io.BytesIO()
     _image(picture).save(buffer, "PNG", optimize=True)
     write_whole(path, buffer.getvalue())
@@ -77,11 +91,9 @@ def save_gif(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
 def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """The losses, and D(x) and D(G(z)), over the steps, as a PNG file."""
     # Imported here: it takes a second, and only the end of a run needs it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
     steps = [line["step"] for line in metrics]
     names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
@@ -96,13 +108,18 @@ def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     below.set_ylabel("mean probability of being real")
     below.set_ylim(-0.02, 1.02)
     below.set_xlabel("step")
+    _save_figure(figure, path)
+
+
+def _save_figure(figure: Any, path: Path) -> None:
+    """A matplotlib figure as a PNG file, with no date or version, so that equal runs write equal files."""
     buffer = io.BytesIO()
-    # No date or version in the file, so that equal runs write equal files.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 
 
 def _image(picture: Array) -> Image.Image:
+    """Bytes (H, W, C) as an image: grey, grey and alpha, RGB or RGBA by their channels."""
     return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
 
 

@@ -1,10 +1,8 @@
 """The recipes: each is one value, and all that a run does follows from it."""
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
-from . import layers
 from .errors import UserError
 from .layers import (
     BatchNorm,
@@ -13,148 +11,13 @@ from .layers import (
     Dense,
     Dropout,
     Flatten,
-    Layer,
     LeakyReLU,
     ReLU,
     Reshape,
+    Sigmoid,
     Tanh,
 )
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A recipe.
-
-    Attributes:
-        name, summary: for people.
-        image_size, channels: of the images, which are square.
-        z_shape: of one image's noise; `z_distribution` is "normal", N(0, 1), or "uniform", U(-1, 1).
-        generator, discriminator: their layers.
-        step: the name of the update rule (steps.py).
-        batch_size, epochs: how much; `steps` ends the run earlier where it is not 0.
-        lr_generator, lr_discriminator, beta1, beta2, adam_eps: of the two Adams.
-        ema_decay: of the averaged weights of the generator, 0 for none; where there are
-            any, samples are drawn with them.
-        statistics: what the generator's BatchNorm uses in samples: "running" or "batch".
-        sample_every: steps between two grids of the recipe, the first before any update;
-            `sample_name` is their file name, with {step}; `grid_rows` x `grid_columns` images.
-        log_every: steps between two lines of losses.
-        frame_every: steps between two frames of the animation.
-        seed: of all that is random.
-    """
-
-    name: str
-    summary: str
-    generator: tuple[Layer, ...]
-    discriminator: tuple[Layer, ...]
-    step: str
-    image_size: int = 28
-    channels: int = 1
-    z_shape: tuple[int, ...] = (100,)
-    z_distribution: str = "normal"
-    batch_size: int = 128
-    epochs: int = 25
-    steps: int = 0
-    lr_generator: float = 2e-4
-    lr_discriminator: float = 2e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    adam_eps: float = 1e-8
-    ema_decay: float = 0.0
-    statistics: str = "running"
-    sample_every: int = 1000
-    sample_name: str = "dcgan_steps_{step:06d}.png"
-    grid_rows: int = 5
-    grid_columns: int = 5
-    log_every: int = 1000
-    frame_every: int = 250
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least = int(field.name in _POSITIVE)
-            if field.type is int and not least <= value < 2**63:
-                raise UserError(f"{field.name}={value}: expected an integer of at least {least}, below 2^63")
-        for name in ("beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
-        for name in ("lr_generator", "lr_discriminator", "adam_eps"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        if self.grid_rows * self.grid_columns > MOST_IMAGES:
-            raise UserError(
-                f"grid_rows={self.grid_rows}, grid_columns={self.grid_columns}: expected a grid of at most "
-                f"{MOST_IMAGES} images"
-            )
-        if not _names_files(self.sample_name):
-            raise UserError(
-                f"sample_name={self.sample_name!r}: expected a file name with {{step}} in it that ends in "
-                '.png, such as "step_{step:06d}.png"'
-            )
-        if not self.z_shape or min(self.z_shape) < 1:
-            raise UserError(f"z_shape={self.z_shape}: expected positive integers")
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field as JSON values."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in _NETWORKS:
-            data[name] = [layers.to_json(layer) for layer in data[name]]
-        return {**data, "z_shape": list(self.z_shape)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Preset":
-        """What `to_json` wrote; ValueError or TypeError for anything else."""
-        fields = dict(data)
-        for name in _NETWORKS:
-            fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
-        return cls(**{**fields, "z_shape": tuple(fields["z_shape"])})
-
-
-def _names_files(pattern: str) -> bool:
-    """Whether a pattern gives each step a PNG file of its own."""
-    try:
-        names = [pattern.format(step=step) for step in (1, 2)]
-    except (IndexError, KeyError, ValueError):
-        return False
-    return names[0] != names[1] and pattern.endswith(".png") and not set("/\\\0") & set(pattern)
-
-
-MOST_IMAGES = 10_000  # in one grid
-_NETWORKS = ("generator", "discriminator")
-_POSITIVE = (
-    "image_size", "channels", "batch_size", "epochs", "sample_every", "grid_rows", "grid_columns",
-    "log_every", "frame_every",
-)  # fmt: skip
-_CHOICES = {
-    "step": ("fresh_noise", "same_fakes"),
-    "z_distribution": ("normal", "uniform"),
-    "statistics": ("running", "batch"),
-}
-
-# The Flux tutorial's DCGAN. Its published text makes the fake batch outside of the gradient call, so
-# no gradient reaches the generator and it never learns (its users got grey images). That is
-# mended here on purpose, as the source's later version does: G is updated on a forward pass of its own,
-# with fresh noise, inside the gradient call (`fresh_noise` in steps.py).
-FLUX = Preset(
-    name="flux",
-    summary="the Flux tutorial's DCGAN on MNIST",
-    step="fresh_noise",
-    generator=(
-        Dense(12544, bias=False), BatchNorm(), ReLU(), Reshape(256, 7, 7),
-        ConvTranspose(128, 5, 1, 2, bias=False), BatchNorm(), ReLU(),
-        ConvTranspose(64, 4, 2, 1, bias=False), BatchNorm(), ReLU(),  # 14 x 14
-        ConvTranspose(1, 4, 2, 1, bias=False), Tanh(),  # 28 x 28
-    ),
-    discriminator=(
-        Conv(64, 4, 2, 1), LeakyReLU(0.2), Dropout(0.3),  # 14 x 14
-        Conv(128, 4, 2, 1), LeakyReLU(0.2), Dropout(0.3),  # 7 x 7
-        Flatten(), Dense(1),
-    ),
-)  # fmt: skip
+from .preset import Preset
 
 # Small, since small networks learn more in a minute than large ones; a hidden layer behind the
 # discriminator's convolutions, with a BatchNorm, helps most for its cost; few numbers of noise and
@@ -190,7 +53,141 @@ QUICK = Preset(
     ),
 )  # fmt: skip
 
-PRESETS = {preset.name: preset for preset in (FLUX, QUICK)}
+# The Flux tutorial's DCGAN. Its published text makes the fake batch outside of the gradient call, so
+# no gradient reaches the generator and it never learns (its users got grey images). That is
+# mended here on purpose, as the source's later version does: G is updated on a forward pass of its own,
+# with fresh noise, inside the gradient call (`fresh_noise` in steps.py).
+FLUX = Preset(
+    name="flux",
+    summary="the Flux tutorial's DCGAN on MNIST",
+    step="fresh_noise",
+    generator=(
+        Dense(12544, bias=False), BatchNorm(), ReLU(), Reshape(256, 7, 7),
+        ConvTranspose(128, 5, 1, 2, bias=False), BatchNorm(), ReLU(),
+        ConvTranspose(64, 4, 2, 1, bias=False), BatchNorm(), ReLU(),  # 14 x 14
+        ConvTranspose(1, 4, 2, 1, bias=False), Tanh(),  # 28 x 28
+    ),
+    discriminator=(
+        Conv(64, 4, 2, 1), LeakyReLU(0.2), Dropout(0.3),  # 14 x 14
+        Conv(128, 4, 2, 1), LeakyReLU(0.2), Dropout(0.3),  # 7 x 7
+        Flatten(), Dense(1),
+    ),
+)  # fmt: skip
+
+# The first draft of the same tutorial.
+FLUX_DRAFT = dataclasses.replace(
+    FLUX,
+    name="flux-draft",
+    summary="an earlier draft of the Flux tutorial: other slopes and Dropouts, biases in G",
+    epochs=20,
+    grid_rows=6,
+    grid_columns=6,
+    generator=(
+        Dense(12544, bias=False), BatchNorm(), ReLU(), Reshape(256, 7, 7),
+        ConvTranspose(128, 5, 1, 2), BatchNorm(), ReLU(),
+        ConvTranspose(64, 4, 2, 1), BatchNorm(), ReLU(),  # 14 x 14
+        ConvTranspose(1, 4, 2, 1), Tanh(),  # 28 x 28
+    ),
+    discriminator=(
+        Conv(64, 4, 2, 1), LeakyReLU(0.3), Dropout(0.3),  # 14 x 14
+        Conv(128, 4, 2, 1), LeakyReLU(0.3), Dropout(0.25),  # 7 x 7
+        Flatten(), Dense(1),
+    ),
+)  # fmt: skip
+
+# TensorFlow's BatchNorm: its momentum is the share of the old statistics, 0.99.
+_TF_NORM = BatchNorm(eps=1e-3, momentum=0.01)
+_GLOROT: Any = {"init": "glorot_uniform"}
+
+# "same" is TensorFlow's rule: 28 -> 14 -> 7 pads 1 before and 2 after, and the way back crops as much.
+TENSORFLOW = Preset(
+    name="tensorflow",
+    summary="a TensorFlow tutorial's DCGAN on MNIST: G first, then D on the same noise",
+    step="generator_first",
+    loss="bce_epsilon",
+    z_shape=(100, 1, 1),
+    z_distribution="uniform",
+    shuffle="once",
+    epochs=20,
+    beta1=0.5,
+    statistics="batch",
+    sample_every=0,
+    sample_noise="new",
+    sample_name="dcgan_gen_data_{epoch}.png",
+    grid_rows=10,
+    grid_columns=10,
+    real_name="mnist_data.png",
+    log_every=100,
+    generator=(
+        ConvTranspose(256, 7, 1, "valid", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 7 x 7
+        ConvTranspose(128, 5, 2, "same", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 14 x 14
+        ConvTranspose(1, 5, 2, "same", **_GLOROT), Tanh(),  # 28 x 28
+    ),
+    discriminator=(
+        Conv(128, 5, 2, "same", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 14 x 14
+        Conv(256, 5, 2, "same", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 7 x 7
+        Conv(1, 7, 1, "valid", **_GLOROT), Flatten(), Sigmoid(),
+    ),
+)  # fmt: skip
+
+TENSORFLOW_BASELINE = dataclasses.replace(
+    TENSORFLOW,
+    name="tensorflow-baseline",
+    summary="the same tutorial's plain GAN, with no convolution, to compare with",
+    z_shape=(100,),
+    epochs=100,
+    sample_name="gan_gen_data_{epoch}.png",
+    frame_every=1000,
+    generator=(Dense(128), ReLU(), Dense(784), Tanh(), Reshape(1, 28, 28)),
+    discriminator=(Flatten(), Dense(128), ReLU(), Dense(1), Sigmoid()),
+)
+
+# The DCGAN paper's sizes, as in PyTorch's tutorial.
+PYTORCH = Preset(
+    name="pytorch",
+    summary="the PyTorch tutorial's DCGAN, 64 x 64 RGB: any pictures, sizes 8 to 256",
+    architecture="dcgan",
+    nz=100,
+    ngf=64,
+    ndf=64,
+    image_size=64,
+    channels=3,
+    loss="bce",
+    epochs=5,
+    beta1=0.5,
+    statistics="batch",
+    sample_every=500,
+    sample_name="output_{step}_iters-epoch_{epoch}.png",
+    grid_rows=8,
+    grid_columns=8,
+    log_every=50,
+    frame_every=100,
+    seed=999,
+)
+
+# The same tutorial, brought to 32 x 32 for flowers: a plain convolution makes the image.
+FLOWERS = dataclasses.replace(
+    PYTORCH,
+    name="flowers",
+    summary="the PyTorch tutorial at 32 x 32, as made for 800 photographs of flowers",
+    architecture="dcgan_conv_last",
+    nz=64,
+    ngf=32,
+    ndf=32,
+    image_size=32,
+    crop="random_or_center",
+    flip=0.5,
+    epochs=500,
+    sample_every=100,
+    sample_early=10,
+    plot_with_samples=True,
+    frame_every=50,
+)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (FLUX, QUICK, FLUX_DRAFT, TENSORFLOW, TENSORFLOW_BASELINE, FLOWERS, PYTORCH)
+}
 
 
 def get(name: str, /, **overrides: Any) -> Preset:
@@ -200,26 +197,4 @@ def get(name: str, /, **overrides: Any) -> Preset:
     """
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
-    preset = PRESETS[name]
-    settable = [f.name for f in dataclasses.fields(Preset) if f.name not in ("name", "summary")]
-    for field, value in overrides.items():
-        if field not in settable:
-            raise UserError(f"unknown field {field!r}: what can be replaced is {', '.join(settable)}")
-        overrides[field] = _checked(field, getattr(preset, field), value)
-    return dataclasses.replace(preset, **overrides)
-
-
-def _checked(field: str, current: Any, value: Any) -> Any:
-    """`value` for a field that holds `current` now: of its type, an int also where a float is."""
-    if isinstance(current, float) and type(value) is int:
-        value = float(value)
-    if isinstance(current, tuple) and isinstance(value, tuple | list):
-        value = tuple(value)
-        wanted = int if field == "z_shape" else Layer
-        if value and all(isinstance(v, wanted) for v in value):
-            return value
-    elif type(value) is type(current):
-        return value
-    kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
-    expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
-    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}")
+    return PRESETS[name].replaced(overrides)

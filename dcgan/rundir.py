@@ -11,7 +11,7 @@ from typing import Any
 from minigrad.serialize import write_whole
 
 from .errors import UserError
-from .presets import Preset
+from .preset import Preset
 
 
 class RunDirectory:
@@ -30,7 +30,7 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create(cls, out: Path | None, preset: Preset, device: str) -> "RunDirectory":
+    def create(cls, out: Path | None, preset: Preset, device: str, data: str) -> "RunDirectory":
         """A new directory: `out`, or runs/<preset> with a number added where that is taken.
 
         Raises UserError where `out` holds something already, or can't be made.
@@ -44,7 +44,7 @@ class RunDirectory:
             run = cls(path)
             for directory in (path, run.samples, run.frames):
                 directory.mkdir(parents=True, exist_ok=True)
-            run.write_config(preset, device)
+            run.write_config(preset, device, data)
         except OSError as error:
             raise UserError(
                 f"--out {path}: {error.strerror or error}; name a directory that can be written"
@@ -59,10 +59,11 @@ class RunDirectory:
     def frames(self) -> Path:
         return self.path / "frames"
 
-    def write_config(self, preset: Preset, device: str) -> None:
-        """The recipe with every field, and the versions and machine that train it."""
+    def write_config(self, preset: Preset, device: str, data: str) -> None:
+        """The recipe with every field, what --data said, and the versions and machine that train it."""
         config = {
             "preset": preset.to_json(),
+            "data": data,
             "device": device,
             "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
             | {"python": platform.python_version()},

@@ -11,7 +11,7 @@ from minigrad import nn
 from . import checkpoint, models, noise, pictures
 from .checkpoint import Checkpoint
 from .errors import UserError, run_command, tell
-from .presets import MOST_IMAGES
+from .preset import MOST_IMAGES
 from .sampling import generate
 
 

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import minigrad as mg
-import minigrad.functional as F
 from minigrad import nn, optim
+
+from .losses import LOSSES, Loss
 
 
 @dataclass
 class Gan:
-    """What a step works on; `noise(n)` draws z for n images."""
+    """What a step works on; `noise(n)` draws z for n images, `loss` is the recipe's."""
 
     generator: nn.Module
     discriminator: nn.Module
@@ -25,6 +26,7 @@ class Gan:
     optimizer_d: optim.Adam
     noise: Callable[[int], mg.Tensor]
     batch_size: int
+    loss: Loss = LOSSES["bce_with_logits"]
 
 
 @dataclass
@@ -34,8 +36,8 @@ class StepResult:
     Attributes:
         loss_d, loss_g: the two losses, as they were differentiated.
         d_x: the mean of D(x) on the real images, as a probability.
-        d_g_z1, d_g_z2: the mean of D(G(z)) in the discriminator's half and, after D's
-            update, in the generator's.
+        d_g_z1, d_g_z2: the mean of D(G(z)) in the first half of the step, before any update,
+            and in the second, after the first player's.
     """
 
     loss_d: mg.Tensor
@@ -57,7 +59,7 @@ def fresh_noise(gan: Gan, real: mg.Tensor) -> StepResult:
     gan.generator.train()
     loss_d, on_real, on_fake = _update_discriminator(gan, real, fake)
     loss_g, judged = _update_generator(gan, gan.generator(gan.noise(gan.batch_size)))
-    return _result(loss_d, loss_g, on_real, on_fake, judged)
+    return _result(gan, loss_d, loss_g, on_real, on_fake, judged)
 
 
 def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
@@ -69,46 +71,79 @@ def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
     fake = gan.generator(gan.noise(len(real)))
     loss_d, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
     loss_g, judged = _update_generator(gan, fake)
-    return _result(loss_d, loss_g, on_real, on_fake, judged)
+    return _result(gan, loss_d, loss_g, on_real, on_fake, judged)
+
+
+def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
+    """The TensorFlow document's step: G, then D on the same z, its fakes made again by the new G.
+
+    The losses are those before both updates. D has not moved when its own half begins, so that
+    what it said of the real images then is what it would say now: it runs on them once.
+    """
+    z = gan.noise(len(real))
+    on_real = gan.discriminator(real)
+    before = gan.discriminator(gan.generator(z))
+    cost_real = gan.loss.cost(on_real, 1.0)
+    loss_g = gan.loss.cost(before, 1.0)
+    with mg.no_grad():
+        loss_d = cost_real + gan.loss.cost(before, 0.0)
+    _descend(gan.optimizer_g, loss_g)
+    with mg.no_grad():
+        fake = gan.generator(z)
+    after = gan.discriminator(fake)
+    _descend(gan.optimizer_d, cost_real, gan.loss.cost(after, 0.0))
+    return _result(gan, loss_d, loss_g, on_real, before, after)
 
 
 def _update_discriminator(
     gan: Gan, real: mg.Tensor, fake: mg.Tensor
 ) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor]:
-    """D towards 1 on real images and 0 on fakes: the loss, and the logits of both.
+    """D towards 1 on real images and 0 on fakes: the loss, and what D said of both.
 
-    The two kinds are separate batches for D, each with its own BatchNorm statistics.
+    The two kinds are separate batches for D, each with its own BatchNorm statistics and a
+    backward pass of its own.
     """
-    on_real, on_fake = gan.discriminator(real), gan.discriminator(fake)
-    loss = F.binary_cross_entropy_with_logits(on_real, 1.0) + F.binary_cross_entropy_with_logits(on_fake, 0.0)
-    _descend(gan.optimizer_d, loss)
-    return loss, on_real, on_fake
+    optimizer = gan.optimizer_d
+    optimizer.zero_grad()
+    on_real = gan.discriminator(real)
+    cost_real = gan.loss.cost(on_real, 1.0)
+    cost_real.backward(inputs=optimizer.params)
+    on_fake = gan.discriminator(fake)
+    cost_fake = gan.loss.cost(on_fake, 0.0)
+    cost_fake.backward(inputs=optimizer.params)  # adds to the gradients of the real batch
+    optimizer.step()
+    return cost_real.detach() + cost_fake.detach(), on_real, on_fake
 
 
 def _update_generator(gan: Gan, fake: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
-    """G towards images that D takes for real: the loss, and D's logits."""
+    """G towards images that D takes for real: the loss, and what D said."""
     judged = gan.discriminator(fake)
-    loss = F.binary_cross_entropy_with_logits(judged, 1.0)
+    loss = gan.loss.cost(judged, 1.0)
     _descend(gan.optimizer_g, loss)
     return loss, judged
 
 
-def _descend(optimizer: optim.Adam, loss: mg.Tensor) -> None:
-    """One step of the optimizer along the gradients of the loss, of its parameters alone."""
+def _descend(optimizer: optim.Adam, *losses: mg.Tensor) -> None:
+    """One step of the optimizer along the gradients of the losses, of its parameters alone.
+
+    Each loss has a backward pass; their gradients add up.
+    """
     optimizer.zero_grad()
-    loss.backward(inputs=optimizer.params)
+    for loss in losses:
+        loss.backward(inputs=optimizer.params)
     optimizer.step()
 
 
 def _result(
-    loss_d: mg.Tensor, loss_g: mg.Tensor, on_real: mg.Tensor, on_fake: mg.Tensor, judged: mg.Tensor
+    gan: Gan, loss_d: mg.Tensor, loss_g: mg.Tensor, on_real: mg.Tensor, first: mg.Tensor, second: mg.Tensor
 ) -> StepResult:
     with mg.no_grad():
-        probabilities = (F.sigmoid(logits).mean() for logits in (on_real, on_fake, judged))
-        return StepResult(loss_d.detach(), loss_g.detach(), *probabilities)
+        means = (gan.loss.probability(judged).mean() for judged in (on_real, first, second))
+        return StepResult(loss_d.detach(), loss_g.detach(), *means)
 
 
 RULES: dict[str, Callable[[Gan, mg.Tensor], StepResult]] = {
     "fresh_noise": fresh_noise,
     "same_fakes": same_fakes,
+    "generator_first": generator_first,
 }

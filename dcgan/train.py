@@ -14,11 +14,12 @@ from typing import Any
 import minigrad as mg
 from minigrad.backend import get as get_backend
 
-from . import checkpoint, models, presets
-from .data import mnist
+from . import checkpoint, listing, models, presets
+from .data import sources
 from .data.batches import Batches
 from .errors import UserError, run_command, tell
-from .presets import Preset
+from .explain import explain
+from .preset import Preset
 from .progress import Progress
 from .rundir import RunDirectory
 from .training import DATA_STREAM, Training, check_batches, total_steps
@@ -49,7 +50,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preset", default="flux", help=f"the recipe: {', '.join(presets.PRESETS)} (default: %(default)s)"
     )
-    parser.add_argument("--data", default="mnist", help="the images: mnist (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        help="the images: mnist (the default), a folder of images, fashion-mnist:DIR, an .npy or .npz file, "
+        "or IDX files",
+    )
     parser.add_argument(
         "--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)"
     )
@@ -68,6 +73,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="FIELD=VALUE",
         help="replace any field of the recipe; may be repeated",
+    )
+    parser.add_argument("--list", action="store_true", help="show the recipes, and end")
+    parser.add_argument(
+        "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
     )
     return parser.parse_args(argv)
 
@@ -101,22 +110,37 @@ def chosen_preset(arguments: argparse.Namespace) -> Preset:
     return presets.get(arguments.preset, **overrides)
 
 
-def load_images(name: str) -> Any:
-    """The images that --data names, uint8."""
-    if name != "mnist":
-        raise UserError(f"--data {name}: expected mnist")
-    return mnist.images("train")
+def load_batches(preset: Preset, data: str | None) -> Batches:
+    """The images that --data names, as the recipe wants them; what was done to them is printed.
+
+    Raises UserError where there are none, or they can't be batches of the recipe.
+    """
+    if data is None and preset.channels > 1:
+        tell(f"No --data is given: {preset.name} trains on MNIST; --data FOLDER trains it on your pictures.")
+    loaded = sources.load(data or "mnist", preset.image_size, preset.channels)
+    for note in loaded.notes:
+        tell(note)
+    check_batches(preset, len(loaded.images))
+    return Batches(
+        loaded.images, preset.batch_size, mg.Generator(preset.seed, DATA_STREAM), channels=preset.channels,
+        crop=preset.crop, flip=preset.flip, shuffle=preset.shuffle,
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 130 where Ctrl-C ended it (all that was trained is kept then too)."""
     arguments = parse_arguments(argv)
+    if arguments.list:
+        tell(listing.table())
+        return 0
     preset = chosen_preset(arguments)
     device = choose_device(arguments.device)
-    batches = Batches(load_images(arguments.data), preset.batch_size, mg.Generator(preset.seed, DATA_STREAM))
-    check_batches(preset, len(batches.images))
-    models.build(preset)  # a recipe that does not fit together is told before a directory is made
-    run = RunDirectory.create(arguments.out, preset, device)
+    models.build(preset)  # a recipe that does not fit together is told before anything is read or made
+    if arguments.explain_step:
+        tell(explain(preset))
+        return 0
+    batches = load_batches(preset, arguments.data)
+    run = RunDirectory.create(arguments.out, preset, device, sources.absolute(arguments.data or "mnist"))
     total = total_steps(preset, batches.per_epoch)
     tell(
         f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "

@@ -13,15 +13,17 @@ from .animate import animate
 from .average import WeightAverage
 from .data.batches import Batches
 from .errors import UserError
-from .presets import Preset
+from .losses import LOSSES
+from .preset import Preset
 from .progress import Progress
 from .rundir import RunDirectory
 from .sampling import generate
 from .steps import RULES, Gan, StepResult
 
 # Streams of the run's seed, besides stream 0, which the engine draws weights and dropout from.
-NOISE_STREAM, DATA_STREAM, FIXED_STREAM = 1, 2, 3
+NOISE_STREAM, DATA_STREAM, FIXED_STREAM, SAMPLE_STREAM = 1, 2, 3, 4
 
+LOW, HIGH = 1e-3, 50.0  # losses beyond these are told: one player has won, or is lost
 METRICS_BLOCK = 50  # steps whose scalars stay on the device until they are written together
 
 
@@ -51,6 +53,7 @@ class Training:
             _adam(preset, discriminator, preset.lr_discriminator),
             lambda n: noise.draw(preset, n, self.noise, device),
             preset.batch_size,
+            LOSSES[preset.loss],
         )
         self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
         count = preset.grid_rows * preset.grid_columns
@@ -58,12 +61,13 @@ class Training:
         self.done = 0
         self._pending: list[tuple[int, StepResult]] = []
         self._latest: dict[str, Any] = {}
-        self._diverged = False
+        self._warned: set[str] = set()
         self._block_started, self._block_images = time.perf_counter(), 0
 
     def train(self, total: int, stopped: Callable[[], bool]) -> None:
         """Steps up to `total` in all, or until `stopped()`; then all that belongs to the end."""
         rule = RULES[self.preset.step]
+        self._write_real()
         self._write_due()
         while self.done < total and not stopped():
             real = mg.tensor(self.batches.batch(self.done + 1), device=self.device)
@@ -78,12 +82,12 @@ class Training:
         self.finish()
 
     def finish(self) -> None:
-        """The last grid, the checkpoint, the curves and the animation."""
+        """The last grid, the checkpoint, the curves, real beside fake, and the animation."""
         self._write_sample()
         self._write_frame()
         self.save()
-        if metrics := self.run.metrics():
-            pictures.save_losses(metrics, self.run.path / "losses.png")
+        self._write_curves()
+        self._write_real_and_fake()
         animate(self.run.frames, self.run.path / "output.gif")
 
     def save(self) -> None:
@@ -107,26 +111,59 @@ class Training:
     # -- what is written on the way ----------------------------------------------------------------
 
     def _write_due(self) -> None:
-        """The grid, the frame and the checkpoint that are due after `done` steps."""
-        if self.done % self.preset.sample_every == 0:
+        """The grid, the frame, the curves and the checkpoint that are due after `done` steps."""
+        if self._sample_is_due():
             self._write_sample()
             if self.done:
                 self._flush()
                 self.save()
+                if self.preset.plot_with_samples:
+                    self._write_curves()
         if self.done % self.preset.frame_every == 0:
             self._write_frame()
 
-    def _grid(self) -> Any:
+    def _sample_is_due(self) -> bool:
+        every, early = self.preset.sample_every, self.preset.sample_early
+        if every == 0:
+            return self.done > 0 and self.batches.ends_epoch(self.done)
+        return self.done % (early if early and self.done < every else every) == 0
+
+    def _fakes(self, z: mg.Tensor) -> Any:
+        """The images of z, as bytes (N, H, W, C), by the weights and the statistics of samples."""
         source = self.gan.generator if self.average is None else self.average.average
-        images = generate(source, self.fixed_z, self.preset.statistics)
-        return pictures.grid(pictures.to_bytes(images), self.preset.grid_rows, self.preset.grid_columns)
+        return pictures.to_bytes(generate(source, z, self.preset.statistics))
+
+    def _grid(self, images: Any) -> Any:
+        return pictures.grid(images, self.preset.grid_rows, self.preset.grid_columns)
 
     def _write_sample(self) -> None:
-        name = self.preset.sample_name.format(step=self.done)
-        pictures.save_png(pictures.enlarged(self._grid()), self.run.samples / name)
+        z = self.fixed_z
+        if self.preset.sample_noise == "new":
+            generator = mg.Generator(self.preset.seed, SAMPLE_STREAM)
+            generator.state = {**generator.state, "calls": self.done}  # of this step, in whatever run
+            z = noise.draw(self.preset, len(z), generator, self.device)
+        epoch = self.batches.epoch_of(max(self.done, 1))
+        name = self.preset.sample_name.format(step=self.done, epoch=epoch - 1)
+        pictures.save_png(pictures.enlarged(self._grid(self._fakes(z))), self.run.samples / name)
 
     def _write_frame(self) -> None:
-        pictures.save_png(self._grid(), self.run.frames / f"{self.done:08d}.png")
+        pictures.save_png(self._grid(self._fakes(self.fixed_z)), self.run.frames / f"{self.done:08d}.png")
+
+    def _reals(self) -> Any:
+        return pictures.to_bytes(self.batches.first(len(self.fixed_z)))
+
+    def _write_real(self) -> None:
+        pictures.save_png(pictures.enlarged(self._grid(self._reals())), self.run.path / self.preset.real_name)
+
+    def _write_real_and_fake(self) -> None:
+        pictures.save_side_by_side(
+            {"real": self._grid(self._reals()), "generated": self._grid(self._fakes(self.fixed_z))},
+            self.run.path / "real_and_fake.png",
+        )
+
+    def _write_curves(self) -> None:
+        if metrics := self.run.metrics():
+            pictures.save_losses(metrics, self.run.path / "losses.png")
 
     def _record(self, result: StepResult, images: int) -> None:
         """Keep the step's scalars; write them in blocks, so that a device is seldom waited for."""
@@ -158,15 +195,31 @@ class Training:
         self._pending, self._block_started, self._block_images = [], now, 0
 
     def _finite(self, step: int, scalars: dict[str, float]) -> dict[str, float | None]:
-        """The scalars with None (null in JSON) for what is no finite number, and one warning of that."""
+        """The scalars with None (null in JSON) for what is no finite number, and a warning of that."""
         wrong = [name for name, value in scalars.items() if not math.isfinite(value)]
-        if wrong and not self._diverged:
-            self._diverged = True
-            self.progress.say(
-                f"warning: at step {step} {', '.join(wrong)} is not finite: the run has diverged, and what "
-                "it learned is lost. Start it again with smaller lr_generator and lr_discriminator (--set)"
+        if wrong:
+            self._warn_once(
+                "diverged",
+                f"at step {step} {', '.join(wrong)} is not finite: the run has diverged, and what "
+                "it learned is lost. Start it again with smaller lr_generator and lr_discriminator (--set)",
             )
+        for name, player, other in (("loss_d", "D", "G"), ("loss_g", "G", "D")):
+            value = scalars[name]
+            if value < LOW:
+                said = f"{player} has nothing left to learn from {other}"
+                self._warn_once(f"{name} low", f"at step {step} {name} is {value:.2g}, under {LOW}: {said}")
+            elif value > HIGH and math.isfinite(value):
+                said = f"{player} is far behind {other}"
+                self._warn_once(
+                    f"{name} high", f"at step {step} {name} is {value:.4g}, over {HIGH:g}: {said}"
+                )
         return {name: None if name in wrong else value for name, value in scalars.items()}
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        """Say it the first time; metrics.jsonl has all the others."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self.progress.say(f"warning: {text}")
 
 
 def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:
@@ -179,8 +232,13 @@ def check_batches(preset: Preset, count: int) -> None:
         any(isinstance(layer, layers.BatchNorm) for layer in network)
         for network in (preset.discriminator, preset.generator)
     )
+    if count < preset.batch_size:
+        raise UserError(
+            f"{count} images are fewer than a batch of {preset.batch_size}: use --batch-size {count} or a "
+            "smaller one, or more images"
+        )
     last = count % preset.batch_size
-    fakes_follow = preset.step == "same_fakes"  # as many fakes as real images, on the last batch too
+    fakes_follow = preset.step != "fresh_noise"  # as many fakes as real images, on the last batch too
     if preset.batch_size == 1 and (in_d or in_g):
         raise UserError("--batch-size 1: a BatchNorm needs two images or more; use a larger batch")
     if last == 1 and (in_d or (in_g and fakes_follow)):

@@ -1,6 +1,7 @@
 """Which images make up which batch: a function of the seed and the step, and of nothing else."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,34 @@ Array = np.ndarray[Any, Any]
 
 
 class Batches:
-    """Batches of a set of images, shuffled anew for each epoch.
+    """Batches of a set of images.
 
     Args:
-        images: uint8, (n, H, W) or (n, H, W, C).
+        images: uint8, (H, W) or (H, W, C) each; an array of them, or a sequence whose images differ in
+            height and width. The shorter side of each becomes the side of the square that is cut out of it.
         batch_size: images a step; the last batch of an epoch holds what is left.
-        generator: its seed and stream fix the order of every epoch.
+        generator: its seed and stream fix the order of every epoch, and the crops and flips.
+        channels: of the batches; grey images (C = 1) are repeated where it is 3.
+        crop: "center", or "random_or_center": with equal chance a random place or the centre.
+        flip: the chance that an image is mirrored.
+        shuffle: "every_epoch" has an order of its own, or all share the one drawn "once".
     """
 
-    def __init__(self, images: Array, batch_size: int, generator: mg.Generator) -> None:
-        self.images = images if images.ndim == 4 else images[..., None]  # (n, H, W, C)
+    def __init__(
+        self,
+        images: Sequence[Array] | Array,
+        batch_size: int,
+        generator: mg.Generator,
+        *,
+        channels: int | None = None,
+        crop: str = "center",
+        flip: float = 0.0,
+        shuffle: str = "every_epoch",
+    ) -> None:
+        self.images = images
         self.batch_size = batch_size
+        self.channels = channels
+        self.crop, self.flip, self.shuffle = crop, flip, shuffle
         self._start = generator.state
         self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
 
@@ -34,16 +52,72 @@ class Batches:
         """The epoch, from 1, that the step (from 1) belongs to."""
         return (step - 1) // self.per_epoch + 1
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the step (from 1) is the last of its epoch."""
+        return step % self.per_epoch == 0
+
     def batch(self, step: int) -> Array:
         """The batch of a step (from 1): float32 (n, C, H, W), from -1 (black) to 1 (white)."""
         epoch, place = divmod(step - 1, self.per_epoch)
-        chosen = self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        pixels = self.images[chosen].astype(np.float32) * np.float32(2 / 255) - np.float32(1)
-        return pixels.transpose(0, 3, 1, 2)  # (n, C, H, W)
+        order = self._permutation(0 if self.shuffle == "once" else epoch)
+        return self._prepared(order[place * self.batch_size : (place + 1) * self.batch_size], step)
+
+    def first(self, count: int) -> Array:
+        """The first `count` images in the order of training, or all: as a batch, for a person to see."""
+        return self._prepared(self._permutation(0)[:count], 1)
+
+    def _prepared(self, chosen: Array, step: int) -> Array:
+        """The chosen images, cropped, flipped and scaled."""
+        squares = self._squares(chosen, step)  # (n, H, W, C)
+        pixels = squares.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+        pixels = pixels.transpose(0, 3, 1, 2)  # (n, C, H, W)
+        return pixels.repeat(3, axis=1) if (pixels.shape[1], self.channels) == (1, 3) else pixels
+
+    def _squares(self, chosen: Array, step: int) -> Array:
+        """What the batch shows of each image, as bytes (n, H, W, C).
+
+        Four numbers are drawn for each image, whatever becomes of them, so that what one image
+        needs never moves another.
+        """
+        if isinstance(self.images, np.ndarray) and not self.flip and _square(self.images):
+            picked = self.images[chosen]
+            return picked if picked.ndim == 4 else picked[..., None]
+        draws = self._generator(_AUGMENT_CALLS + step).uniform((len(chosen), 4))
+        cut = [
+            _cut(self.images[i], draw, self.crop, self.flip) for i, draw in zip(chosen, draws, strict=True)
+        ]
+        return np.stack(cut)
+
+    def _generator(self, calls: int) -> mg.Generator:
+        generator = mg.Generator(self._start["seed"], self._start["stream"])
+        generator.state = {**self._start, "calls": self._start["calls"] + calls}
+        return generator
 
     def _permutation(self, epoch: int) -> Array:
         if self._order[0] != epoch:
-            generator = mg.Generator(self._start["seed"], self._start["stream"])
-            generator.state = {**self._start, "calls": self._start["calls"] + epoch}
-            self._order = (epoch, generator.permutation(len(self.images)))
+            self._order = (epoch, self._generator(epoch).permutation(len(self.images)))
         return self._order[1]
+
+
+_AUGMENT_CALLS = 2**40  # draws of crops are counted from here on, those of orders from 0
+
+
+def _square(images: Array) -> bool:
+    return images.shape[1] == images.shape[2]
+
+
+def _cut(image: Array, draw: Array, crop: str, flip: float) -> Array:
+    """The square (S, S, C) of an image (H, W) or (H, W, C), S its shorter side.
+
+    Args:
+        draw: four numbers from 0 to 1: for the kind of crop, its two places, and the flip.
+    """
+    image = image if image.ndim == 3 else image[..., None]
+    size = min(image.shape[:2])
+    spare = image.shape[0] - size, image.shape[1] - size  # one of them is 0
+    if crop == "random_or_center" and draw[0] < 0.5:
+        top, left = (min(int(draw[1 + i] * (room + 1)), room) for i, room in enumerate(spare))
+    else:
+        top, left = (room // 2 for room in spare)
+    square = image[top : top + size, left : left + size]
+    return square[:, ::-1] if draw[3] < flip else square

@@ -2,13 +2,13 @@
 
 import hashlib
 import lzma
-import struct
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
+from . import idx
 
 Array = np.ndarray[Any, Any]
 
@@ -47,11 +47,4 @@ def _read(name: str) -> Array:
         raise UserError(f"MNIST: {file} can't be read ({error}): install dcgan again") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[name]:
         raise UserError(f"MNIST: {file} is not what its checksum says: install dcgan again")
-    return _parse_idx(content)
-
-
-def _parse_idx(content: bytes) -> Array:
-    """An IDX file: two zero bytes, the type (8: bytes), the number of axes, the sizes, the values."""
-    axes = content[3]
-    shape = struct.unpack_from(f">{axes}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return idx.parse(content)

@@ -1,0 +1,116 @@
+"""Images in .npy and .npz files."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+Array = np.ndarray[Any, Any]
+LIKELY = ("images", "x_train", "train_images", "data", "x", "arr_0")  # names of images in .npz files
+
+
+def read(path: Path, key: str = "") -> tuple[Array, str]:
+    """The images of a file as bytes (n, H, W, C), and how its numbers were taken, for people.
+
+    Args:
+        path: (n, H, W), (n, H, W, C) or (n, C, H, W), C from 1 to 4, of bytes, 16-bit integers,
+            booleans or floats.
+        key: the array's name in an .npz file; without it, the only one, or one with a likely name.
+
+    Raises ValueError for anything else. Nothing in the file is run (no pickle), and what its header
+    says is compared with its size first.
+    """
+    array = _from_npz(path, key) if path.suffix.lower() == ".npz" else _from_npy(path)
+    return to_bytes(array)
+
+
+def to_bytes(array: Array) -> tuple[Array, str]:
+    """Images as bytes (n, H, W, C), and how the numbers were taken. Raises ValueError for what is none."""
+    array = _channels_last(array)
+    if not len(array):
+        raise ValueError("it holds no image")
+    if array.dtype == np.uint8:
+        return array, "bytes"
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255), "false as black, true as white"
+    if array.dtype == np.uint16:
+        return np.rint(array / np.float32(257)).astype(np.uint8), "0 as black, 65535 as white"
+    if np.issubdtype(array.dtype, np.signedinteger) or np.issubdtype(array.dtype, np.unsignedinteger):
+        return _scaled(array, 0, 255)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"its numbers are {array.dtype}: expected bytes or floats")
+    if not np.isfinite(array).all():
+        raise ValueError("it holds numbers that are not finite")
+    low, high = float(array.min()), float(array.max())
+    if low < 0:
+        return _scaled(array, -1, 1)
+    return _scaled(array, 0, 1 if high <= 1 else 255)
+
+
+def _scaled(array: Array, black: float, white: float) -> tuple[Array, str]:
+    low, high = float(array.min()), float(array.max())
+    if low < black or high > white:
+        raise ValueError(
+            f"its numbers go from {low:g} to {high:g}: expected bytes, or 0 to 1, -1 to 1 or 0 to 255"
+        )
+    scaled = (array.astype(np.float32) - np.float32(black)) * np.float32(255 / (white - black))
+    return np.rint(scaled).astype(np.uint8), f"{black} as black, {white} as white"
+
+
+def _channels_last(array: Array) -> Array:
+    """(n, H, W), (n, H, W, C) or (n, C, H, W) as (n, H, W, C)."""
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.ndim == 4 and array.shape[3] > 4 >= array.shape[1]:
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or 0 in array.shape[1:]:
+        raise ValueError(
+            f"its shape is {array.shape}: expected (n, H, W), (n, H, W, C) or (n, C, H, W), C from 1 to 4"
+        )
+    return array
+
+
+def _from_npy(path: Path) -> Array:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # fails where the file is too short
+    except (ValueError, OSError, EOFError, OverflowError) as error:
+        raise ValueError(f"it can't be read as an .npy file: {error}") from error
+
+
+def _from_npz(path: Path, key: str) -> Array:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            return _member(archive, f"{_chosen(names, key)}.npy")
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"it can't be read as an .npz file: {error}") from error
+
+
+def _chosen(names: list[str], key: str) -> str:
+    if key and key not in names:
+        raise ValueError(f"it holds no array {key!r}: expected one of {', '.join(names) or 'none'}")
+    if key or len(names) == 1:
+        return key or names[0]
+    for likely in LIKELY:
+        if likely in names:
+            return likely
+    raise ValueError(f"it holds the arrays {', '.join(names) or 'none'}: name one as FILE.npz:NAME")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Array:
+    """One array of the archive, once its header agrees with its size."""
+    with archive.open(name) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        start = file.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded")
+    held = archive.getinfo(name).file_size - start
+    said = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if held != said:
+        raise ValueError(f"{name} says {said} bytes {shape} and holds {held}")
+    with archive.open(name) as file:
+        return np.asarray(npy.read_array(file, allow_pickle=False))

@@ -1,0 +1,187 @@
+"""A folder of image files, decoded once, before training, by threads."""
+
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from ..errors import UserError
+from .channels import NAMES, conversion
+from .fit import WORKERS, fit_image
+
+Array = np.ndarray[Any, Any]
+MOST_PIXELS = 100_000_000  # of one file: beyond, it is taken for a decompression bomb
+MOST_UNREADABLE = 0.1  # of all image files
+IN_MEMORY = 2**30  # bytes of decoded images; the rest goes to a temporary file
+SHOWN = 5  # names in a message
+
+
+class Decoded(Sequence[Array]):
+    """Images (H, W, C) of different sizes, one after another.
+
+    They are kept in memory, and past `in_memory` bytes in a temporary file without a name, which the
+    system reads as it is needed and which is gone when the process ends.
+    """
+
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self._kept: list[Array] = []
+        self._room = in_memory
+        self._file: Any = None
+        self._places: list[tuple[int, tuple[int, ...]]] = []  # of those in the file: offset, shape
+        self._bytes: Array | None = None  # the file's, once it is read
+
+    def append(self, image: Array) -> None:
+        """Add one image, bytes (H, W, C)."""
+        if image.nbytes <= self._room and self._file is None:
+            self._room -= image.nbytes
+            self._kept.append(image)
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the images
+        self._places.append((self._file.tell(), image.shape))
+        self._file.write(image.tobytes())
+        self._bytes = None
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._places)
+
+    def __getitem__(self, i: Any) -> Any:
+        if i < len(self._kept):
+            return self._kept[i]
+        if self._bytes is None:
+            self._file.flush()
+            self._bytes = np.memmap(self._file, np.uint8, "r")
+        offset, shape = self._places[i - len(self._kept)]
+        return self._bytes[offset : offset + math.prod(shape)].reshape(shape)
+
+
+def find(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The image files under a folder, at any depth, in the order of their names; and the endings of the rest.
+
+    What counts is the ending of the name; hidden files and folders (".name") are passed over.
+    """
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found, others = [], Counter[str]()
+    for directory, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            path = Path(directory, name)
+            if path.suffix.lower() in endings:
+                found.append(path)
+            else:
+                others[path.suffix.lower() or "no ending"] += 1
+    return found, others
+
+
+def read(folder: Path, size: int, channels: int) -> tuple[Decoded, list[str]]:
+    """All images of a folder, their shorter side resized to `size`, and what there is to say about them.
+
+    Raises UserError where there is none, or more than a tenth can't be read.
+    """
+    files, others = find(folder)
+    if not files:
+        raise UserError(f"--data {folder}: no image in it or in its subfolders{_instead(others)}")
+    images, kinds, unreadable = Decoded(), Counter[int](), []
+    for file, result in zip(files, _decoded(files, size, channels), strict=True):
+        if isinstance(result, str):
+            unreadable.append(f"{file.relative_to(folder)} ({result})")
+            continue
+        image, given = result
+        kinds[given] += 1
+        _keep(images, image)
+    if len(unreadable) > MOST_UNREADABLE * len(files):
+        raise UserError(
+            f"--data {folder}: {len(unreadable)} of {len(files)} images can't be read: {_some(unreadable)}. "
+            "Remove or repair them"
+        )
+    notes = [_kind(kind, count, channels) for kind, count in sorted(kinds.items())]
+    if unreadable:
+        notes.append(
+            f"{len(unreadable)} of {len(files)} images can't be read and are left out: {_some(unreadable)}"
+        )
+    return images, notes
+
+
+def decode(file: Path, size: int, channels: int) -> tuple[Array, int]:
+    """One image file as bytes (H, W, C), its shorter side `size`, and how many channels it had itself.
+
+    Turned as its EXIF orientation says; the first frame of those with several. Raises OSError or
+    ValueError where it can't be read, or is larger than MOST_PIXELS.
+    """
+    with Image.open(file) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
+        # A JPEG file can be decoded at an eighth of its size and more, in less time.
+        times = 3 * size / min(image.size)
+        image.draft(None, (math.ceil(image.width * times), math.ceil(image.height * times)))
+        upright = ImageOps.exif_transpose(image)
+        return fit_image(upright, size, channels), channels_of(upright)
+
+
+def channels_of(image: Image.Image) -> int:
+    """1 for grey, 3 for colour, one more where there is alpha; a palette counts as colour."""
+    grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    return (1 if grey else 3) + image.has_transparency_data
+
+
+def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Array, int] | str]:
+    """Of each file in turn: what `decode` gives, or why it can't be read."""
+
+    def attempt(file: Path) -> tuple[Array, int] | str:
+        try:
+            return decode(file, size, channels)
+        except UnidentifiedImageError:
+            return "no image"
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return f"more than {MOST_PIXELS} pixels"
+        except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
+            return str(error).removesuffix(f" '{file}'") or type(error).__name__
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
+        warnings.simplefilter("ignore")  # of EXIF data and the like
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        hidden = len(files) < 1000 or not sys.stderr.isatty()
+        try:
+            yield from tqdm(pool.map(attempt, files), "decoding", len(files), leave=False, disable=hidden)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _keep(images: Decoded, image: Array) -> None:
+    try:
+        images.append(image)
+    except OSError as error:
+        raise UserError(
+            f"the decoded images do not fit into {tempfile.gettempdir()} ({error.strerror or error}): "
+            "free some room there, or name another directory in TMPDIR"
+        ) from error
+
+
+def _kind(given: int, count: int, channels: int) -> str:
+    """ "12 are grey: made RGB (three equal channels)"."""
+    how = conversion(given, channels)
+    return f"{count} {'is' if count == 1 else 'are'} {NAMES[given]}{how and f': {how}'}"
+
+
+def _instead(others: Counter[str]) -> str:
+    if not others:
+        return ", which hold no file"
+    endings = ", ".join(f"{count} {ending}" for ending, count in others.most_common(SHOWN))
+    return f", but other files ({endings}). Expected files such as .jpg, .png, .webp, .gif, .bmp or .tif"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

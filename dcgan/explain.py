@@ -1,0 +1,111 @@
+"""One step of a recipe in words: the ledger, for a person who learns how a GAN is trained."""
+
+import textwrap
+
+from .ledger import Cost, Differentiated, Drawn, Event, Ran, Updated, watch
+from .losses import LOSSES
+from .preset import Preset
+
+WIDTH = 100  # characters a line
+COLUMNS = ("half", "G ran on", "D ran on", "parameters moved", "running statistics moved")
+
+
+def explain(preset: Preset) -> str:
+    """What is drawn, what runs, where the graph is cut, whose gradients are made, who is updated."""
+    events = watch(preset)
+    halves = _halves(events)
+    text = [
+        f"One step of {preset.name}. x is a batch of {preset.batch_size} real images, G the generator, D the "
+        f"discriminator. The loss of D's word is {LOSSES[preset.loss].formula}, averaged over the batch; "
+        "real is 1, fake is 0. After an update a network carries a prime: G', D'."
+    ]
+    number = 0
+    for title, half in zip(("First half", "Second half"), halves, strict=True):
+        text += ["", f"{title}: {_PLAYERS[_learner(half)]} learns"]
+        for event in half:
+            number += 1
+            text.append(f"{number:3}. {_sentence(event, preset)}")
+    text += ["", *_table(halves), "", _UNUSED]
+    return "\n".join(
+        textwrap.fill(line, WIDTH, subsequent_indent=" " * 5 * line.startswith(" ")) for line in text
+    )
+
+
+_UNUSED = (
+    "Here only the gradients that an update uses are made. Code that calls backward() on everything makes "
+    "those of the other network too, and throws them away at the next zero_grad()."
+)
+_PLAYERS = {"G": "the generator", "D": "the discriminator"}
+
+
+def _halves(events: list[Event]) -> list[list[Event]]:
+    """The events, cut after each update."""
+    halves: list[list[Event]] = [[]]
+    for event in events:
+        halves[-1].append(event)
+        if isinstance(event, Updated):
+            halves.append([])
+    return [half for half in halves if half]
+
+
+def _learner(half: list[Event]) -> str:
+    return next(event.network for event in half if isinstance(event, Updated))
+
+
+def _sentence(event: Event, preset: Preset) -> str:
+    match event:
+        case Drawn():
+            size = " x ".join(map(str, preset.z_shape))
+            source = "N(0, 1)" if preset.z_distribution == "normal" else "U(-1, 1)"
+            return f"{event.z} is drawn: a batch of {size} numbers from {source}."
+        case Ran():
+            return _of_run(event)
+        case Cost(graph=False):
+            return f"The loss of {event.judged} against {event.label:.0f} is only written down."
+        case Cost():
+            return f"The loss of {event.judged} against {event.label:.0f} is taken."
+        case Differentiated():
+            costs = " and ".join(f"{judged} against {label:.0f}" for judged, label in event.costs)
+            other = "D" if event.network == "G" else "G"
+            how = "are added to those already there" if event.added else "are made"
+            return (
+                f"Backward from {costs}: gradients of {event.network}'s {len(event.parameters)} parameters "
+                f"{how}, and none of {other}'s."
+            )
+        case Updated():
+            return f"Adam moves {event.network}'s {len(event.moved)} parameters, and nothing else."
+
+
+def _of_run(event: Ran) -> str:
+    batch_norm = {
+        "batch": "BatchNorm uses this batch's own statistics",
+        "running": "BatchNorm uses its running statistics (eval mode)",
+        "none": "there is no BatchNorm in it",
+    }[event.statistics]
+    dropout = ", Dropout drops" if event.dropout else ""
+    if event.network.startswith("G"):
+        graph = "the graph is kept" if event.graph else "no graph is kept: no gradient can reach G from here"
+        made = f"{event.network} runs on {event.on} and makes the images {event.gave}"
+        return f"{made}; {batch_norm}{dropout}; {graph}."
+    if event.on == "x":
+        cut = "the graph reaches D's parameters"
+    elif event.through:
+        cut = "the graph leads through D into G"
+    else:
+        cut = "the images are cut off from G's graph: gradients stop at them"
+    return f"{event.network} runs on {event.on} and says {event.gave}; {batch_norm}{dropout}; {cut}."
+
+
+def _table(halves: list[list[Event]]) -> list[str]:
+    """Each half in a row: who ran on what, whose parameters and whose running statistics moved."""
+    rows: list[tuple[str, ...]] = [
+        ("half", "G ran on", "D ran on", "parameters moved", "running statistics moved")
+    ]
+    for half in halves:
+        runs = [event for event in half if isinstance(event, Ran)]
+        ran = ["; ".join(run.on for run in runs if run.network[0] == name) or "-" for name in "GD"]
+        moved = {key[0] for event in half if isinstance(event, Updated) for key in event.moved}
+        buffers = {run.network[0] for run in runs if run.buffers}
+        rows.append((f"{_learner(half)}'s", *ran, " ".join(sorted(moved)), " ".join(sorted(buffers)) or "-"))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

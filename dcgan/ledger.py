@@ -1,0 +1,227 @@
+"""What one step of a recipe does, watched as it happens: who runs on what, who is updated, what moves.
+
+The step runs for real on a few random images; nothing here is declared, so the ledger can't differ from
+the step. explain.py puts it in words.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn, optim
+
+from . import models, noise
+from .losses import LOSSES, Loss
+from .preset import Preset
+from .steps import RULES, Gan
+
+IMAGES = 4  # in the batch that is watched
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Noise for `count` images, called `z`."""
+
+    z: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A forward pass.
+
+    Attributes:
+        network: "G" or "D", with a prime for each update it has had.
+        on, gave: the names of the input and of the output.
+        count: images.
+        statistics: what BatchNorm used: "batch", "running", or "none" where the network has none.
+        dropout: whether Dropout dropped.
+        graph: whether the pass was recorded, for gradients.
+        through: for D, whether the graph of its input leads on into G.
+        buffers: the running statistics that moved.
+    """
+
+    network: str
+    on: str
+    gave: str
+    count: int
+    statistics: str
+    dropout: bool
+    graph: bool
+    through: bool
+    buffers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The loss of D's output `judged` against `label`; without a graph it is only written down."""
+
+    judged: str
+    label: float
+    graph: bool
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """Gradients from `costs` for `parameters` of `network`; `added` to ones that were there."""
+
+    network: str
+    costs: tuple[tuple[str, float], ...]
+    parameters: tuple[str, ...]
+    added: bool
+
+
+@dataclass(frozen=True)
+class Updated:
+    """A step of the optimizer of `network`, and which parameters of either network moved."""
+
+    network: str
+    moved: tuple[str, ...]
+
+
+Event = Drawn | Ran | Cost | Differentiated | Updated
+
+
+def watch(preset: Preset, images: int = IMAGES) -> list[Event]:
+    """The events of one step of the recipe, on a batch of `images`, in order."""
+    return _Watcher(replace(preset, batch_size=images)).events
+
+
+class _Watcher:
+    """Runs a step whose networks, noise, loss and optimizers write down what is done with them."""
+
+    def __init__(self, preset: Preset) -> None:
+        mg.manual_seed(preset.seed)
+        self.preset = preset
+        self.events: list[Event] = []
+        self.networks = dict(zip("GD", models.build(preset), strict=True))
+        self._names: dict[int, tuple[str, mg.Tensor]] = {}  # by the array's id; the tensor keeps it alive
+        self._through: dict[str, bool] = {}  # by the name of D's output
+        self._costs: list[Cost] = []  # not yet differentiated
+        self._draws = 0
+        self._updates = {"G": 0, "D": 0}
+        self._gradients: dict[str, dict[str, Any]] = {"G": {}, "D": {}}
+        shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
+        real = mg.tensor(mg.Generator(preset.seed).uniform(shape, -1.0, 1.0))
+        self._name(real, "x")
+        RULES[preset.step](self._gan(), real)
+
+    def _gan(self) -> Gan:
+        generator, discriminator = self.networks["G"], self.networks["D"]
+        for name, network in self.networks.items():
+            network.forward = self._watched_forward(name, network)  # type: ignore[method-assign]
+        loss = LOSSES[self.preset.loss]
+        return Gan(
+            generator,
+            discriminator,
+            self._watched_optimizer("G", generator),
+            self._watched_optimizer("D", discriminator),
+            self._draw,
+            self.preset.batch_size,
+            Loss(self._watched_cost(loss.cost), loss.probability, loss.takes_logits, loss.formula),
+        )
+
+    def _name(self, tensor: mg.Tensor, name: str) -> None:
+        self._names[id(tensor.data)] = (name, tensor)
+
+    def _name_of(self, tensor: mg.Tensor) -> str:
+        return self._names[id(tensor.data)][0]
+
+    def _draw(self, count: int) -> mg.Tensor:
+        self._look_for_gradients()
+        self._draws += 1
+        z = noise.draw(self.preset, count, mg.Generator(self.preset.seed, self._draws))
+        self._name(z, f"z{self._draws}")
+        self.events.append(Drawn(f"z{self._draws}", count))
+        return z
+
+    def _watched_forward(self, name: str, network: nn.Module) -> Callable[[mg.Tensor], mg.Tensor]:
+        forward = network.forward
+
+        def watched(given: mg.Tensor) -> mg.Tensor:
+            self._look_for_gradients()
+            before = _copies(network.named_buffers())
+            output = forward(given)
+            on = self._name_of(given)
+            gave = f"{self._primed(name)}({on})"
+            self._name(output, gave)
+            through = name == "D" and given.requires_grad
+            self._through[gave] = through
+            normalised = any(isinstance(m, nn.BatchNorm) for _, m in network.named_modules())
+            drops = any(isinstance(m, nn.Dropout) for _, m in network.named_modules())
+            mode = "batch" if network.training else "running"
+            moved = _differing(before, _copies(network.named_buffers()))
+            self.events.append(
+                Ran(
+                    self._primed(name), on, gave, len(given), mode if normalised else "none",
+                    drops and network.training, output.requires_grad, through, moved,
+                )
+            )  # fmt: skip
+            return output
+
+        return watched
+
+    def _primed(self, name: str) -> str:
+        """G after its update is called G'."""
+        return name + "'" * self._updates[name]
+
+    def _watched_cost(
+        self, cost: Callable[[mg.Tensor, float], mg.Tensor]
+    ) -> Callable[[mg.Tensor, float], mg.Tensor]:
+        def watched(judged: mg.Tensor, label: float) -> mg.Tensor:
+            value = cost(judged, label)
+            event = Cost(self._name_of(judged), label, value.requires_grad)
+            self.events.append(event)
+            if event.graph:
+                self._costs.append(event)
+            return value
+
+        return watched
+
+    def _watched_optimizer(self, name: str, network: nn.Module) -> optim.Adam:
+        preset = self.preset
+        lr = preset.lr_generator if name == "G" else preset.lr_discriminator
+        optimizer = optim.Adam(network.parameters(), lr, (preset.beta1, preset.beta2), preset.adam_eps)
+        step = optimizer.step
+
+        def watched() -> None:
+            self._look_for_gradients()
+            before = self._parameters()
+            step()
+            self.events.append(Updated(name, _differing(before, self._parameters())))
+            self._updates[name] += 1
+
+        optimizer.step = watched  # type: ignore[method-assign]
+        return optimizer
+
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            f"{name}.{key}": value
+            for name, network in self.networks.items()
+            for key, value in _copies(network.named_parameters()).items()
+        }
+
+    def _look_for_gradients(self) -> None:
+        """Write down the backward pass, if any, since the last event."""
+        for name, network in self.networks.items():
+            found = _copies((k, p.grad) for k, p in network.named_parameters() if p.grad is not None)
+            changed = _differing(self._gradients[name], found)
+            if changed:
+                used = [c for c in self._costs if self._through[c.judged] == (name == "G")]
+                self._costs = [c for c in self._costs if c not in used]
+                costs = tuple((c.judged, c.label) for c in used)
+                added = any(key in self._gradients[name] for key in changed)
+                self.events.append(Differentiated(name, costs, changed, added))
+            self._gradients[name] = found
+
+
+def _copies(named: Any) -> dict[str, Any]:
+    return {name: tensor.numpy().copy() for name, tensor in named}
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
+    """The names whose arrays are new or not what they were."""
+    return tuple(k for k, v in after.items() if k not in before or not np.array_equal(before[k], v))

@@ -1,0 +1,239 @@
+"""What a recipe is: every field of it, and what each may be."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from . import family, layers
+from .errors import UserError
+from .layers import Layer
+from .losses import LOSSES
+
+MOST_IMAGES = 10_000  # in one grid
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe.
+
+    Attributes:
+        name, summary: for people.
+        generator, discriminator: their layers.
+        step: the name of the update rule (steps.py); `loss` is that of the loss (losses.py).
+        architecture: "layers" where the layers are listed one by one. Else they follow, with
+            `z_shape`, from `image_size`, `channels`, `nz` (numbers of noise), `ngf` and `ndf`
+            (feature maps of the layers next to the image, in G and D): "dcgan", the paper's form,
+            or "dcgan_conv_last", with a plain convolution at G's end (family.py).
+        image_size, channels: of the images, which are square.
+        z_shape: of one image's noise; `z_distribution` is "normal", N(0, 1), or "uniform", U(-1, 1).
+        crop: which square of an image that is none: "center", or "random_or_center", with equal
+            chance; `flip` is the chance that an image is mirrored.
+        shuffle: the order of the images is drawn anew for "every_epoch", or "once".
+        batch_size, epochs: how much; `steps` ends the run earlier where it is not 0.
+        lr_generator, lr_discriminator, beta1, beta2, adam_eps: of the two Adams.
+        ema_decay: of the averaged weights of the generator, 0 for none; where there are
+            any, samples are drawn with them.
+        statistics: what the generator's BatchNorm uses in samples: "running" or "batch".
+        sample_every: steps between two grids of the recipe, the first before any update; 0 for
+            the end of every epoch. Until the first `sample_every` steps are done there is one
+            every `sample_early`, where that is not 0. The last step always has one.
+        sample_noise: the grids show "fixed" noise, or "new" noise each time.
+        sample_name: the grids' file name, with {step}, updates done, or {epoch}, which counts
+            from 0 as the documents do; `grid_rows` x `grid_columns` images.
+        plot_with_samples: whether the curves are drawn with every grid, and not at the end alone.
+        real_name: the file name of a grid of real images, written at the start.
+        log_every: steps between two lines of losses.
+        frame_every: steps between two frames of the animation.
+        seed: of all that is random.
+    """
+
+    name: str
+    summary: str
+    generator: tuple[Layer, ...] = ()
+    discriminator: tuple[Layer, ...] = ()
+    step: str = "same_fakes"
+    loss: str = "bce_with_logits"
+    architecture: str = "layers"
+    nz: int = 0
+    ngf: int = 0
+    ndf: int = 0
+    image_size: int = 28
+    channels: int = 1
+    z_shape: tuple[int, ...] = (100,)
+    z_distribution: str = "normal"
+    crop: str = "center"
+    flip: float = 0.0
+    shuffle: str = "every_epoch"
+    batch_size: int = 128
+    epochs: int = 25
+    steps: int = 0
+    lr_generator: float = 2e-4
+    lr_discriminator: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    adam_eps: float = 1e-8
+    ema_decay: float = 0.0
+    statistics: str = "running"
+    sample_every: int = 1000
+    sample_early: int = 0
+    sample_noise: str = "fixed"
+    sample_name: str = "dcgan_steps_{step:06d}.png"
+    grid_rows: int = 5
+    grid_columns: int = 5
+    plot_with_samples: bool = False
+    real_name: str = "training_images.png"
+    log_every: int = 1000
+    frame_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        _check_names(self)
+        if self.architecture == "layers":
+            _check_listed(self)
+        else:
+            _derive_networks(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON values."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in _NETWORKS:
+            data[name] = [layers.to_json(layer) for layer in data[name]]
+        return {**data, "z_shape": list(self.z_shape)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Preset":
+        """What `to_json` wrote; ValueError or TypeError for anything else."""
+        fields = dict(data)
+        for name in _NETWORKS:
+            fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
+        return cls(**{**fields, "z_shape": tuple(fields["z_shape"])})
+
+    def replaced(self, overrides: dict[str, Any]) -> "Preset":
+        """The recipe with fields replaced: all but its name and its summary.
+
+        Raises UserError for an unknown field, or a value of the wrong type.
+        """
+        settable = [f.name for f in dataclasses.fields(self) if f.name not in ("name", "summary")]
+        checked = {}
+        for field, value in overrides.items():
+            if field not in settable:
+                raise UserError(f"unknown field {field!r}: what can be replaced is {', '.join(settable)}")
+            checked[field] = _checked(field, getattr(self, field), value)
+        derived = checked.get("architecture", self.architecture) != "layers"
+        for field in _DERIVED & checked.keys() if derived else ():
+            raise UserError(
+                f"{field} follows from image_size, channels, nz, ngf and ndf in {self.name!r}: replace those"
+            )
+        return dataclasses.replace(self, **checked)
+
+
+def _check_numbers(preset: Preset) -> None:
+    for field in dataclasses.fields(preset):
+        value = getattr(preset, field.name)
+        least = int(field.name in _POSITIVE)
+        if field.type is int and not least <= value < 2**63:
+            raise UserError(f"{field.name}={value}: expected an integer of at least {least}, below 2^63")
+    for name in ("beta1", "beta2", "ema_decay"):
+        if not 0 <= getattr(preset, name) < 1:
+            raise UserError(f"{name}={getattr(preset, name)}: expected 0 <= {name} < 1")
+    for name in ("lr_generator", "lr_discriminator", "adam_eps"):
+        if not 0 < getattr(preset, name) < float("inf"):
+            raise UserError(f"{name}={getattr(preset, name)}: expected a positive number")
+    if not 0 <= preset.flip <= 1:
+        raise UserError(f"flip={preset.flip}: expected a chance from 0 to 1")
+    if preset.channels not in family.CHANNELS:
+        raise UserError(f"channels={preset.channels}: expected 1 (grey), 2 (and alpha), 3 (RGB) or 4 (RGBA)")
+    if preset.grid_rows * preset.grid_columns > MOST_IMAGES:
+        raise UserError(
+            f"grid_rows={preset.grid_rows}, grid_columns={preset.grid_columns}: expected a grid of at most "
+            f"{MOST_IMAGES} images"
+        )
+
+
+def _check_names(preset: Preset) -> None:
+    for name, choices in _CHOICES.items():
+        if getattr(preset, name) not in choices:
+            raise UserError(f"{name}={getattr(preset, name)!r}: expected one of {', '.join(choices)}")
+    counted = "step" if preset.sample_every else "epoch"
+    if not _names_files(preset.sample_name, counted):
+        raise UserError(
+            f"sample_name={preset.sample_name!r}: expected a file name with {{{counted}}} in it that ends in "
+            f'.png, such as "{counted}_{{{counted}:06d}}.png"'
+        )
+    if not preset.real_name.endswith(".png") or _names_a_path(preset.real_name):
+        raise UserError(f"real_name={preset.real_name!r}: expected a file name that ends in .png")
+
+
+def _check_listed(preset: Preset) -> None:
+    if not preset.z_shape or min(preset.z_shape) < 1:
+        raise UserError(f"z_shape={preset.z_shape}: expected positive integers")
+    for name in ("nz", "ngf", "ndf"):
+        if getattr(preset, name):
+            raise UserError(
+                f"{name}={getattr(preset, name)}: the layers of {preset.name!r} are listed one by one; "
+                "replace z_shape, generator and discriminator, or use the presets flowers or pytorch"
+            )
+
+
+def _derive_networks(preset: Preset) -> None:
+    """Fill in what follows from the sizes (a frozen value is still being made, hence `setattr`)."""
+    for name in ("nz", "ngf", "ndf"):
+        if not 1 <= getattr(preset, name) <= _WIDEST:
+            raise UserError(f"{name}={getattr(preset, name)}: expected an integer from 1 to {_WIDEST}")
+    generator = family.GENERATORS[preset.architecture](preset.image_size, preset.channels, preset.ngf)
+    derived = {
+        "z_shape": (preset.nz, 1, 1),
+        "generator": generator,
+        "discriminator": family.discriminator(preset.image_size, preset.ndf),
+    }
+    for name, value in derived.items():
+        object.__setattr__(preset, name, value)
+
+
+def _names_files(pattern: str, counted: str) -> bool:
+    """Whether a pattern gives each step, or epoch, a PNG file of its own."""
+    try:
+        names = [pattern.format(**{"step": 1, "epoch": 1, counted: number}) for number in (1, 2)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return False
+    return names[0] != names[1] and pattern.endswith(".png") and not _names_a_path(pattern)
+
+
+def _names_a_path(name: str) -> bool:
+    return bool(set("/\\\0") & set(name))
+
+
+def _checked(field: str, current: Any, value: Any) -> Any:
+    """`value` for a field that holds `current` now: of its type, an int also where a float is."""
+    if isinstance(current, float) and type(value) is int:
+        value = float(value)
+    if isinstance(current, tuple) and isinstance(value, tuple | list):
+        value = tuple(value)
+        wanted = int if field == "z_shape" else Layer
+        if value and all(isinstance(v, wanted) for v in value):
+            return value
+    elif type(value) is type(current):
+        return value
+    kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
+    expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
+    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}")
+
+
+_NETWORKS = ("generator", "discriminator")
+_DERIVED = {"generator", "discriminator", "z_shape"}
+_WIDEST = 4096
+_POSITIVE = (
+    "image_size", "channels", "batch_size", "epochs", "grid_rows", "grid_columns", "log_every",
+    "frame_every",
+)  # fmt: skip
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "step": ("fresh_noise", "same_fakes", "generator_first"),
+    "loss": tuple(LOSSES),
+    "architecture": ("layers", *family.GENERATORS),
+    "z_distribution": ("normal", "uniform"),
+    "crop": ("center", "random_or_center"),
+    "shuffle": ("every_epoch", "once"),
+    "statistics": ("running", "batch"),
+    "sample_noise": ("fixed", "new"),
+}
