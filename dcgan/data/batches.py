@@ -16,11 +16,13 @@ class Batches:
 
     Args:
         images: uint8, (H, W) or (H, W, C) each; an array of them, or a sequence whose images differ in
-            height and width. The shorter side of each becomes the side of the square that is cut out of it.
+            height and width.
         batch_size: images a step; the last batch of an epoch holds what is left.
         generator: its seed and stream fix the order of every epoch, and the crops and flips.
         channels: of the batches; grey images (C = 1) are repeated where it is 3.
-        crop: "center", or "random_or_center": with equal chance a random place or the centre.
+        crop: what is cut out of each image, a square as high or as wide as it is: "center", or
+            "random_or_center", with equal chance a random one or that in the centre. None leaves
+            images, all of one size, as they are.
         flip: the chance that an image is mirrored.
         shuffle: "every_epoch" has an order of its own, or all share the one drawn "once".
     """
@@ -32,7 +34,7 @@ class Batches:
         generator: mg.Generator,
         *,
         channels: int | None = None,
-        crop: str = "center",
+        crop: str | None = None,
         flip: float = 0.0,
         shuffle: str = "every_epoch",
     ) -> None:
@@ -68,18 +70,18 @@ class Batches:
 
     def _prepared(self, chosen: Array, step: int) -> Array:
         """The chosen images, cropped, flipped and scaled."""
-        squares = self._squares(chosen, step)  # (n, H, W, C)
-        pixels = squares.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+        shown = self._shown(chosen, step)  # (n, H, W, C)
+        pixels = shown.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
         pixels = pixels.transpose(0, 3, 1, 2)  # (n, C, H, W)
         return pixels.repeat(3, axis=1) if (pixels.shape[1], self.channels) == (1, 3) else pixels
 
-    def _squares(self, chosen: Array, step: int) -> Array:
+    def _shown(self, chosen: Array, step: int) -> Array:
         """What the batch shows of each image, as bytes (n, H, W, C).
 
         Four numbers are drawn for each image, whatever becomes of them, so that what one image
         needs never moves another.
         """
-        if isinstance(self.images, np.ndarray) and not self.flip and _square(self.images):
+        if isinstance(self.images, np.ndarray) and not self.flip and self._needs_no_crop(self.images):
             picked = self.images[chosen]
             return picked if picked.ndim == 4 else picked[..., None]
         draws = self._generator(_AUGMENT_CALLS + step).uniform((len(chosen), 4))
@@ -87,6 +89,9 @@ class Batches:
             _cut(self.images[i], draw, self.crop, self.flip) for i, draw in zip(chosen, draws, strict=True)
         ]
         return np.stack(cut)
+
+    def _needs_no_crop(self, images: Array) -> bool:
+        return self.crop is None or images.shape[1] == images.shape[2]
 
     def _generator(self, calls: int) -> mg.Generator:
         generator = mg.Generator(self._start["seed"], self._start["stream"])
@@ -102,22 +107,18 @@ class Batches:
 _AUGMENT_CALLS = 2**40  # draws of crops are counted from here on, those of orders from 0
 
 
-def _square(images: Array) -> bool:
-    return images.shape[1] == images.shape[2]
-
-
-def _cut(image: Array, draw: Array, crop: str, flip: float) -> Array:
-    """The square (S, S, C) of an image (H, W) or (H, W, C), S its shorter side.
+def _cut(image: Array, draw: Array, crop: str | None, flip: float) -> Array:
+    """What is shown of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it.
 
     Args:
         draw: four numbers from 0 to 1: for the kind of crop, its two places, and the flip.
     """
     image = image if image.ndim == 3 else image[..., None]
-    size = min(image.shape[:2])
-    spare = image.shape[0] - size, image.shape[1] - size  # one of them is 0
+    height, width = image.shape[:2] if crop is None else (min(image.shape[:2]),) * 2
+    spare = image.shape[0] - height, image.shape[1] - width  # one of them is 0, or both
     if crop == "random_or_center" and draw[0] < 0.5:
         top, left = (min(int(draw[1 + i] * (room + 1)), room) for i, room in enumerate(spare))
     else:
         top, left = (room // 2 for room in spare)
-    square = image[top : top + size, left : left + size]
-    return square[:, ::-1] if draw[3] < flip else square
+    shown = image[top : top + height, left : left + width]
+    return shown[:, ::-1] if draw[3] < flip else shown
