@@ -49,9 +49,9 @@ class Preset:
 
     name: str
     summary: str
-    generator: tuple[Layer, ...] = ()
-    discriminator: tuple[Layer, ...] = ()
-    step: str = "same_fakes"
+    generator: tuple[Layer, ...]
+    discriminator: tuple[Layer, ...]
+    step: str
     loss: str = "bce_with_logits"
     architecture: str = "layers"
     nz: int = 0

@@ -35,7 +35,7 @@ def test_g_makes_images_and_d_judges_them(name):
     preset = presets.get(name)
     generator, discriminator = models.build(preset)
     images = generator(noise.draw(preset, 3, mg.Generator(0)))
-    assert images.shape == (3, 1, 28, 28)
+    assert images.shape == (3, preset.channels, preset.image_size, preset.image_size)
     assert np.abs(images.numpy()).max() <= 1
     assert discriminator(images).shape == (3, 1)
 

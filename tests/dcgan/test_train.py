@@ -30,6 +30,7 @@ def test_a_run_leaves_all_that_it_names(run, tmp_path):
     left = files(tmp_path / "run")
     assert set(left) == {
         "config.json", "metrics.jsonl", "timing.jsonl", "checkpoint.safetensors", "losses.png", "output.gif",
+        "training_images.png", "real_and_fake.png",
         *(f"samples/quick_steps_{n:06d}.png" for n in (0, 2, 3)), *(f"frames/{n:08d}.png" for n in range(4)),
     }  # fmt: skip
     for name in ("output.gif", "losses.png", "metrics.jsonl", "checkpoint.safetensors", "samples"):
@@ -202,7 +203,9 @@ def test_the_command_prints_a_users_mistake_in_one_line(tmp_path):
     command = [sys.executable, "-m", "dcgan.train", "--preset", "none", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "dcgan.train: unknown preset 'none': expected one of flux, quick\n"
+    assert (
+        done.stderr == f"dcgan.train: unknown preset 'none': expected one of {', '.join(presets.PRESETS)}\n"
+    )
 
 
 def test_ctrl_c_keeps_everything_so_far(tmp_path):
