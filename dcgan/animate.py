@@ -1,4 +1,4 @@
-"""`python -m dcgan.animate RUN`: the fixed grid of a run over time, as a GIF."""
+"""`python -m dcgan.animate RUN`: the fixed grid of a run over time, as a GIF or MP4 file."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .errors import UserError, run_command, tell
 
 
 def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
-    """Write the PNG frames of a directory, in the order of their names, as a GIF; how many there were.
+    """Write the PNG frames of a directory, in the order of their names, as a GIF or MP4; how many there were.
 
     Raises UserError where there is none, or one can't be read.
     """
@@ -26,7 +26,9 @@ def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
                 shown.append(np.atleast_3d(np.asarray(image)))
         except OSError as error:
             raise UserError(f"{file} can't be read as an image: {error}") from error
-    pictures.save_gif([pictures.enlarged(frame, pictures.MOST_ANIMATED) for frame in shown], out, seconds)
+    pictures.save_animation(
+        [pictures.enlarged(frame, pictures.MOST_ANIMATED) for frame in shown], out, seconds
+    )
     return len(files)
 
 
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m dcgan.animate", description="Animate what a run's fixed grid showed over time."
     )
     parser.add_argument("run", type=Path, help="a run's directory, or its checkpoint file")
-    parser.add_argument("--out", type=Path, help="the GIF file (default: output.gif in the run's directory)")
+    parser.add_argument(
+        "--out", type=Path, help="a .gif or .mp4 file (default: output.gif in the run's directory)"
+    )
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)"
     )
@@ -47,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < arguments.seconds <= 3600:
         raise UserError(f"--seconds {arguments.seconds}: expected more than 0 and at most 3600")
     out = arguments.out or directory / "output.gif"
-    if out.suffix.lower() != ".gif":
-        raise UserError(f"--out {out}: expected a name that ends in .gif")
+    if out.suffix.lower() not in (".gif", ".mp4"):
+        raise UserError(f"--out {out}: expected a name that ends in .gif or .mp4")
     try:
         count = animate(directory / "frames", out, arguments.seconds)
     except OSError as error:

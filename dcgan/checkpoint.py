@@ -21,6 +21,7 @@ from .preset import Preset
 
 Array = np.ndarray[Any, Any]
 FILE_NAME = "checkpoint.safetensors"
+BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best
 
 
 @dataclass(frozen=True)

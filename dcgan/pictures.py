@@ -20,7 +20,10 @@ CURVES = (
     ("d_g_z2", "D(G(z)), fake, after it"),
 )
 MOST_ENLARGED = 560  # pixels: small pictures are enlarged up to this width, to be looked at
+MOST_WIDE = 1120  # the same for wide ones
 MOST_ANIMATED = 320  # the same for animations, whose files grow with their area
+GIF_BYTES = 1_900_000  # of 25 frames, and in proportion of more
+LAST_FRAME = 2000  # milliseconds
 
 
 def to_bytes(images: Array) -> Array:
@@ -58,9 +61,27 @@ def save_side_by_side(grids: Mapping[str, Array], path: Path) -> None:
     side = 5.0  # inches
     figure = Figure(figsize=(side * len(grids), side * height / width + 0.4), layout="constrained")
     for axes, (title, picture) in zip(figure.subplots(1, len(grids)), grids.items(), strict=True):
-        axes.imshow(np.asarray(_image(picture).convert("RGB")), interpolation="nearest")
+        axes.imshow(np.asarray(_opaque(picture).convert("RGB")), interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
+    _save_figure(figure, path)
+
+
+def save_rows(rows: Mapping[str, Sequence[Array]], path: Path) -> None:
+    """Rows of images (H, W, C), each beside its name, the last image of each apart, as a PNG file."""
+    from matplotlib.figure import Figure
+
+    columns = max(len(images) for images in rows.values())
+    figure = Figure(figsize=(1.1 * (columns + 1.5), 1.15 * len(rows)), layout="constrained")
+    all_axes = figure.subplots(len(rows), columns + 1, squeeze=False)
+    for axes in all_axes.flat:
+        axes.axis("off")
+    for line, (name, images) in zip(all_axes, rows.items(), strict=True):
+        line[0].text(1.0, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
+        *members, last = images
+        for axes, image in [*zip(line[1:], members, strict=False), (line[-1], last)]:
+            axes.imshow(np.asarray(_opaque(image).convert("RGB")), interpolation="nearest")
+        line[-1].set_title("mean" if members else "", fontsize="small", pad=2)
     _save_figure(figure, path)
 
 
@@ -71,21 +92,65 @@ def save_png(picture: Array, path: Path) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def save_gif(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
-    """Pictures (H, W, C) of one size as a GIF that lasts about `seconds`, the last frame longer.
+def save_animation(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
+    """Pictures (H, W, C) of one size as a GIF or an MP4 file, by its name, of about `seconds`.
 
-    A frame is shown for 40 ms at least and half a second at most: many take longer, few less.
+    A frame is shown for 40 ms at least and half a second at most: many take longer, few less. The
+    last one stays for two seconds.
     """
-    # Colours: the 256 best for each frame. Greys: 64 of them, 0 and 255 included, which nobody tells from
-    # 256 and which take a third off the file.
-    pictures = [_image(f).quantize(256) if f.shape[2] == 3 else _image(f & 252 | f >> 6) for f in frames]
-    pace = max(40, round(1000 * seconds / len(pictures) / 10) * 10)
+    pace = min(500, max(40, round(1000 * seconds / len(frames) / 10) * 10))
+    if path.suffix.lower() == ".mp4":
+        write_whole(path, _mp4(frames, pace))
+    else:
+        write_whole(path, _gif(frames, pace))
+
+
+def _gif(frames: Sequence[Array], pace: int) -> bytes:
+    """The content of a GIF file, shrunk until it is no more than people like to load."""
+    most = GIF_BYTES * max(1.0, len(frames) / 25)
+    height, width = frames[0].shape[:2]
+    for shrink in (1.0, 0.8, 0.6, 0.45, 0.3):
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        content = _encoded_gif([_palette(frame, size) for frame in frames], pace)
+        if len(content) <= most:
+            break
+    return content
+
+
+def _palette(frame: Array, size: tuple[int, int]) -> Image.Image:
+    """A frame as a GIF holds it. Colours: the 256 best for each frame, undithered, since noise does not
+    compress. Greys: 64 of them, 0 and 255 included, which nobody tells from 256 and which take a third off
+    the file.
+    """
+    image = _opaque(frame)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    if image.mode == "L":
+        return image.point([value & 252 | value >> 6 for value in range(256)])
+    return image.quantize(256, dither=Image.Dither.NONE)
+
+
+def _encoded_gif(pictures: list[Image.Image], pace: int) -> bytes:
     buffer = io.BytesIO()
     pictures[0].save(
         buffer, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=True,
-        duration=[*[min(pace, 500)] * (len(pictures) - 1), 2000],
+        duration=[*[pace] * (len(pictures) - 1), LAST_FRAME],
     )  # fmt: skip
-    write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def _mp4(frames: Sequence[Array], pace: int) -> bytes:
+    """The content of an H.264 file. Odd sides are cut by a pixel: most players want them even."""
+    import imageio.v3 as iio  # with its encoder a second to import
+
+    height, width = (side - side % 2 for side in frames[0].shape[:2])
+    video = [np.asarray(_opaque(frame).convert("RGB"))[:height, :width] for frame in frames]
+    video += [video[-1]] * (LAST_FRAME // pace)
+    return bytes(
+        iio.imwrite(
+            "<bytes>", np.stack(video), extension=".mp4", plugin="pyav", codec="libx264", fps=1000 / pace
+        )
+    )
 
 
 def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
@@ -121,6 +186,17 @@ def _save_figure(figure: Any, path: Path) -> None:
 def _image(picture: Array) -> Image.Image:
     """Bytes (H, W, C) as an image: grey, grey and alpha, RGB or RGBA by their channels."""
     return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+
+
+def _opaque(picture: Array) -> Image.Image:
+    """The picture as grey or RGB, alpha laid on white."""
+    image = _image(picture)
+    if picture.shape[2] in (1, 3):
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert(
+        "L" if picture.shape[2] == 2 else "RGB"
+    )
 
 
 def _smoothed(steps: Sequence[float], values: Array) -> tuple[Array, Array]:

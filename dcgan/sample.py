@@ -1,41 +1,25 @@
 """`python -m dcgan.sample RUN --out FILE.png`: new images from a trained generator."""
 
 import argparse
+import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import minigrad as mg
-from minigrad import nn
+from minigrad.serialize import write_whole
 
-from . import checkpoint, models, noise, pictures
-from .checkpoint import Checkpoint
+from . import latent, noise, pictures
 from .errors import UserError, run_command, tell
-from .preset import MOST_IMAGES
-from .sampling import generate
+from .preset import MOST_IMAGES, Preset
+from .sampling import STATISTICS, WEIGHTS, choose_statistics, generate, load_generator, load_run
 
-
-def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
-    """The trained generator of a checkpoint, on the CPU.
-
-    Args:
-        weights: "last", those of the last step, or "ema", their running average; by default the
-            average where the recipe keeps one.
-
-    Raises UserError where the checkpoint has no such weights, or ones that do not fit the recipe.
-    """
-    weights = weights or ("ema" if loaded.preset.ema_decay else "last")
-    state = loaded.under("generator_ema" if weights == "ema" else "generator")
-    if not state:
-        raise UserError(
-            f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
-        )
-    generator, _ = models.build(loaded.preset)
-    try:
-        generator.load_state_dict(state)
-    except ValueError as error:
-        raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
-    return generator
+Array = np.ndarray[Any, Any]
+GRID = (8, 8)
 
 
 def parse_grid(text: str) -> tuple[int, int]:
@@ -49,40 +33,95 @@ def parse_grid(text: str) -> tuple[int, int]:
     return rows, columns
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that uses a trained generator."""
+    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="of the last step, averaged over the last steps, or those of the best evaluation on the way "
+        "(default: the recipe's, averaged where it averages)",
+    )
+    parser.add_argument(
+        "--statistics",
+        choices=STATISTICS,
+        help="what BatchNorm uses: those of the images drawn together, the running ones of training, or ones "
+        "measured anew on 10,000 z (default: the recipe's; recalibrated for one image alone)",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.sample", description="Draw new images from a trained generator."
     )
-    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
-    parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
+    add_run_arguments(parser)
+    parser.add_argument("--out", type=Path, help="the PNG file to write, a grid")
     parser.add_argument(
-        "--grid", type=parse_grid, default=(8, 8), metavar="ROWSxCOLUMNS", help="default: 8x8"
+        "--each", type=Path, metavar="DIR", help="write each image, in its own size, and z.npy into DIR"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
-    parser.add_argument(
-        "--weights", choices=("last", "ema"), help="of the last step, or averaged (default: the recipe's)"
-    )
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--grid", type=parse_grid, metavar="ROWSxCOLUMNS", help="default: 8x8")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    chosen.add_argument("--z", type=Path, metavar="FILE.npy", help="the noise itself, such as --each left")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    arguments = _parser().parse_args(argv)
+    _check(arguments)
+    loaded = load_run(arguments.run, arguments.weights)
+    generator = load_generator(loaded, arguments.weights)
+    z, (rows, columns) = _noise(arguments, loaded.preset)
+    statistics = choose_statistics(generator, loaded.preset, arguments.statistics, len(z))
+    images = pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
+    made = f"{loaded.preset.name} after step {loaded.position['step']}"
+    try:
+        if arguments.each is not None:
+            _write_each(images, z, arguments.each)
+            tell(f"{arguments.each}/: {len(images)} images, {made}")
+        if arguments.out is not None:
+            pictures.save_png(pictures.enlarged(pictures.grid(images, rows, columns)), arguments.out)
+            tell(f"{arguments.out}: {rows}x{columns} images, {made}")
+    except OSError as error:
+        option = "--out" if arguments.each is None else "--out or --each"
+        raise UserError(f"{option} {error.filename or ''}: {error.strerror or error}") from error
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.out is None and arguments.each is None:
+        raise UserError("expected --out FILE.png, --each DIR, or both: where to write")
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
-    if arguments.out.suffix.lower() != ".png":
+    if arguments.out is not None and arguments.out.suffix.lower() != ".png":
         raise UserError(f"--out {arguments.out}: expected a name that ends in .png")
-    loaded = checkpoint.load(arguments.run)
-    generator = load_generator(loaded, arguments.weights)
-    rows, columns = arguments.grid
-    z = noise.draw(loaded.preset, rows * columns, mg.Generator(arguments.seed))
-    images = generate(generator, z, loaded.preset.statistics)
-    try:
-        pictures.save_png(
-            pictures.enlarged(pictures.grid(pictures.to_bytes(images), rows, columns)), arguments.out
-        )
-    except OSError as error:
-        raise UserError(f"--out {arguments.out}: {error.strerror or error}") from error
-    tell(
-        f"{arguments.out}: {rows}x{columns} images, {loaded.preset.name} after step {loaded.position['step']}"
-    )
-    return 0
+    each = arguments.each
+    if each is not None and each.exists() and (not each.is_dir() or any(each.iterdir())):
+        raise UserError(f"--each {each}: it exists already; name a new directory")
+
+
+def _noise(arguments: argparse.Namespace, preset: Preset) -> tuple[Array, tuple[int, int]]:
+    """z (n, *z_shape), and the rows and columns of a grid of it."""
+    if arguments.z is None:
+        rows, columns = arguments.grid or GRID
+        return noise.draw(preset, rows * columns, mg.Generator(arguments.seed)).numpy(), (rows, columns)
+    z = latent.from_file(preset, arguments.z)
+    columns = math.ceil(math.sqrt(len(z)))
+    rows, columns = arguments.grid or (math.ceil(len(z) / columns), columns)
+    if len(z) > min(rows * columns, MOST_IMAGES):
+        raise UserError(f"--z {arguments.z}: {len(z)} z do not fit into a grid of {rows}x{columns}")
+    return z, (rows, columns)
+
+
+def _write_each(images: Array, z: Array, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    digits = len(str(len(images) - 1))
+    for i, image in enumerate(images):
+        pictures.save_png(image, directory / f"{i:0{digits}}.png")
+    buffer = io.BytesIO()
+    np.save(buffer, z, allow_pickle=False)
+    write_whole(directory / "z.npy", buffer.getvalue())
 
 
 if __name__ == "__main__":

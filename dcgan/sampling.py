@@ -1,5 +1,6 @@
-"""Images from a generator, without a graph, in batches that fit in memory."""
+"""Images from a trained generator: its weights, what its BatchNorm uses, and batches without a graph."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,100 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn
 
+from . import checkpoint, models, noise
+from .checkpoint import Checkpoint
+from .errors import UserError
+from .preset import Preset
+
 Array = np.ndarray[Any, Any]
+
+WEIGHTS = ("last", "best", "ema")
+STATISTICS = ("batch", "running", "recalibrated")
+CALIBRATION_STREAM = 6  # of the run's seed, for the noise that statistics are measured on
+CALIBRATION_COUNT, CALIBRATION_BATCH = 10_000, 250  # images
+
+
+def load_run(run: Path, weights: str | None = None) -> Checkpoint:
+    """The checkpoint of a run directory, or a checkpoint file; the best one for the weights "best".
+
+    Raises UserError where there is none, or it is damaged.
+    """
+    if weights != "best":
+        return checkpoint.load(run)
+    directory = run if run.is_dir() else run.parent
+    best = directory / checkpoint.BEST_NAME
+    if not best.is_file():
+        raise UserError(
+            f"--weights best: there is no {best}; it is kept by a run that is trained with --every STEPS"
+        )
+    return checkpoint.load(best)
+
+
+def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
+    """The trained generator of a checkpoint, on the CPU.
+
+    Args:
+        weights: "last", those of the last step, or "ema", their running average; otherwise the
+            average where the recipe keeps one.
+
+    Raises UserError where the checkpoint has no such weights, or ones that do not fit the recipe.
+    """
+    if weights not in ("last", "ema"):
+        weights = "ema" if loaded.preset.ema_decay else "last"
+    state = loaded.under("generator_ema" if weights == "ema" else "generator")
+    if not state:
+        raise UserError(
+            f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
+        )
+    generator, _ = models.build(loaded.preset)
+    try:
+        generator.load_state_dict(state)
+    except ValueError as error:
+        raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
+    return generator
+
+
+def choose_statistics(generator: nn.Module, preset: Preset, wanted: str | None, count: int) -> str:
+    """Make a generator ready for the statistics that a person wants, and say which `generate` uses.
+
+    Args:
+        wanted: "batch", "running" or "recalibrated"; None for the recipe's, or, for one image alone, which
+            is no batch, the recalibrated ones.
+        count: images that will be made.
+
+    Raises UserError where one image is to be normalised by its own batch.
+    """
+    if wanted == "batch" and count == 1:
+        raise UserError("--statistics batch: one image alone is no batch; use running or recalibrated")
+    if wanted is None:
+        wanted = preset.statistics if count > 1 else "recalibrated"
+    if wanted == "recalibrated":
+        recalibrate(generator, preset)
+    return "batch" if wanted == "batch" else "running"
+
+
+def recalibrate(generator: nn.Module, preset: Preset) -> None:
+    """Measure the running statistics anew, on 10,000 fresh z with the weights as they are.
+
+    They become the plain mean over 40 batches of 250, each layer seeing what the layers before it make
+    of such a batch. During training they lag behind the weights; and a recipe whose samples use the
+    batch's statistics never relied on them.
+    """
+    norms = [module for _, module in generator.named_modules() if isinstance(module, nn.BatchNorm)]
+    if not norms:
+        return
+    momenta, training = [norm.momentum for norm in norms], generator.training
+    source = mg.Generator(preset.seed, CALIBRATION_STREAM)
+    device = next(generator.parameters()).device
+    generator.train()
+    with mg.no_grad():
+        for k in range(CALIBRATION_COUNT // CALIBRATION_BATCH):
+            for norm in norms:
+                norm.momentum = 1 / (k + 1)  # the k-th batch's share in a mean of k + 1
+            generator(noise.draw(preset, CALIBRATION_BATCH, source, device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.train(training)
 
 
 def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = 256) -> Array:

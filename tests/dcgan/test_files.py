@@ -56,7 +56,7 @@ def test_png_and_gif_files_hold_what_was_given(tmp_path, channels):
     pictures.save_png(frames[2], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as png:
         assert np.array_equal(np.asarray(png).reshape(20, 30, channels), frames[2])
-    pictures.save_gif(frames, tmp_path / "a.gif", seconds=1.0)
+    pictures.save_animation(frames, tmp_path / "a.gif", seconds=1.0)
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 5
         for i in range(5):

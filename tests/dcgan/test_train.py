@@ -406,6 +406,6 @@ def test_animate_makes_the_gif_again(run, tmp_path, capsys):
     with pytest.raises(UserError, match="no frames in"):
         animate.main([str(tmp_path)])
     with pytest.raises(UserError, match="a name that ends in .gif"):
-        animate.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.mp4")])
+        animate.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.avi")])
     with pytest.raises(UserError, match="--seconds"):
         animate.main([str(tmp_path / "run"), "--seconds", "0"])

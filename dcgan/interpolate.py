@@ -1,0 +1,123 @@
+"""`python -m dcgan.interpolate RUN --out FILE`: the images between two, and sums and differences of noise."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn
+
+from . import latent, pictures
+from .errors import UserError, run_command, tell
+from .preset import MOST_IMAGES, Preset
+from .sample import add_run_arguments
+from .sampling import choose_statistics, generate, load_generator, load_run
+
+Array = np.ndarray[Any, Any]
+IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan.interpolate",
+        description="Walk from one image to others on the sphere that noise lies on (--between), or add and "
+        "subtract what images have in common (--mean A ... --minus B ... --plus C ...).",
+        epilog="A Z is SEED or SEED/INDEX: 3/12 is the image number 12, from 0 and row by row, of "
+        "dcgan.sample --seed 3.",
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="a .png file; with --between also an animation, .gif or .mp4"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--between", nargs="+", metavar="Z", help="two or more, to be visited in turn")
+    what.add_argument("--mean", nargs="+", metavar="Z", help="images that share something")
+    parser.add_argument(
+        "--minus", nargs="+", metavar="Z", help="images whose mean is taken off that of --mean"
+    )
+    parser.add_argument("--plus", nargs="+", metavar="Z", help="images whose mean is added")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        help=f"images from one Z to the next (default: {IN_A_STRIP} in a picture, {IN_AN_ANIMATION} in an animation)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    arguments = _parser().parse_args(argv)
+    _check(arguments)
+    loaded = load_run(arguments.run, arguments.weights)
+    preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
+    try:
+        if arguments.between:
+            _write_way(arguments, preset, generator)
+        else:
+            _write_sum(arguments, preset, generator)
+    except OSError as error:
+        raise UserError(f"--out {arguments.out}: {error.strerror or error}") from error
+    tell(f"{arguments.out}: {preset.name} after step {loaded.position['step']}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    endings = (".png", ".gif", ".mp4") if arguments.between else (".png",)
+    if arguments.out.suffix.lower() not in endings:
+        raise UserError(f"--out {arguments.out}: expected a name that ends in {' or '.join(endings)}")
+    if arguments.between and len(arguments.between) < 2:
+        raise UserError(f"--between {arguments.between[0]}: expected two or more, to go from one to the next")
+    if arguments.between and (arguments.minus or arguments.plus):
+        raise UserError("--minus and --plus go with --mean, not with --between")
+    if arguments.mean and not (arguments.minus or arguments.plus):
+        raise UserError("--mean: expected --minus, --plus or both beside it")
+    if arguments.frames is not None and not 1 <= arguments.frames <= 1000:
+        raise UserError(f"--frames {arguments.frames}: expected 1 to 1000")
+    if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MOST_IMAGES:
+        raise UserError(f"--between and --frames: expected at most {MOST_IMAGES} images in all")
+
+
+def _write_way(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> None:
+    still = arguments.out.suffix.lower() == ".png"
+    frames = arguments.frames or (IN_A_STRIP if still else IN_AN_ANIMATION)
+    points = [latent.by_seed(preset, name) for name in arguments.between]
+    way = np.stack(latent.path_between(points, frames))  # (frames * stretches + 1, *z_shape)
+    images = _images(arguments, preset, generator, way)
+    if not still:
+        shown = [pictures.enlarged(image, pictures.MOST_ANIMATED) for image in images]
+        pictures.save_animation(shown, arguments.out, seconds=len(shown) / 12)
+        return
+    # A row for each stretch, from one Z to the next, both included.
+    rows = [images[k * frames : (k + 1) * frames + 1] for k in range(len(points) - 1)]
+    grid = pictures.grid(np.concatenate(rows), len(rows), frames + 1)
+    pictures.save_png(pictures.enlarged(grid, pictures.MOST_WIDE), arguments.out)
+
+
+def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> None:
+    """Each group in a row, its mean last; the result by itself in the last row."""
+    signs = {"mean": 1.0, "minus": -1.0, "plus": 1.0}
+    groups = {sign: getattr(arguments, sign) for sign in signs if getattr(arguments, sign)}
+    members = {sign: [latent.by_seed(preset, name) for name in names] for sign, names in groups.items()}
+    means = {sign: np.mean(zs, axis=0, dtype=np.float32) for sign, zs in members.items()}
+    result = sum(signs[sign] * mean for sign, mean in means.items())
+    every = [z for sign, zs in members.items() for z in (*zs, means[sign])]
+    images = iter(_images(arguments, preset, generator, np.stack([*every, result]).astype(np.float32)))
+    rows = {
+        f"{sign}\n{' '.join(names)}": [next(images) for _ in range(len(names) + 1)]
+        for sign, names in groups.items()
+    }
+    pictures.save_rows({**rows, "result": [next(images)]}, arguments.out)
+
+
+def _images(arguments: argparse.Namespace, preset: Preset, generator: nn.Module, z: Array) -> Array:
+    """Bytes (n, H, W, C) of z; unless asked otherwise, no image depends on those beside it."""
+    wanted = arguments.statistics or ("recalibrated" if preset.statistics == "batch" else "running")
+    statistics = choose_statistics(generator, preset, wanted, len(z))
+    return pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
+
+
+if __name__ == "__main__":
+    run_command(main, "dcgan.interpolate")

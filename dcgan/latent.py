@@ -1,0 +1,77 @@
+"""Noise that a person chose: by seed, by file, on the way between two others, or as a sum of several."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+
+from . import noise
+from .errors import UserError
+from .preset import MOST_IMAGES, Preset
+
+Array = np.ndarray[Any, Any]
+
+
+def by_seed(preset: Preset, name: str) -> Array:
+    """The z (*z_shape) that "SEED" or "SEED/INDEX" names.
+
+    INDEX counts, from 0 and row by row, the images of `dcgan.sample --seed SEED`; it is 0 where it is
+    left out. Raises UserError for other words.
+    """
+    match = re.fullmatch(r"(\d{1,18})(?:/(\d{1,9}))?", name)
+    index = int(match[2] or 0) if match else MOST_IMAGES
+    if match is None or index >= MOST_IMAGES:
+        raise UserError(
+            f"{name!r}: expected SEED or SEED/INDEX, such as 3/12 for the image number 12 (from 0) of "
+            f"dcgan.sample --seed 3, INDEX below {MOST_IMAGES}"
+        )
+    # Numbers are drawn in order, so that the first ones of a longer draw are those of a shorter.
+    return noise.draw(preset, index + 1, mg.Generator(int(match[1]))).numpy()[index]
+
+
+def from_file(preset: Preset, path: Path) -> Array:
+    """The z (n, *z_shape) of an .npy file that holds them so, or flat (n, numbers), or only one.
+
+    Raises UserError where it holds something else.
+    """
+    numbers = math.prod(preset.z_shape)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # fails where the file is too short
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise UserError(f"--z {path}: it can't be read as an .npy file: {error}") from error
+    forms = (preset.z_shape, (numbers,))  # of one z
+    fits = array.shape in forms or array.shape[1:] in forms
+    if not fits or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+        expected = " or ".join(f"({', '.join(('n', *map(str, shape)))})" for shape in dict.fromkeys(forms))
+        raise UserError(f"--z {path}: it holds {array.dtype} {array.shape}; expected floats {expected}")
+    if not np.isfinite(array).all():
+        raise UserError(f"--z {path}: it holds numbers that are not finite")
+    return np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)
+
+
+def slerp(a: Array, b: Array, t: float) -> Array:
+    """The z a share t of the way from a to b, on the arc between them.
+
+    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, with w the angle between a and b. A straight line
+    would pass near 0, where noise of many numbers never is. Source: Shoemake, "Animating rotation with
+    quaternion curves" (1985); White, "Sampling generative networks" (2016).
+    """
+    flat_a, flat_b = (v.astype(np.float64).ravel() for v in (a, b))
+    lengths = np.linalg.norm(flat_a) * np.linalg.norm(flat_b)
+    cosine = flat_a @ flat_b / lengths if lengths else 1.0
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
+    if np.sin(angle) < 1e-6:  # along one line: no arc is the shortest
+        return ((1 - t) * a + t * b).astype(np.float32)
+    return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(np.float32)
+
+
+def path_between(points: Sequence[Array], frames: int) -> list[Array]:
+    """The way through all points: `frames` z's for each stretch, its start included, and the last point."""
+    way = [slerp(a, b, k / frames) for a, b in itertools.pairwise(points) for k in range(frames)]
+    return [*way, points[-1]]
