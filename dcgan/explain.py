@@ -98,14 +98,12 @@ def _of_run(event: Ran) -> str:
 
 def _table(halves: list[list[Event]]) -> list[str]:
     """Each half in a row: who ran on what, whose parameters and whose running statistics moved."""
-    rows: list[tuple[str, ...]] = [
-        ("half", "G ran on", "D ran on", "parameters moved", "running statistics moved")
-    ]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for half in halves:
         runs = [event for event in half if isinstance(event, Ran)]
         ran = ["; ".join(run.on for run in runs if run.network[0] == name) or "-" for name in "GD"]
         moved = {key[0] for event in half if isinstance(event, Updated) for key in event.moved}
         buffers = {run.network[0] for run in runs if run.buffers}
         rows.append((f"{_learner(half)}'s", *ran, " ".join(sorted(moved)), " ".join(sorted(buffers)) or "-"))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames",
         type=int,
-        help=f"images from one Z to the next (default: {IN_A_STRIP} in a picture, {IN_AN_ANIMATION} in an animation)",
+        help=f"images from one Z to the next (default: {IN_A_STRIP}, {IN_AN_ANIMATION} in an animation)",
     )
     return parser
 

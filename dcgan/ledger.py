@@ -205,12 +205,16 @@ class _Watcher:
         }
 
     def _look_for_gradients(self) -> None:
-        """Write down the backward pass, if any, since the last event."""
+        """Write down the backward pass, if any, since the last event.
+
+        What it was of: for D all costs that are not differentiated yet, for G those whose graph leads there.
+        """
+        pending = self._costs
         for name, network in self.networks.items():
             found = _copies((k, p.grad) for k, p in network.named_parameters() if p.grad is not None)
             changed = _differing(self._gradients[name], found)
             if changed:
-                used = [c for c in self._costs if self._through[c.judged] == (name == "G")]
+                used = [c for c in pending if name == "D" or self._through[c.judged]]
                 self._costs = [c for c in self._costs if c not in used]
                 costs = tuple((c.judged, c.label) for c in used)
                 added = any(key in self._gradients[name] for key in changed)

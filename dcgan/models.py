@@ -52,8 +52,11 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
             f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
         )
     if LOSSES[preset.loss].takes_logits == isinstance(preset.discriminator[-1], layers.Sigmoid):
-        wanted = "logits: no Sigmoid" if LOSSES[preset.loss].takes_logits else "probabilities: a Sigmoid"
-        raise UserError(f"loss={preset.loss!r} is one of {wanted} at the end of the discriminator")
+        takes = "logits, not a Sigmoid's output" if LOSSES[preset.loss].takes_logits else "a Sigmoid's output"
+        raise UserError(
+            f"loss={preset.loss!r} takes {takes}, and the discriminator of {preset.name!r} ends in "
+            f"{preset.discriminator[-1]}: replace one of them"
+        )
     return generator, nn.Sequential(*modules)
 
 

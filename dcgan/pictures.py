@@ -61,10 +61,8 @@ def save_side_by_side(grids: Mapping[str, Array], path: Path) -> None:
     side = 5.0  # inches
     figure = Figure(figsize=(side * len(grids), side * height / width + 0.4), layout="constrained")
     for axes, (title, picture) in zip(figure.subplots(1, len(grids)), grids.items(), strict=True):
-        axes.imshow(np.asarray(_opaque(picture).convert("RGB")), interpolation="nearest")
-        axes.set_title(title)
-        axes.axis("off")
-    _save_figure(figure, path)
+        show(axes, picture, title)
+    save_figure(figure, path)
 
 
 def save_rows(rows: Mapping[str, Sequence[Array]], path: Path) -> None:
@@ -80,9 +78,9 @@ def save_rows(rows: Mapping[str, Sequence[Array]], path: Path) -> None:
         line[0].text(1.0, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
         *members, last = images
         for axes, image in [*zip(line[1:], members, strict=False), (line[-1], last)]:
-            axes.imshow(np.asarray(_opaque(image).convert("RGB")), interpolation="nearest")
+            show(axes, image, "")
         line[-1].set_title("mean" if members else "", fontsize="small", pad=2)
-    _save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def save_png(picture: Array, path: Path) -> None:
@@ -173,10 +171,17 @@ def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     below.set_ylabel("mean probability of being real")
     below.set_ylim(-0.02, 1.02)
     below.set_xlabel("step")
-    _save_figure(figure, path)
+    save_figure(figure, path)
 
 
-def _save_figure(figure: Any, path: Path) -> None:
+def show(axes: Any, picture: Array, title: str) -> None:
+    """Draw bytes (H, W, C) into matplotlib's axes, pixel by pixel."""
+    axes.imshow(np.asarray(_opaque(picture).convert("RGB")), interpolation="nearest")
+    axes.set_title(title)
+    axes.axis("off")
+
+
+def save_figure(figure: Any, path: Path) -> None:
     """A matplotlib figure as a PNG file, with no date or version, so that equal runs write equal files."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

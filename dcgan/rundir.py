@@ -17,13 +17,16 @@ from .preset import Preset
 class RunDirectory:
     """The files of one run, under `path`.
 
-    config.json             the recipe and what it ran on
+    config.json             the recipe, what --data said, and what it ran on
     metrics.jsonl           a line for every step
     timing.jsonl            a line for every block of steps: images per second
+    evaluations.jsonl       a line for every evaluation on the way, where there are any
     checkpoint.safetensors  the weights and all else to go on from
+    best.safetensors        the same, at the step whose evaluation was the best
     samples/                the recipe's grids
     frames/                 one grid over time, for the animation
-    losses.png, output.gif  made at the end
+    training_images.png     real images, as they are trained on (mnist_data.png in some recipes)
+    real_and_fake.png, losses.png, output.gif  made at the end
     """
 
     def __init__(self, path: Path) -> None:

@@ -18,6 +18,7 @@ from . import checkpoint, listing, models, presets
 from .data import sources
 from .data.batches import Batches
 from .errors import UserError, run_command, tell
+from .evaluation.monitor import Monitor
 from .explain import explain
 from .preset import Preset
 from .progress import Progress
@@ -73,6 +74,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="FIELD=VALUE",
         help="replace any field of the recipe; may be repeated",
+    )
+    parser.add_argument(
+        "--every",
+        type=_positive,
+        metavar="STEPS",
+        help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
     )
     parser.add_argument("--list", action="store_true", help="show the recipes, and end")
     parser.add_argument(
@@ -140,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(explain(preset))
         return 0
     batches = load_batches(preset, arguments.data)
+    monitor = Monitor(preset, arguments.data or "mnist", batches.images) if arguments.every else None
     run = RunDirectory.create(arguments.out, preset, device, sources.absolute(arguments.data or "mnist"))
     total = total_steps(preset, batches.per_epoch)
     tell(
@@ -148,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     short_way = "" if preset.name == "quick" else " The short way to digits is --preset quick."
     progress = Progress(total, short_way)
-    training = Training(preset, batches, device, run, progress)
+    training = Training(preset, batches, device, run, progress, monitor, arguments.every or 0)
     with _StopOnInterrupt() as interrupted:
         training.train(total, interrupted)
     _tell_where(training, total)
@@ -192,7 +200,7 @@ def _tell_where(training: Training, total: int) -> None:
     tell(f"samples    {training.run.samples}/")
     for label, name in (
         ("animation", "output.gif"), ("curves", "losses.png"), ("metrics", "metrics.jsonl"),
-        ("checkpoint", checkpoint.FILE_NAME),
+        ("checkpoint", checkpoint.FILE_NAME), ("best", checkpoint.BEST_NAME),
     ):  # fmt: skip
         if (path / name).exists():
             tell(f"{label:<10} {path / name}")

@@ -13,6 +13,7 @@ from .animate import animate
 from .average import WeightAverage
 from .data.batches import Batches
 from .errors import UserError
+from .evaluation.monitor import Monitor
 from .losses import LOSSES
 from .preset import Preset
 from .progress import Progress
@@ -36,14 +37,24 @@ class Training:
         device: "cpu" or "gpu".
         run: where everything is written.
         progress: what a person sees meanwhile.
+        monitor: what measures the samples every `every` steps and at the end, and so finds the best
+            step, whose checkpoint is kept; None for nobody.
     """
 
     def __init__(
-        self, preset: Preset, batches: Batches, device: str, run: RunDirectory, progress: Progress
+        self,
+        preset: Preset,
+        batches: Batches,
+        device: str,
+        run: RunDirectory,
+        progress: Progress,
+        monitor: Monitor | None = None,
+        every: int = 0,
     ) -> None:
         mg.manual_seed(preset.seed)
         self.preset, self.batches, self.device = preset, batches, device
         self.run, self.progress = run, progress
+        self.monitor, self.every = monitor, every
         generator, discriminator = (network.to(device) for network in models.build(preset))
         self.noise = mg.Generator(preset.seed, NOISE_STREAM)
         self.gan = Gan(
@@ -77,6 +88,8 @@ class Training:
                 self.average.update(self.done)
             self._record(result, len(real))
             self._write_due()
+            if self.every and (self.done % self.every == 0 or self.done == total):
+                self._evaluate()
         self._flush()
         self.progress.close()
         self.finish()
@@ -85,13 +98,13 @@ class Training:
         """The last grid, the checkpoint, the curves, real beside fake, and the animation."""
         self._write_sample()
         self._write_frame()
-        self.save()
+        self.save(checkpoint.FILE_NAME)
         self._write_curves()
         self._write_real_and_fake()
         animate(self.run.frames, self.run.path / "output.gif")
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+    def save(self, name: str) -> None:
+        """Write a checkpoint under a name in the run's directory."""
         parts: dict[str, dict[str, Any]] = {
             "generator": dict(self.gan.generator.state_dict()),
             "discriminator": dict(self.gan.discriminator.state_dict()),
@@ -106,7 +119,7 @@ class Training:
         if self.average is not None:
             parts["generator_ema"] = dict(self.average.average.state_dict())
         position = {"step": self.done, "epoch": self.batches.epoch_of(max(self.done, 1))}
-        checkpoint.save(self.run.path / checkpoint.FILE_NAME, self.preset, position, parts)
+        checkpoint.save(self.run.path / name, self.preset, position, parts)
 
     # -- what is written on the way ----------------------------------------------------------------
 
@@ -116,7 +129,7 @@ class Training:
             self._write_sample()
             if self.done:
                 self._flush()
-                self.save()
+                self.save(checkpoint.FILE_NAME)
                 if self.preset.plot_with_samples:
                     self._write_curves()
         if self.done % self.preset.frame_every == 0:
@@ -128,10 +141,29 @@ class Training:
             return self.done > 0 and self.batches.ends_epoch(self.done)
         return self.done % (early if early and self.done < every else every) == 0
 
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator that samples are drawn with: the averaged one where the recipe has it."""
+        return self.gan.generator if self.average is None else self.average.average
+
     def _fakes(self, z: mg.Tensor) -> Any:
-        """The images of z, as bytes (N, H, W, C), by the weights and the statistics of samples."""
-        source = self.gan.generator if self.average is None else self.average.average
-        return pictures.to_bytes(generate(source, z, self.preset.statistics))
+        """The images of z, as bytes (N, H, W, C)."""
+        return pictures.to_bytes(generate(self.sampler, z, self.preset.statistics))
+
+    def _evaluate(self) -> None:
+        """Measure the samples, write the figures down, and keep the checkpoint where they are the best."""
+        assert self.monitor is not None
+        figures, best = self.monitor.measure(self.sampler)
+        self._flush()
+        epoch = self.batches.epoch_of(self.done)
+        self.run.append("evaluations.jsonl", [{"step": self.done, "epoch": epoch, **figures.to_json()}])
+        score = "" if figures.score is None else f"score {figures.score:.2f}, "
+        self.progress.say(
+            f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} of {self.monitor.count} samples"
+            f"{': the best so far' if best else ''}"
+        )
+        if best:
+            self.save(checkpoint.BEST_NAME)
 
     def _grid(self, images: Any) -> Any:
         return pictures.grid(images, self.preset.grid_rows, self.preset.grid_columns)
@@ -233,10 +265,8 @@ def check_batches(preset: Preset, count: int) -> None:
         for network in (preset.discriminator, preset.generator)
     )
     if count < preset.batch_size:
-        raise UserError(
-            f"{count} images are fewer than a batch of {preset.batch_size}: use --batch-size {count} or a "
-            "smaller one, or more images"
-        )
+        smaller = f"use --batch-size {count} or less, or more images" if count > 1 else "use more images"
+        raise UserError(f"{count} images are less than a batch of {preset.batch_size}: {smaller}")
     last = count % preset.batch_size
     fakes_follow = preset.step != "fresh_noise"  # as many fakes as real images, on the last batch too
     if preset.batch_size == 1 and (in_d or in_g):

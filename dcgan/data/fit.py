@@ -55,15 +55,17 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """An image of 16 or 32 bits a pixel as one of 8, black and white kept; others as they are."""
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        return Image.fromarray(
-            np.rint(values * (255 if values.max() <= 1 else 1)).clip(0, 255).astype(np.uint8)
-        )
+        values = np.nan_to_num(np.asarray(image)).clip(0, 255)
+        return Image.fromarray(np.rint(values * (255 if values.max() <= 1 else 1)).astype(np.uint8))
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
+        transparent = values == image.info.get("transparency", -1)  # one grey of PNG files may be
         if image.mode != "I" or values.max() > 255:  # 16 bits, which some files hold in 32
             values = np.rint(values / 257)
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        grey = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
+        return grey
     return image
 
 

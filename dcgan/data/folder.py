@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..errors import UserError
@@ -20,7 +20,18 @@ from .channels import NAMES, conversion
 from .fit import WORKERS, fit_image
 
 Array = np.ndarray[Any, Any]
-MOST_PIXELS = 100_000_000  # of one file: beyond, it is taken for a decompression bomb
+MOST_PIXELS = 89_000_000  # of one file: beyond, it is taken for a decompression bomb (by Pillow as well)
+# Pillow knows these, but can't decode them, or only by another program (Ghostscript).
+NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what makes an image of an EXIF orientation upright
 MOST_UNREADABLE = 0.1  # of all image files
 IN_MEMORY = 2**30  # bytes of decoded images; the rest goes to a temporary file
 SHOWN = 5  # names in a message
@@ -50,16 +61,19 @@ class Decoded(Sequence[Array]):
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the images
         self._places.append((self._file.tell(), image.shape))
         self._file.write(image.tobytes())
+        self._file.flush()  # a full disk is told here
         self._bytes = None
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._places)
 
     def __getitem__(self, i: Any) -> Any:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        i %= len(self)
         if i < len(self._kept):
             return self._kept[i]
         if self._bytes is None:
-            self._file.flush()
             self._bytes = np.memmap(self._file, np.uint8, "r")
         offset, shape = self._places[i - len(self._kept)]
         return self._bytes[offset : offset + math.prod(shape)].reshape(shape)
@@ -70,7 +84,7 @@ def find(folder: Path) -> tuple[list[Path], Counter[str]]:
 
     What counts is the ending of the name; hidden files and folders (".name") are passed over.
     """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in _kinds()}
     found, others = [], Counter[str]()
     for directory, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -120,13 +134,13 @@ def decode(file: Path, size: int, channels: int) -> tuple[Array, int]:
     Turned as its EXIF orientation says; the first frame of those with several. Raises OSError or
     ValueError where it can't be read, or is larger than MOST_PIXELS.
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=_kinds()) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
         # A JPEG file can be decoded at an eighth of its size and more, in less time.
         times = 3 * size / min(image.size)
         image.draft(None, (math.ceil(image.width * times), math.ceil(image.height * times)))
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image)
         return fit_image(upright, size, channels), channels_of(upright)
 
 
@@ -134,6 +148,22 @@ def channels_of(image: Image.Image) -> int:
     """1 for grey, 3 for colour, one more where there is alpha; a palette counts as colour."""
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     return (1 if grey else 3) + image.has_transparency_data
+
+
+def _kinds() -> list[str]:
+    """The kinds of files that are taken for images, by Pillow's names."""
+    Image.init()
+    return [kind for kind in Image.OPEN if kind not in NO_PICTURES]
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; damaged EXIF data says nothing."""
+    image.load()  # TIFF files are turned by it, and say so no more
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as for damaged images
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Array, int] | str]:
@@ -147,7 +177,7 @@ def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Arra
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return f"more than {MOST_PIXELS} pixels"
         except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
-            return str(error).removesuffix(f" '{file}'") or type(error).__name__
+            return str(error).removesuffix(f": '{file}'") or type(error).__name__
 
     with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
         warnings.simplefilter("ignore")  # of EXIF data and the like
@@ -170,9 +200,9 @@ def _keep(images: Decoded, image: Array) -> None:
 
 
 def _kind(given: int, count: int, channels: int) -> str:
-    """ "12 are grey: made RGB (three equal channels)"."""
+    """ "12 images are grey: made RGB (three equal channels)"."""
     how = conversion(given, channels)
-    return f"{count} {'is' if count == 1 else 'are'} {NAMES[given]}{how and f': {how}'}"
+    return f"{count} image{' is' if count == 1 else 's are'} {NAMES[given]}{how and f': {how}'}"
 
 
 def _instead(others: Counter[str]) -> str:
@@ -184,4 +214,5 @@ def _instead(others: Counter[str]) -> str:
 
 def _some(names: list[str]) -> str:
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(names[:SHOWN]).encode(errors="backslashreplace").decode()  # names needn't be text
+    return shown + (f" and {more} more" if more > 0 else "")

@@ -16,6 +16,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 BYTES = 8  # the type code
 MOST = 4 * 2**30  # bytes that a file may say it holds
+PIECE = 2**24  # bytes that are read at once
 
 
 def is_idx(path: Path) -> bool:
@@ -52,7 +53,9 @@ def _read(file: BinaryIO) -> Array:
     sizes = file.read(4 * magic[3]) if len(magic) == 4 else b""
     shape, _ = _header(magic, sizes)
     # One byte more than it says would be one too many; memory grows with what is there, not with the header.
-    content = file.read(math.prod(shape) + 1)
+    content, most = bytearray(), math.prod(shape) + 1
+    while piece := file.read(min(PIECE, most - len(content))):
+        content += piece
     if len(content) != math.prod(shape):
         more = "more" if len(content) > math.prod(shape) else str(len(content))
         raise ValueError(f"it says {math.prod(shape)} values {shape} and holds {more}")

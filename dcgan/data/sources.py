@@ -1,5 +1,6 @@
 """What --data names: digits that come with the package, a folder of images, or a file of many."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,12 @@ def load(name: str, size: int, channels: int) -> ImageSet:
     if name.startswith("fashion-mnist:"):
         return _directory_of_idx(name, Path(name.removeprefix("fashion-mnist:")), size, channels)
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, it takes names that no file can have
         if _beside(path, TRAIN_IMAGES):
             return _directory_of_idx(name, path, size, channels)
         images, notes = folder.read(path, size, channels)
         return ImageSet(images, notes)
-    if "," in name and not path.exists():
+    if "," in name and not os.path.exists(path):
         first, second = name.split(",", 1)
         return _pair_of_idx(name, Path(first), Path(second), size, channels)
     return _file(name, size, channels)
@@ -62,16 +63,16 @@ def absolute(name: str) -> str:
         return name
     prefix = "fashion-mnist:" if name.startswith("fashion-mnist:") else ""
     rest = name.removeprefix(prefix)
-    parts = rest.split(",", 1) if "," in rest and not Path(rest).exists() else [rest]
+    parts = rest.split(",", 1) if "," in rest and not os.path.exists(rest) else [rest]
     return prefix + ",".join(str(Path(part).resolve()) for part in parts)
 
 
 def _file(name: str, size: int, channels: int) -> ImageSet:
     path, key = Path(name), ""
-    if not path.exists() and ".npz:" in name:
+    if not os.path.exists(path) and ".npz:" in name:
         before, _, key = name.rpartition(":")
         path = Path(before)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"--data {name}: expected mnist, fashion-mnist:DIR, a folder of images, an .npy or .npz file, or "
             "IDX files; there is no file or folder of that name"
@@ -96,12 +97,15 @@ def _directory_of_idx(name: str, directory: Path, size: int, channels: int) -> I
 
 def _pair_of_idx(name: str, images: Path, labels: Path | None, size: int, channels: int) -> ImageSet:
     """Images, and labels that are only held against them: as many."""
+    reading = images
     try:
         found = _images(idx.read(images))
-        if labels is not None and len(idx.read(labels)) != len(found):
-            raise ValueError(f"{len(found)} images, and {labels.name} has another number of labels")
+        if labels is not None:
+            reading = labels
+            if len(idx.read(labels)) != len(found):
+                raise ValueError(f"another number of labels than the {len(found)} images of {images.name}")
     except (ValueError, OSError, MemoryError) as error:
-        raise UserError(f"--data {name}: {images.name}: {error}") from error
+        raise UserError(f"--data {name}: {reading.name}: {error}") from error
     return _fitted(found, images.name, size, channels)
 
 
@@ -115,7 +119,7 @@ def _images(array: Array) -> Array:
 def _beside(directory: Path, name: str) -> Path | None:
     """The file in the directory, as it is or compressed."""
     found = (directory / name, directory / f"{name}.gz")
-    return next((path for path in found if path.is_file()), None)
+    return next((path for path in found if os.path.isfile(path)), None)
 
 
 def _fitted(images: Array, what: str, size: int, channels: int, taken: str = "") -> ImageSet:

@@ -1,0 +1,128 @@
+"""`python -m dcgan.evaluate RUN`: how good a run's samples are, in a table, a JSON file and a picture."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.serialize import write_whole
+
+from .data import mnist
+from .data.fit import fit_array
+from .errors import UserError, run_command, tell
+from .evaluation import classifier, comparison, report
+from .evaluation.comparison import LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
+from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
+from .evaluation.report import Evaluation
+from .sample import add_run_arguments
+from .sampling import choose_statistics, load_generator, load_run
+
+Array = np.ndarray[Any, Any]
+SHOWN = 10  # samples beside their nearest training image
+GRID = 8  # rows and columns of samples in the picture
+FEWEST = 100  # samples
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan.evaluate", description="Measure how good a run's samples are."
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--data", help="the real images (default: those of the run)")
+    parser.add_argument(
+        "--count", type=int, help=f"samples (default: {MOST}, or as many as there are real images to compare)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="the directory of evaluation.json and evaluation.png (default: the run's)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    arguments = _parser().parse_args(argv)
+    if arguments.count is not None and not FEWEST <= arguments.count <= 10 * MOST:
+        raise UserError(f"--count {arguments.count}: expected {FEWEST} to {10 * MOST}")
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
+    directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
+    evaluation = evaluate(arguments, directory)
+    out = arguments.out or directory
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(evaluation.to_json(), indent=2) + "\n"
+        write_whole(out / "evaluation.json", text.encode())
+        report.draw(evaluation, out / "evaluation.png")
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from error
+    tell(report.table(evaluation))
+    tell(f"{out / 'evaluation.json'}, {out / 'evaluation.png'}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
+    """All figures of the run that the command line names."""
+    loaded = load_run(arguments.run, arguments.weights)
+    generator, preset = load_generator(loaded, arguments.weights), loaded.preset
+    data = arguments.data or data_of(directory)
+    real = comparison.real_images(data, preset)
+    judge = comparison.judge_of(data)
+    count = arguments.count or (MOST if judge.classes else len(real.reference))
+    statistics = choose_statistics(generator, preset, arguments.statistics, count)
+    samples = np.concatenate(list(comparison.sample(generator, preset, statistics, count, arguments.seed)))
+    reference = describe(judge, in_chunks(real.reference))
+    figures = compare(describe(judge, in_chunks(samples)), reference)
+    floor = compare(describe(judge, in_chunks(real.floor)), reference)
+    known = (
+        fit_array(samples[: max(LOOKED_UP, SHOWN)], DIGIT_SIZE, 1) if judge.classes else samples[:LOOKED_UP]
+    )
+    indices, distances = comparison.nearest_training(known, real.training)
+    return Evaluation(
+        recipe=preset.name,
+        step=loaded.position["step"],
+        epoch=loaded.position["epoch"],
+        weights=arguments.weights or ("ema" if preset.ema_decay else "last"),
+        statistics=arguments.statistics or preset.statistics,
+        count=count,
+        about=real.about,
+        features=judge.name,
+        accuracy=_accuracy(judge),
+        samples=replace(figures, nearest=float(np.median(distances))),
+        floor=replace(floor, nearest=_floor_of_nearest(real, judge)),
+        grid=samples[: GRID * GRID],
+        looked_up=known[:SHOWN],
+        found=real.training[indices[:SHOWN]],
+    )
+
+
+def data_of(directory: Path) -> str:
+    """What --data was when the run was trained; MNIST where there is no config.json to tell."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "mnist"
+    data = config.get("data", "mnist") if isinstance(config, dict) else "mnist"
+    return data if isinstance(data, str) else "mnist"
+
+
+def _accuracy(judge: Judge) -> float | None:
+    if not isinstance(judge, DigitJudge):
+        return None
+    return classifier.accuracy(judge.classifier, mnist.images("test"), mnist.labels("test"))
+
+
+def _floor_of_nearest(real: RealImages, judge: Judge) -> float | None:
+    """The median of test images; None where every real image was trained on."""
+    if not judge.classes:
+        return None
+    _, distances = comparison.nearest_training(real.reference[:LOOKED_UP], real.training)
+    return float(np.median(distances))
+
+
+if __name__ == "__main__":
+    run_command(main, "dcgan.evaluate")

@@ -1,0 +1,152 @@
+"""Samples held against real images, and real images against each other as the floor beside them."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn
+
+from .. import noise, pictures
+from ..data import mnist, sources
+from ..data.batches import Batches
+from ..errors import UserError
+from ..preset import Preset
+from ..sampling import generate
+from . import measures
+from .judges import DigitJudge, FixedNetworkJudge, Judge
+
+Array = np.ndarray[Any, Any]
+MOST = 10_000  # images in a set
+FEWEST = 16  # of which features can be compared at all
+LOOKED_UP = 1000  # images whose nearest training image is looked for
+CHUNK = 500  # images at a time
+NOISE_STREAM, SPLIT_STREAM = 7, 8
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a judge said of a set of images: features (n, d), and probabilities (n, classes) or None."""
+
+    features: Array
+    probabilities: Array | None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How near one set is to another; the measures are those of measures.py.
+
+    Attributes:
+        score, shares: of the set alone, where the judge knows classes.
+        nearest: the median distance from an image to the nearest training image, pixels from 0 to
+            1; None where it was not looked for.
+    """
+
+    frechet: float
+    kernel: float
+    precision: float
+    recall: float
+    score: float | None
+    shares: list[float] | None
+    nearest: float | None = None
+
+    @property
+    def rarest(self) -> float | None:
+        """The smallest share of a class."""
+        return None if self.shares is None else min(self.shares)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of an evaluation, bytes (n, H, W, C).
+
+    Attributes:
+        reference: what samples are held against.
+        floor: other real images, held against the same: what samples can reach.
+        training: what the networks were trained on.
+        about: the two sets, for people.
+    """
+
+    reference: Array
+    floor: Array
+    training: Array
+    about: str
+
+
+def real_images(data: str, preset: Preset, images: Any = None) -> RealImages:
+    """MNIST's test images and as many training images; of other sets one half, and the other.
+
+    Args:
+        data: what --data says.
+        images: the same, where it is loaded already (`ImageSet.images`).
+
+    Raises UserError where `data` can't be loaded, or is too small to be compared.
+    """
+    if data == "mnist":
+        train, test = mnist.images("train")[..., None], mnist.images("test")[..., None]
+        return RealImages(test, train[: len(test)], train, "the test images of MNIST")
+    if images is None:
+        images = sources.load(data, preset.image_size, preset.channels).images
+    if len(images) < 2 * FEWEST:
+        raise UserError(f"--data {data}: {len(images)} images; expected {2 * FEWEST} or more to compare")
+    batches = Batches(images, MOST, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center")
+    training = pictures.to_bytes(batches.first(2 * MOST))  # in a random order
+    half = len(training) // 2
+    return RealImages(training[:half], training[half:], training, f"a random half of {data}")
+
+
+def judge_of(data: str) -> Judge:
+    """The classifier for digits, the fixed network for all else."""
+    return DigitJudge() if data == "mnist" else FixedNetworkJudge()
+
+
+def describe(judge: Judge, chunks: Iterable[Array]) -> Described:
+    """What the judge says of images that come in chunks."""
+    features, probabilities = zip(*(judge.look(chunk) for chunk in chunks), strict=True)
+    known = None if probabilities[0] is None else np.concatenate(probabilities)
+    return Described(np.concatenate(features), known)
+
+
+def in_chunks(images: Array) -> list[Array]:
+    """Images (n, ...) in parts of about CHUNK."""
+    return np.array_split(images, -(-len(images) // CHUNK))
+
+
+def sample(generator: nn.Module, preset: Preset, statistics: str, count: int, seed: int) -> Iterable[Array]:
+    """Images of fresh z as bytes (n, H, W, C), a batch at a time.
+
+    Batches have about the recipe's size, since with "batch" statistics an image depends on the
+    others, and never one image alone.
+    """
+    source = mg.Generator(seed, NOISE_STREAM)
+    device = next(generator.parameters()).device
+    for part in np.array_split(np.arange(count), max(1, count // max(preset.batch_size, 2))):
+        z = noise.draw(preset, len(part), source, device)
+        yield pictures.to_bytes(generate(generator, z, statistics))
+
+
+def compare(images: Described, reference: Described) -> Figures:
+    """The figures of a set of images against another."""
+    precision, recall = measures.precision_recall(images.features, reference.features)
+    return Figures(
+        measures.frechet(images.features, reference.features),
+        measures.kernel_distance(images.features, reference.features),
+        precision,
+        recall,
+        None if images.probabilities is None else measures.score(images.probabilities),
+        None if images.probabilities is None else measures.shares(images.probabilities),
+    )
+
+
+def nearest_training(images: Array, training: Array) -> tuple[Array, Array]:
+    """Of images, bytes (n, H, W, C), the nearest training image's index, and its distance, pixels 0 to 1."""
+    rows = (a.reshape(len(a), -1).astype(np.float32) / 255 for a in (images, training))
+    return measures.nearest(*rows)

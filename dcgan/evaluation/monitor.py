@@ -1,0 +1,42 @@
+"""A smaller evaluation now and then while a run trains, to know which of its steps was the best."""
+
+from typing import Any
+
+from minigrad import nn
+
+from ..preset import Preset
+from . import comparison
+from .comparison import Figures, compare, describe, in_chunks, sample
+
+COUNT = 2000  # samples
+SEED = 0  # of their noise, which is the same each time
+
+
+class Monitor:
+    """Holds samples of a generator against real images, which are described once.
+
+    Args:
+        preset: the recipe.
+        data: what --data says.
+        images: the real images, as they were loaded for training.
+
+    Attributes:
+        best: the smallest Fréchet distance so far, None at first.
+    """
+
+    def __init__(self, preset: Preset, data: str, images: Any) -> None:
+        self.preset = preset
+        self.judge = comparison.judge_of(data)
+        real = comparison.real_images(data, preset, images)
+        self.reference = describe(self.judge, in_chunks(real.reference))
+        self.count = COUNT if self.judge.classes else min(COUNT, len(self.reference))
+        self.best: float | None = None
+
+    def measure(self, generator: nn.Module) -> tuple[Figures, bool]:
+        """The figures of the generator as it is, which it leaves so; and whether they are the best so far."""
+        samples = sample(generator, self.preset, self.preset.statistics, self.count, SEED)
+        figures = compare(describe(self.judge, samples), self.reference)
+        better = self.best is None or figures.frechet < self.best
+        if better:
+            self.best = figures.frechet
+        return figures, better

@@ -1,0 +1,141 @@
+"""An evaluation for people: a table, and a picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import pictures
+from .comparison import Figures
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is known of a run's samples.
+
+    Attributes:
+        recipe, step, epoch, weights, statistics: what made the samples; `count` of them.
+        about: the real images that they are held against, and `features` what describes both.
+        accuracy: of the classifier on MNIST's test images, where there is one.
+        samples: their figures; `floor`: those of other real images in their place.
+        grid: some samples, bytes (n, H, W, C).
+        looked_up, found: some samples, and the training image nearest to each.
+    """
+
+    recipe: str
+    step: int
+    epoch: int
+    weights: str
+    statistics: str
+    count: int
+    about: str
+    features: str
+    accuracy: float | None
+    samples: Figures
+    floor: Figures
+    grid: Array
+    looked_up: Array
+    found: Array
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the images, as JSON values."""
+        images = ("grid", "looked_up", "found")
+        data = {name: value for name, value in vars(self).items() if name not in images}
+        return {**data, "samples": self.samples.to_json(), "floor": self.floor.to_json()}
+
+
+# What is shown of each figure: its name, its attribute, a factor, its form, and what it means.
+FIGURES = (
+    ("score", "score", 1, ".2f", "exp(E KL), 1 to 10: sure digits, all of them"),
+    ("Fréchet distance", "frechet", 1, ".2f", "of features; 0 for equal ones, less is better"),
+    ("kernel distance x 1000", "kernel", 1000, ".3f", "of features; 0 for equal ones, less is better"),
+    ("precision", "precision", 1, ".3f", "samples that lie among real images"),
+    ("recall", "recall", 1, ".3f", "real images that lie among samples"),
+    ("nearest training image", "nearest", 1, ".2f", "median distance; far below real: memorised"),
+    ("rarest digit, %", "rarest", 100, ".1f", "of all samples; 10 where all are alike"),
+)
+
+
+def table(evaluation: Evaluation) -> str:
+    """The figures in lines, the samples' beside the floor's, each with what it means."""
+    made = evaluation
+    lines = [
+        f"{made.recipe} after step {made.step}: {made.count} samples ({made.weights} weights, "
+        f"{made.statistics} statistics) against {made.about},",
+        _judged_by(made),
+        "",
+        f"{'':26}{'samples':>10}{'real':>10}   what it says",
+    ]
+    lines += [f"{name:26}{ours:>10}{floor:>10}   {meaning}" for name, ours, floor, meaning in rows(made)]
+    if made.samples.shares is not None:
+        lines += ["", f"{'digit':26}" + "".join(f"{digit:>7}" for digit in range(len(made.samples.shares)))]
+        for name, figures in (("share of samples, %", made.samples), ("share of real, %", made.floor)):
+            lines.append(f"{name:26}" + "".join(f"{100 * share:7.1f}" for share in figures.shares or ()))
+    return "\n".join(lines)
+
+
+def rows(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
+    """(name, of the samples, of real images, meaning) for each figure of the samples that there is."""
+    return [
+        (name, _cell(evaluation.samples, attribute, factor, form),
+         _cell(evaluation.floor, attribute, factor, form), meaning)
+        for name, attribute, factor, form, meaning in FIGURES
+        if getattr(evaluation.samples, attribute) is not None
+    ]  # fmt: skip
+
+
+def _cell(figures: Figures, attribute: str, factor: int, form: str) -> str:
+    value = getattr(figures, attribute)
+    return "-" if value is None else format(factor * value, form)
+
+
+def _judged_by(evaluation: Evaluation) -> str:
+    if evaluation.accuracy is None:
+        return f"by {evaluation.features}"
+    return f"by {evaluation.features}, which finds {100 * evaluation.accuracy:.2f}% of the test digits"
+
+
+def draw(evaluation: Evaluation, path: Path) -> None:
+    """The figures, the classes, a grid of samples, and some beside their nearest training image, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 8.2), layout="constrained")
+    figure.suptitle(
+        f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples, {evaluation.about}"
+    )
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
+    left, right = above.subfigures(1, 2, squeeze=False)[0]
+    side = int(np.sqrt(len(evaluation.grid)))
+    pictures.show(left.subplots(), pictures.grid(evaluation.grid, side, side), "samples")
+    _draw_figures(right, evaluation)
+    strip = np.concatenate([evaluation.looked_up, evaluation.found])
+    pictures.show(
+        below.subplots(),
+        pictures.grid(strip, 2, len(evaluation.found)),
+        "samples, and below each the training image nearest to it",
+    )
+    pictures.save_figure(figure, path)
+
+
+def _draw_figures(place: Any, evaluation: Evaluation) -> None:
+    shares = evaluation.samples.shares is not None
+    axes = place.subplots(2 if shares else 1, 1, squeeze=False)[:, 0]
+    axes[0].axis("off")
+    cells = [[name, ours, real] for name, ours, real, _ in rows(evaluation)]
+    drawn = axes[0].table(
+        cells, colLabels=["", "samples", "real"], loc="center", colWidths=[0.5, 0.2, 0.2], edges="horizontal"
+    )
+    drawn.scale(1, 1.5)
+    axes[0].set_title(_judged_by(evaluation), fontsize="small")
+    if not shares:
+        return
+    digits = np.arange(len(evaluation.samples.shares or ()))
+    for shift, figures, name in ((-0.2, evaluation.samples, "samples"), (0.2, evaluation.floor, "real")):
+        axes[1].bar(digits + shift, 100 * np.asarray(figures.shares), 0.4, label=name)
+    axes[1].set_xticks(digits)
+    axes[1].set_xlabel("digit")
+    axes[1].set_ylabel("%")
+    axes[1].legend(loc="lower right")
