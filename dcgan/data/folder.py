@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,7 @@ class Decoded(Sequence[Array]):
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the images
+            weakref.finalize(self, self._file.close)
         self._places.append((self._file.tell(), image.shape))
         self._file.write(image.tobytes())
         self._file.flush()  # a full disk is told here

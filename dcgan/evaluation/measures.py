@@ -53,13 +53,14 @@ def frechet(a: Array, b: Array) -> float:
 
 
 def kernel_distance(a: Array, b: Array) -> float:
-    """The squared maximum mean discrepancy with the kernel (x . y / d + 1)^3, unbiased.
+    """The squared maximum mean discrepancy with the kernel (x . y / (d s^2) + 1)^3, unbiased.
 
-    Near 0, and as often below as above, for two samples of one distribution. Unlike the Fréchet
+    s^2 is the mean square of the features of `b`, so that their scale does not matter. Near 0, and as often below as above, for two samples of one distribution. Unlike the Fréchet
     distance it does not depend on how many images there are. Source: Bińkowski et al., "Demystifying MMD
     GANs" (2018), section 4.
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    scale = np.sqrt(np.mean(b.astype(np.float64) ** 2))
+    a, b = a.astype(np.float64) / scale, b.astype(np.float64) / scale
     between = sum(_kernel(a[i : i + ROWS], b).sum() for i in range(0, len(a), ROWS))
     return float(_mean_of_pairs(a) + _mean_of_pairs(b) - 2 * between / (len(a) * len(b)))
 
