@@ -3,6 +3,7 @@
 Input sizes are left out: they follow from what comes before (see models.py).
 """
 
+import ast
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,6 +97,30 @@ Layer = (
     Dense | Conv | ConvTranspose | BatchNorm | ReLU | LeakyReLU | Tanh | Sigmoid | Dropout | Flatten | Reshape
 )
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Layer.__args__}
+
+
+def parse(text: str) -> tuple[Layer, ...]:
+    """Layers written as they are in presets.py: "[Flatten(), Dense(128), ReLU(), Dense(1, bias=False)]".
+
+    Nothing in the text is run. Raises ValueError where it is anything else.
+    """
+    try:
+        written = ast.parse(text.strip(), mode="eval").body
+        calls = written.elts if isinstance(written, ast.List | ast.Tuple) else [written]
+        return tuple(_parsed(call) for call in calls)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{error}; expected layers, such as [Flatten(), Dense(128), ReLU(), Dense(1)], of the kinds "
+            f"{', '.join(KINDS)}"
+        ) from None
+
+
+def _parsed(call: ast.expr) -> Layer:
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in KINDS:
+        raise ValueError(f"{ast.unparse(call)} is no layer")
+    arguments = [ast.literal_eval(argument) for argument in call.args]
+    named = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
+    return KINDS[call.func.id](*arguments, **named)
 
 
 def to_json(layer: Layer) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Preset:
 
         Raises UserError for an unknown field, or a value of the wrong type.
         """
-        settable = [f.name for f in dataclasses.fields(self) if f.name not in ("name", "summary")]
+        settable = [f.name for f in dataclasses.fields(self) if f.name not in _FOR_PEOPLE]
         checked = {}
         for field, value in overrides.items():
             if field not in settable:
@@ -217,10 +217,18 @@ def _checked(field: str, current: Any, value: Any) -> Any:
         return value
     kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
-    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}")
+    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
+
+
+def _all_fields() -> str:
+    """What can be replaced, with its type, for people."""
+    types = {f.name: getattr(f.type, "__name__", "") for f in dataclasses.fields(Preset)}
+    types |= {"generator": "layers", "discriminator": "layers", "z_shape": "integers"}
+    return "The fields are " + ", ".join(f"{n} ({t})" for n, t in types.items() if n not in _FOR_PEOPLE)
 
 
 _NETWORKS = ("generator", "discriminator")
+_FOR_PEOPLE = ("name", "summary")
 _DERIVED = {"generator", "discriminator", "z_shape"}
 _WIDEST = 4096
 _POSITIVE = (

@@ -14,7 +14,7 @@ from typing import Any
 import minigrad as mg
 from minigrad.backend import get as get_backend
 
-from . import checkpoint, listing, models, presets
+from . import checkpoint, layers, listing, models, presets
 from .data import sources
 from .data.batches import Batches
 from .errors import UserError, run_command, tell
@@ -107,14 +107,24 @@ def chosen_preset(arguments: argparse.Namespace) -> Preset:
         field, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: expected FIELD=VALUE")
-        try:
-            overrides[field] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            overrides[field] = value  # text needs no quotes
+        overrides[field] = _value(field, value)
     for field in ("epochs", "steps", "batch_size", "seed"):
         if getattr(arguments, field) is not None:
             overrides[field] = getattr(arguments, field)
     return presets.get(arguments.preset, **overrides)
+
+
+def _value(field: str, text: str) -> Any:
+    """What --set FIELD=TEXT means: layers, a Python literal, or else the text itself, without quotes."""
+    if field in ("generator", "discriminator"):
+        try:
+            return layers.parse(text)
+        except ValueError as error:
+            raise UserError(f"--set {field}: {error}") from None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def load_batches(preset: Preset, data: str | None) -> Batches:

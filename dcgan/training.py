@@ -96,8 +96,10 @@ class Training:
 
     def finish(self) -> None:
         """The last grid, the checkpoint, the curves, real beside fake, and the animation."""
-        self._write_sample()
-        self._write_frame()
+        if not self._sample_is_due():
+            self._write_sample()
+        if self.done % self.preset.frame_every:
+            self._write_frame()
         self.save(checkpoint.FILE_NAME)
         self._write_curves()
         self._write_real_and_fake()

@@ -104,7 +104,8 @@ def draw(evaluation: Evaluation, path: Path) -> None:
 
     figure = Figure(figsize=(12, 8.2), layout="constrained")
     figure.suptitle(
-        f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against {evaluation.about}"
+        f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
+        f"{evaluation.about}"
     )
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
     left, right = above.subfigures(1, 2, squeeze=False)[0]
