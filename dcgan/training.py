@@ -261,7 +261,9 @@ def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:
 
 
 def check_batches(preset: Preset, count: int) -> None:
-    """Raise UserError where some batch would hold one image and a BatchNorm would need more."""
+    """Raise UserError where the set is less than a batch, or some batch would hold one image that a
+    BatchNorm has no statistics of.
+    """
     in_d, in_g = (
         any(isinstance(layer, layers.BatchNorm) for layer in network)
         for network in (preset.discriminator, preset.generator)
@@ -276,8 +278,13 @@ def check_batches(preset: Preset, count: int) -> None:
     if last == 1 and (in_d or (in_g and fakes_follow)):
         raise UserError(
             f"--batch-size {preset.batch_size}: the last batch of {count} images would hold one, and a "
-            f"BatchNorm needs more; use {preset.batch_size + 1}, or another size"
+            f"BatchNorm needs more; use {_next_size(preset.batch_size, count)}, or another size"
         )
+
+
+def _next_size(batch_size: int, count: int) -> int:
+    """The first larger batch size that leaves no image alone, of `count` of them."""
+    return next(size for size in range(batch_size + 1, count + 1) if count % size != 1)
 
 
 def total_steps(preset: Preset, per_epoch: int) -> int:
