@@ -101,13 +101,17 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
 
 
 def data_of(directory: Path) -> str:
-    """What --data was when the run was trained; MNIST where there is no config.json to tell."""
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """What --data was when the run was trained; MNIST where there is no config.json to tell.
+
+    Raises UserError where the file is damaged.
+    """
+    path = directory / "config.json"
+    if not path.exists():
         return "mnist"
-    data = config.get("data", "mnist") if isinstance(config, dict) else "mnist"
-    return data if isinstance(data, str) else "mnist"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("data", "mnist"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} does not say what the run was trained on: name it with --data") from error
 
 
 def _accuracy(judge: Judge) -> float | None:

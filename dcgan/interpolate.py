@@ -1,6 +1,7 @@
 """`python -m dcgan.interpolate RUN --out FILE`: the images between two, and sums and differences of noise."""
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .sampling import choose_statistics, generate, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
+MOST_IN_A_ROW = 100  # images that are summed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +76,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--minus and --plus go with --mean, not with --between")
     if arguments.mean and not (arguments.minus or arguments.plus):
         raise UserError("--mean: expected --minus, --plus or both beside it")
+    if max(len(names or ()) for names in (arguments.mean, arguments.minus, arguments.plus)) > MOST_IN_A_ROW:
+        raise UserError(f"--mean, --minus and --plus: expected at most {MOST_IN_A_ROW} Z for each")
     if arguments.frames is not None and not 1 <= arguments.frames <= 1000:
         raise UserError(f"--frames {arguments.frames}: expected 1 to 1000")
     if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MOST_IMAGES:
@@ -106,10 +110,15 @@ def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Modu
     every = [z for sign, zs in members.items() for z in (*zs, means[sign])]
     images = iter(_images(arguments, preset, generator, np.stack([*every, result]).astype(np.float32)))
     rows = {
-        f"{sign}\n{' '.join(names)}": [next(images) for _ in range(len(names) + 1)]
+        f"{sign}\n{_in_lines(names)}": [next(images) for _ in range(len(names) + 1)]
         for sign, names in groups.items()
     }
     pictures.save_rows({**rows, "result": [next(images)]}, arguments.out)
+
+
+def _in_lines(names: Sequence[str]) -> str:
+    """The names in a few short lines, the last ones left out where they are many."""
+    return textwrap.fill(textwrap.shorten(" ".join(names), 80, placeholder=" ..."), 20)
 
 
 def _images(arguments: argparse.Namespace, preset: Preset, generator: nn.Module, z: Array) -> Array:

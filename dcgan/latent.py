@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 import minigrad as mg
 
@@ -42,17 +43,19 @@ def from_file(preset: Preset, path: Path) -> Array:
     """
     numbers = math.prod(preset.z_shape)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # fails where the file is too short
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+        array = npy.open_memmap(path, mode="r")  # fails where the file is too short, or holds objects
+    except Exception as error:  # damaged headers raise all kinds: TokenError, TypeError, ...
         raise UserError(f"--z {path}: it can't be read as an .npy file: {error}") from error
     forms = (preset.z_shape, (numbers,))  # of one z
     fits = array.shape in forms or array.shape[1:] in forms
     if not fits or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
         expected = " or ".join(f"({', '.join(('n', *map(str, shape)))})" for shape in dict.fromkeys(forms))
         raise UserError(f"--z {path}: it holds {array.dtype} {array.shape}; expected floats {expected}")
-    if not np.isfinite(array).all():
-        raise UserError(f"--z {path}: it holds numbers that are not finite")
-    return np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)
+    with np.errstate(over="ignore"):
+        z = np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)
+    if not np.isfinite(z).all():
+        raise UserError(f"--z {path}: it holds numbers that are not finite, or not as float32")
+    return z
 
 
 def slerp(a: Array, b: Array, t: float) -> Array:

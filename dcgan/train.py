@@ -20,10 +20,11 @@ from .data.batches import Batches
 from .errors import UserError, run_command, tell
 from .evaluation.monitor import Monitor
 from .explain import explain
+from .plan import check_batches, total_steps
 from .preset import Preset
 from .progress import Progress
 from .rundir import RunDirectory
-from .training import DATA_STREAM, Training, check_batches, total_steps
+from .training import DATA_STREAM, Training
 
 
 def choose_device(name: str) -> str:

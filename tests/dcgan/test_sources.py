@@ -16,7 +16,7 @@ from PIL import Image
 from dcgan import presets, train
 from dcgan.data import arrays, idx, sources
 from dcgan.errors import UserError
-from dcgan.training import check_batches
+from dcgan.plan import check_batches
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 

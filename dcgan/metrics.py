@@ -1,0 +1,82 @@
+"""What a run writes down of its steps: a line for each, the speed, and warnings."""
+
+import math
+import time
+from typing import Any
+
+from .data.batches import Batches
+from .preset import Preset
+from .progress import Progress
+from .rundir import RunDirectory
+from .steps import StepResult
+
+LOW, HIGH = 1e-3, 50.0  # losses beyond these are told: one player has won, or is lost
+BLOCK = 50  # steps whose scalars stay on the device until they are written together
+
+
+class Metrics:
+    """The scalars of the steps, on their way to metrics.jsonl and to the person who watches."""
+
+    def __init__(self, preset: Preset, batches: Batches, run: RunDirectory, progress: Progress) -> None:
+        self.preset, self.batches, self.run, self.progress = preset, batches, run, progress
+        self._pending: list[tuple[int, StepResult]] = []
+        self._latest: dict[str, Any] = {}
+        self._warned: set[str] = set()
+        self._block_started, self._block_images = time.perf_counter(), 0
+
+    def record(self, step: int, result: StepResult, images: int) -> None:
+        """Keep the scalars of a step; write them in blocks, so that a device is seldom waited for."""
+        self._pending.append((step, result))
+        self._block_images += images
+        if len(self._pending) == BLOCK or not self._latest:
+            self.flush()
+        self.progress.step(images, self._latest)
+        if step % self.preset.log_every == 0:
+            self.flush()
+            latest = {name: math.nan if value is None else value for name, value in self._latest.items()}
+            self.progress.say(
+                f"step {step}: loss D {latest['loss_d']:.4f}, loss G {latest['loss_g']:.4f}, "
+                f"D(x) {latest['d_x']:.3f}, D(G(z)) {latest['d_g_z1']:.3f} / {latest['d_g_z2']:.3f}"
+            )
+
+    def flush(self) -> None:
+        """Write what is kept: a line a step, and one with the speed."""
+        if not self._pending:
+            return
+        lines = []
+        for step, result in self._pending:
+            scalars = {name: value.item() for name, value in vars(result).items()}
+            lines.append({"step": step, "epoch": self.batches.epoch_of(step), **self._finite(step, scalars)})
+        self.run.append("metrics.jsonl", lines)
+        now = time.perf_counter()
+        rate = self._block_images / (now - self._block_started)
+        self.run.append("timing.jsonl", [{"step": lines[-1]["step"], "images_per_second": round(rate, 1)}])
+        self._latest = lines[-1]
+        self._pending, self._block_started, self._block_images = [], now, 0
+
+    def _finite(self, step: int, scalars: dict[str, float]) -> dict[str, float | None]:
+        """The scalars with None (null in JSON) for what is no finite number, and a warning of that."""
+        wrong = [name for name, value in scalars.items() if not math.isfinite(value)]
+        if wrong:
+            self._warn_once(
+                "diverged",
+                f"at step {step} {', '.join(wrong)} is not finite: the run has diverged, and what "
+                "it learned is lost. Start it again with smaller lr_generator and lr_discriminator (--set)",
+            )
+        for name, player, other in (("loss_d", "D", "G"), ("loss_g", "G", "D")):
+            value = scalars[name]
+            if value < LOW:
+                said = f"{player} has nothing left to learn from {other}"
+                self._warn_once(f"{name} low", f"at step {step} {name} is {value:.2g}, under {LOW}: {said}")
+            elif value > HIGH and math.isfinite(value):
+                said = f"{player} is far behind {other}"
+                self._warn_once(
+                    f"{name} high", f"at step {step} {name} is {value:.4g}, over {HIGH:g}: {said}"
+                )
+        return {name: None if name in wrong else value for name, value in scalars.items()}
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        """Say it the first time; metrics.jsonl has all the others."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self.progress.say(f"warning: {text}")
