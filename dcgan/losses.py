@@ -33,8 +33,7 @@ class Loss:
 
 def bce_epsilon(probability: mg.Tensor, label: float) -> mg.Tensor:
     """-mean log(p + 1e-12) for label 1, -mean log(1 - p + 1e-12) for label 0."""
-    kept = probability if label else 1.0 - probability
-    return -(kept + EPSILON).log().mean()
+    return F.binary_cross_entropy(probability, label, epsilon=EPSILON)
 
 
 LOSSES = {

@@ -127,7 +127,8 @@ def binary_cross_entropy(
     """
     target = _target("binary_cross_entropy", probabilities, target)
     values = probabilities.data
-    if probabilities.device == "cpu" and values.size and not (values.min() >= 0 and values.max() <= 1):
+    # A value that is no number passes, here as in all operations: who trains looks at the loss.
+    if probabilities.device == "cpu" and values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             "binary_cross_entropy: expected probabilities in [0, 1], got values from "
             f"{values.min():.4g} to {values.max():.4g}; for logits use binary_cross_entropy_with_logits"

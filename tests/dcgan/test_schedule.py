@@ -683,3 +683,14 @@ def test_flowers_at_another_size_needs_that_size_alone(run, digits, no_plots, tm
     code, _ = run("--preset", "flowers", "--set", "image_size=64", "--steps=1", "--batch-size=2", *grid)
     assert code == 0
     assert picture(tmp_path / "run" / "frames" / "00000001.png").shape == (64 + 4, 2 * 66 + 2, 3)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", ["flowers", "tensorflow", "flux"])
+def test_a_run_that_diverges_says_so_whatever_its_loss(run, tmp_path, name):
+    small = ["--set", "ngf=2", "--set", "ndf=2", "--set", "image_size=8"] if name == "flowers" else []
+    huge = ["--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300"]
+    code, said = run("--preset", name, "--steps", "3", "--batch-size", "4", *small, *huge)
+    assert code == 0
+    assert said.count("is not finite: the run has diverged") == 1
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
