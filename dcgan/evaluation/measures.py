@@ -42,7 +42,7 @@ def frechet(a: Array, b: Array) -> float:
     a two time-scale update rule converge to a local Nash equilibrium" (2017), equation 6.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    cov_a, cov_b = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (a, b))
     # The trace of the root of S_a S_b is that of the symmetric S_a^(1/2) S_b S_a^(1/2).
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
@@ -55,9 +55,10 @@ def frechet(a: Array, b: Array) -> float:
 def kernel_distance(a: Array, b: Array) -> float:
     """The squared maximum mean discrepancy with the kernel (x . y / (d s^2) + 1)^3, unbiased.
 
-    s^2 is the mean square of the features of `b`, so that their scale does not matter. Near 0, and as often below as above, for two samples of one distribution. Unlike the Fréchet
-    distance it does not depend on how many images there are. Source: Bińkowski et al., "Demystifying MMD
-    GANs" (2018), section 4.
+    s^2 is the mean square of the features of `b`, so that their scale does not matter. Near 0, and as
+    often below as above, for two samples of one distribution. Unlike the Fréchet distance it does not
+    depend on how many images there are. Source: Bińkowski et al., "Demystifying MMD GANs" (2018),
+    section 4.
     """
     scale = np.sqrt(np.mean(b.astype(np.float64) ** 2))
     a, b = a.astype(np.float64) / scale, b.astype(np.float64) / scale

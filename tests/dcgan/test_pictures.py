@@ -1,0 +1,270 @@
+"""Pictures that a person looks at: animations of a sensible pace and size, sets beside each other, rows."""
+
+import io
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dcgan import pictures
+from minigrad import serialize
+
+RED, BLUE, GREEN = ((200, 0, 0), (0, 0, 200), (0, 150, 0))
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def plain(colour, height=20, width=20):
+    return np.tile(np.array(colour, np.uint8), (height, width, 1))
+
+
+def read_png(path):
+    with Image.open(path) as png:
+        return np.asarray(png.convert("RGB")).astype(int)
+
+
+def read_gif(path):
+    """The frames (H, W, 3), and how long each is shown, in milliseconds."""
+    frames, durations = [], []
+    with Image.open(path) as gif:
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            frames.append(np.asarray(gif.convert("RGB")).astype(int))
+            durations.append(gif.info["duration"])
+    return frames, durations
+
+
+def read_mp4(path):
+    """The frames (H, W, 3), and how many there are a second."""
+    return iio.imread(path, plugin="pyav").astype(int), iio.immeta(path, plugin="pyav")["fps"]
+
+
+def where(picture, colour):
+    """The box (top, bottom, left, right) of all pixels of nearly that colour."""
+    ys, xs = np.nonzero((np.abs(picture - np.array(colour)) < 30).all(axis=2))
+    return ys.min(), ys.max(), xs.min(), xs.max()
+
+
+# -- animations ------------------------------------------------------------------------------------
+
+
+def distinct(n):
+    """Frames that no encoder takes for one, of which the k-th is told by its brightness."""
+    return [plain((250 * k // max(1, n - 1),) * 3, 16, 18) for k in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("n", "seconds", "pace"),
+    [(25, 8.0, 320), (100, 8.0, 80), (3, 8.0, 500), (200, 2.0, 40), (25, 1.0, 40), (7, 1.0, 140)],
+)
+def test_a_gif_lasts_about_as_long_as_asked_and_stays_on_its_last_frame(tmp_path, n, seconds, pace):
+    pictures.save_animation(distinct(n), tmp_path / "a.gif", seconds)
+    frames, durations = read_gif(tmp_path / "a.gif")
+    assert durations == [pace] * (n - 1) + [2000]
+    assert all(
+        np.abs(frame - given_frame).max() == 0 for frame, given_frame in zip(frames, distinct(n), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("n", "seconds", "pace"), [(25, 8.0, 320), (60, 2.0, 40), (3, 8.0, 500)])
+def test_an_mp4_has_the_same_pace_and_the_same_end(tmp_path, n, seconds, pace):
+    pictures.save_animation(distinct(n), tmp_path / "a.mp4", seconds)
+    frames, rate = read_mp4(tmp_path / "a.mp4")
+    assert rate == pytest.approx(1000 / pace, rel=1e-3)
+    shown = [*distinct(n), *[distinct(n)[-1]] * (2000 // pace)]
+    assert frames.shape == (len(shown), 16, 18, 3)
+    assert np.abs(frames - np.stack(shown)).max() <= 8  # H.264 loses a little
+
+
+@pytest.mark.parametrize(
+    ("ending", "channels"), [(".gif", 1), (".gif", 2), (".gif", 3), (".gif", 4), (".mp4", 2), (".MP4", 4)]
+)
+def test_pictures_of_any_channels_are_animated_with_alpha_on_white(tmp_path, ending, channels):
+    def frame(value):
+        colour = [value] * (channels - (channels in (2, 4)))
+        return plain([*colour, 128] if channels in (2, 4) else colour)
+
+    pictures.save_animation([frame(10), frame(200)], tmp_path / f"a{ending}", 1.0)
+    read = read_gif if ending == ".gif" else read_mp4
+    first, second = read(tmp_path / f"a{ending}")[0][:2]
+    seen = [v if channels in (1, 3) else v * 128 / 255 + 255 * 127 / 255 for v in (10, 200)]
+    assert np.abs(first - seen[0]).max() <= 4
+    assert np.abs(second - seen[1]).max() <= 4
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
+def test_one_frame_is_an_animation_too(tmp_path, ending):
+    pictures.save_animation([plain(RED)], tmp_path / f"a{ending}")
+    frames = (read_gif if ending == ".gif" else read_mp4)(tmp_path / f"a{ending}")[0]
+    assert len(frames) == (1 if ending == ".gif" else 5)
+    assert np.abs(frames[-1] - np.array(RED)).max() <= 6
+
+
+def test_odd_sides_of_an_mp4_lose_a_pixel(tmp_path):
+    pictures.save_animation([plain(RED, 21, 33)] * 3, tmp_path / "a.mp4")
+    assert read_mp4(tmp_path / "a.mp4")[0].shape[1:] == (20, 32, 3)
+
+
+def test_a_gif_of_25_grids_of_64_x_64_colour_noise_is_under_2_mb(tmp_path):
+    """The hardest of all: no two pixels are alike. It is still a picture that fills a part of a screen."""
+    grids = [pictures.grid(noise(64, 64, 64, 3, seed=k), 8, 8) for k in range(25)]
+    shown = [pictures.enlarged(grid, pictures.MOST_ANIMATED) for grid in grids]
+    pictures.save_animation(shown, tmp_path / "a.gif")
+    assert (tmp_path / "a.gif").stat().st_size < 2_000_000
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 25
+        assert gif.width == gif.height >= 200
+
+
+def test_a_larger_picture_is_shrunk_to_the_same_size_of_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "GIF_BYTES", 100_000)
+    sizes = {}
+    for side in (40, 160, 400):
+        frames = [noise(side, 2 * side, 1, seed=k) for k in range(25)]
+        pictures.save_animation(frames, tmp_path / "a.gif")
+        with Image.open(tmp_path / "a.gif") as gif:
+            sizes[side] = gif.size
+            assert gif.n_frames == 25
+        assert (tmp_path / "a.gif").stat().st_size <= 100_000
+    assert sizes[40] == (80, 40)  # that one fits as it is
+    assert all(abs(width - 2 * height) <= 2 and width >= 50 for width, height in sizes.values())
+
+
+def test_a_longer_animation_may_be_larger_in_proportion(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "GIF_BYTES", 100_000)
+    pictures.save_animation([noise(50, 60, 1, seed=k) for k in range(50)], tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.size == (60, 50)
+    assert 100_000 < (tmp_path / "a.gif").stat().st_size <= 200_000
+
+
+def test_a_grey_gif_keeps_black_and_white_and_what_lies_between(tmp_path):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    pictures.save_animation([ramp, ramp[::-1]], tmp_path / "a.gif")
+    first = read_gif(tmp_path / "a.gif")[0][0][:, :, 0].reshape(-1)
+    assert (first[0], first[255]) == (0, 255)
+    assert np.abs(first - np.arange(256)).max() <= 3
+    assert (np.diff(first) >= 0).all()
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
+def test_equal_frames_make_equal_files(tmp_path, ending):
+    for name in "ab":
+        pictures.save_animation([noise(20, 20, 3, seed=k) for k in range(4)], tmp_path / f"{name}{ending}")
+    assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
+
+
+# -- pictures beside each other --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("colours", [(RED, BLUE), (RED, BLUE, GREEN)])
+def test_grids_stand_side_by_side_in_their_order(tmp_path, colours):
+    grids = {f"set {k}": plain(colour, 30, 40) for k, colour in enumerate(colours)}
+    pictures.save_side_by_side(grids, tmp_path / "a.png")
+    picture = read_png(tmp_path / "a.png")
+    boxes = [where(picture, colour) for colour in colours]
+    for (top, bottom, left, right), after in zip(boxes, [*boxes[1:], None], strict=True):
+        assert (right - left) / (bottom - top) == pytest.approx(4 / 3, rel=0.05)
+        assert (top, bottom) == boxes[0][:2]
+        assert right - left > 300
+        assert after is None or right < after[2]
+        assert (picture[:top, left:right] < 128).any()  # a title stands above
+
+
+def test_a_pixel_of_a_small_grid_is_a_square_of_its_colour(tmp_path):
+    small = noise(8, 8, 3)
+    pictures.save_side_by_side({"a": small, "b": plain(BLUE, 8, 8)}, tmp_path / "a.png")
+    picture = read_png(tmp_path / "a.png")
+    _, _, blue_left, _ = where(picture, BLUE)
+    top, bottom, _, _ = where(picture[:, blue_left:], BLUE)
+    present = {tuple(colour) for colour in picture[top:bottom, :blue_left].reshape(-1, 3)}
+    assert {tuple(map(int, colour)) for colour in small.reshape(-1, 3)} <= present
+
+
+def test_a_run_puts_its_real_images_beside_what_it_generates(run, tmp_path, monkeypatch, few_digits):
+    seen = {}
+    save = pictures.save_side_by_side
+
+    def watched(grids, path):
+        seen.update(grids)
+        save(grids, path)
+
+    monkeypatch.setattr(pictures, "save_side_by_side", watched)
+    size = ("--set", "grid_rows=2", "--set", "grid_columns=3")
+    assert run("--preset", "quick", "--steps", "1", "--batch-size", "8", *size)[0] == 0
+    assert list(seen) == ["real", "generated"]
+    with Image.open(tmp_path / "run" / "frames" / "00000001.png") as png:
+        assert np.array_equal(seen["generated"][:, :, 0], np.asarray(png))
+    tiles = [seen["real"][2 + 30 * (k // 3) :, 2 + 30 * (k % 3) :][:28, :28, 0] for k in range(6)]
+    found = [[np.array_equal(tile, digit) for digit in few_digits].index(True) for tile in tiles]
+    assert len(set(found)) == 6
+    picture = read_png(tmp_path / "run" / "real_and_fake.png")
+    assert picture.shape[1] > 1.5 * picture.shape[0]
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def test_rows_show_their_images_and_the_last_of_each_apart(tmp_path):
+    white = plain((255, 255, 255))
+    rows = {"first": [plain(RED), white, white, plain(BLUE)], "second": [plain(GREEN), plain((90, 0, 90))]}
+    pictures.save_rows({**rows, "result": [plain((0, 90, 90))]}, tmp_path / "a.png")
+    picture = read_png(tmp_path / "a.png")
+    red, blue, green, violet, cyan = (
+        where(picture, colour) for colour in (RED, BLUE, GREEN, (90, 0, 90), (0, 90, 90))
+    )
+    assert red[:2] == blue[:2]
+    assert green[:2] == violet[:2]
+    assert red[1] < green[0]
+    assert green[1] < cyan[0]
+    assert red[2:] == green[2:]
+    assert blue[2:] == violet[2:] == cyan[2:]  # what a row comes to stands in the last column
+    assert blue[2] > red[3] + 2 * (red[3] - red[2])
+    assert (picture[red[0] : red[1], : red[2]] < 128).any()  # its name stands beside a row
+
+
+# -- files that are whole --------------------------------------------------------------------------
+
+
+def writers():
+    grey = noise(12, 12, 1)
+    line = {"step": 1, "loss_d": 1.0, "loss_g": 0.5, "d_x": 0.7, "d_g_z1": 0.2, "d_g_z2": 0.1}
+    return {
+        "a.png": lambda path: pictures.save_png(grey, path),
+        "a.gif": lambda path: pictures.save_animation([grey] * 2, path),
+        "a.mp4": lambda path: pictures.save_animation([grey] * 2, path),
+        "sides.png": lambda path: pictures.save_side_by_side({"a": grey, "b": grey}, path),
+        "rows.png": lambda path: pictures.save_rows({"a": [grey]}, path),
+        "losses.png": lambda path: pictures.save_losses([line], path),
+    }
+
+
+@pytest.mark.parametrize("name", list(writers()))
+def test_no_picture_is_left_half_written(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"old")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(serialize.os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        writers()[name](tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"old"
+
+
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_png_files_hold_every_byte(channels, height, width):
+    picture = noise(height, width, channels, seed=height * width)
+    written = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "write_whole", lambda path, content: written.update({path: content}))
+        pictures.save_png(picture, "a.png")
+    with Image.open(io.BytesIO(written["a.png"])) as png:
+        assert np.array_equal(np.asarray(png).reshape(picture.shape), picture)
