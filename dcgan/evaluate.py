@@ -51,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
     directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
-    evaluation = evaluate(arguments, directory)
     out = arguments.out or directory
+    if arguments.out is not None:
+        _make(arguments.out)  # before the work, so that a name that can't be is told at once
+    evaluation = evaluate(arguments, directory)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(evaluation.to_json(), indent=2) + "\n"
         write_whole(out / "evaluation.json", text.encode())
         report.draw(evaluation, out / "evaluation.png")
@@ -63,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell(report.table(evaluation))
     tell(f"{out / 'evaluation.json'}, {out / 'evaluation.png'}")
     return 0
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from error
 
 
 def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:

@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             pictures.save_png(pictures.enlarged(pictures.grid(images, rows, columns)), arguments.out)
             tell(f"{arguments.out}: {rows}x{columns} images, {made}")
     except OSError as error:
-        option = "--out" if arguments.each is None else "--out or --each"
-        raise UserError(f"{option} {error.filename or ''}: {error.strerror or error}") from error
+        named = [f"--{n} {v}" for n, v in (("out", arguments.out), ("each", arguments.each)) if v is not None]
+        raise UserError(f"{' or '.join(named)}: {error.strerror or error}") from error
     return 0
 
 

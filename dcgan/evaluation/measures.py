@@ -60,7 +60,7 @@ def kernel_distance(a: Array, b: Array) -> float:
     depend on how many images there are. Source: Bińkowski et al., "Demystifying MMD GANs" (2018),
     section 4.
     """
-    scale = np.sqrt(np.mean(b.astype(np.float64) ** 2))
+    scale = np.sqrt(np.mean(b.astype(np.float64) ** 2)) or 1.0
     a, b = a.astype(np.float64) / scale, b.astype(np.float64) / scale
     between = sum(_kernel(a[i : i + ROWS], b).sum() for i in range(0, len(a), ROWS))
     return float(_mean_of_pairs(a) + _mean_of_pairs(b) - 2 * between / (len(a) * len(b)))
