@@ -757,7 +757,7 @@ MISTAKES = [
     (sample, ["run"], r"expected --out FILE.png, --each DIR, or both"),
     (sample, ["run", "--each", "full"], r"--each full: it exists already; name a new directory"),
     (sample, ["run", "--each", "file"], r"--each file: it exists already"),
-    (sample, ["run", "--each", "file/under"], r"--each file.under:  .*Not a directory"),
+    (sample, ["run", "--each", "file/under"], r"--each file.under: .*Not a directory"),
     (sample, ["run", "--out", "a.gif"], r"--out a.gif: expected a name that ends in .png"),
     (sample, ["run", "--out", "a.png", "--seed", "-1"], r"--seed -1: expected an integer of at least 0"),
     (sample, ["run", "--out", "a.png", "--seed", str(2**63)], r"--seed 9223372036854775808"),
