@@ -10,15 +10,20 @@ from PIL import Image
 from . import pictures
 from .errors import UserError, run_command, tell
 
+MOST_IN_A_GIF = 60  # frames; an MP4 file, which keeps only what changes, has them all
+
 
 def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
-    """Write the PNG frames of a directory, in the order of their names, as a GIF or MP4; how many there were.
+    """Write the PNG frames of a directory, in the order of their names, as a GIF or MP4; how many it has.
 
+    Of more than a GIF should hold some are left out, evenly; the last one never.
     Raises UserError where there is none, or one can't be read.
     """
     files = sorted(frames.glob("*.png"))
     if not files:
         raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
+    if out.suffix.lower() == ".gif" and len(files) > MOST_IN_A_GIF:
+        files = [files[i] for i in np.linspace(0, len(files) - 1, MOST_IN_A_GIF).round().astype(int)]
     shown = []
     for file in files:
         try:

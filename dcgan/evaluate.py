@@ -128,11 +128,10 @@ def _accuracy(judge: Judge) -> float | None:
     return classifier.accuracy(judge.classifier, mnist.images("test"), mnist.labels("test"))
 
 
-def _floor_of_nearest(real: RealImages, judge: Judge) -> float | None:
-    """The median of test images; None where every real image was trained on."""
-    if not judge.classes:
-        return None
-    _, distances = comparison.nearest_training(real.reference[:LOOKED_UP], real.training)
+def _floor_of_nearest(real: RealImages, judge: Judge) -> float:
+    """The median of test images; where all were trained on, of one half to the other."""
+    others = real.training if judge.classes else real.floor
+    _, distances = comparison.nearest_training(real.reference[:LOOKED_UP], others)
     return float(np.median(distances))
 
 

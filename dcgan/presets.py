@@ -184,7 +184,6 @@ FLOWERS = dataclasses.replace(
     sample_every=100,
     sample_early=10,
     plot_with_samples=True,
-    frame_every=50,
 )
 
 PRESETS = {

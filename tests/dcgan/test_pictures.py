@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dcgan import pictures
+from dcgan import animate, pictures
 from minigrad import serialize
 
 RED, BLUE, GREEN = ((200, 0, 0), (0, 0, 200), (0, 150, 0))
@@ -268,3 +268,19 @@ def test_png_files_hold_every_byte(channels, height, width):
         pictures.save_png(picture, "a.png")
     with Image.open(io.BytesIO(written["a.png"])) as png:
         assert np.array_equal(np.asarray(png).reshape(picture.shape), picture)
+
+
+def test_a_gif_of_many_frames_leaves_some_out_and_keeps_the_first_and_the_last(tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(100):
+        pictures.save_png(np.full((8, 8, 1), 2 * i, np.uint8), frames / f"{i:08d}.png")
+    assert animate.animate(frames, tmp_path / "a.gif") == animate.MOST_IN_A_GIF == 60
+    assert animate.animate(frames, tmp_path / "a.mp4") == 100
+    with Image.open(tmp_path / "a.gif") as gif:
+        shown = []
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            shown.append(int(np.asarray(gif.convert("L"))[0, 0]))
+    assert (shown[0], shown[-1]) == (0, 198 & 252 | 198 >> 6)
+    assert shown == sorted(shown)
