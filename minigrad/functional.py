@@ -3,7 +3,7 @@
 from . import random
 from .ops.conv import conv2d, conv_transpose2d
 from .ops.elementwise import (
-    MaskScale,
+    Dropout,
     clip,
     exp,
     leaky_relu,
@@ -101,8 +101,7 @@ def dropout(
     if not training or p == 0:
         return x
     key, counter = (generator or random.default).next_counter()
-    mask = x.backend.dropout_mask(x.shape, p, key, counter)
-    return MaskScale(mask, 1 / (1 - p))(x)
+    return Dropout(p, key, counter)(x)
 
 
 def batch_norm(
@@ -114,6 +113,8 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    slope: float = 1.0,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, channel by channel.
 
@@ -123,6 +124,7 @@ def batch_norm(
             batch's own are used, and these two are changed in place: running = (1 - momentum)
             running + momentum batch, the variance unbiased (n - 1) there. None: not kept.
         weight, bias: (C,).
+        slope: of a leaky ReLU that follows, taken in the same pass; 1 for none.
 
     Raises ValueError where shapes do not fit, and in training for a single value per channel,
     which has no variance.
@@ -140,19 +142,18 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
-        inv_std = 1 / x.backend.xp.sqrt(running_var.data + eps)
-        return Normalize(running_mean.data, inv_std)(x, weight, bias)
+        return Normalize(running_mean.data, running_var.data, eps, slope)(x, weight, bias)
     if count < 2:
         raise ValueError(
             f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "
             "use a larger batch, or eval()"
         )
-    operation = BatchNorm(eps)
+    operation = BatchNorm(eps, slope)
     y = operation(x, weight, bias)
     for running, batch in (
         (running_mean, operation.mean),
         (running_var, operation.variance * (count / (count - 1))),
     ):
         if running is not None:
-            running.data = (1 - momentum) * running.data + (momentum * batch).astype(running.dtype)
+            running.data = x.backend.blend(running.data, batch, momentum)
     return y

@@ -42,6 +42,17 @@ logit_binary_cross_entropy = _each(
 )
 
 
+def leaky_relu(x: Array, slope: float) -> Array:
+    """x where it is positive, slope x elsewhere."""
+    return _each(lambda value: value if value > 0 else slope * value)(x)
+
+
+def mean_logit_binary_cross_entropy(x: Array, t: Any) -> float:
+    """The mean of `logit_binary_cross_entropy`."""
+    losses = np.asarray(logit_binary_cross_entropy(x, t))
+    return math.fsum(losses.reshape(-1).tolist()) / losses.size
+
+
 def sum(x: Array) -> float:
     """The sum of all elements, rounded once."""
     return math.fsum(x.reshape(-1).tolist())
@@ -156,6 +167,14 @@ def dropout_mask(
         words = philox(key, tuple(position >> (64 * i) & (2**64 - 1) for i in range(4)))  # type: ignore[arg-type]
         draws += [half for word in words for half in (word & 0xFFFFFFFF, word >> 32)]
     return [draw >= round(p * 2**32) for draw in draws[:count]]
+
+
+def dropout(x: Array, p: float, key: tuple[int, int], counter: tuple[int, int, int, int]) -> Array:
+    """x / (1 - p) where it is kept, 0 elsewhere; images are numbered with the channels innermost."""
+    kept = np.array(dropout_mask(x.size, p, key, counter))
+    last = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x  # (N, H, W, C)
+    y = np.where(kept.reshape(last.shape), last / (1 - p), 0.0)
+    return y.transpose(0, 3, 1, 2) if x.ndim == 4 else y
 
 
 def sum_of_words(counter: tuple[int, int, int, int]) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .backend.base import Array
+from .backend.base import AdamUpdate, Array, Backend
 from .tensor import Tensor
 
 
@@ -36,12 +36,17 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        for i, p in enumerate(self.params):
-            if p.grad is None:
-                continue
+        indices = [i for i, p in enumerate(self.params) if p.grad is not None]
+        for i in indices:
             self.steps[i] += 1
-            self._update(i, p, p.grad.data)
-            p.mark_changed()
+        self._update_all(indices)
+        for i in indices:
+            self.params[i].mark_changed()
+
+    def _update_all(self, indices: list[int]) -> None:
+        """Move these parameters, which have gradients."""
+        for i in indices:
+            self._update(i, self.params[i], self.params[i].grad.data)  # type: ignore[union-attr]
 
     def _update(self, index: int, p: Tensor, gradient: Array) -> None:
         raise NotImplementedError
@@ -163,9 +168,14 @@ class Adam(Optimizer):
         self.betas, self.eps = (betas[0], betas[1]), eps
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, index: int, p: Tensor, gradient: Array) -> None:
-        p.backend.adam_update(
-            p.data, gradient, self.state[index]["first"], self.state[index]["second"],
-            step=self.steps[index], lr=self.lr, betas=self.betas, eps=self.eps,
-            weight_decay=self.weight_decay,
-        )  # fmt: skip
+    def _update_all(self, indices: list[int]) -> None:
+        """All parameters of a device together: there it may be one launch."""
+        by_backend: dict[Backend, list[AdamUpdate]] = {}
+        for i in indices:
+            p, state = self.params[i], self.state[i]
+            update = (p.data, p.grad.data, state["first"], state["second"], self.steps[i])  # type: ignore[union-attr]
+            by_backend.setdefault(p.backend, []).append(update)
+        for backend, updates in by_backend.items():
+            backend.adam_updates(
+                updates, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+            )

@@ -6,6 +6,7 @@ caller. In memory the channels may lie innermost (a transposed view): that is ho
 convolutions here read and write, since a product over (N * H * W, C) wants it.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from .geometry import ConvGeometry
 from .philox import Counter, Key, philox
 
 Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
+AdamUpdate = tuple[Array, Array, Array, Array, int]
 
 
 def channels_last(x: Array) -> Array:
@@ -113,6 +115,11 @@ class Backend:
             return channels_first(self.asarray(keep.reshape(n, h, w, c)))  # (N, C, H, W)
         return self.asarray(keep.reshape(shape))
 
+    def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
+        """x / (1 - p) where `dropout_mask` keeps it, 0 elsewhere; and the mask."""
+        mask = self.dropout_mask(x.shape, p, key, counter)
+        return self.mask_scale(x, mask, 1 / (1 - p)), mask
+
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         """x * scale where the mask is True, 0 elsewhere."""
         return x * mask * scale
@@ -175,30 +182,35 @@ class Backend:
                 canvas[:, down, right] += columns[:, :, :, i, j]
         return channels_first(canvas[:, top : top + height, left : left + width])
 
-    def convolve(self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry) -> Array:
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
+    ) -> Array:
         """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw): (N, O, oh, ow).
 
-        y[n, o, p] = bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
-        (i, j) * dilation - padding].
+        y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
+        (i, j) * dilation - padding]), where f is `leaky_relu` with the slope (1 for no change).
         """
         y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None:
             y += bias
+        if slope != 1:
+            y = self.leaky_relu(y, slope)
         return channels_first(y.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
         """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
 
-        It is the transposed convolution of dy with the same weight; `bias` (C,) is added then.
+        It is the transposed convolution of dy with the same weight; `bias` (C,) is added then, and
+        `leaky_relu` taken with the slope (1 for no change).
         """
         rows = self.position_rows(dy)  # (N * oh * ow, O)
         columns = self.matmul(rows, self.kernel_matrix(weight).T)  # (N * oh * ow, kh * kw * C)
         dx = self.col2im(columns, dy.shape[0], geometry)
         if bias is not None:
             dx += per_channel(bias, 4)
-        return dx
+        return dx if slope == 1 else self.leaky_relu(dx, slope)
 
     def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """The gradient of `convolve` with respect to the weight: (O, C, kh, kw)."""
@@ -222,26 +234,43 @@ class Backend:
         variance = (centred * centred).sum(axis=axes, dtype="float64") / count - (mean - near) ** 2
         return mean, self.xp.maximum(variance, 0)
 
-    def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
-        """(x - mean) * inv_std * weight + bias, each of them (C,); mean and inv_std may be float64.
+    def normalize(
+        self, x: Array, mean: Array, variance: Array, eps: float, weight: Array, bias: Array,
+        slope: float = 1.0,
+    ) -> Array:  # fmt: skip
+        """f((x - mean) / sqrt(variance + eps) * weight + bias), f `leaky_relu` with the slope (1: none).
 
-        `mean` is taken off as near as x's dtype can hold it, and what that leaves goes into the bias.
+        Each of the four is (C,); mean and variance may be float64. `mean` is taken off as near as x's
+        dtype can hold it, and what that leaves goes into the bias.
         """
-        near = mean.astype(x.dtype)
-        scale = inv_std * weight
-        shift = bias - (mean - near) * scale
-        scale, shift = (per_channel(v.astype(x.dtype), x.ndim) for v in (scale, shift))
-        return (x - per_channel(near, x.ndim)) * scale + shift
+        near, scale, shift = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
+        near, scale, shift = (per_channel(v, x.ndim) for v in (near, scale, shift))
+        y = (x - near) * scale + shift
+        return y if slope == 1 else self.leaky_relu(y, slope)
+
+    def normalize_constants(
+        self, mean: Array, variance: Array, eps: float, weight: Array, bias: Array, dtype: Any
+    ) -> tuple[Array, Array, Array]:
+        """(near, scale, shift), each (C,) in `dtype`: `normalize` is (x - near) * scale + shift."""
+        near = mean.astype(dtype)
+        scale: Array = weight / self.xp.sqrt(variance + eps)
+        shift: Array = bias - (mean - near) * scale
+        return near, scale.astype(dtype), shift.astype(dtype)
 
     def normalize_backward(
-        self, dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array
-    ) -> tuple[Array, Array, Array]:
-        """The gradients (dx, dweight, dbias) of `normalize` where mean and inv_std follow from x.
+        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
+        slope: float = 1.0,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        """The gradients (dx, dweight, dbias) of `normalize`, y its result, where mean and variance follow
+        from x.
 
-        With xhat = (x - mean) * inv_std and means over a channel's values:
+        With dy taken back through f, xhat = (x - mean) * inv_std and means over a channel's values:
         dx = weight * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)).
         Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, simplified.
         """
+        if slope != 1:
+            dy = self.leaky_relu_backward(dy, y, slope)
+        inv_std = 1 / self.xp.sqrt(variance + eps)
         axes = (0, 2, 3)[: x.ndim - 1]
         near = mean.astype(x.dtype)
         centred = x - per_channel(near, x.ndim)
@@ -271,7 +300,28 @@ class Backend:
         slope = inv_std * dweight / count
         return dweight, slope, dbias / count - rest * slope, weight * inv_std
 
+    def blend(self, old: Array, new: Array, share: float) -> Array:
+        """(1 - share) * old + share * new, in old's dtype."""
+        return (1 - share) * old + (share * new).astype(old.dtype)
+
+    # -- losses --------------------------------------------------------------------------------
+
+    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
+        """The mean over all elements of -t log(p) - (1 - t) log(1 - p), p = sigmoid(x), and its gradient.
+
+        The first is max(x, 0) - x t + log(1 + exp(-|x|)), where nothing overflows; the second is
+        (p - t) / n, as (1 - t) sigmoid(x) - t sigmoid(-x), which keeps its small values.
+        """
+        loss = (self.xp.maximum(x, 0) - x * target) + self.softplus(-self.xp.abs(x))
+        gradient = ((1 - target) * self.sigmoid(x) - target * self.sigmoid(-x)) / x.size
+        return self.sum(loss, tuple(range(x.ndim))) / x.size, gradient
+
     # -- optimisers (in place) -----------------------------------------------------------------
+
+    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
+        """`adam_update` of several parameters: (parameter, gradient, first, second, step) each."""
+        for parameter, gradient, first, second, step in updates:
+            self.adam_update(parameter, gradient, first, second, step=step, **constants)
 
     def adam_update(
         self,

@@ -75,6 +75,16 @@ class CPUBackend(Backend):
 
         return self._each_slice(work, x)
 
+    def _activate(self, part: Array, slope: float) -> None:
+        """`leaky_relu` of a slice, in place."""
+        if slope == 1:
+            return
+        if slope == 0:
+            np.maximum(part, 0, out=part)
+            return
+        scaled = np.multiply(part, slope, out=self.scratch.get("activation", part.shape, part.dtype))
+        np.maximum(part, scaled, out=part)
+
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
         def work(out: Array, dy: Array, y: Array) -> None:
             # 1 or slope for each element, without a branch: a masked copy takes 15 times longer.
@@ -149,7 +159,9 @@ class CPUBackend(Backend):
         """Slices of a batch of n whose columns have about the size that `cut` aims at."""
         return cut(n, geometry.positions * geometry.taps * channels * itemsize)
 
-    def convolve(self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry) -> Array:
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
+    ) -> Array:
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         y = np.empty((len(x), *geometry.output_size, len(weight)), x.dtype)  # (N, oh, ow, O)
 
@@ -158,12 +170,13 @@ class CPUBackend(Backend):
             np.matmul(self._columns(x[s], geometry), kernel, out=rows)
             if bias is not None:
                 rows += bias
+            self._activate(rows, slope)
 
         self.pool.run_products(work, self._slices(len(x), x.shape[1], geometry, x.itemsize))
         return channels_first(y)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
         n, c = len(dy), weight.shape[1]
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
@@ -178,6 +191,7 @@ class CPUBackend(Backend):
                 dx[s] = part
             else:
                 np.add(part, bias, out=dx[s])
+            self._activate(dx[s], slope)
 
         self.pool.run_products(work, self._slices(n, c, geometry, dy.itemsize))
         return channels_first(dx)
@@ -230,23 +244,30 @@ class CPUBackend(Backend):
         spread = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
         return mean, np.maximum(spread, 0)
 
-    def normalize(self, x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array) -> Array:
-        rows, near = _rows(x), mean.astype(x.dtype)  # (M, C), (C,)
-        scale = inv_std * weight
-        shift = (bias - (mean - near) * scale).astype(x.dtype)
-        y, scale = np.empty_like(rows), scale.astype(x.dtype)
+    def normalize(
+        self, x: Array, mean: Array, variance: Array, eps: float, weight: Array, bias: Array,
+        slope: float = 1.0,
+    ) -> Array:  # fmt: skip
+        rows = _rows(x)  # (M, C)
+        y = np.empty_like(rows)
+        near, scale, shift = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
 
         def work(s: slice) -> None:
             part = np.subtract(rows[s], near, out=y[s])
             part *= scale
             part += shift
+            self._activate(part, slope)
 
         self.pool.run(work, _slices_of(rows))
         return _like(y, x)
 
     def normalize_backward(
-        self, dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array
-    ) -> tuple[Array, Array, Array]:
+        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
+        slope: float = 1.0,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        if slope != 1:
+            dy = self.leaky_relu_backward(dy, y, slope)
+        inv_std = 1 / np.sqrt(variance + eps)
         rows, grads, near = _rows(x), _rows(dy), mean.astype(x.dtype)  # (M, C), (M, C), (C,)
         slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}

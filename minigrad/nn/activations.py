@@ -8,6 +8,8 @@ from .module import Module
 class ReLU(Module):
     """max(x, 0)."""
 
+    slope = 0.0
+
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
@@ -19,7 +21,7 @@ class LeakyReLU(Module):
         super().__init__()
         if not 0 <= negative_slope <= 1:
             raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
-        self.negative_slope = negative_slope
+        self.slope = self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)

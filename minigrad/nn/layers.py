@@ -92,6 +92,8 @@ class Conv2d(_Convolution):
     `weight` is (out_channels, in_channels, kh, kw). Sizes: see `functional.conv2d`.
     """
 
+    takes_slope = True
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         bias: bool = True, dilation: Any = 1, *, dtype: Any = "float32", device: str = "cpu",
@@ -102,9 +104,9 @@ class Conv2d(_Convolution):
             out_channels if bias else None, dilation, dtype, device,
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)")
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, slope=slope)
 
     def describe(self) -> str:
         return f"Conv2d({self.weight.shape[1]}, {self.weight.shape[0]})"
@@ -122,6 +124,8 @@ class ConvTranspose2d(_Convolution):
     `weight` is (in_channels, out_channels, kh, kw). Sizes: see `functional.conv_transpose2d`.
     """
 
+    takes_slope = True
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         output_padding: Any = 0, bias: bool = True, dilation: Any = 1, *,
@@ -134,11 +138,12 @@ class ConvTranspose2d(_Convolution):
         )  # fmt: skip
         self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)")
         return F.conv_transpose2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation
-        )
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation,
+            slope=slope,
+        )  # fmt: skip
 
     def describe(self) -> str:
         return f"ConvTranspose2d({self.weight.shape[0]}, {self.weight.shape[1]})"
@@ -156,6 +161,8 @@ class BatchNorm(Module):
         eps: added to the variance.
         momentum: the new share, in [0, 1].
     """
+
+    takes_slope = True
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *,
@@ -175,11 +182,11 @@ class BatchNorm(Module):
         self.running_mean = Tensor(xp.zeros(num_features, dtype))
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
         _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
-            self.training, self.momentum, self.eps,
+            self.training, self.momentum, self.eps, slope=slope,
         )  # fmt: skip
 
     def describe(self) -> str:

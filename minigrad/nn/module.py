@@ -25,6 +25,8 @@ class Module:
     """
 
     training: bool
+    takes_slope = False  # whether `forward(x, slope)` takes the leaky ReLU that follows with it
+    slope: float | None = None  # of a module that is such a leaky ReLU
 
     def __init__(self) -> None:
         self.training = True
@@ -158,8 +160,13 @@ class Sequential(Module):
             setattr(self, str(i), module)
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in self:
-            x = module(x)
+        modules = list(self)
+        while modules:
+            module = modules.pop(0)
+            if module.takes_slope and modules and modules[0].slope is not None:
+                x = module(x, modules.pop(0).slope)  # both in one pass over memory
+            else:
+                x = module(x)
         return x
 
     def __iter__(self) -> Iterator[Module]:

@@ -20,7 +20,7 @@ from .. import naive
 from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
 from ..tensor import Tensor
-from .elementwise import normal
+from .elementwise import LeakyReluGradient, normal
 from .operation import Case, Operation
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
@@ -51,10 +51,18 @@ def _sized(*names: str) -> Any:
 
 @dataclass(eq=False)
 class Convolve(Operation):
-    """y = x (*) w + b: dx, dw by the other two operations, db = the sum of dy over all but channels."""
+    """y = f(x (*) w + b): dx, dw by the other two operations, db = the sum of dy over all but channels.
+
+    f is a leaky ReLU with `slope`, taken in the same pass over memory (1 for none); dy is taken back
+    through it first.
+    """
 
     geometry: ConvGeometry
+    slope: float = 1.0
     keep_inputs = True
+
+    def __post_init__(self) -> None:
+        self.keep_output = self.slope != 1
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -65,12 +73,20 @@ class Convolve(Operation):
                 lambda x, w, b, g=g: naive.convolve(x, w, g) + b.reshape(-1, 1, 1),
                 label,
             )
+            yield Case(
+                lambda x, w, b, g=g: Convolve(g, 0.2)(x, w, b),
+                inputs,
+                lambda x, w, b, g=g: naive.leaky_relu(naive.convolve(x, w, g) + b.reshape(-1, 1, 1), 0.2),
+                f"{label}, leaky ReLU",
+            )
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        return self.backend.convolve(x, weight, bias, self.geometry)
+        return self.backend.convolve(x, weight, bias, self.geometry, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *bias = self.inputs
+        if self.slope != 1:
+            dy = LeakyReluGradient(self.slope, self._output)(dy)
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry)(x, dy) if self.needs[1] else None,
@@ -80,10 +96,14 @@ class Convolve(Operation):
 
 @dataclass(eq=False)
 class ConvolveInputGradient(Operation):
-    """x = the transposed convolution of y by w, + b: dy, dw by the other two, db as above."""
+    """x = f(the transposed convolution of y by w, + b): dy, dw by the other two, db and f as above."""
 
     geometry: ConvGeometry
+    slope: float = 1.0
     keep_inputs = True
+
+    def __post_init__(self) -> None:
+        self.keep_output = self.slope != 1
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -94,12 +114,22 @@ class ConvolveInputGradient(Operation):
                 lambda y, w, b, g=g: naive.convolve_input_gradient(y, w, g) + b.reshape(-1, 1, 1),
                 label,
             )
+            yield Case(
+                lambda y, w, b, g=g: ConvolveInputGradient(g, 0.2)(y, w, b),
+                inputs,
+                lambda y, w, b, g=g: naive.leaky_relu(
+                    naive.convolve_input_gradient(y, w, g) + b.reshape(-1, 1, 1), 0.2
+                ),
+                f"{label}, leaky ReLU",
+            )
 
     def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
-        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry)
+        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.slope)
 
     def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
         y, weight, *bias = self.inputs
+        if self.slope != 1:
+            dx = LeakyReluGradient(self.slope, self._output)(dx)
         return (
             Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry)(dx, y) if self.needs[1] else None,
@@ -142,6 +172,8 @@ def conv2d(
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
+    *,
+    slope: float = 1.0,
 ) -> Tensor:
     """The cross-correlation of x with a kernel (what neural networks call a convolution).
 
@@ -152,6 +184,7 @@ def conv2d(
         stride, dilation: an int or (vertical, horizontal).
         padding: an int, (h, w), ((top, bottom), (left, right)), "valid" (none) or "same"
             (TensorFlow's: ceil(size / stride) pixels come out; the odd pixel of padding goes after).
+        slope: of a leaky ReLU that follows, taken in the same pass; 1 for none.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
@@ -162,7 +195,8 @@ def conv2d(
         geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"conv2d: {error}") from None
-    return Convolve(geometry)(x, weight) if bias is None else Convolve(geometry)(x, weight, bias)
+    operation = Convolve(geometry, slope)
+    return operation(x, weight) if bias is None else operation(x, weight, bias)
 
 
 def conv_transpose2d(
@@ -173,6 +207,8 @@ def conv_transpose2d(
     padding: Any = 0,
     output_padding: Any = 0,
     dilation: Any = 1,
+    *,
+    slope: float = 1.0,
 ) -> Tensor:
     """The transposed convolution: the backward of a convolution, used as a forward.
 
@@ -186,6 +222,7 @@ def conv_transpose2d(
         stride, dilation: an int or (vertical, horizontal).
         padding: as of `conv2d`; "same" makes x's size times the stride, as TensorFlow does.
         output_padding: an int or a pair, smaller than the stride or the dilation.
+        slope: as of `conv2d`.
 
     Returns (N, O, (H - 1) stride - top - bottom + dilation (kh - 1) + output_padding + 1, ...).
     Raises ValueError where shapes do not fit or nothing is left.
@@ -198,7 +235,7 @@ def conv_transpose2d(
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"conv_transpose2d: {error}") from None
-    operation = ConvolveInputGradient(geometry)
+    operation = ConvolveInputGradient(geometry, slope)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .. import naive
 from ..backend.base import Array
+from ..backend.philox import Counter, Key
 from ..tensor import FLOATS, Tensor, is_grad_enabled
 from .operation import Case, Operation, as_constant, as_tensor, require_float
 
@@ -384,6 +386,37 @@ class LeakyReluGradient(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (LeakyReluGradient(self.slope, self.y)(dy),)
+
+
+@dataclass(eq=False)
+class Dropout(Operation):
+    """y = x / (1 - p) with probability 1 - p, 0 otherwise: dx = dy by the same mask.
+
+    Which elements are kept follows from the key and the counter alone (`Backend.dropout_mask`).
+    """
+
+    p: float
+    key: Key
+    counter: Counter
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        place = (5, 7), (0, 3, 0, 0)
+        for shape, label in (((3, 5), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
+            yield Case(
+                lambda x: cls(0.4, *place)(x),
+                normal(shape),
+                lambda x: naive.dropout(x, 0.4, *place),
+                label,
+                second_order=False,
+            )
+
+    def forward(self, x: Array) -> Array:
+        y, self._mask = self.backend.dropout(x, self.p, self.key, self.counter)
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (MaskScale(self._mask, 1 / (1 - self.p))(dy),)
 
 
 @dataclass(eq=False)

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .. import naive
 from ..backend.base import Array
-from ..tensor import Tensor
+from ..tensor import Tensor, is_grad_enabled
 from .elementwise import clip, exp, log, sigmoid
 from .operation import Case, Operation, as_constant, as_tensor, require_float
 from .reduce import mean, sum_
@@ -38,6 +39,40 @@ class LogitBinaryCrossEntropy(Operation):
         return (
             dl * ((1 - t) * sigmoid(x) - t * sigmoid(-x)) if self.needs[0] else None,
             -(dl * x) if self.needs[1] else None,
+        )
+
+
+class MeanLogitBinaryCrossEntropy(Operation):
+    """The mean of `LogitBinaryCrossEntropy` over all elements, with its gradient made in the same pass."""
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def inputs(rng: Any) -> tuple[Any, ...]:
+            return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
+
+        yield Case(lambda x, t: cls()(x, t), inputs)
+        yield Case(
+            lambda x: cls()(x, 0.3),
+            lambda rng: (rng.normal(size=(5, 1)),),
+            lambda x: naive.mean_logit_binary_cross_entropy(x, 0.3),
+            "a number as label",
+        )
+
+    def forward(self, x: Array, t: Array) -> Array:
+        loss, self._gradient = self.backend.logit_bce(x, t)
+        return loss
+
+    def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        x, t = self.inputs
+        if is_grad_enabled():
+            dx: Any = ((1 - t) * sigmoid(x) - t * sigmoid(-x)) / x.size
+        else:
+            dx = Tensor(self._gradient, backend=self.backend)
+        return (
+            dl * dx if self.needs[0] else None,
+            -(dl * x) / x.size if self.needs[1] else None,
         )
 
 
@@ -106,6 +141,8 @@ def binary_cross_entropy_with_logits(logits: Tensor, target: Any, reduction: str
         reduction: "mean", "sum" or "none".
     """
     target = _target("binary_cross_entropy_with_logits", logits, target)
+    if reduction == "mean" and logits.size:
+        return MeanLogitBinaryCrossEntropy()(logits, target)
     return _reduced(LogitBinaryCrossEntropy()(logits, target), reduction)
 
 

@@ -1,5 +1,7 @@
 """Batch normalisation: with the statistics of the batch itself, or with given ones.
 
+Both can take the leaky ReLU that usually follows into the same pass over memory (`slope`, 1 for none).
+
 Source: Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing
 Internal Covariate Shift" (2015).
 """
@@ -7,9 +9,10 @@ Internal Covariate Shift" (2015).
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor, is_grad_enabled
-from .elementwise import normal
+from .elementwise import LeakyReluGradient, normal
 from .operation import Case, Operation
 from .reduce import mean as mean_of
 from .reduce import sum_
@@ -17,9 +20,10 @@ from .reduce import sum_
 
 @dataclass(eq=False)
 class BatchNorm(Operation):
-    """y = (x - m) / sqrt(v + eps) * weight + bias, m and v the channel's mean and variance in x.
+    """y = f((x - m) / sqrt(v + eps) * weight + bias), m and v the channel's mean and variance in x.
 
-    With xhat = (x - m) / sqrt(v + eps), and sums and means over a channel's values:
+    f is a leaky ReLU with `slope`. With dy taken back through it, xhat = (x - m) / sqrt(v + eps), and sums
+    and means over a channel's values:
 
         dbias = sum(dy), dweight = sum(dy xhat),
         dx = weight / sqrt(v + eps) * (dy - mean(dy) - xhat mean(dy xhat)).
@@ -29,27 +33,43 @@ class BatchNorm(Operation):
     """
 
     eps: float
+    slope: float = 1.0
     keep_inputs = True
+
+    def __post_init__(self) -> None:
+        self.keep_output = self.slope != 1
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
         def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             return cls(1e-3)(x, weight, bias)
 
+        def activated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return cls(1e-3, 0.2)(x, weight, bias)
+
+        def reference(x: Array, weight: Array, bias: Array) -> Array:
+            return naive.leaky_relu(naive.batch_norm(x, weight, bias), 0.2)
+
+        for shape, label in (((4, 3), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
+            yield Case(activated, normal(shape, (3,), (3,)), reference, f"{label}, leaky ReLU")
         yield Case(call, normal((4, 3), (3,), (3,)), label="(N, C)")
         yield Case(call, normal((2, 3, 2, 3), (3,), (3,)), label="(N, C, H, W)")
         yield Case(call, normal((1, 2, 2, 2), (2,), (2,)), label="a batch of one")
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
         self.mean, self.variance = self.backend.moments(x)
-        self._inv_std = 1 / self.xp.sqrt(self.variance + self.eps)
-        return self.backend.normalize(x, self.mean, self._inv_std, weight, bias)
+        return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
         if is_grad_enabled():
+            if self.slope != 1:
+                dy = LeakyReluGradient(self.slope, self._output)(dy)
             return self._differentiable_backward(dy, x, weight)
-        gradients = self.backend.normalize_backward(dy.data, x.data, self.mean, self._inv_std, weight.data)
+        gradients = self.backend.normalize_backward(
+            dy.data, x.data, self._output if self.keep_output else None, self.mean, self.variance, self.eps,
+            weight.data, self.slope,
+        )  # fmt: skip
         return tuple(Tensor(g, backend=self.backend) for g in gradients)
 
     def _differentiable_backward(self, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,35 +87,53 @@ class BatchNorm(Operation):
 
 @dataclass(eq=False)
 class Normalize(Operation):
-    """y = (x - mean) * inv_std * weight + bias with constants mean and inv_std, each (C,)."""
+    """y = f((x - mean) / sqrt(variance + eps) * weight + bias) with constants mean and variance, each (C,).
+
+    f is a leaky ReLU with `slope`.
+    """
 
     mean: Array
-    inv_std: Array
+    variance: Array
+    eps: float
+    slope: float = 1.0
     keep_inputs = True
+
+    def __post_init__(self) -> None:
+        self.keep_output = self.slope != 1
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        mean, inv_std = (0.5, -1.0), (2.0, 0.25)
+        mean, variance = (0.5, -1.0), (0.2, 3.0)
 
-        def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            constants = (x.backend.asarray(v, x.dtype) for v in (mean, inv_std))
-            return cls(*constants)(x, weight, bias)
+        def call(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0) -> Tensor:
+            m, v = (x.backend.asarray(values, x.dtype) for values in (mean, variance))
+            return cls(m, v, 0.05, slope)(x, weight, bias)
+
+        def call_activated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return call(x, weight, bias, 0.2)
 
         def reference(x: Array, weight: Array, bias: Array) -> Array:
-            xhat = (x.swapaxes(1, -1) - mean) * inv_std  # (N, ..., C)
+            xhat = (x.swapaxes(1, -1) - mean) * (0.25**-0.5, 3.05**-0.5)  # (N, ..., C)
             return (xhat * weight + bias).swapaxes(1, -1)
 
-        yield Case(call, normal((3, 2), (2,), (2,)), reference, "(N, C)")
-        yield Case(call, normal((2, 2, 3, 2), (2,), (2,)), reference, "(N, C, H, W)")
+        def activated(x: Array, weight: Array, bias: Array) -> Array:
+            return naive.leaky_relu(reference(x, weight, bias), 0.2)
+
+        for shape, label in (((3, 2), "(N, C)"), ((2, 2, 3, 2), "(N, C, H, W)")):
+            yield Case(call, normal(shape, (2,), (2,)), reference, label)
+            yield Case(call_activated, normal(shape, (2,), (2,)), activated, f"{label}, leaky ReLU")
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
-        return self.backend.normalize(x, self.mean, self.inv_std, weight, bias)
+        return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
+        if self.slope != 1:
+            dy = LeakyReluGradient(self.slope, self._output)(dy)
         axes = (0, 2, 3)[: x.ndim - 1]
         channels = (1, -1) + (1,) * (x.ndim - 2)
-        mean, inv_std = (Tensor(v.reshape(channels), backend=self.backend) for v in (self.mean, self.inv_std))
+        constants = self.mean, 1 / self.xp.sqrt(self.variance + self.eps)
+        mean, inv_std = (Tensor(v.reshape(channels), backend=self.backend) for v in constants)
         return (
             dy * (inv_std * weight.reshape(channels)) if self.needs[0] else None,
             sum_(dy * ((x - mean) * inv_std), axes) if self.needs[1] else None,

@@ -54,7 +54,7 @@ class Operation:
     """
 
     keep_inputs: ClassVar[bool] = False
-    keep_output: ClassVar[bool] = False
+    keep_output = False
     view: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
 
