@@ -276,11 +276,11 @@ class Backend:
         centred = x - per_channel(near, x.ndim)
         dbias = dy.sum(axis=axes, dtype="float64")  # (C,)
         product = (dy * centred).sum(axis=axes, dtype="float64")  # (C,)
-        dweight, slope, shift, scale = self.normalize_coefficients(
+        dweight, tilt, shift, scale = self.normalize_coefficients(
             x.size // x.shape[1], mean - near, inv_std, weight, product, dbias
         )
-        slope, shift, scale = (per_channel(v.astype(x.dtype), x.ndim) for v in (slope, shift, scale))
-        dx = (dy - centred * slope - shift) * scale
+        tilt, shift, scale = (per_channel(v.astype(x.dtype), x.ndim) for v in (tilt, shift, scale))
+        dx = (dy - centred * tilt - shift) * scale
         return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
 
     @staticmethod
@@ -294,11 +294,11 @@ class Backend:
             rest: mean - near; xhat = (centred - rest) * inv_std, where centred = x - near.
             product, dbias: the sums of dy * centred and of dy.
 
-        Returns (dweight, slope, shift, scale), with dx = (dy - centred * slope - shift) * scale.
+        Returns (dweight, tilt, shift, scale), with dx = (dy - centred * tilt - shift) * scale.
         """
         dweight = (product - rest * dbias) * inv_std  # the sum of dy * xhat
-        slope = inv_std * dweight / count
-        return dweight, slope, dbias / count - rest * slope, weight * inv_std
+        tilt = inv_std * dweight / count
+        return dweight, tilt, dbias / count - rest * tilt, weight * inv_std
 
     def blend(self, old: Array, new: Array, share: float) -> Array:
         """(1 - share) * old + share * new, in old's dtype."""

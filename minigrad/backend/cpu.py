@@ -283,12 +283,12 @@ class CPUBackend(Backend):
         self.pool.run(sums, slices)
         product, dbias = products.sum(axis=0), dbiases.sum(axis=0)  # (C,)
         coefficients = self.normalize_coefficients(len(rows), mean - near, inv_std, weight, product, dbias)
-        dweight, slope, shift, scale = (v.astype(x.dtype) for v in coefficients)
+        dweight, tilt, shift, scale = (v.astype(x.dtype) for v in coefficients)
         dx = np.empty_like(rows)
 
         def apply(s: slice) -> None:
             part = np.subtract(rows[s], near, out=dx[s])
-            part *= slope
+            part *= tilt
             np.subtract(grads[s], part, out=part)
             part -= shift
             part *= scale
