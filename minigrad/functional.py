@@ -150,10 +150,11 @@ def batch_norm(
         )
     operation = BatchNorm(eps, slope)
     y = operation(x, weight, bias)
-    for running, batch in (
-        (running_mean, operation.mean),
-        (running_var, operation.variance * (count / (count - 1))),
+    unbiased = count / (count - 1)
+    for running, batch, share in (
+        (running_mean, operation.mean, momentum),
+        (running_var, operation.variance, momentum * unbiased),
     ):
         if running is not None:
-            running.data = x.backend.blend(running.data, batch, momentum)
+            running.data = x.backend.blend(running.data, batch, 1 - momentum, share)
     return y

@@ -253,7 +253,7 @@ class Backend:
     ) -> tuple[Array, Array, Array]:
         """(near, scale, shift), each (C,) in `dtype`: `normalize` is (x - near) * scale + shift."""
         near = mean.astype(dtype)
-        scale: Array = weight / self.xp.sqrt(variance + eps)
+        scale: Array = 1 / self.xp.sqrt(variance + eps) * weight
         shift: Array = bias - (mean - near) * scale
         return near, scale.astype(dtype), shift.astype(dtype)
 
@@ -300,9 +300,10 @@ class Backend:
         tilt = inv_std * dweight / count
         return dweight, tilt, dbias / count - rest * tilt, weight * inv_std
 
-    def blend(self, old: Array, new: Array, share: float) -> Array:
-        """(1 - share) * old + share * new, in old's dtype."""
-        return (1 - share) * old + (share * new).astype(old.dtype)
+    def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
+        """keep * old + share * new, in old's dtype; `new` may be float64."""
+        mixed: Array = keep * old + (share * new).astype(old.dtype)
+        return mixed
 
     # -- losses --------------------------------------------------------------------------------
 
