@@ -17,7 +17,13 @@ def _make_cpu() -> Backend:
     return CPUBackend()
 
 
-_factories: dict[str, Callable[[], Backend]] = {"cpu": _make_cpu}
+def _make_gpu() -> Backend:
+    from .gpu import GPUBackend  # imports CuPy
+
+    return GPUBackend()
+
+
+_factories: dict[str, Callable[[], Backend]] = {"cpu": _make_cpu, "gpu": _make_gpu}
 _backends: dict[str, Backend] = {}
 
 

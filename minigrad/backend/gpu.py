@@ -1,0 +1,334 @@
+"""The CuPy backend: products by cuBLAS, and CUDA kernels of our own for the rest.
+
+A kernel gets addresses and believes them: it checks nothing. So each method here first brings its
+arrays into the memory order that the kernel reads, of one dtype, and wraps every number in the type
+that the kernel declares. Images lie with the channels innermost, as everywhere (base.py).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy as xp
+import numpy as np
+
+from .base import AdamUpdate, Backend, channels_first, channels_last
+from .geometry import ConvGeometry
+from .kernels import load
+from .philox import Counter, Key
+
+Array = Any
+
+CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
+CHUNK = 512  # rows that one of its blocks takes, at the least
+MOST_CHUNKS = 256
+PHILOX_BLOCK = 128
+MOST_PARAMETERS = 48  # in one launch of adam
+ADAM_BLOCKS = 64  # for each parameter
+
+# The structures that kernels take by value.
+GEOMETRY = np.dtype([(name, np.int32) for name in (
+    "height", "width", "channels", "out_height", "out_width", "kernel_height", "kernel_width",
+    "stride_y", "stride_x", "dilation_y", "dilation_x", "top", "left",
+)])  # fmt: skip
+PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
+
+
+def _table(dtype: Any) -> np.dtype[Any]:
+    """The structure that `adam` takes: addresses, sizes and rates of the parameters."""
+    addresses = [(name, np.uint64, MOST_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
+    rates = [(name, dtype, MOST_PARAMETERS) for name in ("rate", "correction")]
+    return np.dtype([*addresses, ("size", np.int64, MOST_PARAMETERS), *rates])
+
+
+class GPUBackend(Backend):
+    """Arrays of CuPy, on the current device.
+
+    Raises RuntimeError where there is none.
+    """
+
+    device = "gpu"
+    xp = xp
+
+    def __init__(self) -> None:
+        try:
+            xp.cuda.runtime.getDeviceCount()
+        except xp.cuda.runtime.CUDARuntimeError as error:
+            raise RuntimeError(f"CuPy finds no GPU: {error}") from error
+        self._sum = xp.ReductionKernel(
+            "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
+        )
+
+    # -- arrays ------------------------------------------------------------------------------
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        return xp.asnumpy(array)
+
+    # -- sums ----------------------------------------------------------------------------------
+
+    def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        if x.dtype != "float32":
+            return x.sum(axis=axes, keepdims=keepdims)
+        return self._sum(x, axis=axes, keepdims=keepdims)
+
+    # -- launching -------------------------------------------------------------------------------
+
+    def _launch(self, file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
+        """One thread for each of `threads` things; nothing for none."""
+        if threads:
+            function = load.function(file, kernel, types)
+            function((-(-threads // load.BLOCK),), (load.BLOCK,), args)
+
+    def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
+        """A new array like the first, made by a kernel of elementwise.cu from arrays of its shape."""
+        lying = [_lying(array) for array in arrays]
+        out = xp.empty_like(lying[0])
+        count = out.size
+        self._launch(
+            "elementwise", kernel, _types(out.dtype), count, (*lying, out, *numbers, np.int64(count))
+        )
+        return _standing(out, arrays[0])
+
+    # -- activations -------------------------------------------------------------------------
+
+    def leaky_relu(self, x: Array, slope: float) -> Array:
+        return self._elementwise("leaky_relu", (x,), (x.dtype.type(slope),))
+
+    def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
+        return self._elementwise("leaky_relu_backward", (dy, y), (dy.dtype.type(slope),))
+
+    def tanh(self, x: Array) -> Array:
+        return self._elementwise("tanh_forward", (x,))
+
+    def tanh_backward(self, dy: Array, y: Array) -> Array:
+        return self._elementwise("tanh_backward", (dy, y))
+
+    def sigmoid(self, x: Array) -> Array:
+        return self._elementwise("sigmoid", (x,))
+
+    def softplus(self, x: Array) -> Array:
+        return self._elementwise("softplus", (x,))
+
+    # -- dropout -----------------------------------------------------------------------------
+
+    def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
+        lying = _lying(x)
+        y, mask = xp.empty_like(lying), xp.empty(lying.shape, np.bool_)
+        place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
+        blocks = -(-lying.size // 8)
+        if blocks:
+            load.function("dropout", "dropout", _types(x.dtype))(
+                (-(-blocks // PHILOX_BLOCK),), (PHILOX_BLOCK,),
+                (lying, y, mask, place, np.uint32(round(p * 2**32)), x.dtype.type(1 / (1 - p)),
+                 np.int64(lying.size)),
+            )  # fmt: skip
+        return _standing(y, x), _standing(mask, x)
+
+    def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
+        return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
+
+    # -- convolution ---------------------------------------------------------------------------
+
+    def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
+        n, c = x.shape[:2]
+        columns = xp.empty((n * geometry.positions, geometry.taps * c), x.dtype)
+        along_n, along_c, along_y, along_x = (s // x.itemsize for s in x.strides)
+        width = _pack(x.dtype, c, columns, x) if along_c == 1 else 1
+        if any(s % width for s in (along_n, along_y, along_x)):
+            width = 1
+        count = columns.size // width
+        strides = (np.int64(s) for s in (along_n, along_y, along_x, along_c))
+        self._launch(
+            "columns", "im2col", _types(x.dtype, width), count,
+            (x, columns, _structure(geometry, c), *strides, np.int64(count)),
+        )  # fmt: skip
+        return columns
+
+    def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
+        return self._gathered(columns, n, geometry, None, 1.0)
+
+    def _gathered(
+        self, columns: Array, n: int, geometry: ConvGeometry, bias: Array | None, slope: float
+    ) -> Array:
+        """`col2im`, plus a bias, through a leaky ReLU: (N, C, H, W)."""
+        columns = xp.ascontiguousarray(columns)
+        c = columns.shape[1] // geometry.taps
+        x = xp.empty((n, *geometry.input_size, c), columns.dtype)
+        width = _pack(x.dtype, c, columns, x)
+        count = x.size // width
+        bias = np.uint64(0) if bias is None else xp.ascontiguousarray(bias)
+        self._launch(
+            "columns", "col2im", _types(x.dtype, width), count,
+            (columns, bias, x, _structure(geometry, c), x.dtype.type(slope), np.int64(count)),
+        )  # fmt: skip
+        return channels_first(x)
+
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
+    ) -> Array:
+        rows = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
+        if bias is not None or slope != 1:
+            bias = np.uint64(0) if bias is None else xp.ascontiguousarray(bias)
+            self._launch(
+                "elementwise", "bias_leaky_relu", _types(x.dtype), rows.size,
+                (rows, bias, x.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
+            )  # fmt: skip
+        return channels_first(rows.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+
+    def convolve_input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
+    ) -> Array:
+        columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
+        return self._gathered(columns, len(dy), geometry, bias, slope)
+
+    # -- batch normalisation -------------------------------------------------------------------
+
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        rows = _rows(x)  # (M, C)
+        mean, variance = xp.empty((2, rows.shape[1]), np.float64)
+        partial, grid, sizes = _chunks(rows)
+        types = _types(x.dtype)
+        _tiles("sums_forward", types, grid, (rows, partial, *sizes))
+        self._launch(
+            "batch_norm", "merge_forward", types, rows.shape[1],
+            (rows, partial, mean, variance, *sizes[:2], np.int32(len(partial))),
+        )  # fmt: skip
+        return mean, variance
+
+    def normalize(
+        self, x: Array, mean: Array, variance: Array, eps: float, weight: Array, bias: Array,
+        slope: float = 1.0,
+    ) -> Array:  # fmt: skip
+        rows = _rows(x)  # (M, C)
+        y = xp.empty_like(rows)
+        if rows.size:
+            _, grid, sizes = _chunks(rows, partial=False)
+            types = f"<{load.FLOATS[str(x.dtype)]}, {load.FLOATS[str(mean.dtype)]}>"
+            per_channel = (xp.ascontiguousarray(v) for v in (mean, variance, weight, bias))
+            _tiles(
+                "normalize", types, grid,
+                (rows, *per_channel, y, np.float64(eps), x.dtype.type(slope), *sizes),
+            )  # fmt: skip
+        return _standing(y, x)
+
+    def normalize_backward(
+        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
+        slope: float = 1.0,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        rows, grads = _rows(x), _rows(dy)  # (M, C)
+        result = rows if slope == 1 else _rows(y)  # not read where there is no activation
+        dtype, types, channels = x.dtype, _types(x.dtype), rows.shape[1]
+        dweight, dbias, tilt, shift, scale = xp.empty((5, channels), dtype)
+        partial, grid, sizes = _chunks(rows)
+        slope = dtype.type(slope)
+        _tiles("sums_backward", types, grid, (grads, rows, result, mean, partial, slope, *sizes))
+        self._launch(
+            "batch_norm", "merge_backward", types, channels,
+            (partial, mean, variance, weight, dweight, dbias, tilt, shift, scale, np.float64(eps),
+             *sizes[:2], np.int32(len(partial))),
+        )  # fmt: skip
+        dx = xp.empty_like(rows)
+        _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
+        return _standing(dx, x), dweight, dbias
+
+    def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
+        mixed = xp.empty_like(old)
+        types = f"<{load.FLOATS[str(old.dtype)]}, {load.FLOATS[str(new.dtype)]}>"
+        self._launch(
+            "elementwise", "blend", types, old.size,
+            (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
+        )  # fmt: skip
+        return mixed
+
+    # -- losses --------------------------------------------------------------------------------
+
+    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
+        lying = xp.ascontiguousarray(x)
+        loss, gradient = xp.empty((), x.dtype), xp.empty_like(lying)
+        given = self.owns(target)
+        labels = xp.ascontiguousarray(xp.broadcast_to(target, x.shape)) if given else np.uint64(0)
+        number = x.dtype.type(0 if given else target)
+        load.function("logit_bce", "logit_bce", _types(x.dtype))(
+            (1,), (load.BLOCK,), (lying, labels, number, loss, gradient, np.int64(x.size))
+        )
+        return loss, gradient
+
+    # -- optimisers ------------------------------------------------------------------------------
+
+    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
+        for start in range(0, len(updates), MOST_PARAMETERS):
+            self._adam(updates[start : start + MOST_PARAMETERS], **constants)
+
+    def _adam(
+        self, updates: Sequence[AdamUpdate], *, lr: float, betas: tuple[float, float], eps: float,
+        weight_decay: float,
+    ) -> None:  # fmt: skip
+        dtype = updates[0][0].dtype
+        fits = all(
+            array.dtype == dtype and array.flags.c_contiguous for update in updates for array in update[:4]
+        )
+        if not fits:
+            super().adam_updates(updates, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+            return
+        beta1, beta2 = betas
+        table = np.zeros((), _table(dtype))
+        for i, (*arrays, step) in enumerate(updates):
+            for name, array in zip(("parameter", "gradient", "first", "second"), arrays, strict=True):
+                table[name][i] = array.data.ptr
+            table["size"][i] = arrays[0].size
+            table["rate"][i] = lr / (1 - beta1**step)
+            table["correction"][i] = 1 - beta2**step
+        numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
+        load.function("adam", "adam", _types(dtype))(
+            (ADAM_BLOCKS, len(updates)), (load.BLOCK,), (table[()], *(dtype.type(n) for n in numbers))
+        )
+
+
+def _types(dtype: Any, width: int | None = None) -> str:
+    """The template arguments of a dtype, and of how many elements a thread takes where it says."""
+    return f"<{load.FLOATS[str(dtype)]}{'' if width is None else f', {width}'}>"
+
+
+def _lying(x: Array) -> Array:
+    """x as it should lie in memory: images with the channels innermost, (N, H, W, C), all else as it is."""
+    return xp.ascontiguousarray(channels_last(x) if x.ndim == 4 else x)
+
+
+def _standing(lying: Array, like: Array) -> Array:
+    """What `_lying` or `_rows` gave, in the shape of `like`; no copy."""
+    if like.ndim != 4:
+        return lying
+    n, c, h, w = like.shape
+    return channels_first(lying.reshape(n, h, w, c))  # (N, C, H, W)
+
+
+def _rows(x: Array) -> Array:
+    """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy only if it must be."""
+    lying = _lying(x)
+    return lying.reshape(-1, lying.shape[-1])  # (M, C)
+
+
+def _pack(dtype: Any, channels: int, *arrays: Array) -> int:
+    """How many channels one thread takes: 16 bytes of them, where they and the addresses allow it."""
+    width = 16 // dtype.itemsize
+    fits = channels % width == 0 and all(array.data.ptr % 16 == 0 for array in arrays)
+    return width if fits else 1
+
+
+def _structure(g: ConvGeometry, channels: int) -> Any:
+    """The geometry as columns.cu reads it."""
+    (top, _), (left, _) = g.padding
+    values = (*g.input_size, channels, *g.output_size, *g.kernel_size, *g.stride, *g.dilation, top, left)
+    return np.array([tuple(values)], GEOMETRY)[0]
+
+
+def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
+    """How batch_norm.cu cuts (M, C): room for the sums of each chunk, the grid, and (M, C, rows a chunk)."""
+    m, c = rows.shape
+    chunk = max(CHUNK, -(-m // MOST_CHUNKS))
+    chunks = max(1, -(-m // chunk))
+    room = xp.empty((chunks, 2, c), np.float64) if partial else None
+    return room, (-(-c // CHANNELS), chunks), (np.int64(m), np.int32(c), np.int64(chunk))
+
+
+def _tiles(kernel: str, types: str, grid: tuple[int, int], args: tuple[Any, ...]) -> None:
+    load.function("batch_norm", kernel, types)(grid, (CHANNELS, ROWS), args)

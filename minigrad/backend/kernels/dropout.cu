@@ -1,0 +1,50 @@
+// Dropout, with the random numbers written out: must equal Backend.dropout bit for bit.
+//
+// Element i is dropped where word i of the Philox4x64-10 stream is under `limit` = p * 2^32 (words of 32
+// bits, low half first); the first block's counter is one more than the given one. One thread makes one block:
+// four words of 64 bits, eight elements. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
+// (2011), section 3.3; minigrad.naive.philox.
+// Launch: one thread for each 8 elements, in blocks of 128.
+// Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 8 elements.
+
+typedef unsigned long long u64;
+
+struct Place {
+    u64 key0, key1, counter0, counter1, counter2, counter3;
+};
+
+__device__ void philox(const Place& place, u64 block, u64 out[4]) {
+    u64 x0 = place.counter0 + block, x1 = place.counter1, x2 = place.counter2, x3 = place.counter3;
+    if (x0 < block && ++x1 == 0 && ++x2 == 0) ++x3;  // a counter of 256 bits
+    u64 k0 = place.key0, k1 = place.key1;
+    for (int round = 0; round < 10; ++round) {
+        u64 low0 = 0xD2E7470EE14C6C93ull * x0, high0 = __umul64hi(0xD2E7470EE14C6C93ull, x0);
+        u64 low1 = 0xCA5A826395121157ull * x2, high1 = __umul64hi(0xCA5A826395121157ull, x2);
+        x0 = high1 ^ x1 ^ k0;
+        x1 = low1;
+        x2 = high0 ^ x3 ^ k1;
+        x3 = low0;
+        k0 += 0x9E3779B97F4A7C15ull;
+        k1 += 0xBB67AE8584CAA73Bull;
+    }
+    out[0] = x0;
+    out[1] = x1;
+    out[2] = x2;
+    out[3] = x3;
+}
+
+template <typename T>
+__global__ void dropout(const T* x, T* y, bool* mask, Place place, unsigned int limit, T scale, long long count) {
+    long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (block * 8 >= count) return;
+    u64 words[4];
+    philox(place, (u64)block + 1, words);
+    for (int k = 0; k < 8; ++k) {
+        long long i = block * 8 + k;
+        if (i >= count) return;
+        unsigned int draw = (unsigned int)(words[k / 2] >> (32 * (k % 2)));
+        bool keep = draw >= limit;
+        mask[i] = keep;
+        y[i] = keep ? x[i] * scale : x[i] * T(0);
+    }
+}

@@ -1,0 +1,73 @@
+// Activations and their backward, element by element, over arrays of one memory order.
+//
+// Each must equal the Backend method of its name. One thread an element, in blocks of 256.
+// Bytes: every input is read once and the result written once. Operations: a few an element, and one
+// exponential in tanh, sigmoid and softplus.
+
+#define ELEMENT                                                             \
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;         \
+    if (i >= count) return;
+
+template <typename T>
+__global__ void leaky_relu(const T* x, T* y, T slope, long long count) {
+    ELEMENT
+    T value = x[i];
+    // A value that is no number is neither: it goes through, as in NumPy's maximum.
+    if (value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
+    y[i] = value;
+}
+
+template <typename T>
+__global__ void leaky_relu_backward(const T* dy, const T* y, T* dx, T slope, long long count) {
+    ELEMENT
+    dx[i] = y[i] > T(0) ? dy[i] : dy[i] * slope;
+}
+
+// The row (M, C) + bias (C,), then the leaky ReLU, in place.
+template <typename T>
+__global__ void bias_leaky_relu(T* y, const T* bias, T slope, int channels, long long count) {
+    ELEMENT
+    T value = y[i] + (bias ? bias[i % channels] : T(0));
+    if (slope != T(1) && value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
+    y[i] = value;
+}
+
+template <typename T>
+__global__ void tanh_forward(const T* x, T* y, long long count) {
+    ELEMENT
+    y[i] = tanh(x[i]);
+}
+
+template <typename T>
+__global__ void tanh_backward(const T* dy, const T* y, T* dx, long long count) {
+    ELEMENT
+    dx[i] = dy[i] * (T(1) - y[i] * y[i]);
+}
+
+template <typename T>
+__global__ void sigmoid(const T* x, T* y, long long count) {
+    ELEMENT
+    T e = exp(-abs(x[i]));
+    y[i] = x[i] >= T(0) ? T(1) / (T(1) + e) : e / (T(1) + e);
+}
+
+template <typename T>
+__global__ void softplus(const T* x, T* y, long long count) {
+    ELEMENT
+    T value = x[i];
+    T positive = value > T(0) || value != value ? value : T(0);
+    y[i] = positive + log1p(exp(-abs(value)));
+}
+
+template <typename T>
+__global__ void mask_scale(const T* x, const bool* mask, T* y, T scale, long long count) {
+    ELEMENT
+    y[i] = mask[i] ? x[i] * scale : x[i] * T(0);  // as a product: what is no number stays none
+}
+
+// keep * old + share * fresh, in T; S is the type of `fresh`.
+template <typename T, typename S>
+__global__ void blend(const T* old, const S* fresh, T* mixed, T keep, double share, long long count) {
+    ELEMENT
+    mixed[i] = keep * old[i] + (T)(share * (double)fresh[i]);
+}

@@ -1,0 +1,67 @@
+"""CUDA sources to functions, compiled by NVRTC when they are first needed.
+
+Every instance of every template is listed here, so that a test can compile them all.
+"""
+
+import functools
+from importlib import resources
+from typing import Any
+
+FLOATS = {"float32": "float", "float64": "double"}
+OPTIONS = ("--std=c++17",)
+BLOCK = 256  # threads
+
+_TYPES = [f"<{t}>" for t in FLOATS.values()]
+_MIXED = ["<float, double>", "<float, float>", "<double, double>"]
+_PACKED = ["<float, 1>", "<float, 4>", "<double, 1>", "<double, 2>"]
+
+# The kernels of each file, and the instances of each: "" where it is no template.
+SOURCES: dict[str, dict[str, list[str]]] = {
+    "columns": {"im2col": _PACKED, "col2im": _PACKED},
+    "batch_norm": {
+        "sums_forward": _TYPES,
+        "merge_forward": _TYPES,
+        "normalize": _MIXED,
+        "sums_backward": _TYPES,
+        "merge_backward": _TYPES,
+        "gradient": _TYPES,
+    },
+    "elementwise": {
+        **dict.fromkeys(
+            (
+                "leaky_relu", "leaky_relu_backward", "bias_leaky_relu", "tanh_forward", "tanh_backward",
+                "sigmoid", "softplus", "mask_scale",
+            ),
+            _TYPES,
+        ),
+        "blend": _MIXED,
+    },
+    "dropout": {"dropout": _TYPES},
+    "logit_bce": {"logit_bce": _TYPES},
+    "adam": {"adam": _TYPES},
+    "batch": {"gather": [""]},
+}  # fmt: skip
+
+
+def source(name: str) -> str:
+    """The text of a file, without its ending."""
+    return (resources.files(__package__) / f"{name}.cu").read_text(encoding="utf-8")
+
+
+def instances(name: str) -> list[str]:
+    """All that a file defines, as NVRTC names it: "im2col<float, 4>"."""
+    return [kernel + types for kernel, all_types in SOURCES[name].items() for types in all_types]
+
+
+@functools.cache
+def module(name: str) -> Any:
+    """The compiled file."""
+    import cupy
+
+    return cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=instances(name))
+
+
+@functools.cache
+def function(name: str, kernel: str, types: str) -> Any:
+    """One kernel of a file, such as ("columns", "im2col", "<float, 4>")."""
+    return module(name).get_function(kernel + types)
