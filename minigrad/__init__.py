@@ -4,6 +4,7 @@ Tensors with gradients of any order, layers, losses and optimisers. `import mini
 """
 
 from . import functional, nn, optim, random
+from .backend import set_default as set_default_device
 from .functional import concatenate, maximum, pad, stack, where
 
 # `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
@@ -37,6 +38,7 @@ __all__ = [
     "pad",
     "random",
     "save",
+    "set_default_device",
     "stack",
     "tensor",
     "where",

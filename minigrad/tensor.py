@@ -327,14 +327,16 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor.
         dtype: "float32" or "float64"; by default an array keeps its own, and Python numbers and
             lists become float32.
-        device: "cpu" or "gpu"; by default where the data are, numbers and lists on the CPU.
+        device: "cpu" or "gpu"; by default where the data are, if that is a device's array or a tensor, and
+            the default device for what comes from the host (`minigrad.set_default_device`).
         requires_grad: whether gradients with respect to it are wanted.
     """
     array = data.data if isinstance(data, Tensor) else data
     source = backends.backend_of(array)
     if source is None:
         source, array = backends.get("cpu"), _numbers(array, dtype)
-    target = source if device is None else backends.get(device)
+    stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
+    target = source if stays else backends.get(device)
     if target is not source:
         array = target.asarray(source.to_numpy(array))
     copied = array.astype(array.dtype if dtype is None else dtype)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .base import Backend
 from .geometry import ConvGeometry
 
-__all__ = ["Backend", "ConvGeometry", "backend_of", "get", "known", "register"]
+__all__ = ["Backend", "ConvGeometry", "backend_of", "get", "known", "register", "set_default"]
 
 
 def _make_cpu() -> Backend:
@@ -25,6 +25,7 @@ def _make_gpu() -> Backend:
 
 _factories: dict[str, Callable[[], Backend]] = {"cpu": _make_cpu, "gpu": _make_gpu}
 _backends: dict[str, Backend] = {}
+_default = "cpu"
 
 
 def register(device: str, factory: Callable[[], Backend]) -> None:
@@ -38,12 +39,22 @@ def known() -> list[str]:
     return sorted(_factories)
 
 
-def get(device: str) -> Backend:
-    """The backend of a device.
+def set_default(device: str) -> None:
+    """Make `device` the one that new tensors and layers are on where none is named; at first it is "cpu".
+
+    Raises as `get` does.
+    """
+    global _default
+    _default = get(device).device
+
+
+def get(device: str | None = None) -> Backend:
+    """The backend of a device, or of the default one.
 
     Raises ValueError for a device that nobody registered, and whatever the factory raises
     where the device can't be used on this machine.
     """
+    device = device or _default
     if device in _backends:
         return _backends[device]
     if device not in _factories:

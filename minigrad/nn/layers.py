@@ -11,7 +11,7 @@ from . import init
 from .module import Module, Parameter
 
 
-def _parameter(shape: tuple[int, ...], dtype: Any, device: str) -> Parameter:
+def _parameter(shape: tuple[int, ...], dtype: Any, device: str | None) -> Parameter:
     xp = backends.get(device).xp
     return Parameter(xp.zeros(shape, dtype))
 
@@ -37,14 +37,14 @@ class Dense(Module):
     Args:
         bias: whether there is one.
         dtype: "float32" or "float64".
-        device: "cpu" or "gpu".
+        device: "cpu" or "gpu"; by default that of `minigrad.set_default_device`.
 
     `weight` is (out_features, in_features), `bias` (out_features,).
     """
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
-        dtype: Any = "float32", device: str = "cpu",
+        dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         _sizes("Dense", in_features=in_features, out_features=out_features)
@@ -65,7 +65,7 @@ class _Convolution(Module):
 
     def __init__(
         self, channels: tuple[int, int], kernel_size: Any, stride: Any, padding: Any, bias: int | None,
-        dilation: Any, dtype: Any, device: str,
+        dilation: Any, dtype: Any, device: str | None,
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
@@ -96,7 +96,7 @@ class Conv2d(_Convolution):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        bias: bool = True, dilation: Any = 1, *, dtype: Any = "float32", device: str = "cpu",
+        bias: bool = True, dilation: Any = 1, *, dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
         _sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
         super().__init__(
@@ -129,7 +129,7 @@ class ConvTranspose2d(_Convolution):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         output_padding: Any = 0, bias: bool = True, dilation: Any = 1, *,
-        dtype: Any = "float32", device: str = "cpu",
+        dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
         _sizes("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
         super().__init__(
@@ -166,7 +166,7 @@ class BatchNorm(Module):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *,
-        dtype: Any = "float32", device: str = "cpu",
+        dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         _sizes("BatchNorm", num_features=num_features)

@@ -13,6 +13,8 @@ from minigrad.backend import get
 from minigrad.backend.base import Backend
 from minigrad.backend.geometry import ConvGeometry, conv_output_size
 
+EVERY_DEVICE = True
+
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 pairs = st.tuples
 small = st.integers(1, 3)

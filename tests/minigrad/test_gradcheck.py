@@ -11,6 +11,8 @@ import minigrad.functional as F
 from minigrad import nn
 from minigrad.ops import OPERATIONS, Operation
 
+EVERY_DEVICE = True
+
 
 def point(*shape, seed=0, scale=1.0):
     return mg.tensor(np.random.default_rng(seed).standard_normal(shape) * scale, requires_grad=True)

@@ -13,6 +13,8 @@ from minigrad import backend, naive, nn
 from minigrad.backend.philox import philox
 from minigrad.nn import init
 
+EVERY_DEVICE = True
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

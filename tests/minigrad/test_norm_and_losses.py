@@ -14,6 +14,8 @@ from minigrad import naive
 from minigrad.backend import get
 from minigrad.backend.cpu import CPUBackend
 
+EVERY_DEVICE = True
+
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -10,6 +10,8 @@ from minigrad.gradcheck.check import check_second_order
 from minigrad.ops import OPERATIONS
 from minigrad.tensor import is_grad_enabled
 
+EVERY_DEVICE = True
+
 CASES = [
     pytest.param(operation, case, id=f"{name}-{case.label or 'plain'}")
     for name, operation in OPERATIONS.items()

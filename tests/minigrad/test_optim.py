@@ -8,6 +8,8 @@ import pytest
 import minigrad as mg
 from minigrad import backend, nn, optim
 
+EVERY_DEVICE = True
+
 STEPS = 6
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 

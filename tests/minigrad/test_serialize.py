@@ -12,6 +12,8 @@ import pytest
 import minigrad as mg
 from minigrad import nn
 
+EVERY_DEVICE = True
+
 DTYPES = [
     "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint16", "uint8", "bool",
 ]  # fmt: skip

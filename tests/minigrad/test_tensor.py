@@ -13,6 +13,8 @@ import minigrad.functional as F
 from minigrad import nn, optim
 from minigrad.ops import OPERATIONS
 
+EVERY_DEVICE = True
+
 SINGLE, DOUBLE = np.dtype("float32"), np.dtype("float64")
 
 
