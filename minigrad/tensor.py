@@ -337,12 +337,12 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         source, array = backends.get("cpu"), _numbers(array, dtype)
     stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
     target = source if stays else backends.get(device)
+    wanted = array.dtype if dtype is None else source.xp.dtype(dtype)
+    if wanted.kind not in "iub" and str(wanted) not in FLOATS:
+        raise TypeError(f"tensor: expected float32, float64, integers or booleans, got {wanted}")
     if target is not source:
         array = target.asarray(source.to_numpy(array))
-    copied = array.astype(array.dtype if dtype is None else dtype)
-    if copied.dtype.kind not in "iub" and str(copied.dtype) not in FLOATS:
-        raise TypeError(f"tensor: expected float32, float64, integers or booleans, got {copied.dtype}")
-    return Tensor(copied, requires_grad)
+    return Tensor(array.astype(wanted), requires_grad)
 
 
 def _numbers(data: Any, dtype: Any) -> Array:

@@ -1,7 +1,9 @@
 """Which devices a test runs on.
 
-A module of tests that says `EVERY_DEVICE = True` runs twice: with the CPU as the default device, and with the
-GPU. The second runs are marked `gpu`; where there is no CuPy or no GPU they are skipped, and counted at the end.
+A module of tests that says `EVERY_DEVICE = True` runs twice: with the CPU as the default device, and with
+the GPU. The second runs are marked `gpu`; where there is no CuPy or no GPU they are skipped, and counted at
+the end. What is about the CPU itself (its threads, NumPy's memory) is marked `cpu_only`, with the reason, and
+has no second run.
 """
 
 import pytest
@@ -19,6 +21,7 @@ def _why_no_gpu():
 
 
 WHY_NO_GPU = _why_no_gpu()
+ON_GPU = set()  # the ids of the tests marked so
 
 
 def pytest_generate_tests(metafunc):
@@ -36,18 +39,29 @@ def default_device(request):
     mg.set_default_device("cpu")
 
 
-def pytest_collection_modifyitems(items):
-    if WHY_NO_GPU:
-        for item in items:
-            if item.get_closest_marker("gpu"):
+def _is_left_out(item):
+    return item.get_closest_marker("gpu") and item.get_closest_marker("cpu_only")
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = [item for item in items if _is_left_out(item)]
+    items[:] = [item for item in items if not _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            ON_GPU.add(item.nodeid)
+            if WHY_NO_GPU:
                 item.add_marker(pytest.mark.skip(reason=f"no GPU ({WHY_NO_GPU})"))
 
 
 def pytest_terminal_summary(terminalreporter):
-    ran = [r for r in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-           if "gpu" in r.keywords]  # fmt: skip
-    skipped = [r for r in terminalreporter.getreports("skipped") if "gpu" in r.keywords]
+    def count(*outcomes):
+        reports = (r for outcome in outcomes for r in terminalreporter.getreports(outcome))
+        return sum(r.nodeid in ON_GPU for r in reports)
+
+    skipped, ran = count("skipped"), count("passed", "failed")
     if skipped:
-        terminalreporter.write_line(f"GPU tests: NOT RUN ({len(skipped)}): {WHY_NO_GPU}")
+        terminalreporter.write_line(f"GPU tests: NOT RUN ({skipped}): {WHY_NO_GPU}")
     elif ran:
-        terminalreporter.write_line(f"GPU tests: run ({len(ran)})")
+        terminalreporter.write_line(f"GPU tests: run ({ran})")

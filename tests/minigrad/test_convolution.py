@@ -112,6 +112,7 @@ def test_second_order_over_random_geometries(geometry):
     assert mg.gradcheck(lambda x, w: F.conv2d(x, w, None, stride, padding, dilation), [x, w], order=2)
 
 
+@pytest.mark.cpu_only("its forms against the reference's; those of a GPU: test_gpu_kernels.py")
 @given(geometries(), st.integers(1, 5))
 @QUICK
 def test_the_cpu_forms_equal_the_reference_forms(geometry, n):
@@ -130,6 +131,7 @@ def test_the_cpu_forms_equal_the_reference_forms(geometry, n):
     )
 
 
+@pytest.mark.cpu_only("the pool of threads")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_are_the_same_on_any_number_of_threads(threads):
     x, w, dy = numbers(5, (64, 32, 14, 14), (48, 32, 5, 5), (64, 48, 14, 14), dtype="float32")

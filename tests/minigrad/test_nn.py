@@ -21,6 +21,11 @@ def _seeded():
     mg.manual_seed(0)
 
 
+def array(values, dtype="float32"):
+    """Values as an array of the default device."""
+    return backend.get().asarray(values, dtype)
+
+
 @pytest.fixture
 def pool(monkeypatch):
     """The threads of the CPU backend, as many as before afterwards; some work in between was cut."""
@@ -77,7 +82,7 @@ class Branches(nn.Module):
     def __init__(self):
         super().__init__()
         self.left = nn.Dense(2, 3)
-        self.scale = nn.Parameter(np.full(3, 2.0, np.float32))
+        self.scale = nn.Parameter(array([2.0, 2.0, 2.0]))
         self.right = nn.Dense(2, 3, bias=False)
 
     def forward(self, x):
@@ -174,10 +179,10 @@ def test_to_float64_converts_parameters_and_buffers():
         model(images(2, 1, 5, 5))
 
 
-def test_to_the_same_place_keeps_the_parameters():
+def test_to_the_same_place_keeps_the_parameters(default_device):
     model = small_model()
     before = list(model.parameters())
-    model.to("cpu").to("float32")
+    model.to(default_device).to("float32")
     assert all(p is q for p, q in zip(model.parameters(), before, strict=True))
     with pytest.raises(ValueError, match="unknown device 'tpu'"):
         model.to("tpu")
@@ -190,7 +195,7 @@ def test_state_dict_holds_copies():
     model = small_model()
     state = model.state_dict()
     for t in state.values():
-        t.numpy()[...] = 77.0
+        t.data[...] = 77.0
     assert not any((t.numpy() == 77.0).any() for t in model.state_dict().values())
     assert not any(t.requires_grad for t in state.values())
 
@@ -204,7 +209,7 @@ def test_load_state_dict_brings_everything_over_and_copies_it():
     x = images(2, 1, 5, 5)
     assert other.eval()(x).numpy().tolist() == model.eval()(x).numpy().tolist()
     assert all(p is q for p, q in zip(other.parameters(), places, strict=True))
-    state["0.weight"].numpy()[...] = 77.0
+    state["0.weight"].data[...] = 77.0
     assert not (other[0].weight.numpy() == 77.0).any()
 
 
@@ -509,8 +514,8 @@ def normalised(x, mean, variance, weight, bias, eps):
 
 def uneven_batch_norm(dtype, **options):
     layer = nn.BatchNorm(3, dtype=dtype, **options)
-    layer.weight.data = np.array([1.0, -2.0, 0.5], dtype)
-    layer.bias.data = np.array([0.0, 3.0, -1.0], dtype)
+    layer.weight.data = array([1.0, -2.0, 0.5], dtype)
+    layer.bias.data = array([0.0, 3.0, -1.0], dtype)
     return layer
 
 
@@ -547,8 +552,8 @@ def test_running_statistics_move_by_momentum_to_the_unbiased_variance(shape, dty
 @DTYPES
 def test_batch_norm_in_use_takes_the_running_statistics_and_leaves_them(shape, dtype):
     layer, x = uneven_batch_norm(dtype), images(*shape, dtype=dtype)
-    layer.running_mean.data = np.array([0.5, -1.0, 2.0], dtype)
-    layer.running_var.data = np.array([4.0, 0.25, 1.0], dtype)
+    layer.running_mean.data = array([0.5, -1.0, 2.0], dtype)
+    layer.running_var.data = array([4.0, 0.25, 1.0], dtype)
     layer.eval()
     expected = normalised(
         x.numpy(),
@@ -655,6 +660,10 @@ def test_dropout_of_images_counts_with_the_channels_innermost():
     assert (y.transpose(0, 2, 3, 1) != 0).ravel().tolist() == kept
 
 
+THREADS = pytest.mark.cpu_only("the pool of threads")
+
+
+@THREADS
 @pytest.mark.parametrize("shape", [(701, 1009), (61, 7, 40, 41)], ids=str)
 def test_dropout_is_the_same_on_any_number_of_threads(pool, shape):
     x = mg.tensor(np.ones(shape, np.float32))
@@ -666,6 +675,7 @@ def test_dropout_is_the_same_on_any_number_of_threads(pool, shape):
     assert (found[0] == found[2]).all()
 
 
+@THREADS
 def test_dropouts_mask_is_whole_where_the_work_was_cut(pool):
     key, counter = mg.Generator(5).next_counter()
     count = 701 * 1009
@@ -683,6 +693,7 @@ def test_dropout_draws_anew_each_time_and_again_the_same_from_a_seed():
     assert (layer(x).numpy() == first).all()
 
 
+@THREADS
 def test_a_models_results_are_the_same_on_any_number_of_threads(pool):
     model = nn.Sequential(
         nn.Conv2d(3, 32, 4, 2, 1), nn.BatchNorm(32), nn.LeakyReLU(0.2), nn.ConvTranspose2d(32, 3, 4, 2, 1),
