@@ -317,6 +317,38 @@ class Backend:
         gradient = ((1 - target) * self.sigmoid(x) - target * self.sigmoid(-x)) / x.size
         return self.sum(loss, tuple(range(x.ndim))) / x.size, gradient
 
+    # -- batches ---------------------------------------------------------------------------------
+
+    def gather(
+        self, images: Array, offset: Array, stride: Array, mirror: Array, side: int, channels: int, given: int
+    ) -> Array:
+        """Squares cut out of images that lie as bytes, one after another, from -1 (0) to 1 (255).
+
+        Args:
+            images: uint8 (bytes,): pixels row by row, the `given` channels innermost.
+            offset: int64 (N,), where each square's first byte lies; all of a square must lie in `images`.
+            stride: int32 (N,), the bytes of a row of the image that it is cut out of.
+            mirror: bool (N,), whether it is shown from right to left.
+            side: the squares' height and width.
+            channels: of the result; a single given channel is repeated.
+
+        Returns float32 (N, channels, side, side).
+        """
+        self.check_channels(channels, given)
+        places = self.xp.arange(side)
+        columns = self.xp.where(mirror[:, None], side - 1 - places, places)  # (N, side)
+        rows = offset[:, None] + places * stride[:, None]  # (N, side)
+        first = rows[:, :, None] + columns[:, None, :] * given  # (N, side, side)
+        channel = self.xp.arange(channels) % given
+        pixels = images[first[..., None] + channel].astype("float32")  # (N, side, side, channels)
+        return channels_first(pixels * np.float32(2 / 255) - np.float32(1))
+
+    @staticmethod
+    def check_channels(channels: int, given: int) -> None:
+        """Raise ValueError where `gather` can't make so many channels of those given."""
+        if given not in (1, channels):
+            raise ValueError(f"gather: expected images of 1 or {channels} channels, got {given}")
+
     # -- optimisers (in place) -----------------------------------------------------------------
 
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:

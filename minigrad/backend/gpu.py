@@ -51,9 +51,11 @@ class GPUBackend(Backend):
 
     def __init__(self) -> None:
         try:
-            xp.cuda.runtime.getDeviceCount()
+            count = xp.cuda.runtime.getDeviceCount()
         except xp.cuda.runtime.CUDARuntimeError as error:
             raise RuntimeError(f"CuPy finds no GPU: {error}") from error
+        if not count:
+            raise RuntimeError("CuPy finds no GPU")
         self._sum = xp.ReductionKernel(
             "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
         )
@@ -79,14 +81,18 @@ class GPUBackend(Backend):
             function((-(-threads // load.BLOCK),), (load.BLOCK,), args)
 
     def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
-        """A new array like the first, made by a kernel of elementwise.cu from arrays of its shape."""
-        lying = [_lying(array) for array in arrays]
+        """A new array like the first, made by a kernel of elementwise.cu.
+
+        The others are stretched to its shape, and converted to its dtype but for masks.
+        """
+        like = arrays[0]
+        lying = [_lying(_fitted(array, like)) for array in arrays]
         out = xp.empty_like(lying[0])
         count = out.size
         self._launch(
             "elementwise", kernel, _types(out.dtype), count, (*lying, out, *numbers, np.int64(count))
         )
-        return _standing(out, arrays[0])
+        return _standing(out, like)
 
     # -- activations -------------------------------------------------------------------------
 
@@ -118,7 +124,7 @@ class GPUBackend(Backend):
         if blocks:
             load.function("dropout", "dropout", _types(x.dtype))(
                 (-(-blocks // PHILOX_BLOCK),), (PHILOX_BLOCK,),
-                (lying, y, mask, place, np.uint32(round(p * 2**32)), x.dtype.type(1 / (1 - p)),
+                (lying, y, mask, place, np.uint64(round(p * 2**32)), x.dtype.type(1 / (1 - p)),
                  np.int64(lying.size)),
             )  # fmt: skip
         return _standing(y, x), _standing(mask, x)
@@ -129,6 +135,8 @@ class GPUBackend(Backend):
     # -- convolution ---------------------------------------------------------------------------
 
     def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
+        if x.shape[2:] != geometry.input_size:
+            raise ValueError(f"im2col: expected images of {geometry.input_size}, got {x.shape[2:]}")
         n, c = x.shape[:2]
         columns = xp.empty((n * geometry.positions, geometry.taps * c), x.dtype)
         along_n, along_c, along_y, along_x = (s // x.itemsize for s in x.strides)
@@ -152,10 +160,12 @@ class GPUBackend(Backend):
         """`col2im`, plus a bias, through a leaky ReLU: (N, C, H, W)."""
         columns = xp.ascontiguousarray(columns)
         c = columns.shape[1] // geometry.taps
+        if columns.shape != (n * geometry.positions, geometry.taps * c):
+            raise ValueError(f"col2im: columns of {columns.shape} are not those of {n} images by {geometry}")
         x = xp.empty((n, *geometry.input_size, c), columns.dtype)
         width = _pack(x.dtype, c, columns, x)
         count = x.size // width
-        bias = np.uint64(0) if bias is None else xp.ascontiguousarray(bias)
+        bias = np.uint64(0) if bias is None else _vector(bias, c, x.dtype)
         self._launch(
             "columns", "col2im", _types(x.dtype, width), count,
             (columns, bias, x, _structure(geometry, c), x.dtype.type(slope), np.int64(count)),
@@ -167,10 +177,10 @@ class GPUBackend(Backend):
     ) -> Array:
         rows = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None or slope != 1:
-            bias = np.uint64(0) if bias is None else xp.ascontiguousarray(bias)
+            bias = np.uint64(0) if bias is None else _vector(bias, len(weight), rows.dtype)
             self._launch(
-                "elementwise", "bias_leaky_relu", _types(x.dtype), rows.size,
-                (rows, bias, x.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
+                "elementwise", "bias_leaky_relu", _types(rows.dtype), rows.size,
+                (rows, bias, rows.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
             )  # fmt: skip
         return channels_first(rows.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
@@ -183,6 +193,8 @@ class GPUBackend(Backend):
     # -- batch normalisation -------------------------------------------------------------------
 
     def moments(self, x: Array) -> tuple[Array, Array]:
+        if not x.size:
+            return super().moments(x)
         rows = _rows(x)  # (M, C)
         mean, variance = xp.empty((2, rows.shape[1]), np.float64)
         partial, grid, sizes = _chunks(rows)
@@ -202,11 +214,13 @@ class GPUBackend(Backend):
         y = xp.empty_like(rows)
         if rows.size:
             _, grid, sizes = _chunks(rows, partial=False)
-            types = f"<{load.FLOATS[str(x.dtype)]}, {load.FLOATS[str(mean.dtype)]}>"
-            per_channel = (xp.ascontiguousarray(v) for v in (mean, variance, weight, bias))
+            single = x.dtype == mean.dtype == variance.dtype == "float32"
+            statistics = np.dtype("float32" if single else "float64")
+            mean, variance = (_vector(v, rows.shape[1], statistics) for v in (mean, variance))
+            weight, bias = (_vector(v, rows.shape[1], x.dtype) for v in (weight, bias))
             _tiles(
-                "normalize", types, grid,
-                (rows, *per_channel, y, np.float64(eps), x.dtype.type(slope), *sizes),
+                "normalize", _types(x.dtype, statistics), grid,
+                (rows, mean, variance, weight, bias, y, np.float64(eps), x.dtype.type(slope), *sizes),
             )  # fmt: skip
         return _standing(y, x)
 
@@ -214,9 +228,13 @@ class GPUBackend(Backend):
         self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
         slope: float = 1.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        rows, grads = _rows(x), _rows(dy)  # (M, C)
-        result = rows if slope == 1 else _rows(y)  # not read where there is no activation
+        if not x.size:
+            return super().normalize_backward(dy, x, y, mean, variance, eps, weight, slope)
+        rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
+        result = rows if slope == 1 else _rows(_fitted(y, x))  # not read where there is no activation
         dtype, types, channels = x.dtype, _types(x.dtype), rows.shape[1]
+        mean, variance = (_vector(v, channels, np.dtype("float64")) for v in (mean, variance))
+        weight = _vector(weight, channels, dtype)
         dweight, dbias, tilt, shift, scale = xp.empty((5, channels), dtype)
         partial, grid, sizes = _chunks(rows)
         slope = dtype.type(slope)
@@ -231,10 +249,12 @@ class GPUBackend(Backend):
         return _standing(dx, x), dweight, dbias
 
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
+        single = old.dtype == new.dtype == "float32"
+        source = np.dtype("float32" if single else "float64")
+        old, new = xp.ascontiguousarray(old), _vector(new, old.size, source)
         mixed = xp.empty_like(old)
-        types = f"<{load.FLOATS[str(old.dtype)]}, {load.FLOATS[str(new.dtype)]}>"
         self._launch(
-            "elementwise", "blend", types, old.size,
+            "elementwise", "blend", _types(old.dtype, source), old.size,
             (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
         )  # fmt: skip
         return mixed
@@ -242,33 +262,57 @@ class GPUBackend(Backend):
     # -- losses --------------------------------------------------------------------------------
 
     def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
+        if not x.size:
+            return super().logit_bce(x, target)
         lying = xp.ascontiguousarray(x)
         loss, gradient = xp.empty((), x.dtype), xp.empty_like(lying)
         given = self.owns(target)
-        labels = xp.ascontiguousarray(xp.broadcast_to(target, x.shape)) if given else np.uint64(0)
+        labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
         number = x.dtype.type(0 if given else target)
         load.function("logit_bce", "logit_bce", _types(x.dtype))(
             (1,), (load.BLOCK,), (lying, labels, number, loss, gradient, np.int64(x.size))
         )
-        return loss, gradient
+        return loss, gradient.reshape(x.shape)
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def gather(
+        self, images: Array, offset: Array, stride: Array, mirror: Array, side: int, channels: int, given: int
+    ) -> Array:
+        """As the reference's, but that nobody looks whether a square lies in `images`: it must."""
+        self.check_channels(channels, given)
+        if images.dtype != "uint8" or mirror.dtype != "bool":
+            raise TypeError(f"gather: expected uint8 and bool, got {images.dtype} and {mirror.dtype}")
+        count = len(offset)
+        y = xp.empty((count, side, side, channels), "float32")
+        self._launch(
+            "batch", "gather", "", y.size,
+            (xp.ascontiguousarray(images), _vector(offset, count, np.dtype("int64")),
+             _vector(stride, count, np.dtype("int32")), _vector(mirror, count, mirror.dtype), y,
+             np.int32(side), np.int32(channels), np.int32(given), np.int64(y.size)),
+        )  # fmt: skip
+        return channels_first(y)
 
     # -- optimisers ------------------------------------------------------------------------------
 
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        for start in range(0, len(updates), MOST_PARAMETERS):
-            self._adam(updates[start : start + MOST_PARAMETERS], **constants)
+        together: dict[Any, list[AdamUpdate]] = {}
+        for update in updates:
+            parameter, gradient, first, second, step = update
+            if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
+                gradient = xp.ascontiguousarray(_fitted(gradient, parameter))
+                together.setdefault(parameter.dtype, []).append((parameter, gradient, first, second, step))
+            else:  # changed in place, so that no copy will do
+                self.adam_update(*update[:4], step=step, **constants)
+        for dtype, same in together.items():
+            for start in range(0, len(same), MOST_PARAMETERS):
+                self._adam(dtype, same[start : start + MOST_PARAMETERS], **constants)
 
     def _adam(
-        self, updates: Sequence[AdamUpdate], *, lr: float, betas: tuple[float, float], eps: float,
-        weight_decay: float,
+        self, dtype: Any, updates: Sequence[AdamUpdate], *, lr: float, betas: tuple[float, float],
+        eps: float, weight_decay: float,
     ) -> None:  # fmt: skip
-        dtype = updates[0][0].dtype
-        fits = all(
-            array.dtype == dtype and array.flags.c_contiguous for update in updates for array in update[:4]
-        )
-        if not fits:
-            super().adam_updates(updates, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-            return
+        """One launch: at most MOST_PARAMETERS updates of contiguous arrays, all of `dtype`."""
         beta1, beta2 = betas
         table = np.zeros((), _table(dtype))
         for i, (*arrays, step) in enumerate(updates):
@@ -283,9 +327,29 @@ class GPUBackend(Backend):
         )
 
 
-def _types(dtype: Any, width: int | None = None) -> str:
-    """The template arguments of a dtype, and of how many elements a thread takes where it says."""
-    return f"<{load.FLOATS[str(dtype)]}{'' if width is None else f', {width}'}>"
+def _types(dtype: Any, second: Any = None) -> str:
+    """The template arguments: a dtype, and a second one or how many elements a thread takes.
+
+    Raises TypeError for a dtype that no kernel is made for.
+    """
+    if str(dtype) not in load.FLOATS:
+        raise TypeError(f"expected float32 or float64, got {dtype}")
+    if second is None:
+        return f"<{load.FLOATS[str(dtype)]}>"
+    return f"<{load.FLOATS[str(dtype)]}, {load.FLOATS.get(str(second), second)}>"
+
+
+def _fitted(x: Array, like: Array) -> Array:
+    """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
+    dtype = x.dtype if x.dtype == "bool" else like.dtype
+    return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
+
+
+def _vector(x: Array, size: int, dtype: Any) -> Array:
+    """x (size,) as a kernel reads it: contiguous, of `dtype`. Raises ValueError for another shape."""
+    if x.shape != (size,):
+        raise ValueError(f"expected an array of shape ({size},), got {x.shape}")
+    return xp.ascontiguousarray(x, dtype)
 
 
 def _lying(x: Array) -> Array:
@@ -296,7 +360,7 @@ def _lying(x: Array) -> Array:
 def _standing(lying: Array, like: Array) -> Array:
     """What `_lying` or `_rows` gave, in the shape of `like`; no copy."""
     if like.ndim != 4:
-        return lying
+        return lying.reshape(like.shape)  # an array without axes lies as one of one element
     n, c, h, w = like.shape
     return channels_first(lying.reshape(n, h, w, c))  # (N, C, H, W)
 

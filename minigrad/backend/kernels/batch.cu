@@ -3,9 +3,11 @@
 //   y[k, h, w, c] = byte * (2 / 255) - 1, of pixel (h, w) of the k-th chosen image, counted from its right edge
 //   where it is mirrored; one grey channel is repeated for all of y's
 //
-// Must equal data.batches.Batches. `offset` is where a square's first byte lies, `stride` the bytes of a row of
-// the image that it is cut out of, so that images may differ in size.
-// Launch: one thread an element of y, in blocks of 256. Bytes: reads one byte and writes four an element.
+// Must equal Backend.gather, bit for bit: product and sum are rounded one by one, as NumPy's. `offset` is where a
+// square's first byte lies, `stride` the bytes of a row of the image that it is cut out of, so that images may
+// differ in size.
+// Launch: one thread an element of y, in blocks of 256.
+// Bytes: reads one byte and writes four an element. Operations: index arithmetic, one product and one sum.
 
 __global__ void gather(const unsigned char* images, const long long* offset, const int* stride, const bool* mirror,
                        float* y, int side, int channels, int given, long long count) {
@@ -20,5 +22,5 @@ __global__ void gather(const unsigned char* images, const long long* offset, con
     long long k = rest / side;
     int from = mirror[k] ? side - 1 - w : w;
     long long place = offset[k] + (long long)h * stride[k] + (long long)from * given + (given == 1 ? 0 : c);
-    y[index] = (float)images[place] * (float)(2.0 / 255.0) - 1.0f;
+    y[index] = __fadd_rn(__fmul_rn((float)images[place], (float)(2.0 / 255.0)), -1.0f);
 }

@@ -4,6 +4,9 @@
 // thread (tx, ty) takes channel tx and every eighth row of the chunk, so that a warp reads 32 neighbouring
 // numbers. Launch: grid (ceil(C / 32), chunks), block (32, 8).
 //
+// Bytes: of each pass below; what a channel needs once is small beside the rows. Operations: fewer than ten an
+// element, so that memory is what limits.
+//
 // sums_forward, then merge_forward: must equal Backend.moments. One pass: sums of x - k and of its square in
 //   double, k the channel's first value, so that a large mean does not cancel. Reads x once (2 additions, 1
 //   product an element), writes two doubles a channel and chunk; merge_forward adds those up in order.
@@ -18,8 +21,9 @@
 
 template <typename T>
 __device__ T leaky(T value, T slope) {
-    if (slope == T(1) || value > T(0)) return value;
-    return slope == T(0) ? T(0) : value * slope;
+    // A value that is no number goes through, as in NumPy's maximum.
+    if (slope != T(1) && value <= T(0)) return slope == T(0) ? T(0) : value * slope;
+    return value;
 }
 
 // Adds up the eight threads of each channel, in a fixed order; the result is whole where threadIdx.y == 0.

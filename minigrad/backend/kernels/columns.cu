@@ -92,7 +92,9 @@ __global__ void col2im(const T* columns, const T* bias, T* x, Geometry g, T slop
     }
     for (int k = 0; k < V; ++k) {
         T value = sum.v[k] + (bias ? bias[c + k] : T(0));
-        sum.v[k] = value > T(0) || slope == T(1) ? value : (slope == T(0) ? T(0) : value * slope);
+        // A value that is no number goes through, as in NumPy's maximum.
+        if (slope != T(1) && value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
+        sum.v[k] = value;
     }
     reinterpret_cast<Pack<T, V>*>(x)[index] = sum;
 }

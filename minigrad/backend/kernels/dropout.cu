@@ -4,6 +4,7 @@
 // bits, low half first); the first block's counter is one more than the given one. One thread makes one block:
 // four words of 64 bits, eight elements. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
 // (2011), section 3.3; minigrad.naive.philox.
+// `limit` has 64 bits, since a probability next to 1 rounds to 2^32, which drops all.
 // Launch: one thread for each 8 elements, in blocks of 128.
 // Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 8 elements.
 
@@ -34,7 +35,7 @@ __device__ void philox(const Place& place, u64 block, u64 out[4]) {
 }
 
 template <typename T>
-__global__ void dropout(const T* x, T* y, bool* mask, Place place, unsigned int limit, T scale, long long count) {
+__global__ void dropout(const T* x, T* y, bool* mask, Place place, u64 limit, T scale, long long count) {
     long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (block * 8 >= count) return;
     u64 words[4];

@@ -1,6 +1,7 @@
 // Activations and their backward, element by element, over arrays of one memory order.
 //
-// Each must equal the Backend method of its name. One thread an element, in blocks of 256.
+// Each must equal the Backend method of its name.
+// Launch: one thread an element, in blocks of 256.
 // Bytes: every input is read once and the result written once. Operations: a few an element, and one
 // exponential in tanh, sigmoid and softplus.
 

@@ -1,0 +1,63 @@
+"""The CUDA sources: that each says what it is, is listed whole, and compiles for the GPUs of today."""
+
+import re
+from importlib import resources
+
+import pytest
+
+from minigrad.backend import kernels
+from minigrad.backend.kernels import load
+
+ARCHITECTURES = ["75", "80", "90"]  # Turing (T4), Ampere (A100), Hopper (H100)
+
+
+def header(name):
+    """The comment that a source opens with, as one line."""
+    lines = []
+    for line in load.source(name).splitlines():
+        if not line.startswith("//"):
+            break
+        lines.append(line.removeprefix("//").strip())
+    return " ".join(lines)
+
+
+def test_every_source_is_listed():
+    files = {f.name.removesuffix(".cu") for f in resources.files(kernels).iterdir() if f.name.endswith(".cu")}
+    assert files == set(load.SOURCES)
+
+
+@pytest.mark.parametrize("name", load.SOURCES)
+def test_every_kernel_is_listed(name):
+    assert set(re.findall(r"__global__ void (\w+)\(", load.source(name))) == set(load.SOURCES[name])
+
+
+@pytest.mark.parametrize("name", load.SOURCES)
+@pytest.mark.parametrize(
+    "wanted", [r"^\w.{30,}\.", r"(M|m)ust equal (the )?Backend", "Launch: ", "Bytes: ", "Operations: "]
+)
+def test_every_source_opens_with_what_it_is(name, wanted):
+    assert re.search(wanted, header(name))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", load.SOURCES)
+def test_every_instance_compiles(name, architecture):
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(load.source(name), f"{name}.cu", [], [])
+    try:
+        for instance in load.instances(name):
+            nvrtc.addNameExpression(program, instance)
+        try:
+            nvrtc.compileProgram(program, (*load.OPTIONS, f"--gpu-architecture=compute_{architecture}"))
+        except nvrtc.NVRTCError:
+            pytest.fail(nvrtc.getProgramLog(program))
+        code = nvrtc.getPTX(program)
+        code = code if isinstance(code, str) else code.decode()
+        for instance in load.instances(name):
+            lowered = nvrtc.getLoweredName(program, instance)
+            lowered = lowered if isinstance(lowered, str) else lowered.decode()
+            assert re.search(rf"\.entry {re.escape(lowered)}\(", code)
+    finally:
+        nvrtc.destroyProgram(program)

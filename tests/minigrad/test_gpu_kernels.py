@@ -1,0 +1,569 @@
+"""Every kernel against the reference body of its method (backend/base.py), run by NumPy in float64.
+
+Device memory is guarded here: before, in and after each array it is NaN, so that what a kernel forgets to
+write, or reads past an end, shows in its result; and what it writes past an end is found.
+"""
+
+import numpy as np
+import pytest
+from accuracy import ACCURACY, assert_close
+
+from minigrad import backend
+from minigrad.backend.base import Backend, channels_first, channels_last
+from minigrad.backend.geometry import ConvGeometry
+from minigrad.backend.kernels import load
+
+pytestmark = pytest.mark.gpu
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+SLOPES = pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
+GUARD = 512  # bytes, which is what CuPy's own allocations are aligned to
+
+
+class Reference(Backend):
+    """The reference bodies on NumPy's arrays."""
+
+    device = "reference"
+    xp = np
+
+
+REFERENCE = Reference()
+
+
+@pytest.fixture
+def gpu():
+    return backend.get("gpu")
+
+
+@pytest.fixture(autouse=True)
+def guarded(gpu):
+    """Every array of the test in memory of its own, with NaN in it and around it."""
+    cuda, made = gpu.xp.cuda, []
+
+    def allocate(size):
+        memory = cuda.Memory(size + 2 * GUARD)
+        cuda.MemoryPointer(memory, 0).memset(0xFF, size + 2 * GUARD)
+        made.append((memory, size))
+        return cuda.MemoryPointer(memory, GUARD)
+
+    with cuda.using_allocator(allocate):
+        yield
+    for memory, size in made:
+        whole = gpu.xp.ndarray((size + 2 * GUARD,), "uint8", cuda.MemoryPointer(memory, 0)).get()
+        assert (whole[:GUARD] == 0xFF).all()
+        assert (whole[GUARD + size :] == 0xFF).all()
+
+
+def numbers(seed, shape, dtype="float64", scale=1.0, shift=0.0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale + shift).astype(dtype)
+
+
+def misaligned(a, xp):
+    """The same values in memory that starts one element after a round address."""
+    room = xp.zeros(a.size + 1, a.dtype)
+    room[1:] = a.reshape(-1)
+    return room[1:].reshape(a.shape)
+
+
+LAYOUTS = {
+    "as made": lambda a, xp: a,
+    "transposed": lambda a, xp: a.T.copy().T,
+    "every other": lambda a, xp: a.repeat(2, axis=-1)[..., ::2] if a.ndim else a,
+    "reversed": lambda a, xp: a[::-1].copy()[::-1] if a.ndim else a,
+    "misaligned": misaligned,
+    "channels innermost": lambda a, xp: (
+        channels_first(channels_last(a).copy()) if a.ndim == 4 else a.T.copy().T
+    ),
+    "misaligned channels": lambda a, xp: (
+        channels_first(misaligned(channels_last(a).copy(), xp)) if a.ndim == 4 else misaligned(a, xp)
+    ),
+}
+EVERY_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def on(gpu, array, layout="as made"):
+    """A NumPy array on the device, laid out like that."""
+    laid_out = LAYOUTS[layout](gpu.asarray(array), gpu.xp)
+    assert laid_out.shape == np.shape(array)
+    return laid_out
+
+
+def off(gpu, array):
+    assert gpu.owns(array)
+    return gpu.to_numpy(array)
+
+
+def double(*arrays):
+    return [np.asarray(a, np.float64) for a in arrays]
+
+
+# -- element by element --------------------------------------------------------------------------------
+
+SHAPES = [(), (0,), (1,), (31,), (33,), (257,), (3, 257), (5, 0), (2, 3, 4), (2, 5, 3, 7), (0, 4, 2, 2)]
+EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=str)
+FORWARD = {
+    "leaky_relu": lambda b, x: b.leaky_relu(x, 0.2),
+    "relu": lambda b, x: b.leaky_relu(x, 0.0),
+    "tanh": lambda b, x: b.tanh(x),
+    "sigmoid": lambda b, x: b.sigmoid(x),
+    "softplus": lambda b, x: b.softplus(x),
+}
+BACKWARD = {
+    "leaky_relu": lambda b, dy, y: b.leaky_relu_backward(dy, y, 0.2),
+    "tanh": lambda b, dy, y: b.tanh_backward(dy, y),
+}
+
+
+@DTYPES
+@EVERY_LAYOUT
+@EVERY_SHAPE
+@pytest.mark.parametrize("name", FORWARD)
+def test_activations(gpu, name, shape, layout, dtype):
+    x = numbers(1, shape, dtype, scale=2.0)
+    y = FORWARD[name](gpu, on(gpu, x, layout))
+    assert_close(off(gpu, y), FORWARD[name](REFERENCE, *double(x)), dtype)
+
+
+@DTYPES
+@EVERY_LAYOUT
+@EVERY_SHAPE
+@pytest.mark.parametrize("name", BACKWARD)
+def test_activations_backward(gpu, name, shape, layout, dtype):
+    dy, y = numbers(2, shape, dtype), np.tanh(numbers(3, shape)).astype(dtype)
+    expected = BACKWARD[name](REFERENCE, *double(dy, y))
+    for layouts in ((layout, "as made"), ("as made", layout)):
+        dx = BACKWARD[name](gpu, *(on(gpu, a, how) for a, how in zip((dy, y), layouts, strict=True)))
+        assert_close(off(gpu, dx), expected, dtype)
+
+
+@DTYPES
+@EVERY_LAYOUT
+@EVERY_SHAPE
+def test_mask_scale(gpu, shape, layout, dtype):
+    x, mask = numbers(4, shape, dtype), np.asarray(numbers(5, shape) > 0)
+    expected = REFERENCE.mask_scale(*double(x), mask, 1.25)
+    for layouts in ((layout, "as made"), ("as made", layout)):
+        y = gpu.mask_scale(on(gpu, x, layouts[0]), on(gpu, mask, layouts[1]), 1.25)
+        assert_close(off(gpu, y), expected, dtype)
+
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1000.0, -1000.0, 90.0, -90.0, 1e-30, -1e-30]
+
+
+@DTYPES
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_activations_of_what_is_far_out_or_no_number(gpu, name, dtype):
+    x = np.array(SPECIAL, dtype)
+    expected = FORWARD[name](REFERENCE, *double(x)).astype(dtype)
+    found = off(gpu, FORWARD[name](gpu, on(gpu, x)))
+    np.testing.assert_allclose(found, expected, rtol=ACCURACY[dtype], atol=np.finfo(dtype).tiny)
+
+
+@DTYPES
+def test_what_is_no_number_stays_none_in_gradients_and_masks(gpu, dtype):
+    values = np.array([np.nan, np.inf, -np.inf, 1.0], dtype)
+    y, mask = np.array([1.0, -1.0, np.nan, 0.0], dtype), np.array([True, True, True, False])
+    found = gpu.leaky_relu_backward(on(gpu, values), on(gpu, y), 0.2)
+    expected = REFERENCE.leaky_relu_backward(values, y, 0.2)
+    np.testing.assert_allclose(off(gpu, found), expected, rtol=ACCURACY[dtype])
+    found = gpu.mask_scale(on(gpu, np.array([np.nan, np.nan], dtype)), on(gpu, mask[2:]), 2.0)
+    assert np.isnan(off(gpu, found)).all()
+
+
+def test_a_gradient_that_is_stretched_and_one_of_another_dtype(gpu):
+    """Kernels see memory alone: a stretched array has too little of it, one of another dtype too much."""
+    y = numbers(6, (3, 33), "float32")
+    stretched = gpu.xp.broadcast_to(on(gpu, np.array(2.0, "float32")), y.shape)
+    assert_close(off(gpu, gpu.tanh_backward(stretched, on(gpu, y))), 2 * (1 - np.float64(y) ** 2), "float32")
+    dx = gpu.tanh_backward(on(gpu, np.full((3, 33), 2.0, "float32")), on(gpu, y.astype("float64")))
+    assert_close(off(gpu, dx), 2 * (1 - np.float64(y) ** 2), "float32")
+
+
+def test_what_does_not_fit_is_refused(gpu):
+    x, weight = on(gpu, numbers(7, (4, 3), "float32")), on(gpu, np.ones(4, "float32"))
+    geometry = ConvGeometry.of_conv((5, 4), (3, 2), 1, 0, 1)
+    image = on(gpu, numbers(8, (2, 3, 5, 5), "float32"))
+    with pytest.raises(TypeError, match="expected float32 or float64, got int64"):
+        gpu.tanh(on(gpu, np.arange(3)))
+    with pytest.raises(ValueError, match="broadcast"):
+        gpu.tanh_backward(x, x[:, :2])
+    with pytest.raises(ValueError, match=r"expected an array of shape \(3,\), got \(4,\)"):
+        gpu.normalize(x, weight, weight, 1e-5, weight, weight)
+    with pytest.raises(ValueError, match=r"im2col: expected images of \(5, 4\), got \(5, 5\)"):
+        gpu.im2col(image, geometry)
+    with pytest.raises(ValueError, match="col2im: columns"):
+        gpu.col2im(on(gpu, numbers(9, (17, 18), "float32")), 2, geometry)
+
+
+# -- dropout -------------------------------------------------------------------------------------------
+
+LAST = 2**64 - 1
+PLACES = {
+    "start": ((0, 0), (0, 0, 0, 0)),
+    "a seed's": ((0x0123456789ABCDEF, 0xFEDCBA9876543210), (0, 7, 0, 3)),
+    "carry": ((5, 7), (LAST, 0, 0, 0)),
+    "carry on the way": ((5, 7), (LAST - 3, 4, 1, 2)),
+    "carry twice": ((5, 7), (LAST - 2, LAST, 0, 2)),
+    "carry through": ((5, 7), (LAST - 2, LAST, LAST, 2)),
+    "carry around": ((5, 7), (LAST - 2, LAST, LAST, LAST)),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("place", PLACES)
+@EVERY_SHAPE
+def test_dropout_is_the_cpus_bit_for_bit(gpu, shape, place, dtype):
+    x = numbers(10, shape, dtype)
+    y, mask = gpu.dropout(on(gpu, x), 0.4, *PLACES[place])
+    expected = backend.get("cpu").dropout_mask(shape, 0.4, *PLACES[place])
+    assert np.array_equal(off(gpu, mask), expected)
+    assert mask.shape == y.shape == shape
+    assert_close(off(gpu, y), REFERENCE.mask_scale(*double(x), expected, 1 / 0.6), dtype)
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(33, 65), (2, 5, 3, 7), (3, 4, 9, 11)], ids=str)
+def test_dropout_counts_elements_whatever_their_order_in_memory(gpu, shape, layout):
+    x = numbers(11, shape, "float32")
+    y, mask = gpu.dropout(on(gpu, x, layout), 0.5, *PLACES["a seed's"])
+    expected = backend.get("cpu").dropout_mask(shape, 0.5, *PLACES["a seed's"])
+    assert np.array_equal(off(gpu, mask), expected)
+    assert np.array_equal(off(gpu, y), x * expected * np.float32(2.0))
+
+
+@pytest.mark.parametrize("p", [2.0**-32, 0.25, 1 - 2.0**-32, 1 - 2.0**-40])
+def test_dropout_at_the_ends_of_its_range(gpu, p):
+    x = np.ones(20_011, "float32")
+    y, mask = gpu.dropout(on(gpu, x), p, *PLACES["a seed's"])
+    expected, kept = REFERENCE.dropout(x, p, *PLACES["a seed's"])
+    assert np.array_equal(off(gpu, mask), kept)
+    assert np.array_equal(off(gpu, y), expected)
+
+
+# -- convolution -----------------------------------------------------------------------------------------
+
+GEOMETRIES = {
+    "plain": ConvGeometry.of_conv((5, 4), (3, 2), 1, 0, 1),
+    "one pixel": ConvGeometry.of_conv((1, 1), (1, 1), 1, 0, 1),
+    "stride down": ConvGeometry.of_conv((9, 7), (3, 3), (2, 1), 1, 1),
+    "stride across": ConvGeometry.of_conv((7, 9), (2, 4), (1, 3), (0, 1), 1),
+    "padding above": ConvGeometry.of_conv((4, 5), (3, 3), 2, ((2, 0), (0, 0)), 1),
+    "padding below": ConvGeometry.of_conv((4, 5), (3, 3), 2, ((0, 2), (0, 0)), 1),
+    "padding left": ConvGeometry.of_conv((5, 4), (3, 3), 2, ((0, 0), (3, 0)), 1),
+    "padding right": ConvGeometry.of_conv((5, 4), (3, 3), 2, ((0, 0), (0, 3)), 1),
+    "dilation down": ConvGeometry.of_conv((9, 6), (3, 2), 1, (1, 0), (3, 1)),
+    "dilation across": ConvGeometry.of_conv((6, 9), (2, 3), (1, 2), (0, 2), (1, 3)),
+    "stride over kernel": ConvGeometry.of_conv((8, 7), (2, 1), 3, 0, 1),
+    "same": ConvGeometry.of_conv((7, 8), (5, 4), 2, "same", 1),
+    "output padding": ConvGeometry.of_conv_transpose((3, 4), (4, 5), 3, (1, 2), (2, 1), 1),
+    "many": ConvGeometry.of_conv((31, 33), (4, 4), 2, 1, 1),
+}
+EVERY_GEOMETRY = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+CHANNELS = pytest.mark.parametrize("c", [1, 3, 4, 6, 8])
+
+
+@DTYPES
+@CHANNELS
+@EVERY_GEOMETRY
+def test_im2col_and_back(gpu, geometry, c, dtype):
+    for n in (0, 1, 3):
+        x = numbers(12, (n, c, *geometry.input_size), dtype)
+        columns = REFERENCE.im2col(x, geometry)
+        for layout in ("as made", "channels innermost"):
+            assert np.array_equal(off(gpu, gpu.im2col(on(gpu, x, layout), geometry)), columns)
+        dy = numbers(13, columns.shape, dtype)
+        expected = REFERENCE.col2im(*double(dy), n, geometry)
+        assert_close(off(gpu, gpu.col2im(on(gpu, dy), n, geometry)), expected, dtype)
+
+
+@DTYPES
+@CHANNELS
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", ["plain", "dilation across", "padding left"])
+def test_im2col_and_back_of_any_memory_order(gpu, shape, layout, c, dtype):
+    geometry = GEOMETRIES[shape]
+    x = numbers(14, (3, c, *geometry.input_size), dtype)
+    columns = REFERENCE.im2col(x, geometry)
+    assert np.array_equal(off(gpu, gpu.im2col(on(gpu, x, layout), geometry)), columns)
+    dy = numbers(15, columns.shape, dtype)
+    expected = REFERENCE.col2im(*double(dy), 3, geometry)
+    assert_close(off(gpu, gpu.col2im(on(gpu, dy, layout), 3, geometry)), expected, dtype)
+
+
+def test_im2col_of_a_part_of_an_image_and_of_a_stretched_one(gpu):
+    """Channels innermost, but with gaps that 16-byte loads can't take."""
+    geometry = GEOMETRIES["plain"]
+    whole = numbers(16, (2, 7, 9, 6), "float32")  # (N, H, W, C)
+    part = channels_first(whole[:, 1:6, 2:6, 1:5])
+    found = gpu.im2col(channels_first(on(gpu, whole)[:, 1:6, 2:6, 1:5]), geometry)
+    assert np.array_equal(off(gpu, found), REFERENCE.im2col(part, geometry))
+    stretched = gpu.xp.broadcast_to(on(gpu, part[:1]), part.shape)
+    expected = REFERENCE.im2col(np.broadcast_to(part[:1], part.shape), geometry)
+    assert np.array_equal(off(gpu, gpu.im2col(stretched, geometry)), expected)
+
+
+@DTYPES
+@SLOPES
+@pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
+@EVERY_GEOMETRY
+def test_convolutions(gpu, geometry, with_bias, slope, dtype):
+    for n, c, o in ((2, 4, 5), (1, 3, 8), (0, 4, 1)):
+        x = numbers(17, (n, c, *geometry.input_size), dtype)
+        y = numbers(18, (n, o, *geometry.output_size), dtype)
+        weight = numbers(19, (o, c, *geometry.kernel_size), dtype)
+        bias = [numbers(20, size, dtype) if with_bias else None for size in (o, c)]
+        for method, image, b in (("convolve", x, bias[0]), ("convolve_input_gradient", y, bias[1])):
+            expected = getattr(REFERENCE, method)(
+                *double(image, weight), None if b is None else b.astype("float64"), geometry, slope
+            )
+            given = None if b is None else on(gpu, b, "every other")
+            found = getattr(gpu, method)(on(gpu, image), on(gpu, weight), given, geometry, slope)
+            assert_close(off(gpu, found), expected, dtype)
+        found = gpu.convolve_weight_gradient(on(gpu, x), on(gpu, y), geometry)
+        assert_close(off(gpu, found), REFERENCE.convolve_weight_gradient(*double(x, y), geometry), dtype)
+
+
+@SLOPES
+def test_convolutions_let_through_what_is_no_number(gpu, slope):
+    geometry = GEOMETRIES["one pixel"]
+    x = np.array([np.nan, -1.0, 2.0], "float32").reshape(3, 1, 1, 1)  # (N, C, H, W)
+    weight, bias = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
+    for method in ("convolve", "convolve_input_gradient"):
+        expected = getattr(REFERENCE, method)(x, weight, bias, geometry, slope)
+        found = getattr(gpu, method)(on(gpu, x), on(gpu, weight), on(gpu, bias), geometry, slope)
+        assert np.array_equal(off(gpu, found), expected, equal_nan=True)
+
+
+# -- batch normalisation -----------------------------------------------------------------------------------
+
+# The last is cut into chunks of more rows than the least.
+BATCHES = [(2, 1), (31, 33), (33, 31), (257, 4), (1029, 65), (3, 5, 7, 9), (2, 32, 17, 31), (132_099, 1)]
+EVERY_BATCH = pytest.mark.parametrize("shape", BATCHES, ids=str)
+EPS = 1e-3
+
+
+def statistics(shape, dtype, shift=0.5):
+    """x, dy and weight and bias of a batch, and its mean and variance in float64."""
+    x, dy = numbers(21, shape, dtype, shift=shift), numbers(22, shape, dtype)
+    weight, bias = numbers(23, shape[1], dtype), numbers(24, shape[1], dtype)
+    return x, dy, weight, bias, *REFERENCE.moments(*double(x))
+
+
+@DTYPES
+@EVERY_BATCH
+def test_moments(gpu, shape, dtype):
+    x, *_, mean, variance = statistics(shape, dtype)
+    for layout in LAYOUTS if len(shape) == 4 else ("as made", "transposed"):
+        found = gpu.moments(on(gpu, x, layout))
+        assert_close(off(gpu, found[0]), mean)
+        assert_close(off(gpu, found[1]), variance)
+
+
+@DTYPES
+@SLOPES
+@EVERY_BATCH
+def test_normalize(gpu, shape, slope, dtype):
+    x, _, weight, bias, mean, variance = statistics(shape, dtype)
+    for kind in ("float64", dtype):
+        given = mean.astype(kind), variance.astype(kind)
+        expected = REFERENCE.normalize(*double(x, *given), EPS, *double(weight, bias), slope)
+        for layout in ("as made", "channels innermost", "misaligned"):
+            stats = (on(gpu, v, "every other") for v in given)
+            affine = (on(gpu, v, "every other") for v in (weight, bias))
+            y = gpu.normalize(on(gpu, x, layout), *stats, EPS, *affine, slope)
+            assert_close(off(gpu, y), expected, dtype)
+
+
+@DTYPES
+@SLOPES
+@EVERY_BATCH
+def test_normalize_backward(gpu, shape, slope, dtype):
+    x, dy, weight, bias, mean, variance = statistics(shape, dtype)
+    y = REFERENCE.normalize(*double(x), mean, variance, EPS, *double(weight, bias), slope).astype(dtype)
+    expected = REFERENCE.normalize_backward(*double(dy, x, y), mean, variance, EPS, *double(weight), slope)
+    # Of two values a channel's dx is nearly 0: the rounding is of the terms that cancel in it.
+    terms = np.linalg.norm(dy * np.abs(weight).max()) if shape[0] == 2 and len(shape) == 2 else 0.0
+    for layouts in (
+        ("as made",) * 3,
+        ("transposed", "as made", "misaligned"),
+        ("misaligned", "reversed", "as made"),
+    ):
+        arrays = (on(gpu, a, how) for a, how in zip((dy, x, y), layouts, strict=True))
+        found = gpu.normalize_backward(
+            *arrays, on(gpu, mean), on(gpu, variance), EPS, on(gpu, weight, "every other"), slope
+        )
+        for array, oracle in zip(found, expected, strict=True):
+            if terms:
+                assert np.linalg.norm(off(gpu, array) - oracle) <= ACCURACY[dtype] * terms
+            else:
+                assert_close(off(gpu, array), oracle, dtype)
+
+
+@pytest.mark.parametrize("shape", [(20_000, 3), (50, 3, 20, 20)], ids=str)
+def test_nothing_cancels_where_the_mean_is_10_000_and_the_deviation_1(gpu, shape):
+    x, dy, weight, bias, mean, variance = statistics(shape, "float32", shift=1e4)
+    found = [off(gpu, v) for v in gpu.moments(on(gpu, x))]
+    assert_close(found[0], mean)
+    assert np.abs(found[1] / variance - 1).max() <= ACCURACY["float32"]
+    constants = on(gpu, mean), on(gpu, variance), EPS
+    y = gpu.normalize(on(gpu, x), *constants, on(gpu, weight), on(gpu, bias), 0.2)
+    expected = REFERENCE.normalize(*double(x), mean, variance, EPS, *double(weight, bias), 0.2)
+    assert_close(off(gpu, y), expected, "float32")
+    found = gpu.normalize_backward(on(gpu, dy), on(gpu, x), y, *constants, on(gpu, weight), 0.2)
+    oracles = REFERENCE.normalize_backward(
+        *double(dy, x, off(gpu, y)), mean, variance, EPS, *double(weight), 0.2
+    )
+    for array, oracle in zip(found, oracles, strict=True):
+        assert_close(off(gpu, array), oracle, "float32")
+
+
+@SLOPES
+def test_batch_norm_lets_through_what_is_no_number(gpu, slope):
+    x = np.array([[np.nan], [-1.0], [2.0]], "float32")
+    mean, one = np.zeros(1, "float32"), np.ones(1, "float32")
+    expected = REFERENCE.normalize(x, mean, one, 0.0, one, mean, slope)
+    found = gpu.normalize(*(on(gpu, v) for v in (x, mean, one)), 0.0, on(gpu, one), on(gpu, mean), slope)
+    assert np.array_equal(off(gpu, found), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2, 2)], ids=str)
+def test_batch_norm_of_nothing(gpu, shape):
+    empty, ones = on(gpu, np.zeros(shape, "float32")), on(gpu, np.ones(3))
+    weight = on(gpu, np.ones(3, "float32"))
+    assert gpu.normalize(empty, ones, ones, EPS, weight, weight, 0.2).shape == shape
+    assert np.isnan(off(gpu, gpu.moments(empty)[0])).all()
+    dx, dweight, dbias = gpu.normalize_backward(empty, empty, empty, ones, ones, EPS, weight, 0.2)
+    assert dx.shape == shape
+    assert off(gpu, dweight).tolist() == off(gpu, dbias).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("count", [1, 31, 257, 0])
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float32",) * 2, ("float64",) * 2], ids=str)
+def test_blend(gpu, count, dtypes):
+    old, new = (numbers(i, count, dtype) for i, dtype in enumerate(dtypes, 25))
+    expected = REFERENCE.blend(*double(old, new), 0.9, 0.1 * 64 / 63)
+    for layout in ("as made", "every other"):
+        found = gpu.blend(on(gpu, old, layout), on(gpu, new, layout), 0.9, 0.1 * 64 / 63)
+        assert_close(off(gpu, found), expected, dtypes[0])
+
+
+# -- sums and losses -----------------------------------------------------------------------------------------
+
+
+@DTYPES
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(31,), (3, 257), (2, 5, 3, 7), (0, 3), (1,)], ids=str)
+def test_sums(gpu, shape, layout, dtype):
+    x = numbers(27, shape, dtype)
+    every_axis = tuple(range(len(shape)))
+    for axes in {every_axis, every_axis[:1], every_axis[-1:], every_axis[::2], ()}:
+        for keepdims in (False, True):
+            found = gpu.sum(on(gpu, x, layout), axes, keepdims)
+            assert_close(off(gpu, found), REFERENCE.sum(*double(x), axes, keepdims), dtype)
+
+
+def test_sums_add_up_in_double(gpu):
+    x = np.array([1e8, 1.0, -1e8] * 1000, "float32")
+    assert off(gpu, gpu.sum(on(gpu, x), (0,))) == 1000.0
+
+
+@DTYPES
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(1,), (31,), (33, 1), (257,), (3, 5, 7), (2, 3, 5, 7), ()], ids=str)
+def test_logit_bce(gpu, shape, layout, dtype):
+    x, target = (
+        numbers(28, shape, dtype, scale=3.0),
+        np.asarray(np.random.default_rng(29).uniform(size=shape)),
+    )
+    target = target.astype(dtype)
+    given = on(gpu, target, layout)
+    for t, on_gpu in ((target, given), (0.3, 0.3), (0.0, 0.0), (1.0, 1.0)):
+        expected = REFERENCE.logit_bce(*double(x), np.asarray(t, dtype).astype("float64"))
+        loss, gradient = gpu.logit_bce(on(gpu, x, layout), on_gpu)
+        assert_close(off(gpu, loss), expected[0], dtype)
+        assert_close(off(gpu, gradient), expected[1], dtype)
+
+
+@DTYPES
+def test_logit_bce_far_out(gpu, dtype):
+    x = np.array([1000.0, -1000.0, 1000.0, -1000.0, 90.0, -90.0, 0.0], dtype)
+    for target in (
+        np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.5], dtype),
+        np.ones(7, dtype),
+        np.zeros(7, dtype),
+    ):
+        for i in range(len(x)):
+            expected = REFERENCE.logit_bce(*double(x[i : i + 1], target[i : i + 1]))
+            loss, gradient = gpu.logit_bce(on(gpu, x[i : i + 1]), on(gpu, target[i : i + 1]))
+            assert np.isfinite(off(gpu, loss))
+            tiny = np.finfo(dtype).tiny
+            for found, oracle in ((loss, expected[0]), (gradient, expected[1])):
+                np.testing.assert_allclose(off(gpu, found), oracle, rtol=ACCURACY[dtype], atol=tiny)
+
+
+def test_logit_bce_takes_labels_of_another_dtype(gpu):
+    x, labels = numbers(30, 33, "float32"), np.arange(33) % 2
+    expected = REFERENCE.logit_bce(*double(x, labels))
+    for kind in ("int64", "float64"):
+        loss, gradient = gpu.logit_bce(on(gpu, x), on(gpu, labels.astype(kind)))
+        assert_close(off(gpu, loss), expected[0], "float32")
+        assert_close(off(gpu, gradient), expected[1], "float32")
+
+
+# -- Adam ----------------------------------------------------------------------------------------------
+
+CONSTANTS = {"lr": 0.01, "betas": (0.5, 0.999), "eps": 1e-8}
+
+
+def parameters(dtype, sizes):
+    """(parameter, gradient, first, second, step) of each size, each at a step of its own.
+
+    The first three have one sign, element by element, so that no sum cancels: a single number that
+    nearly vanishes has no digits to compare.
+    """
+    for i, size in enumerate(sizes):
+        rng = np.random.default_rng(i)
+        p, g, m, v = (rng.uniform(0.5, 1.5, size) for _ in range(4))
+        sign = rng.choice([-1.0, 1.0], size)
+        yield *(np.asarray(a, dtype) for a in (sign * p, sign * g, sign * m, v)), 1 + i % 5
+
+
+def assert_adam(gpu, updates, on_gpu, weight_decay):
+    gpu.adam_updates(on_gpu, **CONSTANTS, weight_decay=weight_decay)
+    for (*arrays, step), (*found, _) in zip(updates, on_gpu, strict=True):
+        expected = double(*arrays)
+        REFERENCE.adam_update(*expected, step=step, **CONSTANTS, weight_decay=weight_decay)
+        for array, oracle in zip(found, expected, strict=True):
+            assert_close(off(gpu, array), oracle, str(array.dtype))
+
+
+@DTYPES
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("count", [1, 48, 49, 101])
+def test_adam_of_many_parameters(gpu, monkeypatch, count, weight_decay, dtype):
+    sizes = [(1, 31, 257, 0, 33, 16_385, 511)[i % 7] for i in range(count)]
+    updates = list(parameters(dtype, sizes))
+    on_gpu = [(*(on(gpu, a) for a in arrays), step) for *arrays, step in updates]
+    launched, function = [], load.function
+    monkeypatch.setattr(load, "function", lambda *name: launched.append(name) or function(*name))
+    assert_adam(gpu, updates, on_gpu, weight_decay)
+    assert len(launched) == -(-count // 48)
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize("which", range(4))
+def test_adam_in_any_memory_order(gpu, which, layout):
+    updates = list(parameters("float32", [(5, 4), (3, 4), (2, 3, 4, 5)]))
+    on_gpu = [
+        (*(on(gpu, a, layout if i == which else "as made") for i, a in enumerate(arrays)), step)
+        for *arrays, step in updates
+    ]
+    assert_adam(gpu, updates, on_gpu, 0.05)
+
+
+def test_adam_of_both_dtypes_and_without_axes(gpu):
+    updates = [*parameters("float32", [33, (), (2, 0)]), *parameters("float64", [(), 31])]
+    on_gpu = [(*(on(gpu, a) for a in arrays), step) for *arrays, step in updates]
+    assert_adam(gpu, updates, on_gpu, 0.0)
+    gpu.adam_updates([], **CONSTANTS, weight_decay=0.0)
