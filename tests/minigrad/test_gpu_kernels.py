@@ -37,21 +37,26 @@ def gpu():
 
 @pytest.fixture(autouse=True)
 def guarded(gpu):
-    """Every array of the test in memory of its own, with NaN in it and around it."""
+    """Every array of the test in memory of its own, with NaN in it and around it.
+
+    Each has a NaN of its own, since one that is read past an end may be written past another.
+    """
     cuda, made = gpu.xp.cuda, []
 
     def allocate(size):
-        memory = cuda.Memory(size + 2 * GUARD)
-        cuda.MemoryPointer(memory, 0).memset(0xFF, size + 2 * GUARD)
-        made.append((memory, size))
+        words = -(-(size + 2 * GUARD) // 4)
+        fill = np.full(words, 0x7FC00001 + len(made), np.uint32).view(np.uint8)[: size + 2 * GUARD]
+        memory = cuda.Memory(len(fill))
+        cuda.MemoryPointer(memory, 0).copy_from_host(fill.ctypes.data, len(fill))
+        made.append((memory, fill))
         return cuda.MemoryPointer(memory, GUARD)
 
     with cuda.using_allocator(allocate):
         yield
-    for memory, size in made:
-        whole = gpu.xp.ndarray((size + 2 * GUARD,), "uint8", cuda.MemoryPointer(memory, 0)).get()
-        assert (whole[:GUARD] == 0xFF).all()
-        assert (whole[GUARD + size :] == 0xFF).all()
+    for memory, fill in made:
+        whole = gpu.xp.ndarray(fill.shape, "uint8", cuda.MemoryPointer(memory, 0)).get()
+        assert np.array_equal(whole[:GUARD], fill[:GUARD])
+        assert np.array_equal(whole[-GUARD:], fill[-GUARD:])
 
 
 def numbers(seed, shape, dtype="float64", scale=1.0, shift=0.0):
