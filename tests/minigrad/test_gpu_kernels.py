@@ -12,6 +12,7 @@ from minigrad import backend
 from minigrad.backend.base import Backend, channels_first, channels_last
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.backend.kernels import load
+from minigrad.backend.philox import philox
 
 pytestmark = pytest.mark.gpu
 
@@ -39,13 +40,15 @@ def gpu():
 def guarded(gpu):
     """Every array of the test in memory of its own, with NaN in it and around it.
 
-    Each has a NaN of its own, since one that is read past an end may be written past another.
+    Each has a NaN of its own, since one that is read past an end may be written past another; and a
+    signalling one, which changes where a kernel computes with it in place.
     """
     cuda, made = gpu.xp.cuda, []
 
     def allocate(size):
-        words = -(-(size + 2 * GUARD) // 4)
-        fill = np.full(words, 0x7FC00001 + len(made), np.uint32).view(np.uint8)[: size + 2 * GUARD]
+        # Two words make a double, the low one first; the low one alone is a float.
+        pair = np.array([0x7F800001, 0x7FF00001], np.uint32) + np.uint32(len(made))
+        fill = np.tile(pair, -(-(size + 2 * GUARD) // 8)).view(np.uint8)[: size + 2 * GUARD]
         memory = cuda.Memory(len(fill))
         cuda.MemoryPointer(memory, 0).copy_from_host(fill.ctypes.data, len(fill))
         made.append((memory, fill))
@@ -246,6 +249,20 @@ def test_dropout_at_the_ends_of_its_range(gpu, p):
     assert np.array_equal(off(gpu, y), expected)
 
 
+def test_a_draw_that_is_the_limit_itself_is_kept(gpu):
+    place = PLACES["a seed's"]
+    draw = int(philox(*place).random_raw(1)[0]) & 0xFFFFFFFF
+    for p, kept in ((draw / 2**32, True), ((draw + 1) / 2**32, False)):
+        _, mask = gpu.dropout(on(gpu, np.ones(3, "float32")), p, *place)
+        assert off(gpu, mask)[0] == REFERENCE.dropout_mask((3,), p, *place)[0] == kept
+
+
+def test_dropout_lets_through_what_is_no_number(gpu):
+    y, mask = gpu.dropout(on(gpu, np.full(64, np.nan, "float32")), 0.5, *PLACES["a seed's"])
+    assert not off(gpu, mask).all()
+    assert np.isnan(off(gpu, y)).all()
+
+
 # -- convolution -----------------------------------------------------------------------------------------
 
 GEOMETRIES = {
@@ -300,9 +317,11 @@ def test_im2col_of_a_part_of_an_image_and_of_a_stretched_one(gpu):
     """Channels innermost, but with gaps that 16-byte loads can't take."""
     geometry = GEOMETRIES["plain"]
     whole = numbers(16, (2, 7, 9, 6), "float32")  # (N, H, W, C)
-    part = channels_first(whole[:, 1:6, 2:6, 1:5])
-    found = gpu.im2col(channels_first(on(gpu, whole)[:, 1:6, 2:6, 1:5]), geometry)
-    assert np.array_equal(off(gpu, found), REFERENCE.im2col(part, geometry))
+    for first in (0, 1):
+        part = slice(None), slice(1, 6), slice(first, first + 4), slice(2 * first, 2 * first + 4)
+        found = gpu.im2col(channels_first(on(gpu, whole)[part]), geometry)
+        assert np.array_equal(off(gpu, found), REFERENCE.im2col(channels_first(whole[part]), geometry))
+    part = channels_first(whole[:, :5, :4, :4])
     stretched = gpu.xp.broadcast_to(on(gpu, part[:1]), part.shape)
     expected = REFERENCE.im2col(np.broadcast_to(part[:1], part.shape), geometry)
     assert np.array_equal(off(gpu, gpu.im2col(stretched, geometry)), expected)
