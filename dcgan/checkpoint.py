@@ -81,7 +81,8 @@ def load(run: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged: its content does not agree with its checksum")
     try:
         preset = Preset.from_json(json.loads(metadata["preset"]))
-        return Checkpoint(preset, json.loads(metadata["position"]), tensors)
+        position = {name: int(json.loads(metadata["position"])[name]) for name in ("step", "epoch")}
+        return Checkpoint(preset, position, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no recipe that this version knows: {error}") from error
 

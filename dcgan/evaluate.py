@@ -85,7 +85,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     samples = np.concatenate(list(comparison.sample(generator, preset, statistics, count, arguments.seed)))
     reference = describe(judge, in_chunks(real.reference))
     figures = compare(describe(judge, in_chunks(samples)), reference)
-    floor = compare(describe(judge, in_chunks(real.floor)), reference)
+    floor = compare(describe(judge, in_chunks(real.floor[:count])), reference)  # as many: fewer look farther
     known = (
         fit_array(samples[: max(LOOKED_UP, SHOWN)], DIGIT_SIZE, 1) if judge.classes else samples[:LOOKED_UP]
     )

@@ -26,6 +26,10 @@ def explain(preset: Preset) -> str:
             number += 1
             text.append(f"{number:3}. {_sentence(event, preset)}")
     text += ["", *_table(halves), "", _UNUSED]
+    if preset.ema_decay:
+        text.append(
+            f"After each step the averaged weights of G take in the new ones ({preset.ema_decay} old)."
+        )
     return "\n".join(
         textwrap.fill(line, WIDTH, subsequent_indent=" " * 5 * line.startswith(" ")) for line in text
     )
@@ -57,7 +61,7 @@ def _sentence(event: Event, preset: Preset) -> str:
         case Drawn():
             size = " x ".join(map(str, preset.z_shape))
             source = "N(0, 1)" if preset.z_distribution == "normal" else "U(-1, 1)"
-            return f"{event.z} is drawn: a batch of {size} numbers from {source}."
+            return f"{event.z} is drawn: {preset.batch_size} times {size} numbers from {source}."
         case Ran():
             return _of_run(event)
         case Cost(graph=False):
@@ -69,11 +73,11 @@ def _sentence(event: Event, preset: Preset) -> str:
             other = "D" if event.network == "G" else "G"
             how = "are added to those already there" if event.added else "are made"
             return (
-                f"Backward from {costs}: gradients of {event.network}'s {len(event.parameters)} parameters "
+                f"Backward from {costs}: gradients of {event.network}'s {len(event.parameters)} parameter tensors "
                 f"{how}, and none of {other}'s."
             )
         case Updated():
-            return f"Adam moves {event.network}'s {len(event.moved)} parameters, and nothing else."
+            return f"Adam moves {event.network}'s {len(event.moved)} parameter tensors, and nothing else."
 
 
 def _of_run(event: Ran) -> str:

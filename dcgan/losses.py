@@ -22,7 +22,7 @@ class Loss:
         cost: D's outputs (N, 1) and the label, 0.0 or 1.0, to the mean over the batch.
         probability: D's outputs to the probability of being real.
         takes_logits: whether D's outputs are logits; else they are probabilities.
-        formula: of the cost, for people; p is the probability, x the logit.
+        formula: of the cost, for people; p is the probability, l the logit.
     """
 
     cost: Callable[[mg.Tensor, float], mg.Tensor]
@@ -41,7 +41,7 @@ LOSSES = {
         F.binary_cross_entropy_with_logits,
         F.sigmoid,
         True,
-        "log(1 + exp(-x)), or log(1 + exp(x)) for label 0",
+        "log(1 + exp(-l)) of the logit l for label 1, log(1 + exp(l)) for label 0",
     ),
     "bce": Loss(
         F.binary_cross_entropy, lambda p: p, False, "-log p for label 1, -log(1 - p) for label 0, at most 100"

@@ -12,6 +12,7 @@ from .steps import StepResult
 
 LOW, HIGH = 1e-3, 50.0  # losses beyond these are told: one player has won, or is lost
 BLOCK = 50  # steps whose scalars stay on the device until they are written together
+FRESH = 2.0  # seconds: nobody is shown scalars that are older
 
 
 class Metrics:
@@ -28,7 +29,8 @@ class Metrics:
         """Keep the scalars of a step; write them in blocks, so that a device is seldom waited for."""
         self._pending.append((step, result))
         self._block_images += images
-        if len(self._pending) == BLOCK or not self._latest:
+        old = time.perf_counter() - self._block_started > FRESH
+        if len(self._pending) == BLOCK or not self._latest or old or self.progress.ends_with_next:
             self.flush()
         self.progress.step(images, self._latest)
         if step % self.preset.log_every == 0:

@@ -17,8 +17,8 @@ CURVES = (
     ("loss_d", "D"),
     ("loss_g", "G"),
     ("d_x", "D(x), real"),
-    ("d_g_z1", "D(G(z)), fake, before D's update"),
-    ("d_g_z2", "D(G(z)), fake, after it"),
+    ("d_g_z1", "D(G(z)), fake, in the step's first half"),
+    ("d_g_z2", "D(G(z)), fake, in its second half"),
 )
 MOST_ENLARGED = 560  # pixels: small pictures are enlarged up to this width, to be looked at
 MOST_WIDE = 1120  # the same for wide ones
@@ -173,7 +173,7 @@ def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
             axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
             axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
         axes.grid(alpha=0.25)
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), frameon=False)
     above.set_ylabel("loss")
     below.set_ylabel("mean probability of being real")
     below.set_ylim(-0.02, 1.02)

@@ -8,6 +8,7 @@ from . import family, layers
 from .errors import UserError
 from .layers import Layer
 from .losses import LOSSES
+from .steps import RULES
 
 MOST_IMAGES = 10_000  # in one grid
 
@@ -161,8 +162,12 @@ def _check_names(preset: Preset) -> None:
             f"sample_name={preset.sample_name!r}: expected a file name with {{{counted}}} in it that ends in "
             f'.png, such as "{counted}_{{{counted}:06d}}.png"'
         )
-    if not preset.real_name.endswith(".png") or _names_a_path(preset.real_name):
-        raise UserError(f"real_name={preset.real_name!r}: expected a file name that ends in .png")
+    taken = preset.real_name.startswith(".") or preset.real_name in _TAKEN
+    if not _is_file_name(preset.real_name) or taken:
+        raise UserError(
+            f"real_name={preset.real_name!r}: expected a file name that ends in .png and is none of "
+            f"{', '.join(_TAKEN)}"
+        )
 
 
 def _check_listed(preset: Preset) -> None:
@@ -197,11 +202,11 @@ def _names_files(pattern: str, counted: str) -> bool:
         names = [pattern.format(**{"step": 1, "epoch": 1, counted: number}) for number in (1, 2)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return False
-    return names[0] != names[1] and pattern.endswith(".png") and not _names_a_path(pattern)
+    return names[0] != names[1] and all(map(_is_file_name, names))
 
 
-def _names_a_path(name: str) -> bool:
-    return bool(set("/\\\0") & set(name))
+def _is_file_name(name: str) -> bool:
+    return name.endswith(".png") and len(name.encode()) <= _LONGEST_NAME and not set("/\\\0") & set(name)
 
 
 def _checked(field: str, current: Any, value: Any) -> Any:
@@ -229,6 +234,8 @@ def _all_fields() -> str:
 
 _NETWORKS = ("generator", "discriminator")
 _FOR_PEOPLE = ("name", "summary")
+_TAKEN = ("losses.png", "real_and_fake.png", "evaluation.png")  # a run's other pictures
+_LONGEST_NAME = 200  # bytes: file systems have 255, and a file is written under a longer name first
 _DERIVED = {"generator", "discriminator", "z_shape"}
 _WIDEST = 4096
 _POSITIVE = (
@@ -236,7 +243,7 @@ _POSITIVE = (
     "frame_every",
 )  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "step": ("fresh_noise", "same_fakes", "generator_first"),
+    "step": tuple(RULES),
     "loss": tuple(LOSSES),
     "architecture": ("layers", *family.GENERATORS),
     "z_distribution": ("normal", "uniform"),

@@ -59,6 +59,11 @@ class Progress:
             left = duration((self.total - self.done) * self._seconds_per_step())
             self.say(f"step {self.done}/{self.total}  {text}  {self.rate():.0f} images/s  {left} left")
 
+    @property
+    def ends_with_next(self) -> bool:
+        """Whether the next step is the last."""
+        return self.done + 1 == self.total
+
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
         if self._bar is not None:

@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write_each(images, z, arguments.each)
             tell(f"{arguments.each}/: {len(images)} images, {made}")
         if arguments.out is not None:
-            pictures.save_png(pictures.enlarged(pictures.grid(images, rows, columns)), arguments.out)
+            most = pictures.MOST_WIDE if columns > 1.5 * rows else pictures.MOST_ENLARGED
+            pictures.save_png(pictures.enlarged(pictures.grid(images, rows, columns), most), arguments.out)
             tell(f"{arguments.out}: {rows}x{columns} images, {made}")
     except OSError as error:
         named = [f"--{n} {v}" for n, v in (("out", arguments.out), ("each", arguments.each)) if v is not None]

@@ -53,6 +53,11 @@ def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
         raise UserError(
             f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
         )
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise UserError(
+            f"after step {loaded.position['step']} the weights hold numbers that are not finite: the run had "
+            "diverged by then"
+        )
     generator, _ = models.build(loaded.preset)
     try:
         generator.load_state_dict(state)

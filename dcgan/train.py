@@ -124,7 +124,7 @@ def _value(field: str, text: str) -> Any:
             raise UserError(f"--set {field}: {error}") from None
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -133,6 +133,8 @@ def load_batches(preset: Preset, data: str | None) -> Batches:
 
     Raises UserError where there are none, or they can't be batches of the recipe.
     """
+    if data == "":
+        raise UserError("--data: an empty name; expected mnist, a folder of images, or a file of many")
     if data is None and preset.channels > 1:
         tell(f"No --data is given: {preset.name} trains on MNIST; --data FOLDER trains it on your pictures.")
     loaded = sources.load(data or "mnist", preset.image_size, preset.channels)
@@ -165,11 +167,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
         f"{preset.batch_size}, on the {device.upper()}, seed {preset.seed}, into {run.path}"
     )
-    short_way = "" if preset.name == "quick" else " The short way to digits is --preset quick."
+    digits = arguments.data in (None, "mnist") and preset.name != presets.QUICK.name
+    short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
     progress = Progress(total, short_way)
     training = Training(preset, batches, device, run, progress, monitor, arguments.every or 0)
-    with _StopOnInterrupt() as interrupted:
-        training.train(total, interrupted)
+    try:
+        with _StopOnInterrupt() as interrupted:
+            training.train(total, interrupted)
+    except OSError as error:
+        raise UserError(
+            f"after step {training.done} {error.filename or run.path} could not be written: "
+            f"{error.strerror or error}. What {run.path} holds is whole; make room, or choose another --out"
+        ) from error
     _tell_where(training, total)
     return 0 if training.done == total else 130
 

@@ -123,11 +123,14 @@ class Training:
         figures, best = self.monitor.measure(self.sampler)
         self.metrics.flush()
         epoch = self.batches.epoch_of(self.done)
-        self.run.append("evaluations.jsonl", [{"step": self.done, "epoch": epoch, **figures.to_json()}])
-        score = "" if figures.score is None else f"score {figures.score:.2f}, "
+        floor = self.monitor.floor
+        line = {"step": self.done, "epoch": epoch, **figures.to_json()}
+        line |= {"floor": floor.to_json(), "accuracy": self.monitor.accuracy}
+        self.run.append("evaluations.jsonl", [line])
+        score = "" if figures.score is None else f"score {figures.score:.2f} (real {floor.score:.2f}), "
         self.progress.say(
-            f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} of {self.monitor.count} samples"
-            f"{': the best so far' if best else ''}"
+            f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} (real {floor.frechet:.2f}) of "
+            f"{self.monitor.count} samples{': the best so far' if best else ''}"
         )
         if best:
             self.save(checkpoint.BEST_NAME)

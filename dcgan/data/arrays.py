@@ -35,7 +35,7 @@ def to_bytes(array: Array) -> tuple[Array, str]:
         return array, "bytes"
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255), "false as black, true as white"
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2 and array.max() > 255:
         return np.rint(array / np.float32(257)).astype(np.uint8), "0 as black, 65535 as white"
     if array.dtype.kind in "iu":
         return _scaled(array, 0, 255)

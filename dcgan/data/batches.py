@@ -68,6 +68,11 @@ class Batches:
         """The first `count` images in the order of training, or all: as a batch, for a person to see."""
         return self._prepared(self._permutation(0)[:count], 1)
 
+    def first_bytes(self, count: int) -> Array:
+        """The same images as bytes (n, H, W, C)."""
+        shown = self._shown(self._permutation(0)[:count], 1)  # (n, H, W, C)
+        return shown.repeat(3, axis=3) if (shown.shape[3], self.channels) == (1, 3) else shown
+
     def _prepared(self, chosen: Array, step: int) -> Array:
         """The chosen images, cropped, flipped and scaled."""
         shown = self._shown(chosen, step)  # (n, H, W, C)

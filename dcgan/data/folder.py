@@ -36,6 +36,7 @@ TURNS = {
 MOST_UNREADABLE = 0.1  # of all image files
 IN_MEMORY = 2**30  # bytes of decoded images; the rest goes to a temporary file
 SHOWN = 5  # names in a message
+LINKED = "symbolic links to folders"
 
 
 class Decoded(Sequence[Array]):
@@ -84,21 +85,27 @@ class Decoded(Sequence[Array]):
 def find(folder: Path) -> tuple[list[Path], Counter[str]]:
     """The image files under a folder, at any depth, in the order of their names; and the endings of the rest.
 
-    What counts is the ending of the name; hidden files and folders (".name") are passed over.
+    What counts is the ending of the name; hidden files and folders (".name") are passed over, and links to
+    folders are counted, not followed. Raises UserError where a folder can't be read.
     """
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in _kinds()}
     found, others = [], Counter[str]()
-    for directory, names, files in os.walk(folder):
+    for directory, names, files in os.walk(folder, onerror=_unreadable_folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
+        others[LINKED] += sum(Path(directory, name).is_symlink() for name in names)
         for name in sorted(files):
             if name.startswith("."):
                 continue
             path = Path(directory, name)
-            if path.suffix.lower() in endings:
+            if path.suffix.lower() in endings and (path.is_file() or path.is_symlink()):  # no pipe
                 found.append(path)
             else:
                 others[path.suffix.lower() or "no ending"] += 1
-    return found, others
+    return found, +others
+
+
+def _unreadable_folder(error: OSError) -> None:
+    raise UserError(f"--data: {error.filename} can't be read: {error.strerror}") from error
 
 
 def read(folder: Path, size: int, channels: int) -> tuple[Decoded, list[str]]:
@@ -123,6 +130,8 @@ def read(folder: Path, size: int, channels: int) -> tuple[Decoded, list[str]]:
             "Remove or repair them"
         )
     notes = [_kind(kind, count, channels) for kind, count in sorted(kinds.items())]
+    if others[LINKED]:
+        notes.append(f"{others[LINKED]} {LINKED} not followed: name the folders themselves")
     if unreadable:
         notes.append(
             f"{len(unreadable)} of {len(files)} images can't be read and are left out: {_some(unreadable)}"

@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 MOST = 10_000  # images in a set
 FEWEST = 16  # of which features can be compared at all
 LOOKED_UP = 1000  # images whose nearest training image is looked for
+LOOKED_AT = 5000  # training images at a time, meanwhile
 CHUNK = 500  # images at a time
 NOISE_STREAM, SPLIT_STREAM = 7, 8
 
@@ -98,9 +99,10 @@ def real_images(data: str, preset: Preset, images: Any = None) -> RealImages:
     if len(images) < 2 * FEWEST:
         raise UserError(f"--data {data}: {len(images)} images; expected {2 * FEWEST} or more to compare")
     batches = Batches(images, MOST, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center")
-    training = pictures.to_bytes(batches.first(2 * MOST))  # in a random order
+    training = batches.first_bytes(2 * MOST)  # in a random order
     half = len(training) // 2
-    return RealImages(training[:half], training[half:], training, f"a random half of {data}")
+    about = "a random half" if len(images) <= 2 * MOST else f"{half} random images"
+    return RealImages(training[:half], training[half:], training, f"{about} of {data}")
 
 
 def judge_of(data: str) -> Judge:
@@ -148,5 +150,11 @@ def compare(images: Described, reference: Described) -> Figures:
 
 def nearest_training(images: Array, training: Array) -> tuple[Array, Array]:
     """Of images, bytes (n, H, W, C), the nearest training image's index, and its distance, pixels 0 to 1."""
-    rows = (a.reshape(len(a), -1).astype(np.float32) / 255 for a in (images, training))
-    return measures.nearest(*rows)
+    rows = images.reshape(len(images), -1).astype(np.float32) / 255
+    indices, distances = np.zeros(len(rows), np.int64), np.full(len(rows), np.inf)
+    for start in range(0, len(training), LOOKED_AT):  # so that only a part is in float32 at a time
+        part = training[start : start + LOOKED_AT]
+        found, lengths = measures.nearest(rows, part.reshape(len(part), -1).astype(np.float32) / 255)
+        nearer = lengths < distances
+        indices[nearer], distances[nearer] = start + found[nearer], lengths[nearer]
+    return indices, distances

@@ -4,6 +4,7 @@ from typing import Any
 
 from minigrad import nn
 
+from ..data import mnist
 from ..preset import Preset
 from . import comparison
 from .comparison import Figures, compare, describe, in_chunks, sample
@@ -21,6 +22,7 @@ class Monitor:
         images: the real images, as they were loaded for training.
 
     Attributes:
+        floor: the figures of as many real images; `accuracy`: of the judge, where it knows digits.
         best: the smallest Fréchet distance so far, None at first.
     """
 
@@ -30,7 +32,15 @@ class Monitor:
         real = comparison.real_images(data, preset, images)
         self.reference = describe(self.judge, in_chunks(real.reference))
         self.count = COUNT if self.judge.classes else min(COUNT, len(self.reference))
+        self.floor = compare(describe(self.judge, in_chunks(real.floor[: self.count])), self.reference)
+        self.accuracy = self._accuracy()
         self.best: float | None = None
+
+    def _accuracy(self) -> float | None:
+        """The share of MNIST's test images, which are the reference then, whose digit the judge finds."""
+        if self.reference.probabilities is None:
+            return None
+        return float((self.reference.probabilities.argmax(axis=1) == mnist.labels("test")).mean())
 
     def measure(self, generator: nn.Module) -> tuple[Figures, bool]:
         """The figures of the generator as it is, which it leaves so; and whether they are the best so far."""

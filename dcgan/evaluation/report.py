@@ -139,4 +139,4 @@ def _draw_figures(place: Any, evaluation: Evaluation) -> None:
     axes[1].set_xticks(digits)
     axes[1].set_xlabel("digit")
     axes[1].set_ylabel("%")
-    axes[1].legend(loc="lower right")
+    axes[1].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)

@@ -679,14 +679,18 @@ def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_
     assert [name for name in b if a[name] != b[name] and name != "timing.jsonl"] == []
     found = lines(with_it / "evaluations.jsonl")
     assert [line["step"] for line in found] == [2, 3]  # the last one too
-    assert all(line.keys() == {"step", "epoch", *FIGURES} for line in found)
+    assert all(line.keys() == {"step", "epoch", "floor", "accuracy", *FIGURES} for line in found)
     smallest = min(found, key=lambda line: line["frechet"])
     assert checkpoint.load(with_it / checkpoint.BEST_NAME).position["step"] == smallest["step"]
     said = capsys.readouterr().out
     for line in found:
+        floor = line["floor"]
         assert (
-            f"step {line['step']}: score {line['score']:.2f}, Fréchet distance {line['frechet']:.2f} of 100"
+            f"step {line['step']}: score {line['score']:.2f} (real {floor['score']:.2f}), Fréchet distance "
+            f"{line['frechet']:.2f} (real {floor['frechet']:.2f}) of 100"
         ) in said
+        assert floor["frechet"] < line["frechet"]
+        assert line["accuracy"] > 0.98
     assert f"best       {with_it / checkpoint.BEST_NAME}" in said
 
 
@@ -699,7 +703,7 @@ def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_
     ],
 )
 def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, distances, better):
-    left = iter(distances)
+    left = iter([0.1, *distances])  # the floor's first
     monkeypatch.setattr(monitor, "COUNT", 16)
     monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, None, None))
     generator, _ = models.build(tiny())
@@ -709,7 +713,7 @@ def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, d
 
 
 def test_the_best_weights_are_kept_and_sampled(train, tmp_path, monkeypatch, capsys):
-    left = iter([5.0, 3.0, 4.0])
+    left = iter([0.1, 5.0, 3.0, 4.0])  # the floor's first
     monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, 2.0, [0.1] * 10))
     run = train("--steps", "3", "--every", "1", "--set", "ema_decay=0.0")
     until_then = train("--steps", "2", "--set", "ema_decay=0.0", out="until-then")
@@ -743,7 +747,9 @@ def test_pictures_are_evaluated_on_the_way_by_the_fixed_network(train, folder, t
     assert [line["step"] for line in found] == [1, 2]
     assert all(line["score"] is None and line["frechet"] > 0 for line in found)
     assert re.search(
-        r"^step 1: Fréchet distance [\d.]+ of 20 samples: the best", capsys.readouterr().out, re.M
+        r"^step 1: Fréchet distance [\d.]+ \(real [\d.]+\) of 20 samples: the best",
+        capsys.readouterr().out,
+        re.M,
     )
     assert (run / checkpoint.BEST_NAME).exists()
 

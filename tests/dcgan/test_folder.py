@@ -715,3 +715,27 @@ def test_a_folder_is_decoded_alike_every_time(tmp_path):
     assert first[1] == second[1]
     assert all(np.array_equal(a, b) for a, b in zip(first[0], second[0], strict=True))
     assert len({image.tobytes() for image in first[0]}) == 12
+
+
+def test_a_folder_that_can_not_be_read_is_told(tmp_path, monkeypatch):
+    grey(tmp_path / "a.png", 1)
+
+    def walk(top, onerror):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "locked")))
+
+    monkeypatch.setattr(folder.os, "walk", walk)
+    with pytest.raises(UserError, match=r"locked can't be read: Permission denied"):
+        folder.read(tmp_path, 4, 1)
+
+
+def test_links_to_folders_are_counted_and_pipes_passed_over(tmp_path):
+    (tmp_path / "real").mkdir()
+    grey(tmp_path / "real" / "a.png", 1)
+    (tmp_path / "real" / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    os.mkfifo(tmp_path / "real" / "pipe.png")
+    images, notes = folder.read(tmp_path / "real", 4, 1)
+    assert len(images) == 1
+    assert notes == [
+        "1 image is grey",
+        "1 symbolic links to folders not followed: name the folders themselves",
+    ]

@@ -382,74 +382,74 @@ def test_every_half_is_of_the_whole_batch(count):
 
 FLUX_STEP = [
     "First half: the discriminator learns",
-    "1. z1 is drawn: a batch of 100 numbers from N(0, 1).",
+    "1. z1 is drawn: 128 times 100 numbers from N(0, 1).",
     "2. G runs on z1 and makes the images G(z1); BatchNorm uses its running statistics (eval mode); "
     "no graph is kept: no gradient can reach G from here.",
     "3. D runs on x and says D(x); there is no BatchNorm in it, Dropout drops; the graph reaches D's "
     "parameters.",
     "4. The loss of D(x) against 1 is taken.",
-    "5. Backward from D(x) against 1: gradients of D's 6 parameters are made, and none of G's.",
+    "5. Backward from D(x) against 1: gradients of D's 6 parameter tensors are made, and none of G's.",
     "6. D runs on G(z1) and says D(G(z1)); there is no BatchNorm in it, Dropout drops; the images are "
     "cut off from G's graph: gradients stop at them.",
     "7. The loss of D(G(z1)) against 0 is taken.",
-    "8. Backward from D(G(z1)) against 0: gradients of D's 6 parameters are added to those already there, "
+    "8. Backward from D(G(z1)) against 0: gradients of D's 6 parameter tensors are added to those already there, "
     "and none of G's.",
-    "9. Adam moves D's 6 parameters, and nothing else.",
+    "9. Adam moves D's 6 parameter tensors, and nothing else.",
     "Second half: the generator learns",
-    "10. z2 is drawn: a batch of 100 numbers from N(0, 1).",
+    "10. z2 is drawn: 128 times 100 numbers from N(0, 1).",
     "11. G runs on z2 and makes the images G(z2); BatchNorm uses this batch's own statistics; the graph is "
     "kept.",
     "12. D' runs on G(z2) and says D'(G(z2)); there is no BatchNorm in it, Dropout drops; the graph leads "
     "through D into G.",
     "13. The loss of D'(G(z2)) against 1 is taken.",
-    "14. Backward from D'(G(z2)) against 1: gradients of G's {g} parameters are made, and none of D's.",
-    "15. Adam moves G's {g} parameters, and nothing else.",
+    "14. Backward from D'(G(z2)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
+    "15. Adam moves G's {g} parameter tensors, and nothing else.",
 ]
 PYTORCH_STEP = [
     "First half: the discriminator learns",
-    "1. z1 is drawn: a batch of {z} numbers from N(0, 1).",
+    "1. z1 is drawn: 128 times {z} numbers from N(0, 1).",
     "2. G runs on z1 and makes the images G(z1); BatchNorm uses this batch's own statistics; the graph is "
     "kept.",
     "3. D runs on x and says D(x); BatchNorm uses this batch's own statistics; the graph reaches D's "
     "parameters.",
     "4. The loss of D(x) against 1 is taken.",
-    "5. Backward from D(x) against 1: gradients of D's {d} parameters are made, and none of G's.",
+    "5. Backward from D(x) against 1: gradients of D's {d} parameter tensors are made, and none of G's.",
     "6. D runs on G(z1) and says D(G(z1)); BatchNorm uses this batch's own statistics; the images are cut "
     "off from G's graph: gradients stop at them.",
     "7. The loss of D(G(z1)) against 0 is taken.",
-    "8. Backward from D(G(z1)) against 0: gradients of D's {d} parameters are added to those already there, "
+    "8. Backward from D(G(z1)) against 0: gradients of D's {d} parameter tensors are added to those already there, "
     "and none of G's.",
-    "9. Adam moves D's {d} parameters, and nothing else.",
+    "9. Adam moves D's {d} parameter tensors, and nothing else.",
     "Second half: the generator learns",
     "10. D' runs on G(z1) and says D'(G(z1)); BatchNorm uses this batch's own statistics; the graph leads "
     "through D into G.",
     "11. The loss of D'(G(z1)) against 1 is taken.",
-    "12. Backward from D'(G(z1)) against 1: gradients of G's {g} parameters are made, and none of D's.",
-    "13. Adam moves G's {g} parameters, and nothing else.",
+    "12. Backward from D'(G(z1)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
+    "13. Adam moves G's {g} parameter tensors, and nothing else.",
 ]
 TENSORFLOW_STEP = [
     "First half: the generator learns",
-    "1. z1 is drawn: a batch of {z} numbers from U(-1, 1).",
+    "1. z1 is drawn: 128 times {z} numbers from U(-1, 1).",
     "2. D runs on x and says D(x); {norm}; the graph reaches D's parameters.",
     "3. G runs on z1 and makes the images G(z1); {norm}; the graph is kept.",
     "4. D runs on G(z1) and says D(G(z1)); {norm}; the graph leads through D into G.",
     "5. The loss of D(x) against 1 is taken.",
     "6. The loss of D(G(z1)) against 1 is taken.",
     "7. The loss of D(G(z1)) against 0 is only written down.",
-    "8. Backward from D(G(z1)) against 1: gradients of G's {g} parameters are made, and none of D's.",
-    "9. Adam moves G's {g} parameters, and nothing else.",
+    "8. Backward from D(G(z1)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
+    "9. Adam moves G's {g} parameter tensors, and nothing else.",
     "Second half: the discriminator learns",
     "10. G' runs on z1 and makes the images G'(z1); {norm}; no graph is kept: no gradient can reach G from "
     "here.",
     "11. D runs on G'(z1) and says D(G'(z1)); {norm}; the images are cut off from G's graph: gradients stop "
     "at them.",
     "12. The loss of D(G'(z1)) against 0 is taken.",
-    "13. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameters are made, "
+    "13. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameter tensors are made, "
     "and none of G's.",
-    "14. Adam moves D's {d} parameters, and nothing else.",
+    "14. Adam moves D's {d} parameter tensors, and nothing else.",
 ]
 OWN = "BatchNorm uses this batch's own statistics"
-LOGITS = "log(1 + exp(-x)), or log(1 + exp(x)) for label 0"
+LOGITS = "log(1 + exp(-l)) of the logit l for label 1, log(1 + exp(l)) for label 0"
 EPSILON = "-log(p + 1e-12) for label 1, -log(1 - p + 1e-12) for label 0"
 CLAMPED = "-log p for label 1, -log(1 - p) for label 0, at most 100"
 HEAD = ["half", "G ran on", "D ran on", "parameters moved", "running statistics moved"]

@@ -675,3 +675,10 @@ def test_a_last_batch_of_one_image_is_told_where_there_is_a_batchnorm(preset):
         check_batches(presets.get(preset, batch_size=10), count)
     check_batches(presets.get("flux", batch_size=10), 101)  # whose fake batches are always whole
     assert check_batches(presets.get(BASELINE, batch_size=10), 101) is None
+
+
+def test_small_numbers_in_sixteen_bits_are_bytes():
+    images = np.arange(2 * 3 * 3, dtype=np.uint16).reshape(2, 3, 3) * 14
+    found, taken = arrays.to_bytes(images)
+    assert np.array_equal(found[..., 0], images)
+    assert taken == "0 as black, 255 as white"

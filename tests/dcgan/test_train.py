@@ -1,5 +1,6 @@
 """The command of training: what it leaves, that it repeats, and what it says to bad input."""
 
+import errno
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, checkpoint, presets, progress, sample, train
+from dcgan import animate, checkpoint, errors, outputs, presets, progress, sample, train
 from dcgan.errors import UserError
 from minigrad.backend import get as get_backend
 
@@ -146,6 +147,14 @@ def test_averaged_weights_are_kept_and_shown(run, tmp_path):
         (("--preset", "quick", "--batch-size", "1"), "a BatchNorm needs two images or more"),
         (("--preset", "quick", "--batch-size", "199"), "last batch of 200 images would hold one.*use 200"),
         (("--set", "image_size=64"), "the generator makes images of"),
+        (("--data", ""), "--data: an empty name"),
+        (
+            ("--set", "real_name=losses.png"),
+            "expected a file name .* none of losses.png",
+        ),
+        (("--set", f"real_name={'x' * 250}.png"), "real_name=.*expected a file name"),
+        (("--set", "sample_name={step:0300}.png"), "sample_name=.*expected a file name"),
+        (("--set", "seed={[]:1}"), "seed=.*expected a value of type int"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_left(run, tmp_path, arguments, message):
@@ -409,3 +418,50 @@ def test_animate_makes_the_gif_again(run, tmp_path, capsys):
         animate.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.avi")])
     with pytest.raises(UserError, match="--seconds"):
         animate.main([str(tmp_path / "run"), "--seconds", "0"])
+
+
+def test_a_disk_that_is_full_is_told_and_what_was_written_is_whole(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "frames/00000002.png")
+
+    run(*SMALL, out="before")
+    monkeypatch.setattr(outputs.Outputs, "write_frame", lambda self, step: step < 2 or full())
+    with pytest.raises(
+        UserError, match=r"after step 2 frames/00000002.png could not be written: No space left"
+    ):
+        run(*SMALL)
+    assert files(tmp_path / "before")["training_images.png"] == files(tmp_path / "run")["training_images.png"]
+
+
+def test_an_output_without_letters_for_it_ends_no_run(tmp_path):
+    (tmp_path / "Fréchet").mkdir()
+    command = [sys.executable, "-m", "dcgan.train", *SMALL, "--out", str(tmp_path / "Fréchet" / "run")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Fr\\xe9chet" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_that_are_no_numbers_are_told_and_not_drawn(run, tmp_path):
+    run(*SMALL, "--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300")
+    with pytest.raises(UserError, match="after step 3 the weights hold numbers that are not finite"):
+        sample.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.png")])
+    assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "x/y"), "name: x/y: Permission denied\n"),
+        (MemoryError("9 GiB"), "name: not enough memory (9 GiB): use smaller images, sizes or batches\n"),
+    ],
+)
+def test_what_the_system_refuses_is_a_line_and_exit_code_2(capsys, error, message):
+    def refuse(_):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        errors.run_command(refuse, "name")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == message
