@@ -73,8 +73,8 @@ def _sentence(event: Event, preset: Preset) -> str:
             other = "D" if event.network == "G" else "G"
             how = "are added to those already there" if event.added else "are made"
             return (
-                f"Backward from {costs}: gradients of {event.network}'s {len(event.parameters)} parameter tensors "
-                f"{how}, and none of {other}'s."
+                f"Backward from {costs}: gradients of {event.network}'s {len(event.parameters)} parameter "
+                f"tensors {how}, and none of {other}'s."
             )
         case Updated():
             return f"Adam moves {event.network}'s {len(event.moved)} parameter tensors, and nothing else."

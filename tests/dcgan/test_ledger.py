@@ -392,8 +392,8 @@ FLUX_STEP = [
     "6. D runs on G(z1) and says D(G(z1)); there is no BatchNorm in it, Dropout drops; the images are "
     "cut off from G's graph: gradients stop at them.",
     "7. The loss of D(G(z1)) against 0 is taken.",
-    "8. Backward from D(G(z1)) against 0: gradients of D's 6 parameter tensors are added to those already there, "
-    "and none of G's.",
+    "8. Backward from D(G(z1)) against 0: gradients of D's 6 parameter tensors are added to those already "
+    "there, and none of G's.",
     "9. Adam moves D's 6 parameter tensors, and nothing else.",
     "Second half: the generator learns",
     "10. z2 is drawn: 128 times 100 numbers from N(0, 1).",
@@ -402,7 +402,8 @@ FLUX_STEP = [
     "12. D' runs on G(z2) and says D'(G(z2)); there is no BatchNorm in it, Dropout drops; the graph leads "
     "through D into G.",
     "13. The loss of D'(G(z2)) against 1 is taken.",
-    "14. Backward from D'(G(z2)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
+    "14. Backward from D'(G(z2)) against 1: gradients of G's {g} parameter tensors are made, and none "
+    "of D's.",
     "15. Adam moves G's {g} parameter tensors, and nothing else.",
 ]
 PYTORCH_STEP = [
@@ -417,14 +418,15 @@ PYTORCH_STEP = [
     "6. D runs on G(z1) and says D(G(z1)); BatchNorm uses this batch's own statistics; the images are cut "
     "off from G's graph: gradients stop at them.",
     "7. The loss of D(G(z1)) against 0 is taken.",
-    "8. Backward from D(G(z1)) against 0: gradients of D's {d} parameter tensors are added to those already there, "
-    "and none of G's.",
+    "8. Backward from D(G(z1)) against 0: gradients of D's {d} parameter tensors are added to those already "
+    "there, and none of G's.",
     "9. Adam moves D's {d} parameter tensors, and nothing else.",
     "Second half: the generator learns",
     "10. D' runs on G(z1) and says D'(G(z1)); BatchNorm uses this batch's own statistics; the graph leads "
     "through D into G.",
     "11. The loss of D'(G(z1)) against 1 is taken.",
-    "12. Backward from D'(G(z1)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
+    "12. Backward from D'(G(z1)) against 1: gradients of G's {g} parameter tensors are made, and none "
+    "of D's.",
     "13. Adam moves G's {g} parameter tensors, and nothing else.",
 ]
 TENSORFLOW_STEP = [
@@ -444,8 +446,8 @@ TENSORFLOW_STEP = [
     "11. D runs on G'(z1) and says D(G'(z1)); {norm}; the images are cut off from G's graph: gradients stop "
     "at them.",
     "12. The loss of D(G'(z1)) against 0 is taken.",
-    "13. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameter tensors are made, "
-    "and none of G's.",
+    "13. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameter tensors are "
+    "made, and none of G's.",
     "14. Adam moves D's {d} parameter tensors, and nothing else.",
 ]
 OWN = "BatchNorm uses this batch's own statistics"
@@ -507,8 +509,8 @@ def test_the_words_follow_what_is_set(step):
     said = " ".join(explain(preset).split())
     assert "x is a batch of 7 real images" in said
     assert f"The loss of D's word is {EPSILON}" in said
-    assert "z1 is drawn: a batch of 3 x 1 x 1 numbers from U(-1, 1)." in said
-    assert "gradients of D's 2 parameters" in said  # 8 x 8: two convolutions and no BatchNorm
+    assert "z1 is drawn: 7 times 3 x 1 x 1 numbers from U(-1, 1)." in said
+    assert "gradients of D's 2 parameter tensors" in said  # 8 x 8: two convolutions and no BatchNorm
     first = "the generator" if step == "generator_first" else "the discriminator"
     assert f"First half: {first} learns" in said
 
