@@ -4,6 +4,8 @@ Device memory is guarded here: before, in and after each array it is NaN, so tha
 write, or reads past an end, shows in its result; and what it writes past an end is found.
 """
 
+import re
+
 import numpy as np
 import pytest
 from accuracy import ACCURACY, assert_close
@@ -60,6 +62,49 @@ def guarded(gpu):
         whole = gpu.xp.ndarray(fill.shape, "uint8", cuda.MemoryPointer(memory, 0)).get()
         assert np.array_equal(whole[:GUARD], fill[:GUARD])
         assert np.array_equal(whole[-GUARD:], fill[-GUARD:])
+
+
+NUMBERS = {"int": "int32", "long long": "int64", "u64": "uint64", "float": "float32", "double": "float64"}
+POINTERS = {**NUMBERS, "unsigned char": "uint8", "bool": "bool"}
+
+
+def declared(file, kernel, types):
+    """The types of a kernel's parameters, those of its template filled in: ["const float*", "int", ...]."""
+    found = re.search(rf"(?:template <([^>]*)>\n)?__global__ void {kernel}\(([^)]*)\)", load.source(file))
+    names = [name.split()[-1] for name in (found[1] or "").split(",") if name.strip()]
+    given = dict(zip(names, types.strip("<>").split(", "), strict=bool(names)))
+    parameters = (" ".join(p.split()[:-1]) for p in found[2].split(","))
+    return [re.sub(r"\b[A-Z]\b", lambda name: given[name[0]], p) for p in parameters]
+
+
+def assert_as_declared(arguments, parameters, gpu):
+    """A launch copies bytes: what differs from its declaration is read as something else."""
+    for argument, parameter in zip(arguments, parameters, strict=True):
+        if parameter.endswith("*") and gpu.owns(argument):
+            assert argument.dtype == POINTERS[parameter.removeprefix("const ").removesuffix("*")]
+        elif parameter.endswith("*"):
+            assert (type(argument), argument) == (np.uint64, 0)
+        elif parameter in NUMBERS:
+            assert argument.dtype == NUMBERS[parameter]
+        else:
+            assert isinstance(argument, np.void)
+
+
+@pytest.fixture(autouse=True)
+def declarations(monkeypatch, gpu):
+    """Every launch of the test is held against the declaration of its kernel."""
+    function = load.function
+
+    def watched(file, kernel, types):
+        launch, parameters = function(file, kernel, types), declared(file, kernel, types)
+
+        def checked(grid, block, arguments):
+            assert_as_declared(arguments, parameters, gpu)
+            launch(grid, block, arguments)
+
+        return checked
+
+    monkeypatch.setattr(load, "function", watched)
 
 
 def numbers(seed, shape, dtype="float64", scale=1.0, shift=0.0):
@@ -249,7 +294,7 @@ def test_dropout_at_the_ends_of_its_range(gpu, p):
     assert np.array_equal(off(gpu, y), expected)
 
 
-def test_a_draw_that_is_the_limit_itself_is_kept(gpu):
+def test_dropout_keeps_a_draw_that_is_the_limit_itself(gpu):
     place = PLACES["a seed's"]
     draw = int(philox(*place).random_raw(1)[0]) & 0xFFFFFFFF
     for p, kept in ((draw / 2**32, True), ((draw + 1) / 2**32, False)):
@@ -318,7 +363,7 @@ def test_im2col_of_a_part_of_an_image_and_of_a_stretched_one(gpu):
     geometry = GEOMETRIES["plain"]
     whole = numbers(16, (2, 7, 9, 6), "float32")  # (N, H, W, C)
     for first in (0, 1):
-        part = slice(None), slice(1, 6), slice(first, first + 4), slice(2 * first, 2 * first + 4)
+        part = slice(None), slice(first, first + 5), slice(first, first + 4), slice(2 * first, 2 * first + 4)
         found = gpu.im2col(channels_first(on(gpu, whole)[part]), geometry)
         assert np.array_equal(off(gpu, found), REFERENCE.im2col(channels_first(whole[part]), geometry))
     part = channels_first(whole[:, :5, :4, :4])
