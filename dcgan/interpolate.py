@@ -74,6 +74,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--between {arguments.between[0]}: expected two or more, to go from one to the next")
     if arguments.between and (arguments.minus or arguments.plus):
         raise UserError("--minus and --plus go with --mean, not with --between")
+    if arguments.mean and arguments.frames is not None:
+        raise UserError("--frames goes with --between, not with --mean")
     if arguments.mean and not (arguments.minus or arguments.plus):
         raise UserError("--mean: expected --minus, --plus or both beside it")
     if max(len(names or ()) for names in (arguments.mean, arguments.minus, arguments.plus)) > MOST_IN_A_ROW:

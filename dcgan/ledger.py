@@ -112,6 +112,7 @@ class _Watcher:
     def _gan(self) -> Gan:
         generator, discriminator = self.networks["G"], self.networks["D"]
         for name, network in self.networks.items():
+            # In the method's place, so that the step calls it as it calls any network.
             network.forward = self._watched_forward(name, network)  # type: ignore[method-assign]
         loss = LOSSES[self.preset.loss]
         return Gan(
@@ -194,7 +195,7 @@ class _Watcher:
             self.events.append(Updated(name, _differing(before, self._parameters())))
             self._updates[name] += 1
 
-        optimizer.step = watched  # type: ignore[method-assign]
+        optimizer.step = watched  # type: ignore[method-assign]  # likewise
         return optimizer
 
     def _parameters(self) -> dict[str, Any]:

@@ -36,17 +36,17 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        indices = [i for i, p in enumerate(self.params) if p.grad is not None]
-        for i in indices:
+        gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
+        for i in gradients:
             self.steps[i] += 1
-        self._update_all(indices)
-        for i in indices:
+        self._update_all(gradients)
+        for i in gradients:
             self.params[i].mark_changed()
 
-    def _update_all(self, indices: list[int]) -> None:
-        """Move these parameters, which have gradients."""
-        for i in indices:
-            self._update(i, self.params[i], self.params[i].grad.data)  # type: ignore[union-attr]
+    def _update_all(self, gradients: dict[int, Array]) -> None:
+        """Move the parameters of these places along their gradients."""
+        for i, gradient in gradients.items():
+            self._update(i, self.params[i], gradient)
 
     def _update(self, index: int, p: Tensor, gradient: Array) -> None:
         raise NotImplementedError
@@ -168,12 +168,12 @@ class Adam(Optimizer):
         self.betas, self.eps = (betas[0], betas[1]), eps
         super().__init__(params, lr, weight_decay)
 
-    def _update_all(self, indices: list[int]) -> None:
+    def _update_all(self, gradients: dict[int, Array]) -> None:
         """All parameters of a device together: there it may be one launch."""
         by_backend: dict[Backend, list[AdamUpdate]] = {}
-        for i in indices:
+        for i, gradient in gradients.items():
             p, state = self.params[i], self.state[i]
-            update = (p.data, p.grad.data, state["first"], state["second"], self.steps[i])  # type: ignore[union-attr]
+            update = (p.data, gradient, state["first"], state["second"], self.steps[i])
             by_backend.setdefault(p.backend, []).append(update)
         for backend, updates in by_backend.items():
             backend.adam_updates(

@@ -769,6 +769,11 @@ MISTAKES = [
     (interpolate, ["run", "--between", "1", "--out", "a.png"], r"--between 1: expected two or more"),
     (interpolate, ["run", "--between", "1", "x", "--out", "a.png"], r"'x': expected SEED or SEED/INDEX"),
     (interpolate, ["run", "--mean", "1", "--out", "a.png"], r"--mean: expected --minus, --plus or both"),
+    (
+        interpolate,
+        ["run", "--mean", "1", "--plus", "2", "--frames", "3", "--out", "a.png"],
+        r"--frames goes with --between, not with --mean",
+    ),
     (interpolate, ["run", "--mean", "1", "--plus", "2", "--out", "a.gif"], r"--out a.gif: .* ends in .png$"),
     (interpolate, ["run", "--between", "1", "2", "--out", "a.jpg"], r"ends in .png or .gif or .mp4"),
     (interpolate, ["run", "--between", "1", "2", "--out", "a"], r"--out a: expected a name"),
