@@ -33,7 +33,9 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create(cls, out: Path | None, preset: Preset, device: str, data: str) -> "RunDirectory":
+    def create(
+        cls, out: Path | None, preset: Preset, device: str, data: str, tf32: bool = False
+    ) -> "RunDirectory":
         """A new directory: `out`, or runs/<preset> with a number added where that is taken.
 
         Raises UserError where `out` holds something already, or can't be made.
@@ -47,7 +49,7 @@ class RunDirectory:
             run = cls(path)
             for directory in (path, run.samples, run.frames):
                 directory.mkdir(parents=True, exist_ok=True)
-            run.write_config(preset, device, data)
+            run.write_config(preset, device, data, tf32)
         except OSError as error:
             raise UserError(
                 f"--out {path}: {error.strerror or error}; name a directory that can be written"
@@ -62,12 +64,13 @@ class RunDirectory:
     def frames(self) -> Path:
         return self.path / "frames"
 
-    def write_config(self, preset: Preset, device: str, data: str) -> None:
+    def write_config(self, preset: Preset, device: str, data: str, tf32: bool) -> None:
         """The recipe with every field, what --data said, and the versions and machine that train it."""
         config = {
             "preset": preset.to_json(),
             "data": data,
             "device": device,
+            "tf32": tf32,
             "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
             | {"python": platform.python_version()},
             "machine": platform.platform(),

@@ -4,17 +4,18 @@ import argparse
 import ast
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import minigrad as mg
-from minigrad.backend import get as get_backend
+from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
 from . import checkpoint, layers, listing, models, presets
+from . import device as devices
 from .data import sources
 from .data.batches import Batches
 from .errors import UserError, run_command, tell
@@ -26,22 +27,7 @@ from .progress import Progress
 from .rundir import RunDirectory
 from .training import DATA_STREAM, Training
 
-
-def choose_device(name: str) -> str:
-    """The device to train on: the CPU, with a warning, where there is no GPU.
-
-    Raises UserError where the CPU can't be used as the environment says (MINIGRAD_NUM_THREADS).
-    """
-    try:
-        get_backend("cpu")
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    try:
-        return get_backend(name).device
-    except (ValueError, ImportError, RuntimeError):
-        warning = f"warning: --device {name}: no GPU can be used here; training on the CPU instead"
-        print(warning, file=sys.stderr, flush=True)
-        return "cpu"
+TF32_TOLERANCE = {**TOLERANCE, "float32": 1e-2}  # products of factors with 10 bits of mantissa
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,6 +46,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)"
     )
+    parser.add_argument(
+        "--tf32", action="store_true",
+        help="let the GPU round the factors of products to TensorFloat-32: faster, to 3 digits",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shadow", choices=("cpu",),
+        help="do every operation again on the CPU, and end with the first whose result differs",
+    )  # fmt: skip
     parser.add_argument(
         "--epochs", type=_positive, help="passes over the images, in all (default: the recipe's)"
     )
@@ -154,14 +148,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(listing.table())
         return 0
     preset = chosen_preset(arguments)
-    device = choose_device(arguments.device)
+    device = devices.choose(arguments.device, arguments.tf32)
+    if arguments.shadow == device:
+        raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
     models.build(preset)  # a recipe that does not fit together is told before anything is read or made
     if arguments.explain_step:
         tell(explain(preset))
         return 0
     batches = load_batches(preset, arguments.data)
     monitor = Monitor(preset, arguments.data or "mnist", batches.images) if arguments.every else None
-    run = RunDirectory.create(arguments.out, preset, device, sources.absolute(arguments.data or "mnist"))
+    run = RunDirectory.create(
+        arguments.out, preset, device, sources.absolute(arguments.data or "mnist"), arguments.tf32
+    )
     total = total_steps(preset, batches.per_epoch)
     tell(
         f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
@@ -170,17 +168,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     digits = arguments.data in (None, "mnist") and preset.name != presets.QUICK.name
     short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
     progress = Progress(total, short_way)
-    training = Training(preset, batches, device, run, progress, monitor, arguments.every or 0)
-    try:
-        with _StopOnInterrupt() as interrupted:
-            training.train(total, interrupted)
-    except OSError as error:
-        raise UserError(
-            f"after step {training.done} {error.filename or run.path} could not be written: "
-            f"{error.strerror or error}. What {run.path} holds is whole; make room, or choose another --out"
-        ) from error
+    with devices.enough_memory(device, preset.batch_size):
+        training = Training(preset, batches, device, run, progress, monitor, arguments.every or 0)
+        try:
+            with _StopOnInterrupt() as interrupted, _watched(training, arguments):
+                training.train(total, interrupted)
+        except OSError as error:
+            raise UserError(
+                f"after step {training.done} {error.filename or run.path} could not be written: "
+                f"{error.strerror or error}. What {run.path} holds is whole; make room, or choose another "
+                "--out"
+            ) from error
+        except ShadowError as error:
+            progress.close()
+            tell(f"shadow: step {training.done + 1} differs from the {arguments.shadow.upper()}'s")
+            tell(f"shadow: {error}")
+            return 1
     _tell_where(training, total)
     return 0 if training.done == total else 130
+
+
+@contextmanager
+def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None]:
+    """With --shadow, each operation of the training is done again on the other device; else as it is."""
+    if arguments.shadow is None:
+        yield
+        return
+    networks = {"generator": training.gan.generator, "discriminator": training.gan.discriminator}
+    shadow = Shadow(networks, arguments.shadow, TF32_TOLERANCE if arguments.tf32 else TOLERANCE)
+    with shadow:
+        yield
+    tell(
+        f"shadow: {shadow.checked} results of {training.done} steps agree with the "
+        f"{arguments.shadow.upper()}'s; the largest error is {shadow.worst:.2g}"
+    )
 
 
 class _StopOnInterrupt:

@@ -9,6 +9,7 @@ from minigrad import nn, optim
 from . import checkpoint, models, noise
 from .average import WeightAverage
 from .data.batches import Batches
+from .data.feed import Feed
 from .evaluation.monitor import Monitor
 from .losses import LOSSES
 from .metrics import Metrics
@@ -51,6 +52,7 @@ class Training:
         self.run, self.progress = run, progress
         self.monitor, self.every = monitor, every
         generator, discriminator = (network.to(device) for network in models.build(preset))
+        self.feed = Feed(batches, device)
         self.noise = mg.Generator(preset.seed, NOISE_STREAM)
         self.gan = Gan(
             generator,
@@ -73,7 +75,7 @@ class Training:
         self.outputs.write_real()
         self._write_due()
         while self.done < total and not stopped():
-            real = mg.tensor(self.batches.batch(self.done + 1), device=self.device)
+            real = self.feed(self.done + 1)
             result = rule(self.gan, real)
             self.done += 1
             if self.average is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import observer
 from .backend.base import AdamUpdate, Array, Backend
 from .tensor import Tensor
 
@@ -36,12 +37,14 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
+        observer.begin(self, observer.STEP)
         gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
         for i in gradients:
             self.steps[i] += 1
         self._update_all(gradients)
         for i in gradients:
             self.params[i].mark_changed()
+        observer.end(self, observer.STEP, (), ())
 
     def _update_all(self, gradients: dict[int, Array]) -> None:
         """Move the parameters of these places along their gradients."""

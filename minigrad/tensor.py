@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
+from . import observer
 from .backend import Backend
 
 Array = Any
@@ -442,7 +443,7 @@ def _backpropagate(
                 continue
             node.needs = tuple(id(edge) in useful for edge in node.edges)
             for edge, shape, needed, gradient in zip(
-                node.edges, node.shapes, node.needs, node.backward(dy), strict=True
+                node.edges, node.shapes, node.needs, _gradients(node, dy), strict=True
             ):
                 if needed:
                     assert gradient is not None, f"{node.name}: no gradient where one is needed"
@@ -450,6 +451,16 @@ def _backpropagate(
             if not retain:
                 node.release()
     return [(target, collected.get(key)) for target, key in zip(inputs, keys, strict=True)]
+
+
+def _gradients(node: Node, dy: Tensor) -> "tuple[Tensor | None, ...]":
+    """What the node's rule gives, and whoever watches is told."""
+    if not observer.observers:
+        return node.backward(dy)
+    observer.begin(node, observer.BACKWARD)
+    gradients = node.backward(dy)
+    observer.end(node, observer.BACKWARD, (dy,), gradients)
+    return gradients
 
 
 def _check_start(out: Tensor, start: Tensor | None) -> Tensor:

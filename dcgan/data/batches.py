@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,9 +60,23 @@ class Batches:
 
     def batch(self, step: int) -> Array:
         """The batch of a step (from 1): float32 (n, C, H, W), from -1 (black) to 1 (white)."""
+        return self._prepared(self._chosen(step), step)
+
+    def windows(self, step: int) -> "list[tuple[int, Window]]":
+        """The same batch, unread: of each image its number, and what is shown of it."""
+        chosen = self._chosen(step)
+        shapes = [self.images[i].shape for i in chosen]
+        windows = (
+            _window(shape, draw, self.crop, self.flip)
+            for shape, draw in zip(shapes, self._draws(len(chosen), step), strict=True)
+        )
+        return [(int(i), window) for i, window in zip(chosen, windows, strict=True)]
+
+    def _chosen(self, step: int) -> Array:
+        """The numbers of the images of a step."""
         epoch, place = divmod(step - 1, self.per_epoch)
         order = self._permutation(0 if self.shuffle == "once" else epoch)
-        return self._prepared(order[place * self.batch_size : (place + 1) * self.batch_size], step)
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def first(self, count: int) -> Array:
         """The first `count` images in the order of training, or all: as a batch, for a person to see."""
@@ -81,19 +95,20 @@ class Batches:
         return pixels.repeat(3, axis=1) if (pixels.shape[1], self.channels) == (1, 3) else pixels
 
     def _shown(self, chosen: Array, step: int) -> Array:
-        """What the batch shows of each image, as bytes (n, H, W, C).
-
-        Four numbers are drawn for each image, whatever becomes of them, so that what one image
-        needs never moves another.
-        """
+        """What the batch shows of each image, as bytes (n, H, W, C)."""
         if isinstance(self.images, np.ndarray) and not self.flip and self._needs_no_crop(self.images):
             picked = self.images[chosen]
             return picked if picked.ndim == 4 else picked[..., None]
-        draws = self._generator(_AUGMENT_CALLS + step).uniform((len(chosen), 4))
-        cut = [
-            _cut(self.images[i], draw, self.crop, self.flip) for i, draw in zip(chosen, draws, strict=True)
-        ]
-        return np.stack(cut)
+        draws = self._draws(len(chosen), step)
+        return np.stack(
+            [_cut(self.images[i], draw, self.crop, self.flip) for i, draw in zip(chosen, draws, strict=True)]
+        )
+
+    def _draws(self, count: int, step: int) -> Array:
+        """Four numbers from 0 to 1 for each image, whatever becomes of them, so that what one image needs
+        never moves another: for the kind of crop, its two places, and the flip.
+        """
+        return self._generator(_AUGMENT_CALLS + step).uniform((count, 4))
 
     def _needs_no_crop(self, images: Array) -> bool:
         return self.crop is None or images.shape[1] == images.shape[2]
@@ -112,18 +127,34 @@ class Batches:
 _AUGMENT_CALLS = 2**40  # draws of crops are counted from here on, those of orders from 0
 
 
-def _cut(image: Array, draw: Array, crop: str | None, flip: float) -> Array:
-    """What is shown of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it.
+class Window(NamedTuple):
+    """What is shown of an image: rows and columns from its top left corner on, and whether mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool
+
+
+def _window(shape: tuple[int, ...], draw: Array, crop: str | None, flip: float) -> Window:
+    """What is shown of an image of a shape (H, W, ...): a square, or all of it where nothing is cropped.
 
     Args:
-        draw: four numbers from 0 to 1: for the kind of crop, its two places, and the flip.
+        draw: four numbers from 0 to 1 (see `Batches._draws`).
     """
-    image = image if image.ndim == 3 else image[..., None]
-    height, width = image.shape[:2] if crop is None else (min(image.shape[:2]),) * 2
-    spare = image.shape[0] - height, image.shape[1] - width  # one of them is 0, or both
+    height, width = shape[:2] if crop is None else (min(shape[:2]),) * 2
+    spare = shape[0] - height, shape[1] - width  # one of them is 0, or both
     if crop == "random_or_center" and draw[0] < 0.5:
         top, left = (min(int(draw[1 + i] * (room + 1)), room) for i, room in enumerate(spare))
     else:
         top, left = (room // 2 for room in spare)
+    return Window(top, left, height, width, bool(draw[3] < flip))
+
+
+def _cut(image: Array, draw: Array, crop: str | None, flip: float) -> Array:
+    """What is shown of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it."""
+    image = image if image.ndim == 3 else image[..., None]
+    top, left, height, width, mirrored = _window(image.shape, draw, crop, flip)
     shown = image[top : top + height, left : left + width]
-    return shown[:, ::-1] if draw[3] < flip else shown
+    return shown[:, ::-1] if mirrored else shown

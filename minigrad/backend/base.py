@@ -54,6 +54,22 @@ class Backend:
         """This device's array as a NumPy array on the host."""
         return np.asarray(array)
 
+    def free_memory(self) -> int | None:
+        """The bytes that new arrays may still take on the device; None where nobody knows."""
+        return None
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether that is what the error says."""
+        return isinstance(error, MemoryError)
+
+    def allow_tf32(self, allowed: bool) -> None:
+        """Whether products of float32 may round their factors to TensorFloat-32; not at first.
+
+        Raises ValueError where the device has no such thing.
+        """
+        if allowed:
+            raise ValueError(f"{self.device!r} has no TensorFloat-32")
+
     # -- sums ----------------------------------------------------------------------------------
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
@@ -219,6 +235,14 @@ class Backend:
         dw = product.reshape(*geometry.kernel_size, x.shape[1], dy.shape[1])  # (kh, kw, C, O)
         return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
+    ) -> tuple[Array, Array]:
+        """`convolve(x, weight)` and `convolve_weight_gradient(x, y)`, both gradients of a transposed
+        convolution: they read the same columns of x, which a backend may make once.
+        """
+        return self.convolve(x, weight, None, geometry), self.convolve_weight_gradient(x, y, geometry)
+
     # -- batch normalisation -------------------------------------------------------------------
 
     def moments(self, x: Array) -> tuple[Array, Array]:
@@ -319,25 +343,25 @@ class Backend:
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def gather(
-        self, images: Array, offset: Array, stride: Array, mirror: Array, side: int, channels: int, given: int
-    ) -> Array:
+    def gather(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
         """Squares cut out of images that lie as bytes, one after another, from -1 (0) to 1 (255).
 
         Args:
             images: uint8 (bytes,): pixels row by row, the `given` channels innermost.
-            offset: int64 (N,), where each square's first byte lies; all of a square must lie in `images`.
-            stride: int32 (N,), the bytes of a row of the image that it is cut out of.
-            mirror: bool (N,), whether it is shown from right to left.
+            squares: int64 (N, 3), of each square where its first byte lies, the bytes of a row of the
+                image that it is cut out of, and 1 where it is shown from right to left, else 0. All of a
+                square must lie in `images`.
             side: the squares' height and width.
             channels: of the result; a single given channel is repeated.
 
         Returns float32 (N, channels, side, side).
         """
         self.check_channels(channels, given)
+        self.check_squares(images, squares)
         places = self.xp.arange(side)
-        columns = self.xp.where(mirror[:, None], side - 1 - places, places)  # (N, side)
-        rows = offset[:, None] + places * stride[:, None]  # (N, side)
+        offset, stride, mirrored = (squares[:, i, None] for i in range(3))  # (N, 1) each
+        columns = self.xp.where(mirrored != 0, side - 1 - places, places)  # (N, side)
+        rows = offset + places * stride  # (N, side)
         first = rows[:, :, None] + columns[:, None, :] * given  # (N, side, side)
         channel = self.xp.arange(channels) % given
         pixels = images[first[..., None] + channel].astype("float32")  # (N, side, side, channels)
@@ -348,6 +372,16 @@ class Backend:
         """Raise ValueError where `gather` can't make so many channels of those given."""
         if given not in (1, channels):
             raise ValueError(f"gather: expected images of 1 or {channels} channels, got {given}")
+
+    @staticmethod
+    def check_squares(images: Array, squares: Array) -> None:
+        """Raise TypeError or ValueError where these are not the arrays that `gather` takes."""
+        if images.dtype != "uint8" or squares.dtype != "int64":
+            raise TypeError(f"gather: expected uint8 and int64, got {images.dtype} and {squares.dtype}")
+        if images.ndim != 1 or squares.shape[1:] != (3,):
+            raise ValueError(
+                f"gather: expected images (bytes,) and squares (N, 3), got {images.shape} and {squares.shape}"
+            )
 
     # -- optimisers (in place) -----------------------------------------------------------------
 

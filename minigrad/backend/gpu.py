@@ -10,6 +10,7 @@ from typing import Any
 
 import cupy as xp
 import numpy as np
+from cupy._core import _routines_linalg
 
 from .base import AdamUpdate, Backend, channels_first, channels_last
 from .geometry import ConvGeometry
@@ -64,6 +65,20 @@ class GPUBackend(Backend):
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return xp.asnumpy(array)
+
+    def free_memory(self) -> int | None:
+        free, _ = xp.cuda.runtime.memGetInfo()
+        return int(free + xp.get_default_memory_pool().free_bytes())
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        # CuPy's own error is a MemoryError; cuBLAS and the driver have theirs, with the reason in words.
+        said = str(error)
+        return isinstance(error, MemoryError) or "ALLOC_FAILED" in said or "MemoryAllocation" in said
+
+    def allow_tf32(self, allowed: bool) -> None:
+        # CuPy offers an environment variable only, which it reads once.
+        kind = _routines_linalg.COMPUTE_TYPE_TF32 if allowed else _routines_linalg.COMPUTE_TYPE_DEFAULT
+        _routines_linalg.set_compute_type("float32", kind)
 
     # -- sums ----------------------------------------------------------------------------------
 
@@ -175,14 +190,37 @@ class GPUBackend(Backend):
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
-        rows = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
+        return self._convolved(self.im2col(x, geometry), len(x), weight, bias, geometry, slope)
+
+    def _convolved(
+        self, columns: Array, n: int, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float
+    ) -> Array:
+        """`convolve`, from the columns of x on."""
+        rows = self.matmul(columns, self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None or slope != 1:
             bias = np.uint64(0) if bias is None else _vector(bias, len(weight), rows.dtype)
             self._launch(
                 "elementwise", "bias_leaky_relu", _types(rows.dtype), rows.size,
                 (rows, bias, rows.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
             )  # fmt: skip
-        return channels_first(rows.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+        return channels_first(rows.reshape(n, *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+
+    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        return self._weight_gradient(self.im2col(x, geometry), dy, geometry)
+
+    def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """`convolve_weight_gradient`, from the columns of x on."""
+        c = columns.shape[1] // geometry.taps
+        product = self.matmul(columns.T, self.position_rows(dy))  # (kh * kw * C, O)
+        dw = product.reshape(*geometry.kernel_size, c, dy.shape[1])  # (kh, kw, C, O)
+        return xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
+    ) -> tuple[Array, Array]:
+        columns = self.im2col(x, geometry)
+        convolved = self._convolved(columns, len(x), weight, None, geometry, 1.0)
+        return convolved, self._weight_gradient(columns, y, geometry)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
@@ -235,7 +273,8 @@ class GPUBackend(Backend):
         dtype, types, channels = x.dtype, _types(x.dtype), rows.shape[1]
         mean, variance = (_vector(v, channels, np.dtype("float64")) for v in (mean, variance))
         weight = _vector(weight, channels, dtype)
-        dweight, dbias, tilt, shift, scale = xp.empty((5, channels), dtype)
+        dweight, dbias = xp.empty(channels, dtype), xp.empty(channels, dtype)  # each its own: they are kept
+        tilt, shift, scale = xp.empty((3, channels), dtype)
         partial, grid, sizes = _chunks(rows)
         slope = dtype.type(slope)
         _tiles("sums_backward", types, grid, (grads, rows, result, mean, partial, slope, *sizes))
@@ -276,19 +315,14 @@ class GPUBackend(Backend):
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def gather(
-        self, images: Array, offset: Array, stride: Array, mirror: Array, side: int, channels: int, given: int
-    ) -> Array:
+    def gather(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
         """As the reference's, but that nobody looks whether a square lies in `images`: it must."""
         self.check_channels(channels, given)
-        if images.dtype != "uint8" or mirror.dtype != "bool":
-            raise TypeError(f"gather: expected uint8 and bool, got {images.dtype} and {mirror.dtype}")
-        count = len(offset)
-        y = xp.empty((count, side, side, channels), "float32")
+        self.check_squares(images, squares)
+        y = xp.empty((len(squares), side, side, channels), "float32")
         self._launch(
             "batch", "gather", "", y.size,
-            (xp.ascontiguousarray(images), _vector(offset, count, np.dtype("int64")),
-             _vector(stride, count, np.dtype("int32")), _vector(mirror, count, mirror.dtype), y,
+            (xp.ascontiguousarray(images), xp.ascontiguousarray(squares), y,
              np.int32(side), np.int32(channels), np.int32(given), np.int64(y.size)),
         )  # fmt: skip
         return channels_first(y)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import backend as backends
+from .. import observer
 from ..tensor import FLOATS, Tensor
 
 
@@ -32,7 +33,16 @@ class Module:
         self.training = True
 
     def __call__(self, *inputs: Any) -> Tensor:
-        return self.forward(*inputs)
+        if not observer.observers:
+            return self.forward(*inputs)
+        watching = list(observer.observers)
+        for each in watching:
+            each.modules.append(self)
+        try:
+            return self.forward(*inputs)
+        finally:
+            for each in watching:
+                each.modules.pop()
 
     def forward(self, *inputs: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")

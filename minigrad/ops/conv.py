@@ -19,7 +19,7 @@ from typing import Any
 from .. import naive
 from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
-from ..tensor import Tensor
+from ..tensor import Tensor, is_grad_enabled
 from .elementwise import LeakyReluGradient, normal
 from .operation import Case, Operation
 
@@ -130,6 +130,10 @@ class ConvolveInputGradient(Operation):
         y, weight, *bias = self.inputs
         if self.slope != 1:
             dx = LeakyReluGradient(self.slope, self._output)(dx)
+        if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from the same columns of dx
+            dy, dw = self.backend.convolve_and_weight_gradient(dx.data, weight.data, y.data, self.geometry)
+            db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+            return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
         return (
             Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry)(dx, y) if self.needs[1] else None,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from .. import observer
 from ..backend import Backend
 from ..backend.base import Array
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
@@ -89,6 +90,14 @@ class Operation:
 
         Inputs are tensors of one device and one dtype, or Python numbers.
         """
+        if not observer.observers:
+            return self._run(inputs)
+        observer.begin(self, observer.FORWARD)
+        result = self._run(inputs)
+        observer.end(self, observer.FORWARD, inputs, (result,))
+        return result
+
+    def _run(self, inputs: tuple[Any, ...]) -> Tensor:
         self.backend = _common_backend(self.name, inputs)
         y = self.forward(*(t.data if isinstance(t, Tensor) else t for t in inputs))
         backend = self.result_backend

@@ -204,7 +204,8 @@ def test_no_gpu_is_a_warning_and_training_goes_on(tmp_path):
     command = [sys.executable, "-m", "dcgan.train", *SMALL, "--device", "gpu", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert done.stderr.startswith("warning: --device gpu: no GPU can be used")
+    assert done.stderr.startswith("warning: --device gpu: CuPy is ")
+    assert "pip install '.[gpu]'" in done.stderr
     assert "on the CPU" in done.stdout
 
 

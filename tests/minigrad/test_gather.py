@@ -24,16 +24,15 @@ def squares(images, chosen, side, channels, given):
 
 
 def laid_out(images, chosen):
-    """The bytes of all images one after another; of each chosen square: offset, stride, mirror."""
+    """The bytes of all images one after another; of each chosen square offset, stride, mirror: (N, 3)."""
     starts = np.cumsum([0, *(image.size for image in images)])
     strides = [image.shape[1] * image.shape[2] for image in images]
-    offset = [starts[i] + top * strides[i] + left * images[i].shape[2] for i, top, left, _ in chosen]
-    where = np.array(offset, np.int64), np.array([strides[i] for i, *_ in chosen], np.int32)
-    return (
-        np.concatenate([image.reshape(-1) for image in images]),
-        *where,
-        np.array([m for *_, m in chosen], bool),
-    )
+    rows = [
+        (starts[i] + top * strides[i] + left * images[i].shape[2], strides[i], mirrored)
+        for i, top, left, mirrored in chosen
+    ]
+    memory = np.concatenate([image.reshape(-1) for image in images])
+    return memory, np.array(rows, np.int64).reshape(-1, 3)
 
 
 CHOSEN = [
@@ -70,8 +69,8 @@ def test_what_is_chosen_may_lie_anyhow_in_memory(order):
     device, rng = backend.get(), np.random.default_rng(1)
     images = [rng.integers(0, 256, (9, 12, 3), np.uint8) for _ in range(3)]
     chosen = [(i % 3, i % 3, i % 6, i % 2 == 1) for i in range(11)]
-    memory, *where = (device.asarray(a) for a in laid_out(images, chosen))
-    y = device.gather(memory, *(a[order] for a in where), 6, 3, 3)
+    memory, where = (device.asarray(a) for a in laid_out(images, chosen))
+    y = device.gather(memory, where[order], 6, 3, 3)
     assert np.array_equal(device.to_numpy(y), squares(images, chosen[order], 6, 3, 3))
 
 
@@ -80,6 +79,17 @@ def test_a_number_of_channels_that_can_not_be_is_told():
     arrays = [device.asarray(a) for a in laid_out([np.zeros((2, 2, 4), np.uint8)], [(0, 0, 0, False)])]
     with pytest.raises(ValueError, match="gather: expected images of 1 or 3 channels, got 4"):
         device.gather(*arrays, 2, 3, 4)
+
+
+def test_arrays_of_other_kinds_are_told():
+    device = backend.get()
+    memory, where = (device.asarray(a) for a in laid_out([np.zeros((2, 2, 1), np.uint8)], [(0, 0, 0, False)]))
+    with pytest.raises(TypeError, match="gather: expected uint8 and int64, got uint8 and int32"):
+        device.gather(memory, where.astype("int32"), 2, 1, 1)
+    with pytest.raises(TypeError, match="got int8 and int64"):
+        device.gather(memory.view("int8"), where, 2, 1, 1)
+    with pytest.raises(ValueError, match=r"squares \(N, 3\), got \(4,\) and \(1, 2\)"):
+        device.gather(memory, where[:, :2], 2, 1, 1)
 
 
 def test_a_backend_has_the_references_form_where_it_has_none_of_its_own():

@@ -1,0 +1,69 @@
+"""The device that --device names: whether it can be used, and what to say where it can't or is too small."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from minigrad import backend as backends
+
+from .errors import UserError
+
+INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
+
+
+def choose(name: str, tf32: bool = False) -> str:
+    """The device to compute on: the CPU, with a warning that says what is missing, where there is no GPU.
+
+    Args:
+        tf32: whether a GPU may round the factors of matrix products to 10 bits of mantissa (TensorFloat-32).
+
+    Raises UserError where the CPU can't be used as the environment says (MINIGRAD_NUM_THREADS), or tf32 is
+    asked for on the CPU.
+    """
+    try:
+        backends.get("cpu")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if tf32 and name != "gpu":
+        raise UserError("--tf32: the CPU has no TensorFloat-32; it goes with --device gpu")
+    try:
+        backend = backends.get(name)
+    except (ImportError, RuntimeError) as error:
+        print(f"warning: --device {name}: {_missing(error)}", file=sys.stderr, flush=True)
+        return "cpu"
+    if tf32:
+        backend.allow_tf32(True)
+    return backend.device
+
+
+def _missing(error: Exception) -> str:
+    """Which of CuPy and the GPU is not there, and what to do."""
+    goes_on = "Going on on the CPU"
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return f"CuPy is not installed. {goes_on}. To install it: {INSTALL}"
+    if isinstance(error, ImportError):
+        return f"CuPy is installed, but can't be imported ({error}). {goes_on}. To install it anew: {INSTALL}"
+    return (
+        f"CuPy is installed, but there is no GPU that it can use ({error}). {goes_on}. With an NVIDIA GPU in "
+        f"this machine, look at its driver (nvidia-smi) and at CuPy's CUDA version: {INSTALL}"
+    )
+
+
+@contextmanager
+def enough_memory(device: str, batch_size: int) -> Iterator[None]:
+    """Turns a device's running out of memory into a UserError that says what was asked for and what is free.
+
+    Raises MemoryError as it is on the CPU.
+    """
+    backend = backends.get(device)
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if device == "cpu" or not backend.is_out_of_memory(error):
+            raise
+        free = backend.free_memory()
+        left = "" if free is None else f" {free / 2**20:,.0f} MiB are free."
+        raise UserError(
+            f"the memory of the {device.upper()} is too small for this: {error}{left} "
+            f"Use a smaller --batch-size (it is {batch_size}), or end what else uses the {device.upper()}"
+        ) from error
