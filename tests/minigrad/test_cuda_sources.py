@@ -39,25 +39,44 @@ def test_every_source_opens_with_what_it_is(name, wanted):
     assert re.search(wanted, header(name))
 
 
+def compiled(name, *options):
+    """The compiled program of a source, to be destroyed, and its instances by their lowered names."""
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(load.source(name), f"{name}.cu", [], [])
+    for instance in load.instances(name):
+        nvrtc.addNameExpression(program, instance)
+    try:
+        nvrtc.compileProgram(program, (*load.OPTIONS, *options))
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    lowered = [nvrtc.getLoweredName(program, instance) for instance in load.instances(name)]
+    return program, [text if isinstance(text, str) else text.decode() for text in lowered]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", load.SOURCES)
 def test_every_instance_compiles(name, architecture):
     from cupy.cuda import nvrtc
 
-    program = nvrtc.createProgram(load.source(name), f"{name}.cu", [], [])
-    try:
-        for instance in load.instances(name):
-            nvrtc.addNameExpression(program, instance)
-        try:
-            nvrtc.compileProgram(program, (*load.OPTIONS, f"--gpu-architecture=compute_{architecture}"))
-        except nvrtc.NVRTCError:
-            pytest.fail(nvrtc.getProgramLog(program))
-        code = nvrtc.getPTX(program)
-        code = code if isinstance(code, str) else code.decode()
-        for instance in load.instances(name):
-            lowered = nvrtc.getLoweredName(program, instance)
-            lowered = lowered if isinstance(lowered, str) else lowered.decode()
-            assert re.search(rf"\.entry {re.escape(lowered)}\(", code)
-    finally:
-        nvrtc.destroyProgram(program)
+    program, lowered = compiled(name, f"--gpu-architecture=compute_{architecture}")
+    code = nvrtc.getPTX(program)
+    nvrtc.destroyProgram(program)
+    code = code if isinstance(code, str) else code.decode()
+    for entry in lowered:
+        assert re.search(rf"\.entry {re.escape(entry)}\(", code)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", load.SOURCES)
+def test_no_instance_spills_registers(name, architecture):
+    from cupy.cuda import nvrtc
+
+    program, lowered = compiled(name, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v")
+    said = nvrtc.getProgramLog(program)
+    nvrtc.destroyProgram(program)
+    for entry in lowered:
+        used = said[said.index(f"Function properties for {entry}\n") :]
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in used.splitlines()[1]
