@@ -276,7 +276,7 @@ class Tensor:
                 continue
             # People write into `.grad`, so no two may share memory, nor with what was passed in.
             array = gradient.data
-            if array.base is not None or id(array) in given:
+            if not self.backend.owns_memory(array) or id(array) in given:
                 gradient = Tensor(array.copy(), node=gradient.node, backend=self.backend)
             given.add(id(array))
             leaf.grad = gradient

@@ -54,6 +54,10 @@ class Backend:
         """This device's array as a NumPy array on the host."""
         return np.asarray(array)
 
+    def owns_memory(self, array: Array) -> bool:
+        """Whether an array lies in memory of its own, not in another array's."""
+        return array.base is None
+
     def free_memory(self) -> int | None:
         """The bytes that new arrays may still take on the device; None where nobody knows."""
         return None

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from . import frequency
+from .arena import Arena, owns_memory
 from .base import Backend, channels_first, channels_last
 from .geometry import ConvGeometry
 from .parallel import Pool, Scratch, available_threads, cut
@@ -18,6 +20,10 @@ Array = np.ndarray[Any, Any]
 
 # Where a product is cut, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
+BLOCK = 8  # draws of one count of Philox4x64: four words of 64 bits
+LONG_RUN = 16  # numbers that are worth an inner loop of NumPy's
+SUMMED = 256  # rows that are added in float32 before float64 goes on
+ONES = np.ones((1, SUMMED), np.float32)
 # A weight gradient is summed over this many slices at most, each with a partial sum of its own.
 MOST_PARTIAL_SUMS = 8
 
@@ -31,6 +37,50 @@ class CPUBackend(Backend):
     def __init__(self) -> None:
         self.pool = Pool(available_threads())
         self.scratch = Scratch()
+        self.arena = Arena()
+        self.frequency = frequency.FrequencyForm(self.pool, self.scratch, self.arena.empty)
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def owns_memory(self, array: Array) -> bool:
+        return owns_memory(array)
+
+    def _empty_like(self, x: Array) -> Array:
+        """A new array of x's shape and dtype, and of its memory order where it is one of the usual two."""
+        if x.ndim == 4 and channels_last(x).flags.c_contiguous:
+            return channels_first(self.arena.empty(channels_last(x).shape, x.dtype))
+        return self.arena.empty(x.shape, x.dtype) if x.flags.c_contiguous else np.empty_like(x)
+
+    # -- sums ----------------------------------------------------------------------------------
+
+    def _sum_rows(self, rows: Array) -> Array:
+        """The sum over the rows of (M, C), (C,) in float64.
+
+        Of float32, SUMMED rows at a time are added by a product with ones, and those sums in float64: ten
+        times as fast as converting every number, and hardly less exact. Inside of `run_products` only.
+        """
+        if rows.dtype != np.float32 or not rows.flags.c_contiguous:
+            return rows.sum(axis=0, dtype=np.float64)
+        whole = len(rows) // SUMMED * SUMMED
+        total = rows[whole:].sum(axis=0, dtype=np.float64)
+        if whole:
+            blocks = rows[:whole].reshape(-1, SUMMED, rows.shape[1])
+            total += np.matmul(ONES, blocks).sum(axis=(0, 1), dtype=np.float64)  # (blocks, 1, C)
+        return total
+
+    def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        if x.dtype != np.float32 or axes != (0, 2, 3) or keepdims:
+            return super().sum(x, axes, keepdims)
+        rows = _rows(x)  # (N * H * W, C)
+        slices = _slices_of(rows)
+        places = {s.start: i for i, s in enumerate(slices)}
+        partial = np.empty((len(slices), rows.shape[1]))
+
+        def work(s: slice) -> None:
+            partial[places[s.start]] = self._sum_rows(rows[s])
+
+        self.pool.run_products(work, slices)
+        return partial.sum(axis=0).astype(x.dtype)
 
     # -- products ----------------------------------------------------------------------------
 
@@ -39,7 +89,7 @@ class CPUBackend(Backend):
             with self.pool.single_threaded_blas():
                 return np.matmul(a, b)
         (m, k), n = a.shape, b.shape[1]
-        y = np.empty((m, n), np.result_type(a, b))
+        y = self.arena.empty((m, n), np.result_type(a, b))
 
         def rows(s: slice) -> None:
             np.matmul(a[s], b, out=y[s])
@@ -58,7 +108,7 @@ class CPUBackend(Backend):
 
     def _each_slice(self, work: Callable[..., None], *arrays: Array) -> Array:
         """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice."""
-        out = np.empty_like(arrays[-1])
+        out = self._empty_like(arrays[-1])
         if out.ndim == 0:
             work(out, *arrays)
             return out
@@ -86,12 +136,16 @@ class CPUBackend(Backend):
         np.maximum(part, scaled, out=part)
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
-        def work(out: Array, dy: Array, y: Array) -> None:
-            # 1 or slope for each element, without a branch: a masked copy takes 15 times longer.
-            np.maximum(y > 0, slope, out=out, dtype=out.dtype)
-            np.multiply(out, dy, out=out)
+        return self._each_slice(lambda out, dy, y: self._deactivate(dy, y, slope, out), dy, y)
 
-        return self._each_slice(work, dy, y)
+    @staticmethod
+    def _deactivate(dy: Array, y: Array, slope: float, out: Array) -> None:
+        """`leaky_relu_backward` of a slice: 1 or slope for each element, without a branch."""
+        np.copyto(out, y > 0)  # a masked product or copy would take 10 times as long
+        if slope:
+            out *= 1 - slope
+            out += slope
+        out *= dy
 
     def tanh(self, x: Array) -> Array:
         return self._each_slice(lambda out, x: np.tanh(x, out=out), x)
@@ -108,21 +162,39 @@ class CPUBackend(Backend):
 
     def dropout_mask(self, shape: tuple[int, ...], p: float, key: Key, counter: Counter) -> Array:
         count = int(np.prod(shape, dtype=np.int64))
-        keep = np.empty(count, np.bool_)
-        block = 8  # one count of Philox4x64 makes four words of 64 bits, eight draws
+        keep = self.arena.empty((count,), np.bool_)
 
         def work(s: slice) -> None:
-            start, stop = s.start * block, min(s.stop * block, count)
-            base = super(CPUBackend, self).dropout_mask
-            keep[start:stop] = base(
-                (stop - start,), p, key, (counter[0] + s.start, counter[1], counter[2], counter[3])
-            )
+            start, stop = s.start * BLOCK, min(s.stop * BLOCK, count)
+            keep[start:stop] = self._kept(stop - start, p, key, counter, s.start)
 
-        self.pool.run(work, cut(-(-count // block), block * 8))
+        self.pool.run(work, cut(-(-count // BLOCK), BLOCK * 8))
         if len(shape) == 4:
             n, c, h, w = shape
             return channels_first(keep.reshape(n, h, w, c))  # (N, C, H, W)
         return keep.reshape(shape)
+
+    def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
+        if x.ndim != 4 or not channels_last(x).flags.c_contiguous:
+            return super().dropout(x, p, key, counter)
+        pixels = channels_last(x)  # (N, H, W, C)
+        y, keep = self.arena.empty(pixels.shape, x.dtype), self.arena.empty(pixels.shape, np.bool_)
+        flat_x, flat_y, flat_keep = (a.reshape(-1) for a in (pixels, y, keep))
+
+        def work(s: slice) -> None:
+            start, stop = s.start * BLOCK, min(s.stop * BLOCK, x.size)
+            part = flat_keep[start:stop]
+            part[...] = self._kept(stop - start, p, key, counter, s.start)
+            np.multiply(flat_x[start:stop], 1 / (1 - p), out=flat_y[start:stop])
+            flat_y[start:stop] *= part
+
+        self.pool.run(work, cut(-(-x.size // BLOCK), BLOCK * (x.itemsize + 1)))
+        return channels_first(y), channels_first(keep)
+
+    def _kept(self, count: int, p: float, key: Key, counter: Counter, first: int) -> Array:
+        """`dropout_mask` of `count` numbers in a row, from the block of draws number `first` on."""
+        place = (counter[0] + first, counter[1], counter[2], counter[3])
+        return super().dropout_mask((count,), p, key, place)
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         def work(out: Array, mask: Array, x: Array) -> None:
@@ -151,9 +223,38 @@ class CPUBackend(Backend):
         (top, _), (left, _) = geometry.padding
         height, width = geometry.input_size
         canvas = self.scratch.get("canvas", (len(x), *geometry.canvas_size, x.shape[1]), x.dtype)
-        canvas[...] = 0
+        canvas[:, :top] = canvas[:, top + height :] = 0
+        canvas[:, top : top + height, :left] = canvas[:, top : top + height, left + width :] = 0
         canvas[:, top : top + height, left : left + width] = pixels
         return canvas
+
+    def _overlapped(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
+        """`col2im` with channels innermost, (n, H, W, C), in this thread's scratch memory.
+
+        With a stride s that divides the kernel, s x s neighbouring taps of a position lie side by side on the
+        canvas, those of the next position beside them: they are added together, in longer runs.
+        """
+        (oh, ow), (kh, kw) = geometry.output_size, geometry.kernel_size
+        (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+        (top, _), (left, _) = geometry.padding
+        height, width = geometry.input_size
+        c = columns.shape[1] // geometry.taps
+        if c < LONG_RUN:  # there the runs along a row of positions are longer than those of neighbouring taps
+            return channels_last(self.col2im(columns, n, geometry))
+        canvas = self.scratch.get("canvas", (n, *geometry.canvas_size, c), columns.dtype)
+        canvas[...] = 0
+        down, right = (sh if kh % sh == 0 and dh == 1 else 1), (sw if kw % sw == 0 and dw == 1 else 1)
+        taps = columns.reshape(n, oh, ow, kh // down, down, kw // right, right * c)
+        along_n, along_y, along_x, along_c = canvas.strides
+        for i in range(kh // down):
+            for j in range(kw // right):
+                place = np.lib.stride_tricks.as_strided(
+                    canvas[:, i * down * dh :, j * right * dw :],
+                    (n, oh, down, ow, right * c),
+                    (along_n, sh * along_y, along_y, sw * along_x, along_c),
+                )
+                place += taps[:, :, :, i, :, j].transpose(0, 1, 3, 2, 4)
+        return canvas[:, top : top + height, left : left + width]
 
     def _slices(self, n: int, channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
         """Slices of a batch of n whose columns have about the size that `cut` aims at."""
@@ -162,8 +263,10 @@ class CPUBackend(Backend):
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
+        if frequency.pays(geometry, len(x), x.shape[1], len(weight)):
+            return self._finished(self.frequency.convolve(x, weight, geometry), bias, slope)
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
-        y = np.empty((len(x), *geometry.output_size, len(weight)), x.dtype)  # (N, oh, ow, O)
+        y = self.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)  # (N, oh, ow, O)
 
         def work(s: slice) -> None:
             rows = y[s].reshape((s.stop - s.start) * geometry.positions, len(weight))  # a view
@@ -179,14 +282,18 @@ class CPUBackend(Backend):
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
         n, c = len(dy), weight.shape[1]
+        if frequency.pays(geometry, n, c, len(weight)):
+            return self._finished(self.frequency.input_gradient(dy, weight, geometry), bias, slope)
+        if _is_narrow(geometry, c, len(weight)):
+            return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), slope)
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
-        dx = np.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
+        dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
 
         def work(s: slice) -> None:
             rows = self.position_rows(dy[s])  # (n * oh * ow, O)
             columns = self.scratch.get("columns", (len(rows), len(kernel)), dy.dtype)
             np.matmul(rows, kernel.T, out=columns)
-            part = channels_last(self.col2im(columns, len(dx[s]), geometry))  # (n, H, W, C)
+            part = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
             if bias is None:
                 dx[s] = part
             else:
@@ -196,22 +303,67 @@ class CPUBackend(Backend):
         self.pool.run_products(work, self._slices(n, c, geometry, dy.itemsize))
         return channels_first(dx)
 
+    def _finished(self, y: Array, bias: Array | None, slope: float) -> Array:
+        """y (N, H, W, C) plus a bias, through a leaky ReLU, in place; as (N, C, H, W)."""
+        if bias is not None or slope != 1:
+
+            def work(s: slice) -> None:
+                if bias is not None:
+                    y[s] += bias
+                self._activate(y[s], slope)
+
+            self.pool.run(work, cut(len(y), y[:1].nbytes))
+        return channels_first(y)
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
+    ) -> tuple[Array, Array]:
+        n, c, o = len(x), x.shape[1], len(weight)
+        if frequency.pays(geometry, n, c, o):
+            convolved, dw = self.frequency.convolve_and_weight_gradient(x, weight, y, geometry)
+            return channels_first(convolved), dw
+        kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
+        convolved = self.arena.empty((n, *geometry.output_size, o), x.dtype)  # (N, oh, ow, O)
+
+        def work(s: slice, columns: Array) -> None:
+            rows = convolved[s].reshape(len(columns), o)  # a view
+            np.matmul(columns, kernel, out=rows)
+
+        return channels_first(convolved), self._sum_of_products(x, y, geometry, work)
+
     def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         n, c, o = len(x), x.shape[1], dy.shape[1]
-        slices = self._slices(n, c, geometry, x.itemsize)
-        if len(slices) > MOST_PARTIAL_SUMS:
-            group = len(slices) // MOST_PARTIAL_SUMS  # both are powers of two
-            slices = [
-                slice(slices[i].start, slices[i + group - 1].stop) for i in range(0, len(slices), group)
-            ]
-        partial = np.empty((len(slices), geometry.taps * c, o), x.dtype)
-        places = {s.start: i for i, s in enumerate(slices)}
+        if frequency.pays(geometry, n, c, o):
+            return self.frequency.weight_gradient(x, dy, geometry)
+        if _is_narrow(geometry, c, o):
+            return _turned(self.convolve_weight_gradient(dy, x, geometry.mirrored()))
+        return self._sum_of_products(x, dy, geometry)
 
-        def work(s: slice) -> None:
-            rows = self.position_rows(dy[s])  # (n * oh * ow, O)
-            np.matmul(self._columns(x[s], geometry).T, rows, out=partial[places[s.start]])
+    def _sum_of_products(
+        self,
+        x: Array,
+        dy: Array,
+        geometry: ConvGeometry,
+        also: Callable[[slice, Array], None] = lambda s, columns: None,
+    ) -> Array:
+        """The weight gradient, slice by slice; `also(slice, columns)` gets each slice's columns of x."""
+        c, o = x.shape[1], dy.shape[1]
+        slices = self._slices(len(x), c, geometry, x.itemsize)
+        group = max(1, len(slices) // MOST_PARTIAL_SUMS)  # both are powers of two
+        groups = [slice(i, i + group) for i in range(0, len(slices), group)]
+        partial = self.arena.empty((len(groups), geometry.taps * c, o), x.dtype)
 
-        self.pool.run_products(work, slices)
+        def work(g: slice) -> None:
+            total = partial[g.start // group]
+            for s in slices[g]:
+                rows, columns = self.position_rows(dy[s]), self._columns(x[s], geometry)
+                also(s, columns)
+                if s is slices[g.start]:
+                    np.matmul(columns.T, rows, out=total)
+                else:
+                    total += np.matmul(columns.T, rows, out=self.scratch.get("partial", total.shape, x.dtype))
+
+        self.pool.run_products(work, groups)
         dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
         return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 
@@ -230,15 +382,15 @@ class CPUBackend(Backend):
 
         def work(s: slice) -> None:
             part = rows[s]
-            mean = part.sum(axis=0, dtype=np.float64) / len(part)
+            mean = self._sum_rows(part) / len(part)
             near = mean.astype(part.dtype)  # what can be taken off in the dtype of the rows
             centred = np.subtract(part, near, out=self.scratch.get("rows", part.shape, part.dtype))
             np.square(centred, out=centred)
             # sum (x - near)^2 = sum (x - mean)^2 + n (mean - near)^2
-            spread = centred.sum(axis=0, dtype=np.float64) - len(part) * (mean - near) ** 2
+            spread = self._sum_rows(centred) - len(part) * (mean - near) ** 2
             means[places[s.start]], squares[places[s.start]] = mean, spread
 
-        self.pool.run(work, slices)
+        self.pool.run_products(work, slices)
         counts = np.array([[s.stop - s.start] for s in slices], np.float64)  # (slices, 1)
         mean = (counts * means).sum(axis=0) / len(rows)
         spread = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
@@ -249,7 +401,7 @@ class CPUBackend(Backend):
         slope: float = 1.0,
     ) -> Array:  # fmt: skip
         rows = _rows(x)  # (M, C)
-        y = np.empty_like(rows)
+        y = self.arena.empty(rows.shape, rows.dtype)
         near, scale, shift = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
 
         def work(s: slice) -> None:
@@ -265,33 +417,34 @@ class CPUBackend(Backend):
         self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
         slope: float = 1.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        if slope != 1:
-            dy = self.leaky_relu_backward(dy, y, slope)
         inv_std = 1 / np.sqrt(variance + eps)
         rows, grads, near = _rows(x), _rows(dy), mean.astype(x.dtype)  # (M, C), (M, C), (C,)
+        dx = self.arena.empty(rows.shape, rows.dtype)
+        result, given = (None, grads) if slope == 1 else (_rows(y), dx)  # dx holds dy taken back, for a while
         slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}
         products, dbiases = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)
 
         def sums(s: slice) -> None:
-            part, grad = rows[s], grads[s]
+            part, grad = rows[s], given[s]
+            if result is not None:
+                self._deactivate(grads[s], result[s], slope, grad)
             product = np.subtract(part, near, out=self.scratch.get("rows", part.shape, part.dtype))
             product *= grad
-            products[places[s.start]] = product.sum(axis=0, dtype=np.float64)
-            dbiases[places[s.start]] = grad.sum(axis=0, dtype=np.float64)
+            products[places[s.start]] = self._sum_rows(product)
+            dbiases[places[s.start]] = self._sum_rows(grad)
 
-        self.pool.run(sums, slices)
+        self.pool.run_products(sums, slices)
         product, dbias = products.sum(axis=0), dbiases.sum(axis=0)  # (C,)
         coefficients = self.normalize_coefficients(len(rows), mean - near, inv_std, weight, product, dbias)
         dweight, tilt, shift, scale = (v.astype(x.dtype) for v in coefficients)
-        dx = np.empty_like(rows)
 
         def apply(s: slice) -> None:
-            part = np.subtract(rows[s], near, out=dx[s])
+            part = np.subtract(rows[s], near, out=self.scratch.get("rows", rows[s].shape, rows.dtype))
             part *= tilt
-            np.subtract(grads[s], part, out=part)
-            part -= shift
-            part *= scale
+            part += shift
+            np.subtract(given[s], part, out=part)
+            np.multiply(part, scale, out=dx[s])
 
         self.pool.run(apply, slices)
         return _like(dx, x), dweight, dbias.astype(x.dtype)
@@ -341,6 +494,22 @@ class CPUBackend(Backend):
             p -= t
 
         self.pool.run(work, cut(parameter.size, 16 * parameter.itemsize))
+
+
+def _is_narrow(geometry: ConvGeometry, channels: int, out_channels: int) -> bool:
+    """Whether a gradient's columns are narrower seen from the result (see ConvGeometry.mirrored).
+
+    Columns have all channels of a tap side by side; where the result has few, it is the image's that make
+    them wide. The product is as large either way. (Forward, what is saved goes into adding up short runs.)
+    """
+    reach = [d * (k - 1) for k, d in zip(geometry.kernel_size, geometry.dilation, strict=True)]
+    fits = all(max(pads) <= r for pads, r in zip(geometry.padding, reach, strict=True))
+    return fits and geometry.stride == (1, 1) and geometry.taps > 1 and 2 * out_channels <= channels
+
+
+def _turned(weight: Array) -> Array:
+    """(O, C, kh, kw) as the weight (C, O, kh, kw) of the mirrored geometry, turned by 180 degrees."""
+    return np.ascontiguousarray(weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])
 
 
 def _rows(x: Array) -> Array:

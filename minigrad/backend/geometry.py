@@ -187,3 +187,19 @@ class ConvGeometry:
             )
             sizes.append(max(reach, self.padding[axis][0] + self.input_size[axis]))
         return (sizes[0], sizes[1])
+
+    def mirrored(self) -> "ConvGeometry":
+        """The geometry of the same convolution, of stride 1, seen from its result.
+
+        With the kernel turned by 180 degrees, `convolve` in one is `convolve_input_gradient` in the other:
+        without strides a transposed convolution is a convolution. Padding turns into what it leaves of the
+        kernel's reach; ValueError where it is more than that.
+        """
+        reaches = [extent(k, d) - 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        padding = tuple((reach - a, reach - b) for reach, (a, b) in zip(reaches, self.padding, strict=True))
+        if self.stride != (1, 1) or min(map(min, padding)) < 0:
+            raise ValueError(f"mirrored: expected stride 1 and no padding beyond the kernel, got {self}")
+        return ConvGeometry(
+            self.output_size, self.input_size, self.kernel_size, self.stride,
+            (padding[0], padding[1]), self.dilation,
+        )  # fmt: skip

@@ -1,0 +1,82 @@
+"""Memory that is used again: large arrays of the NumPy backend, one training step after another.
+
+A fresh large array is dear on a CPU. The system hands its pages out one by one, zeroed, as they are first
+touched, and takes them back when the array goes; that costs as much as filling them. A training step asks
+for the same sizes each time, so what its arrays leave behind serves the next step's.
+"""
+
+import math
+import mmap
+import threading
+from collections import OrderedDict, deque
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one
+MOST_KEPT = 1 << 29  # bytes that wait to be used again, at the most
+HUGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
+
+
+class _Block(np.ndarray[Any, Any]):
+    """The bytes under an array. It goes when the array and all its views have gone, and its memory is free.
+
+    (Its memory must not be an array itself: NumPy would let views hold that, past the block.)
+    """
+
+    memory: mmap.mmap
+    arena: "Arena | None" = None
+
+    def __del__(self) -> None:
+        if self.arena is not None:
+            self.arena._take_back(self.memory)
+
+
+class Arena:
+    """Hands out arrays, and their memory again once nobody holds them."""
+
+    def __init__(self) -> None:
+        # Waiting memory by its size, each list from the oldest to the youngest; sizes by their last use.
+        self._waiting: OrderedDict[int, deque[mmap.mmap]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.RLock()  # an array may go at any moment, in this thread too
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """As numpy.empty: an array (C order) of whatever was there before."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size < SMALLEST:
+            return np.empty(shape, dtype)
+        memory = self._memory(-(-size // SMALLEST) * SMALLEST)
+        block = _Block(len(memory), np.uint8, memory)
+        block.memory, block.arena = memory, self
+        return np.ndarray(shape, dtype, block)
+
+    def _memory(self, size: int) -> mmap.mmap:
+        with self._lock:
+            waiting = self._waiting.get(size)
+            if waiting:
+                self._bytes -= size
+                return waiting.pop()  # the one used last: perhaps still in the cache
+        memory = mmap.mmap(-1, size)
+        if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        return memory
+
+    def _take_back(self, memory: mmap.mmap) -> None:
+        with self._lock:
+            self._waiting.setdefault(len(memory), deque()).append(memory)
+            self._waiting.move_to_end(len(memory))
+            self._bytes += len(memory)
+            while self._bytes > MOST_KEPT:
+                oldest, waiting = next(iter(self._waiting.items()))
+                if waiting:
+                    self._bytes -= len(waiting.popleft())
+                else:
+                    del self._waiting[oldest]
+
+
+def owns_memory(array: Array) -> bool:
+    """Whether an array shares its memory with no other one, unless that is a view of it."""
+    return array.base is None or isinstance(array.base, _Block)

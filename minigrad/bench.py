@@ -1,0 +1,289 @@
+"""`python -m minigrad.bench`: how fast layers run, beside PyTorch where it is installed.
+
+Both run in one process, in turn, many times: machines are noisy, and what disturbs one disturbs the other.
+Look at the ratios and at the minima. PyTorch is only ever measured; nothing here needs it.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import backend, nn, observer
+from minigrad.serialize import write_whole
+
+Work = Callable[[], Any]
+WARM_UP = 2  # runs that are not counted
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one thing that was run several times."""
+
+    median: float
+    minimum: float
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> "Timing":
+        return cls(statistics.median(times), min(times))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a benchmark.
+
+    Attributes:
+        name: what ran.
+        gflop: of its products as plain matrix products, whatever way they are computed; 1e9 operations.
+        ours, theirs: our time and PyTorch's, None where it is not there.
+        share: our speed (gflop over the median) as a share of the machine's matrix products. It can exceed
+            1 where fewer operations are done than counted.
+    """
+
+    name: str
+    gflop: float
+    ours: Timing
+    theirs: Timing | None
+    share: float
+
+
+def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, Timing]:
+    """The times of several things, each run once in every round."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(WARM_UP + rounds):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if round_ >= WARM_UP:
+                times[name].append(time.perf_counter() - started)
+    return {name: Timing.of(measured) for name, measured in times.items()}
+
+
+def product_limit(rounds: int = 5, size: int = 1536) -> float:
+    """The most that this machine's matrix products do here and now, in GFLOP/s (float32, all threads)."""
+    engine = backend.get("cpu")
+    a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    timing = in_turn({"product": lambda: engine.matmul(a, a)}, rounds)["product"]
+    return 2 * size**3 / timing.minimum / 1e9
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had so far, in MiB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class Products(observer.Observer):
+    """Counts the operations of all products, as plain matrix products; a multiply-add is two.
+
+    Attributes:
+        flop: so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0
+
+    def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+        name = getattr(subject, "name", "")
+        if phase == observer.FORWARD:
+            if name == "matmul":
+                self.flop += 2 * outputs[0].size * inputs[0].shape[-1]
+            elif name.startswith("convolve"):
+                self.flop += self._convolution(name, subject.geometry, inputs)
+        elif phase == observer.BACKWARD and name == "convolve_input_gradient" and all(subject.needs[:2]):
+            self.flop += 2 * self._convolution(name, subject.geometry, subject.inputs)  # both at once, unseen
+
+    @staticmethod
+    def _convolution(name: str, geometry: Any, inputs: tuple[Any, ...]) -> int:
+        first, second = inputs[0].shape, inputs[1].shape
+        channels = first[1] * second[1] if name == "convolve_weight_gradient" else second[0] * second[1]
+        return 2 * first[0] * geometry.positions * geometry.taps * channels
+
+
+def gflop(work: Work) -> float:
+    """The operations of what `work` runs on this engine, in 1e9."""
+    with Products() as products:
+        work()
+    assert isinstance(products, Products)
+    return products.flop / 1e9
+
+
+def measure(name: str, ours: Work, theirs: Work | None, rounds: int, limit: float) -> Row:
+    """One line: our work and, where it is there, PyTorch's, in turn."""
+    operations = gflop(ours)
+    timings = in_turn({"ours": ours} | ({"theirs": theirs} if theirs else {}), rounds)
+    share = operations / timings["ours"].median / limit
+    return Row(name, operations, timings["ours"], timings.get("theirs"), share)
+
+
+def table(rows: Sequence[Row], limit: float) -> str:
+    """The lines of a benchmark, for people."""
+    heads = (
+        "",
+        "GFLOP",
+        "ours ms",
+        "min",
+        "GFLOP/s",
+        "of limit",
+        "PyTorch ms",
+        "min",
+        "ours/theirs",
+        "by minima",
+    )
+    lines: list[tuple[str, ...]] = [heads]
+    for row in rows:
+        ours, theirs = row.ours, row.theirs
+        cells = (
+            row.name, f"{row.gflop:.2f}", _ms(ours.median), _ms(ours.minimum),
+            f"{row.gflop / ours.median:.0f}", f"{row.share:.0%}",
+        )  # fmt: skip
+        if theirs is None:
+            lines.append((*cells, "-", "-", "-", "-"))
+            continue
+        ratios = (f"{ours.median / theirs.median:.2f}", f"{ours.minimum / theirs.minimum:.2f}")
+        lines.append((*cells, _ms(theirs.median), _ms(theirs.minimum), *ratios))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    text = []
+    for first, *others in lines:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        text.append("  ".join((first.ljust(widths[0]), *cells)))
+    ratios = [row.ours.median / row.theirs.median for row in rows if row.theirs]
+    if ratios:
+        text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
+    text.append(f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {threads()} threads")
+    return "\n".join(text)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
+
+
+def threads() -> int:
+    """The threads of the CPU backend."""
+    return backend.get("cpu").pool.threads  # type: ignore[attr-defined]
+
+
+def pytorch(wanted: bool = True) -> Any:
+    """The module torch, held to as many threads as ours; None where it is not installed or not wanted."""
+    if not wanted or importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    torch.set_num_threads(threads())
+    return torch
+
+
+def write(path: Path, rows: Sequence[Row], limit: float, torch: Any) -> None:
+    """The lines as JSON, with what they were measured on."""
+    content = {
+        "limit_gflops": limit,
+        "threads": threads(),
+        "versions": {"minigrad": mg.__version__, "numpy": np.__version__}
+        | ({"torch": torch.__version__} if torch else {}),
+        "peak_memory_mib": peak_memory(),
+        "rows": [asdict(row) for row in rows],
+    }
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+# -- layers ------------------------------------------------------------------------------------------
+
+# Name, the input's shape, and how the layer is made in either engine (`nn` is minigrad.nn or torch.nn).
+LAYERS: list[tuple[str, tuple[int, ...], Callable[[Any], Any]]] = [
+    ("Conv2d 1-64, 4x4 stride 2, 28x28", (128, 1, 28, 28), lambda n: n.Conv2d(1, 64, 4, 2, 1)),
+    ("Conv2d 64-128, 4x4 stride 2, 14x14", (128, 64, 14, 14), lambda n: n.Conv2d(64, 128, 4, 2, 1)),
+    ("Conv2d 64-128, 3x3, 16x16", (128, 64, 16, 16), lambda n: n.Conv2d(64, 128, 3, 1, 1)),
+    ("Conv2d 128-256, 4x4 stride 2, 16x16", (128, 128, 16, 16), lambda n: n.Conv2d(128, 256, 4, 2, 1)),
+    ("ConvTranspose2d 256-128, 5x5, 7x7", (128, 256, 7, 7), lambda n: n.ConvTranspose2d(256, 128, 5, 1, 2)),
+    ("ConvTranspose2d 128-64, 4x4 stride 2, 7x7", (128, 128, 7, 7),
+     lambda n: n.ConvTranspose2d(128, 64, 4, 2, 1)),
+    ("ConvTranspose2d 64-1, 4x4 stride 2, 14x14", (128, 64, 14, 14),
+     lambda n: n.ConvTranspose2d(64, 1, 4, 2, 1)),
+    ("BatchNorm 128, 7x7", (128, 128, 7, 7), lambda n: _norm(n, 128)),
+    ("BatchNorm 64, 14x14", (128, 64, 14, 14), lambda n: _norm(n, 64)),
+    ("Dropout, 64 x 14x14", (128, 64, 14, 14), lambda n: n.Dropout(0.3)),
+    ("LeakyReLU, 64 x 14x14", (128, 64, 14, 14), lambda n: n.LeakyReLU(0.2)),
+    ("Dense 100-12544", (128, 100), lambda n: (n.Dense if n is nn else n.Linear)(100, 12544)),
+]  # fmt: skip
+
+
+def _norm(module: Any, channels: int) -> Any:
+    return nn.BatchNorm(channels) if module is nn else module.BatchNorm2d(channels)
+
+
+def _our_layer(shape: tuple[int, ...], make: Callable[[Any], Any]) -> Work:
+    """Forward and backward of a layer of ours, from a batch as the layer before would leave it in memory."""
+    mg.manual_seed(0)
+    layer = make(nn)
+    x = mg.tensor(_as_in_a_network(mg.Generator(0).normal(shape)), requires_grad=True)
+    start = mg.tensor(_as_in_a_network(np.ones(layer(x).shape, np.float32)))
+
+    def work() -> None:
+        x.grad = None
+        layer.zero_grad()
+        layer(x).backward(start)
+
+    return work
+
+
+def _as_in_a_network(x: Any) -> Any:
+    """Images with the channels innermost."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def _their_layer(torch: Any, shape: tuple[int, ...], make: Callable[[Any], Any]) -> Work:
+    layer = make(torch.nn)
+    x = torch.randn(*shape, requires_grad=True)
+    start = torch.ones_like(layer(x))
+
+    def work() -> None:
+        x.grad = None
+        layer.zero_grad()
+        layer(x).backward(start)
+
+    return work
+
+
+def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any], None]) -> Any:
+    """The command line that benchmarks share; `extra` adds options to it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=10, help="runs of each, in turn (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--no-pytorch", action="store_true", help="ours alone")
+    extra(parser)
+    given = parser.parse_args(argv)
+    if given.rounds < 1:
+        parser.error(f"--rounds {given.rounds}: expected at least 1")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    given = arguments(
+        "Forward and backward of layers, ours and PyTorch's in turn.", argv, lambda parser: None
+    )
+    torch, limit = pytorch(not given.no_pytorch), product_limit()
+    rows = []
+    for name, shape, make in LAYERS:
+        theirs = _their_layer(torch, shape, make) if torch else None
+        rows.append(measure(name, _our_layer(shape, make), theirs, given.rounds, limit))
+    print(table(rows, limit))
+    if given.json:
+        write(given.json, rows, limit, torch)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
