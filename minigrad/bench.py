@@ -157,11 +157,11 @@ def table(rows: Sequence[Row], limit: float) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
     text = []
     for first, *others in lines:
-        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        text.append("  ".join((first.ljust(widths[0]), *cells)))
-    ratios = [row.ours.median / row.theirs.median for row in rows if row.theirs]
-    if ratios:
-        text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
+        right = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        text.append("  ".join((first.ljust(widths[0]), *right)))
+    means = [row.ours.median / row.theirs.median for row in rows if row.theirs]
+    if means:
+        text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, means))):.2f}")
     text.append(f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {threads()} threads")
     return "\n".join(text)
 

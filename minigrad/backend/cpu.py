@@ -382,9 +382,11 @@ class CPUBackend(Backend):
 
         def work(s: slice) -> None:
             part = rows[s]
-            mean = self._sum_rows(part) / len(part)
+            # Seen from the first row: what is far from 0 would not add up well in float32.
+            centred = np.subtract(part, part[0], out=self.scratch.get("rows", part.shape, part.dtype))
+            mean = part[0] + self._sum_rows(centred) / len(part)
             near = mean.astype(part.dtype)  # what can be taken off in the dtype of the rows
-            centred = np.subtract(part, near, out=self.scratch.get("rows", part.shape, part.dtype))
+            np.subtract(part, near, out=centred)
             np.square(centred, out=centred)
             # sum (x - near)^2 = sum (x - mean)^2 + n (mean - near)^2
             spread = self._sum_rows(centred) - len(part) * (mean - near) ** 2

@@ -1,0 +1,110 @@
+"""Memory that is used again: never while anybody holds it, and not without bound."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from minigrad import backend
+from minigrad.backend import arena as arenas
+from minigrad.backend.arena import MOST_KEPT, SMALLEST, Arena, owns_memory
+
+LARGE = (SMALLEST // 4, 2)  # of float32: twice SMALLEST
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_memory_comes_again_once_the_array_has_gone():
+    arena = Arena()
+    first = arena.empty(LARGE, np.float32)
+    place = address(first)
+    second = arena.empty(LARGE, np.float32)
+    assert address(second) != place
+    del first
+    assert address(arena.empty((2, SMALLEST // 8), np.float64)) == place  # of a like size, whatever the dtype
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda a: a[3:],
+        lambda a: a.T,
+        lambda a: a.reshape(-1)[5:9],
+        lambda a: a.view(np.uint8)[1:],
+        lambda a: np.lib.stride_tricks.as_strided(a, (2, 2), (8, 4)),
+        lambda a: a[:, 1][::2].reshape(-1, 1).transpose(),
+        lambda a: memoryview(a),
+        lambda a: a.flat,
+    ],
+)
+def test_a_view_holds_the_memory(view):
+    arena = Arena()
+    array = arena.empty(LARGE, np.float32)
+    place, held = address(array), view(array)
+    del array
+    gc.collect()
+    others = [arena.empty(LARGE, np.float32) for _ in range(3)]
+    assert place not in map(address, others)
+    del held
+    gc.collect()
+    assert address(arena.empty(LARGE, np.float32)) == place
+
+
+def test_small_arrays_are_numpys_own():
+    array = Arena().empty((3,), np.float32)
+    assert array.base is None
+    assert owns_memory(array)
+
+
+def test_an_array_of_the_arena_owns_its_memory_and_a_view_does_not():
+    array = Arena().empty(LARGE, np.float32)
+    assert owns_memory(array)
+    assert not owns_memory(array[1:])
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    assert (array.shape, array.dtype) == (LARGE, np.float32)
+    assert address(array) % 64 == 0
+
+
+def test_what_waits_is_bounded_and_the_oldest_goes_first(monkeypatch):
+    monkeypatch.setattr(arenas, "MOST_KEPT", 4 * SMALLEST)
+    arena = Arena()
+    sizes = [1, 2, 3]
+    arrays = [arena.empty((size * SMALLEST,), np.uint8) for size in sizes]
+    while arrays:
+        arrays.pop(0)  # the smallest first
+    assert arena._bytes == 3 * SMALLEST  # the first two had to go
+    assert sum(map(len, arena._waiting.values())) == 1
+    assert MOST_KEPT == 2**29
+
+
+def test_threads_never_get_the_same_memory():
+    arena, wrong = Arena(), []
+
+    def work(number):
+        for _ in range(200):
+            array = arena.empty(LARGE, np.float32)
+            array[...] = number
+            if (array != number).any():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert arena._bytes <= 4 * 2 * SMALLEST
+
+
+def test_the_second_step_of_a_loop_takes_no_new_memory():
+    cpu = backend.get("cpu")
+    a = np.ones((400, 300), np.float32)
+    cpu.matmul(a, a.T)
+    before = cpu.arena._bytes
+    for _ in range(5):
+        cpu.matmul(a, a.T)
+    assert cpu.arena._bytes == before

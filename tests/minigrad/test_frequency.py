@@ -1,0 +1,240 @@
+"""The frequency form of convolutions, and the others that the CPU chooses among: against naive loops."""
+
+import numpy as np
+import pytest
+from accuracy import assert_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minigrad as mg
+import minigrad.functional as F
+from minigrad import backend, naive
+from minigrad.backend import cpu as cpu_module
+from minigrad.backend import frequency
+from minigrad.backend.base import Backend
+from minigrad.backend.geometry import ConvGeometry
+
+QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+FLUX = ConvGeometry.of_conv((7, 7), (5, 5), 1, 2, 1)
+side, pad = st.integers(1, 4), st.integers(0, 5)
+
+
+@st.composite
+def unstrided(draw):
+    """Any convolution of stride 1 that fits, its padding on each side by itself, beyond the kernel too."""
+    kernel, dilation = (draw(st.tuples(side, st.integers(1, 2))) for _ in range(2))
+    padding = draw(st.tuples(st.tuples(pad, pad), st.tuples(pad, pad)))
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    size = tuple(max(1, r - sum(p)) + draw(st.integers(0, 4)) for r, p in zip(reach, padding, strict=True))
+    return ConvGeometry.of_conv(size, kernel, 1, padding, dilation)
+
+
+def arrays(geometry, dtype, n=2, c=3, o=2):
+    rng = np.random.default_rng(0)
+    shapes = (n, c, *geometry.input_size), (o, c, *geometry.kernel_size), (n, o, *geometry.output_size)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def form():
+    engine = backend.get("cpu")
+    return frequency.FrequencyForm(engine.pool, engine.scratch, engine.arena.empty)
+
+
+def first(y):
+    """(N, H, W, C) as (N, C, H, W)."""
+    return y.transpose(0, 3, 1, 2)
+
+
+@QUICK
+@given(unstrided(), st.sampled_from(["float32", "float64"]))
+def test_the_three_products_of_any_geometry(geometry, dtype):
+    x, weight, dy = arrays(geometry, dtype)
+    exact = [a.astype("float64") for a in (x, weight, dy)]
+    y = naive.convolve(exact[0], exact[1], geometry)
+    assert_close(first(form().convolve(x, weight, geometry)), y, dtype)
+    dx = naive.convolve_input_gradient(exact[2], exact[1], geometry)
+    assert_close(first(form().input_gradient(dy, weight, geometry)), dx, dtype)
+    dw = naive.convolve_weight_gradient(exact[0], exact[2], geometry)
+    assert_close(form().weight_gradient(x, dy, geometry), dw, dtype)
+    both = form().convolve_and_weight_gradient(x, weight, dy, geometry)
+    assert_close(first(both[0]), y, dtype)
+    assert_close(both[1], dw, dtype)
+
+
+@QUICK
+@given(unstrided())
+def test_the_period_is_the_smallest_on_which_nothing_wraps(geometry):
+    for axis in range(2):
+        taps = [i * geometry.dilation[axis] for i in range(geometry.kernel_size[axis])]
+        before, out = geometry.padding[axis][0], geometry.output_size[axis]
+        reached = {a - i + before for a in range(geometry.input_size[axis]) for i in taps}
+
+        def wraps(period, reached=reached, out=out):
+            return any((q - p) % period == 0 and q != p for p in range(out) for q in reached)
+
+        period = frequency.period(geometry, axis)
+        assert not wraps(period)
+        # Smaller ones would do only where gaps of a dilated kernel leave room, or the image does not fit.
+        if geometry.dilation[axis] == 1 and period > max(geometry.input_size[axis], out):
+            assert wraps(period - 1) or before > geometry.kernel_size[axis] - 1
+
+
+def test_fluxs_layer_takes_161_products_of_channels():
+    f = frequency.frequencies(FLUX, "float64")
+    assert (frequency.period(FLUX, 0), f.rows, f.real, f.pairs) == (9, 81, 1, 40)
+    assert f.real + 4 * f.pairs == 161
+    assert (f.image.shape, f.kernel.shape, f.back.shape) == ((81, 49), (81, 25), (49, 81))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_an_even_circle_has_more_real_frequencies(size):
+    f = frequency.frequencies(ConvGeometry.of_conv((size, size), (1, 1), 1, 0, 1), "float64")
+    assert f.real == (4 if size % 2 == 0 else 1)
+    assert f.rows == size * size
+
+
+def test_a_fluxs_layer_is_as_exact_as_the_plain_form():
+    x, weight, dy = arrays(FLUX, "float32", n=16, c=128, o=256)
+    engine = backend.get("cpu")
+    exact = [a.astype("float64") for a in (x, weight, dy)]
+
+    def error(got, expected):
+        return np.linalg.norm(got - expected) / np.linalg.norm(expected)
+
+    y = Backend.convolve(engine, exact[0], exact[1], None, FLUX)
+    assert error(first(form().convolve(x, weight, FLUX)), y) < 6e-7
+    assert error(Backend.convolve(engine, x, weight, None, FLUX), y) > 5e-8  # the plain form errs as well
+    dx = Backend.convolve_input_gradient(engine, exact[2], exact[1], None, FLUX)
+    assert error(first(form().input_gradient(dy, weight, FLUX)), dx) < 6e-7
+    dw = Backend.convolve_weight_gradient(engine, exact[0], exact[2], FLUX)
+    assert error(form().weight_gradient(x, dy, FLUX), dw) < 6e-7
+
+
+def test_which_form_runs_follows_from_the_sizes():
+    assert frequency.pays(FLUX, 128, 128, 256)
+    assert not frequency.pays(ConvGeometry.of_conv((14, 14), (4, 4), 2, 1, 1), 128, 64, 128)  # strided
+    assert not frequency.pays(ConvGeometry.of_conv((28, 28), (5, 5), 1, 2, 1), 128, 128, 256)  # large
+    assert not frequency.pays(ConvGeometry.of_conv((7, 7), (1, 1), 1, 0, 1), 128, 128, 256)
+    assert not frequency.pays(FLUX, 128, 1, 1)  # the transforms are not worth it
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """The frequency form wherever it can be used."""
+    monkeypatch.setattr(frequency, "pays", lambda geometry, *sizes: geometry.stride == (1, 1))
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bias_and_an_activation_come_after_it(always, bias, slope):
+    geometry = ConvGeometry.of_conv((5, 4), (3, 3), 1, 1, 1)
+    x, weight, dy = arrays(geometry, "float64")
+    engine = backend.get("cpu")
+    for name, image, channels in (("convolve", x, 2), ("convolve_input_gradient", dy, 3)):
+        b = np.arange(1.0, channels + 1) if bias else None
+        expected = getattr(naive, name)(image, weight, geometry) + (0 if b is None else b[:, None, None])
+        got = getattr(engine, name)(image, weight, b, geometry, slope)
+        assert_close(got, naive.leaky_relu(expected, slope), "float64")
+
+
+@pytest.mark.parametrize("call", [F.conv2d, F.conv_transpose2d])
+def test_gradients_of_both_orders(always, call):
+    rng = np.random.default_rng(1)
+    inputs = [
+        mg.tensor(rng.standard_normal(shape), requires_grad=True)
+        for shape in ((2, 2, 4, 3), (2, 2, 3, 2), (2,))
+    ]
+    assert mg.gradcheck(lambda x, w, b: call(x, w, b, padding=1), inputs, order=2)
+
+
+def test_a_planted_mistake_of_one_percent_is_caught(always, monkeypatch):
+    right = frequency.FrequencyForm._matrix
+
+    def wrong(self, kernel):
+        matrix = right(self, kernel)
+        return matrix * 1.01 if len(kernel) > 1 else matrix
+
+    monkeypatch.setattr(frequency.FrequencyForm, "_matrix", wrong)
+    geometry = ConvGeometry.of_conv((4, 4), (3, 3), 1, 1, 1)
+    x, weight, _ = arrays(geometry, "float64")
+    got = backend.get("cpu").convolve(x, weight, None, geometry)
+    with pytest.raises(AssertionError):
+        assert_close(got, naive.convolve(x, weight, geometry), "float64")
+
+
+def test_the_number_of_threads_changes_no_bit(always):
+    engine = backend.get("cpu")
+    x, weight, dy = arrays(FLUX, "float32", n=32, c=32, o=48)
+    before, results = engine.pool.threads, []
+    try:
+        for threads in (1, 2, 3):
+            engine.pool.resize(threads)
+            y, dw = engine.convolve_and_weight_gradient(x, weight, dy, FLUX)
+            dx = engine.convolve_input_gradient(dy, weight, None, FLUX)
+            results.append([a.tobytes() for a in (y, dw, dx)])
+    finally:
+        engine.pool.resize(before)
+    assert results[0] == results[1] == results[2]
+
+
+# -- the plain form's own variants -------------------------------------------------------------------
+
+
+@QUICK
+@given(unstrided(), st.sampled_from(["float32", "float64"]))
+def test_gradients_seen_from_a_narrow_result(geometry, dtype):
+    x, weight, dy = arrays(geometry, dtype, c=5, o=2)
+    exact = [a.astype("float64") for a in (x, weight, dy)]
+    engine = backend.get("cpu")
+    dx = engine.convolve_input_gradient(dy, weight, None, geometry)
+    assert_close(dx, naive.convolve_input_gradient(exact[2], exact[1], geometry), dtype)
+    dw = engine.convolve_weight_gradient(x, dy, geometry)
+    assert_close(dw, naive.convolve_weight_gradient(exact[0], exact[2], geometry), dtype)
+
+
+def test_the_mirrored_geometry_mirrors_back():
+    geometry = ConvGeometry.of_conv((6, 7), (3, 2), 1, ((2, 0), (1, 1)), (1, 2))
+    assert geometry.mirrored().mirrored() == geometry
+    assert geometry.mirrored().input_size == geometry.output_size
+    with pytest.raises(ValueError, match="mirrored: expected stride 1 and no padding beyond the kernel"):
+        ConvGeometry.of_conv((6, 6), (2, 2), 2, 0, 1).mirrored()
+    with pytest.raises(ValueError, match="no padding beyond"):
+        ConvGeometry.of_conv((6, 6), (2, 2), 1, 2, 1).mirrored()
+
+
+@pytest.mark.parametrize("channels", [3, 16, 20])
+@pytest.mark.parametrize("kernel", [(4, 4), (4, 3), (6, 2), (2, 4), (3, 3)])
+def test_overlapping_taps_are_added_in_groups(kernel, channels):
+    geometry = ConvGeometry.of_conv((9, 10), kernel, 2, ((1, 0), (1, 2)), 1)
+    engine = backend.get("cpu")
+    rng = np.random.default_rng(2)
+    columns = rng.standard_normal((2 * geometry.positions, geometry.taps * channels))
+    expected = Backend.col2im(engine, columns, 2, geometry)
+    assert np.array_equal(first(engine._overlapped(columns, 2, geometry)), expected)
+
+
+def test_one_im2col_gives_both_gradients_of_a_transposed_convolution():
+    geometry = ConvGeometry.of_conv((8, 6), (4, 4), 2, 1, 1)
+    x, weight, y = arrays(geometry, "float64", n=5)
+    convolved, dw = backend.get("cpu").convolve_and_weight_gradient(x, weight, y, geometry)
+    assert_close(convolved, naive.convolve(x, weight, geometry), "float64")
+    assert_close(dw, naive.convolve_weight_gradient(x, y, geometry), "float64")
+
+
+def test_many_slices_add_up_in_groups(monkeypatch):
+    monkeypatch.setattr(cpu_module, "MOST_PARTIAL_SUMS", 2)
+    monkeypatch.setattr("minigrad.backend.parallel.LARGEST_SLICE", 1024)
+    geometry = ConvGeometry.of_conv((5, 5), (3, 3), 1, 0, 1)
+    x, _, dy = arrays(geometry, "float64", n=13, c=2)
+    dw = backend.get("cpu").convolve_weight_gradient(x, dy, geometry)
+    assert_close(dw, naive.convolve_weight_gradient(x, dy, geometry), "float64")
+
+
+def test_rows_add_up_as_in_float64():
+    engine = backend.get("cpu")
+    rows = np.random.default_rng(3).standard_normal((3 * cpu_module.SUMMED + 5, 7)).astype(np.float32)
+    expected = rows.astype(np.float64).sum(axis=0)
+    scale = np.abs(rows.astype(np.float64)).sum(axis=0)
+    assert np.all(np.abs(engine._sum_rows(rows) - expected) <= 1e-7 * scale)
+    assert np.array_equal(engine._sum_rows(rows.astype(np.float64)), rows.sum(axis=0, dtype=np.float64))
+    assert np.allclose(engine._sum_rows(np.asfortranarray(rows)), expected, rtol=0, atol=1e-9)
