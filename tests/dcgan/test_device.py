@@ -1,5 +1,6 @@
 """--device: what is said where a GPU can't be used, or is too small; and TensorFloat-32."""
 
+import gc
 import os
 import re
 import subprocess
@@ -303,8 +304,9 @@ def test_a_run_that_does_not_fit_ends_with_a_users_mistake(gpu, run):
 
     pool = cupy.get_default_memory_pool()
     try:
-        pool.set_limit(size=pool.used_bytes() + 2**20)
+        gc.collect()  # what an earlier test left must not make room later
         pool.free_all_blocks()
+        pool.set_limit(size=pool.total_bytes() + 2**18)
         with pytest.raises(UserError, match=r"^the memory of the GPU is too small for this: Out of memory"):
             run(*SMALL, "--device", "gpu")
     finally:

@@ -129,7 +129,9 @@ def test_an_activation_taken_in_the_same_pass_belongs_to_the_layer_before_it():
     network = nn.Sequential(nn.BatchNorm(2), nn.LeakyReLU(0.2))
     with Ends() as ends:
         network(mg.tensor(numbers(4, 2)))
-    assert [name for name, *_ in ends.told] == ["batch_norm"]
+    assert [(name, phase) for name, phase, *_ in ends.told] == [
+        ("batch_norm", "forward"), ("batch_norm", "update"), ("batch_norm", "update"),
+    ]  # fmt: skip
     assert ends.of("batch_norm")[2] == [network, network[0]]
 
 
@@ -605,8 +607,10 @@ class Count(observer.Observer):
         elif phase == "backward":
             wanted = zip(subject.needs, outputs, strict=True)
             self.count += sum(needed and gradient is not None for needed, gradient in wanted)
+        elif phase == "step":
+            self.count += len(subject.params) * (1 + len(subject.slots))
         else:
-            self.count += len(subject.params)
+            self.count += 1
 
 
 def momentum(parameters, lr):
@@ -1035,3 +1039,89 @@ def test_an_unknown_device_is_told_before_anything_runs():
     with pytest.raises(ValueError, match="unknown device 'tpu'"):
         Shadow({}, "tpu")
     assert observer.observers == []
+
+
+def test_a_network_without_parameters_is_compared_on_the_device_that_is_named(foreign, monkeypatch):
+    monkeypatch.setattr(ForeignBackend, "tanh", lambda self, x: x * 0)
+    assert compare(nn.Sequential(nn.Tanh(), nn.Flatten()), "foreign", mg.tensor(numbers(2, 3))) is not None
+
+
+def test_a_tolerance_of_0_asks_for_equal_bits():
+    a, b = nn.Dense(4, 2), nn.Dense(4, 2)
+    b.load_state_dict(a.state_dict())
+    b.weight.data = b.weight.data * np.float32(1 + 1e-6)
+    assert compare(a, b, mg.tensor(numbers(3, 4)), tolerance=0.0) is not None
+
+
+def test_an_empty_batch_can_be_compared():
+    network = nn.Dense(4, 2)
+    assert compare(network, network, mg.tensor(np.zeros((0, 4), np.float32))) is None
+
+
+def test_an_optimizer_whose_state_is_lost_is_found(foreign, monkeypatch):
+    def forgets(self, parameter, gradient, first, second, **rest):
+        kept = BoxedArray(second.inside.copy())
+        Backend.adam_update(self, parameter, gradient, first, kept, **rest)  # `second` never moves
+
+    monkeypatch.setattr(ForeignBackend, "adam_update", forgets)
+    network = nn.Dense(4, 2).to(foreign)
+    optimizer = optim.Adam(network.parameters())
+    x = mg.tensor(numbers(3, 4), device=foreign)
+
+    def train():
+        for _ in range(5):
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(network(x), 1.0).backward()
+            optimizer.step()
+
+    with Shadow({"n": network}), pytest.raises(ShadowError, match="second 0 after the step"):
+        train()
+
+
+def test_rounding_noise_in_float64_is_no_mistake(foreign, monkeypatch):
+    """A bias before a BatchNorm; the device adds up in another order (backwards)."""
+
+    def backwards(self, x, axes, keepdims=False):
+        return BoxedArray(x.inside[::-1, ..., ::-1].copy().sum(axis=axes, keepdims=keepdims))
+
+    monkeypatch.setattr(ForeignBackend, "sum", backwards)
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm(3)).to(foreign).to("float64")
+    x = mg.tensor(np.random.default_rng(0).standard_normal((4, 2, 9, 9)), device=foreign)
+    with Shadow({"n": network}):
+        y = network(x)
+        y.backward(mg.tensor(np.random.default_rng(1).standard_normal(y.shape), device=foreign))
+
+
+def test_after_an_exception_in_a_backward_a_shadow_goes_on(foreign, monkeypatch):
+    monkeypatch.setattr(ForeignBackend, "tanh_backward", lambda *_: 1 / 0)
+    x = mg.tensor(numbers(2, 3), device=foreign, requires_grad=True)
+    with Shadow({}) as shadow:
+        with pytest.raises(ZeroDivisionError):
+            F.tanh(x).sum().backward()
+        before = shadow.checked
+        x * x
+        assert shadow.checked == before + 1
+
+
+def test_where_one_number_overflows_the_others_are_still_checked(foreign, monkeypatch):
+    def wrong(self, x):
+        return BoxedArray(np.float32([np.inf, 999.0]))
+
+    monkeypatch.setattr(type(ForeignBackend.xp), "exp", wrong, raising=False)
+    x = mg.tensor(np.float32([100.0, 1.0]), device=foreign)  # to inf and e
+    with np.errstate(all="ignore"), Shadow({}), pytest.raises(ShadowError, match="999.0, expected 2.718"):
+        F.exp(x)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-170])
+def test_large_and_small_numbers_are_measured(size):
+    with np.errstate(all="ignore"):
+        assert measure(np.array([1.0 * size]), np.array([2.0 * size]))[0] == pytest.approx(0.5)
+
+
+def test_running_statistics_are_checked_too(foreign, monkeypatch):
+    monkeypatch.setattr(ForeignBackend, "blend", lambda self, *a: Backend.blend(self, *a) * 2)
+    network = nn.BatchNorm(3).to(foreign)
+    x = mg.tensor(numbers(4, 3), device=foreign)
+    with Shadow({"n": network}), pytest.raises(ShadowError, match="running statistics"):
+        network(x)
