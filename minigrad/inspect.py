@@ -385,7 +385,7 @@ class Shadow(observer.Observer):
         return _mapped(value, lambda array, source: self._array(source.to_numpy(array), dtype))
 
     def _array(self, array: Host, dtype: str | None) -> Any:
-        """The array there, in float64 or (None) in its own dtype; float64's own is changed in its last bits."""
+        """The array there, in float64 or (None) in its own dtype (but for the last bits of float64)."""
         if str(array.dtype) == "float64" and dtype is None:
             array = array * (1 + LAST_BITS * np.random.default_rng(0).uniform(-1, 1, array.shape))
         moved = self.backend.asarray(np.array(array))
