@@ -31,8 +31,7 @@ def choose(name: str, tf32: bool = False) -> str:
     except (ImportError, RuntimeError) as error:
         print(f"warning: --device {name}: {_missing(error)}", file=sys.stderr, flush=True)
         return "cpu"
-    if tf32:
-        backend.allow_tf32(True)
+    backend.allow_tf32(tf32)
     return backend.device
 
 

@@ -158,7 +158,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     batches = load_batches(preset, arguments.data)
     monitor = Monitor(preset, arguments.data or "mnist", batches.images) if arguments.every else None
     run = RunDirectory.create(
-        arguments.out, preset, device, sources.absolute(arguments.data or "mnist"), arguments.tf32
+        arguments.out,
+        preset,
+        device,
+        sources.absolute(arguments.data or "mnist"),
+        arguments.tf32 and device == "gpu",
     )
     total = total_steps(preset, batches.per_epoch)
     tell(
@@ -181,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) from error
         except ShadowError as error:
             progress.close()
-            tell(f"shadow: step {training.done + 1} differs from the {arguments.shadow.upper()}'s")
+            tell(f"shadow: after {training.done} steps the {arguments.shadow.upper()} has another result")
             tell(f"shadow: {error}")
             return 1
     _tell_where(training, total)
@@ -195,6 +199,8 @@ def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None
         yield
         return
     networks = {"generator": training.gan.generator, "discriminator": training.gan.discriminator}
+    if training.average is not None:
+        networks["average of the generator"] = training.average.average
     shadow = Shadow(networks, arguments.shadow, TF32_TOLERANCE if arguments.tf32 else TOLERANCE)
     with shadow:
         yield

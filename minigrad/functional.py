@@ -1,6 +1,6 @@
 """The operations as functions, under the names of the field."""
 
-from . import random
+from . import observer, random
 from .ops.conv import conv2d, conv_transpose2d
 from .ops.elementwise import (
     Dropout,
@@ -155,6 +155,11 @@ def batch_norm(
         (running_mean, operation.mean, momentum),
         (running_var, operation.variance, momentum * unbiased),
     ):
-        if running is not None:
-            running.data = x.backend.blend(running.data, batch, 1 - momentum, share)
+        if running is None:
+            continue
+        old = running.data
+        running.data = x.backend.blend(old, batch, 1 - momentum, share)
+        if observer.observers:
+            came_in = (Tensor(old), Tensor(batch), 1 - momentum, share)
+            observer.end(operation, observer.UPDATE, came_in, (running,))
     return y

@@ -24,6 +24,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # of norms: |got - expected| / 
 # Where terms nearly cancel out, every float32 is far off: what is no more than so many times as far off as
 # the other device's own float32 is no mistake.
 MARGIN = 30.0
+LAST_BITS = 2.0**-52
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +78,19 @@ def measure(got: Any, expected: Any) -> tuple[float, tuple[int, ...]]:
     if not got.size:
         return 0.0, ()
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    largest = max(np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in (got, expected)) or 1.0
+    got, expected = (
+        got / largest,
+        expected / largest,
+    )  # squares of what is very large or small are not numbers
     finite = np.isfinite(got) & np.isfinite(expected)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
     if not (finite | same).all():
         return np.inf, _index(~(finite | same))
     distance = np.where(finite, got, 0) - np.where(finite, expected, 0)
     size = np.linalg.norm(np.where(finite, expected, 0))
-    return float(np.linalg.norm(distance) / (size or 1.0)), _index(np.abs(distance))
+    error = np.linalg.norm(distance) / size if size else np.linalg.norm(distance) * largest
+    return float(error), _index(np.abs(distance))
 
 
 def _index(array: Host) -> tuple[int, ...]:
@@ -139,10 +146,13 @@ class _Recorder(observer.Observer):
     def begin(self, subject: Any, phase: str) -> None:
         self._inside += phase == observer.BACKWARD
 
+    def abort(self, subject: Any, phase: str) -> None:
+        self._inside -= phase == observer.BACKWARD
+
     def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         if phase == observer.BACKWARD:
             self._inside -= 1
-        if self._inside or phase == observer.STEP:
+        if self._inside or phase not in (observer.FORWARD, observer.BACKWARD):
             return
         layer = self._layers.setdefault(subject, self.names.of(self.modules))
         for i, output in enumerate(outputs):
@@ -167,14 +177,17 @@ def compare(a: Module, b: "Module | str", x: Tensor, tolerance: float | None = N
     """
     other = copy.deepcopy(a).to(b) if isinstance(b, str) else copy.deepcopy(b)
     state = random.get_state()
-    first = _record(copy.deepcopy(a), x)
+    first = _record(copy.deepcopy(a), x, x.device)
     random.set_state(state)
-    second = _record(other, x)
+    second = _record(other, x, b if isinstance(b, str) else x.device)
     if [(r.operation, r.what) for r in first] != [(r.operation, r.what) for r in second]:
         raise ValueError(f"compare: other operations run: {_named(first)}; and {_named(second)}")
     for got, expected in zip(first, second, strict=True):
+        if not got.array.size and got.array.shape == expected.array.shape:
+            continue
         dtypes = {str(r.array.dtype) for r in (got, expected)} & set(FLOATS)
-        allowed = tolerance or max((TOLERANCE[dtype] for dtype in dtypes), default=0.0)
+        coarser = max((TOLERANCE[dtype] for dtype in dtypes), default=0.0)
+        allowed = coarser if tolerance is None else tolerance
         difference = _difference(got.layer, got.operation, got.what, got.array, expected.array)
         if difference.error > allowed:
             return difference
@@ -185,10 +198,15 @@ def _named(results: list[_Result]) -> str:
     return ", ".join(result.operation for result in results if result.what == "forward")
 
 
-def _record(network: Module, x: Tensor) -> list[_Result]:
-    """Every result of one pass forward and one back, from a gradient that depends on the shape alone."""
-    like = next(network.parameters(), x)
-    x = Tensor(like.backend.asarray(x.numpy()).astype(like.dtype), requires_grad=True)
+def _record(network: Module, x: Tensor, device: str) -> list[_Result]:
+    """Every result of one pass forward and one back, from a gradient that depends on the shape alone.
+
+    `device` is that of a network without parameters; others have theirs.
+    """
+    like = next(network.parameters(), None)
+    target = backends.get(device) if like is None else like.backend
+    dtype = x.dtype if like is None else like.dtype
+    x = Tensor(target.asarray(x.numpy()).astype(dtype), requires_grad=True)
     recorder = _Recorder(_Names({"": network}))
     with recorder:
         y = network(x)
@@ -202,7 +220,11 @@ def _record(network: Module, x: Tensor) -> list[_Result]:
 
 @dataclasses.dataclass
 class _Twins:
-    """The same operation on the other device, in the dtype of the first and in float64, and its layer."""
+    """The same operation on the other device, twice, and its layer.
+
+    `double` is in float64 and gives what is expected. `same` tells how much of an error is rounding: it is in
+    the first's dtype, or, where that is float64 too, from inputs that are changed in their last bits.
+    """
 
     layer: str
     same: Operation
@@ -212,9 +234,9 @@ class _Twins:
 class Shadow(observer.Observer):
     """Does again, on another device, whatever the engine does while it is entered, from the same inputs.
 
-    Every operation's forward and backward, and every step of an optimizer. Each result is held against the
-    other device's in float64. An error is past tolerance where it is larger than TOLERANCE and than
-    MARGIN times the other device's own error in the first's dtype; then ShadowError is raised.
+    Every operation's forward and backward, BatchNorm's running statistics, and every step of an optimizer.
+    Each result is held against the other device's in float64. An error is past tolerance where it is larger
+    than TOLERANCE and than MARGIN times what rounding does on the other device; then ShadowError is raised.
 
     Args:
         networks: by name, so that layers can be named: {"generator": ..., "discriminator": ...}.
@@ -244,6 +266,9 @@ class Shadow(observer.Observer):
         if phase == observer.STEP:
             self._steppers = (self._optimizer(subject, None), self._optimizer(subject, "float64"))
 
+    def abort(self, subject: Any, phase: str) -> None:
+        self._inside -= phase == observer.BACKWARD
+
     def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         if phase == observer.BACKWARD:
             self._inside -= 1
@@ -253,8 +278,10 @@ class Shadow(observer.Observer):
             self._forward(subject, inputs, outputs[0])
         elif phase == observer.BACKWARD:
             self._backward(subject, inputs[0], outputs)
-        else:
+        elif phase == observer.STEP:
             self._step(subject)
+        else:
+            self._update(subject, inputs, outputs[0])
 
     def _forward(self, operation: Operation, inputs: tuple[Any, ...], output: Tensor) -> None:
         if operation.result_backend is not operation.backend:
@@ -294,7 +321,19 @@ class Shadow(observer.Observer):
         name = type(optimizer).__name__
         for i, (p, q, r) in enumerate(zip(optimizer.params, same.params, double.params, strict=True)):
             self._check("", name, f"parameter {i} after the step", p, q, r)
+        for i, states in enumerate(zip(optimizer.state, same.state, double.state, strict=True)):
+            for slot in states[0]:
+                self._check(
+                    "", name, f"{slot} {i} after the step", *(Tensor(state[slot]) for state in states)
+                )
         self._steppers = None
+
+    def _update(self, operation: Operation, inputs: tuple[Any, ...], new: Tensor) -> None:
+        old, batch, keep, share = inputs
+        before, taken = (self._moved(t, "float64") for t in (old, batch))
+        expected = before * keep + taken * share
+        own = expected.to(str(new.dtype))
+        self._check(self._names.of(self.modules), operation.name, "running statistics", new, own, expected)
 
     def _check(
         self, layer: str, operation: str, what: str, got: Tensor, same: Tensor | None, double: Tensor | None
@@ -305,10 +344,17 @@ class Shadow(observer.Observer):
             return
         # A gradient may come as one number, to be stretched.
         result, own, exact = (np.asarray(t.numpy()) for t in (got, same, double))
+        if result.shape == own.shape:
+            # What is too large for the dtype must be so on both; of all else the error counts.
+            pattern, _ = measure(np.where(np.isfinite(result), 0, result), np.where(np.isfinite(own), 0, own))
+            if pattern:
+                raise ShadowError(_difference(layer, operation, what, result, own))
+            finite = np.isfinite(own)
+            result, own, exact = (np.where(finite, array, 0) for array in (result, own, exact))
         error, _ = measure(result, exact)
         noise, _ = measure(own, exact)
-        if error > max(self.tolerance[str(got.dtype)], MARGIN * noise):
-            raise ShadowError(_difference(layer, operation, what, result, own))
+        if not error <= max(self.tolerance[str(got.dtype)], MARGIN * noise):
+            raise ShadowError(_difference(layer, operation, what, result, exact.astype(result.dtype)))
         self.checked += 1
         self.worst = max(self.worst, error)
 
@@ -339,6 +385,9 @@ class Shadow(observer.Observer):
         return _mapped(value, lambda array, source: self._array(source.to_numpy(array), dtype))
 
     def _array(self, array: Host, dtype: str | None) -> Any:
+        """The array there, in float64 or (None) in its own dtype (but for the last bits of float64)."""
+        if str(array.dtype) == "float64" and dtype is None:
+            array = array * (1 + LAST_BITS * np.random.default_rng(0).uniform(-1, 1, array.shape))
         moved = self.backend.asarray(np.array(array))
         return moved.astype(dtype) if dtype and str(array.dtype) in FLOATS else moved
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-FORWARD, BACKWARD, STEP = "forward", "backward", "step"
+FORWARD, BACKWARD, STEP, UPDATE = "forward", "backward", "step", "update"
 
 
 class Observer:
-    """Is told of all that runs while it is entered: `with observer: ...`; in every thread.
+    """Is told of all that runs while it is entered: `with observer: ...`.
+
+    Training runs in one thread, and so does what is told; what other threads do meanwhile may be missed.
 
     Override `begin` and `end`. What they do themselves is not told to anybody.
 
@@ -30,7 +32,12 @@ class Observer:
 
         A backward has the gradient of the result in, and a gradient (or None) for each input out; a step
         has neither. A backward rule is made of operations, which are told between its begin and its end.
+        An update is one of BatchNorm's running statistics, without a begin: (old, the batch's, keep, share)
+        in, keep * old + share * batch out.
         """
+
+    def abort(self, subject: Any, phase: str) -> None:
+        """The same ends with an exception."""
 
     def __enter__(self) -> "Observer":
         observers.append(self)
@@ -55,6 +62,19 @@ def end(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, .
     with _quiet() as watching:
         for observer in watching:
             observer.end(subject, phase, inputs, outputs)
+
+
+@contextmanager
+def told(subject: Any, phase: str) -> Iterator[None]:
+    """Tell of the begin, and of an exception; the end, with what came out, is told by `end`."""
+    begin(subject, phase)
+    try:
+        yield
+    except BaseException:
+        with _quiet() as watching:
+            for observer in watching:
+                observer.abort(subject, phase)
+        raise
 
 
 @contextmanager

@@ -37,13 +37,13 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        observer.begin(self, observer.STEP)
-        gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
-        for i in gradients:
-            self.steps[i] += 1
-        self._update_all(gradients)
-        for i in gradients:
-            self.params[i].mark_changed()
+        with observer.told(self, observer.STEP):
+            gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
+            for i in gradients:
+                self.steps[i] += 1
+            self._update_all(gradients)
+            for i in gradients:
+                self.params[i].mark_changed()
         observer.end(self, observer.STEP, (), ())
 
     def _update_all(self, gradients: dict[int, Array]) -> None:

@@ -457,8 +457,8 @@ def _gradients(node: Node, dy: Tensor) -> "tuple[Tensor | None, ...]":
     """What the node's rule gives, and whoever watches is told."""
     if not observer.observers:
         return node.backward(dy)
-    observer.begin(node, observer.BACKWARD)
-    gradients = node.backward(dy)
+    with observer.told(node, observer.BACKWARD):
+        gradients = node.backward(dy)
     observer.end(node, observer.BACKWARD, (dy,), gradients)
     return gradients
 

@@ -5,6 +5,7 @@ arrays into the memory order that the kernel reads, of one dtype, and wraps ever
 that the kernel declares. Images lie with the channels innermost, as everywhere (base.py).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +69,9 @@ class GPUBackend(Backend):
 
     def free_memory(self) -> int | None:
         free, _ = xp.cuda.runtime.memGetInfo()
-        return int(free + xp.get_default_memory_pool().free_bytes())
+        pool = xp.get_default_memory_pool()
+        limit = pool.get_limit() or math.inf  # CUPY_GPU_MEMORY_LIMIT
+        return int(min(free + pool.free_bytes(), limit - pool.used_bytes()))
 
     def is_out_of_memory(self, error: Exception) -> bool:
         # CuPy's own error is a MemoryError; cuBLAS and the driver have theirs, with the reason in words.

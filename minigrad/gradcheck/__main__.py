@@ -54,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         backends.get(arguments.device)
+    except (ValueError, ImportError, RuntimeError) as error:
+        print(f"minigrad.gradcheck: --device {arguments.device}: {error}", file=sys.stderr)
+        return 2
+    try:
         operations = load_module(arguments.module) if arguments.module else list(OPERATIONS.values())
     except ValueError as error:
         print(f"minigrad.gradcheck: {error}", file=sys.stderr)

@@ -92,8 +92,8 @@ class Operation:
         """
         if not observer.observers:
             return self._run(inputs)
-        observer.begin(self, observer.FORWARD)
-        result = self._run(inputs)
+        with observer.told(self, observer.FORWARD):
+            result = self._run(inputs)
         observer.end(self, observer.FORWARD, inputs, (result,))
         return result
 

@@ -8,7 +8,8 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
-from minigrad import nn
+from minigrad import backend, nn
+from minigrad.gradcheck import __main__ as command
 from minigrad.ops import OPERATIONS, Operation
 
 EVERY_DEVICE = True
@@ -292,3 +293,17 @@ def test_the_command_tells_a_mistake(arguments, message):
 def run_command(*arguments):
     command = [sys.executable, "-W", "error", "-m", "minigrad.gradcheck", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.cpu_only("it is about a device that is not there")
+@pytest.mark.parametrize("problem", [ImportError("no CuPy"), RuntimeError("no GPU")])
+def test_the_command_tells_of_a_device_that_can_not_be_used(problem, capsys):
+    def factory():
+        raise problem
+
+    backend.register("broken", factory)
+    try:
+        assert command.main(["--device", "broken"]) == 2
+    finally:
+        backend._factories.pop("broken")
+    assert capsys.readouterr().err == f"minigrad.gradcheck: --device broken: {problem}\n"

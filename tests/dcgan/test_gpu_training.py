@@ -1,0 +1,353 @@
+"""Training on the GPU beside the CPU: the same steps, the same checkpoints, few launches; and the shadow.
+
+In float64 the two go the same way for two steps of every recipe. In float32 they do for one step; from there
+on a recipe may make much of the last bits. With four images a batch `quick` and `tensorflow` do: BatchNorm
+divides by the small differences of nearly equal fakes, Adam's first step takes the signs of gradients near 0,
+and an activation at its kink falls on one side or the other. So there each operation is checked by itself.
+"""
+
+import ctypes
+import functools
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minigrad as mg
+from dcgan import checkpoint, metrics, models, noise, pictures, presets, sample, sampling, train
+from dcgan.data import mnist
+from dcgan.data.batches import Batches
+from dcgan.data.feed import Feed
+from dcgan.losses import LOSSES
+from dcgan.steps import RULES, Gan
+from minigrad import backend, nn, optim
+from minigrad.inspect import Shadow
+
+pytestmark = pytest.mark.gpu
+
+RECIPES = pytest.mark.parametrize("name", presets.PRESETS)
+SMALL = ("--preset", "quick", "--steps", "2", "--batch-size", "4")
+COUNTED = (0, 1, 2, 5, 6)  # by the stand-in for a GPU, as it numbers them
+LAUNCHES, TO_DEVICE, TO_HOST, WAITS, ALLOCATIONS = range(5)
+
+
+def recipe(name):
+    narrow = {"ngf": 8, "ndf": 8} if name in ("flowers", "pytorch") else {}
+    return presets.get(name, batch_size=4, **narrow)
+
+
+class Run:
+    """Training by hand on a device and in a dtype, with made-up images."""
+
+    def __init__(self, name, device, dtype="float32"):
+        self.preset, self.dtype, self.done = recipe(name), dtype, 0
+        p = self.preset
+        images = np.random.default_rng(0).integers(0, 256, (40, p.image_size, p.image_size)).astype(np.uint8)
+        generator = mg.Generator(p.seed, 2)
+        batches = Batches(
+            images, p.batch_size, generator, channels=p.channels, crop=p.crop, flip=p.flip, shuffle=p.shuffle
+        )
+        self.feed = Feed(batches, device)
+        mg.manual_seed(p.seed)
+        networks = [network.to(device).to(dtype) for network in models.build(p)]
+        self.networks = dict(zip(("generator", "discriminator"), networks, strict=True))
+        rates, z = (p.lr_generator, p.lr_discriminator), mg.Generator(p.seed, 1)
+        self.gan = Gan(
+            *networks,
+            *(optim.Adam(network.parameters(), lr, (p.beta1, p.beta2), p.adam_eps)
+              for network, lr in zip(networks, rates, strict=True)),
+            lambda n: noise.draw(p, n, z, device).to(dtype),
+            p.batch_size,
+            LOSSES[p.loss],
+        )  # fmt: skip
+
+    def step(self):
+        self.done += 1
+        return RULES[self.preset.step](self.gan, self.feed(self.done).to(self.dtype))
+
+    def state(self):
+        """Every parameter and buffer, by its name."""
+        named = (
+            (f"{name}.{key}", t) for name, n in self.networks.items() for key, t in n.state_dict().items()
+        )
+        return {name: t.numpy() for name, t in named}
+
+    def without_gradient(self):
+        """The biases right before a BatchNorm, which takes off what they add."""
+        found = set()
+        for name, network in self.networks.items():
+            for i, (module, after) in enumerate(itertools.pairwise(network)):
+                if isinstance(after, nn.BatchNorm) and getattr(module, "bias", None) is not None:
+                    found.add(f"{name}.{i}.bias")
+        return found
+
+
+@functools.cache
+def two_steps(name, device, dtype):
+    """The scalars of two steps; in float64 each with all parameters after it, else with None."""
+    run, steps = Run(name, device, dtype), []
+    for _ in range(2):
+        scalars = {key: value.item() for key, value in vars(run.step()).items()}
+        steps.append((scalars, run.state() if dtype == "float64" else None))
+    return steps
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_kept():
+    yield
+    two_steps.cache_clear()
+
+
+def assert_scalars_agree(found, expected, tolerance):
+    assert found.keys() == expected.keys() == {"loss_d", "loss_g", "d_x", "d_g_z1", "d_g_z2"}
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=tolerance, abs=0), key
+
+
+# ---- the same steps ----
+
+
+@RECIPES
+def test_two_steps_in_float64_are_the_cpu_s(name):
+    found, expected = (two_steps(name, device, "float64") for device in ("gpu", "cpu"))
+    left_out = Run(name, "cpu").without_gradient()
+    assert len(left_out) == (2 if name == "flux-draft" else 0)
+    for (scalars, state), (wanted, values) in zip(found, expected, strict=True):
+        assert_scalars_agree(scalars, wanted, 1e-9)
+        assert state.keys() == values.keys() > left_out
+        for key in values.keys() - left_out:
+            distance = np.linalg.norm(state[key] - values[key])
+            assert state[key].dtype == np.float64
+            assert distance <= 1e-7 * np.linalg.norm(values[key]), key
+
+
+@RECIPES
+def test_a_step_moves_every_parameter(name):
+    start = Run(name, "gpu", "float64").state()
+    _, state = two_steps(name, "gpu", "float64")[0]
+    unmoved = {key for key, value in start.items() if np.array_equal(value, state[key])}
+    assert unmoved == set()
+
+
+@RECIPES
+def test_the_first_step_in_float32_is_the_cpu_s(name):
+    found, expected = (two_steps(name, device, "float32") for device in ("gpu", "cpu"))
+    assert_scalars_agree(found[0][0], expected[0][0], 1e-4)
+
+
+@pytest.mark.parametrize("name", ["flux", "flux-draft", "tensorflow-baseline", "flowers", "pytorch"])
+def test_so_is_the_second_where_a_recipe_makes_little_of_rounding(name):
+    found, expected = (two_steps(name, device, "float32") for device in ("gpu", "cpu"))
+    assert_scalars_agree(found[1][0], expected[1][0], 1e-4)
+
+
+@pytest.mark.parametrize("name", ["quick", "tensorflow"])
+def test_elsewhere_each_operation_of_two_steps_agrees_by_itself(name):
+    run = Run(name, "gpu")
+    with Shadow(run.networks) as shadow:
+        scalars = [{key: value.item() for key, value in vars(run.step()).items()} for _ in range(2)]
+    assert shadow.checked > 200
+    assert shadow.worst < 1e-4
+    assert scalars == [alone for alone, _ in two_steps(name, "gpu", "float32")]  # nothing was moved by it
+
+
+# ---- the same checkpoints ----
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two steps of `quick` by the command on each device: the directories."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 28, 28)).astype(np.uint8)
+    path = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mnist, "images", lambda split="train": images)
+        for device in ("gpu", "cpu"):
+            out = str(path / device)
+            assert train.main([*SMALL, "--device", device, "--set", "frame_every=1", "--out", out]) == 0
+    return path / "gpu", path / "cpu"
+
+
+def test_a_checkpoint_of_the_gpu_is_one_of_the_cpu(runs):
+    here, there = (checkpoint.load(path) for path in runs)
+    assert here.tensors.keys() == there.tensors.keys()
+    for key, value in there.tensors.items():
+        assert (here.tensors[key].dtype, here.tensors[key].shape) == (value.dtype, value.shape), key
+    assert here.preset == there.preset
+    assert here.position == there.position == {"step": 2, "epoch": 1}
+    for key in ("rng.engine", "rng.noise", "fixed_z", "optimizer_g.steps", "optimizer_d.steps"):
+        assert np.array_equal(here.tensors[key], there.tensors[key]), key
+    names = [{path.relative_to(run) for path in run.rglob("*") if path.is_file()} for run in runs]
+    assert names[0] == names[1]
+
+
+def test_a_generator_from_the_gpu_draws_on_the_cpu_what_it_drew_there(runs, tmp_path):
+    path = runs[0]
+    loaded = checkpoint.load(path)
+    generator = sampling.load_generator(loaded)
+    assert {p.device for p in generator.parameters()} == {"cpu"}
+    images = sampling.generate(generator, mg.tensor(loaded.tensors["fixed_z"]), "running")
+    grid = pictures.grid(pictures.to_bytes(images), loaded.preset.grid_rows, loaded.preset.grid_columns)
+    with Image.open(path / "frames" / "00000002.png") as png:
+        drawn = np.asarray(png).astype(int)
+    assert drawn.std() > 1
+    assert np.abs(drawn - grid.squeeze()).max() <= 1
+    assert sample.main([str(path), "--out", str(tmp_path / "more.png"), "--grid", "2x3"]) == 0
+    with Image.open(tmp_path / "more.png") as png:
+        assert np.asarray(png).std() > 1
+
+
+def test_a_generator_from_the_cpu_draws_on_the_gpu(runs):
+    loaded = checkpoint.load(runs[1])
+    z = mg.Generator(0).normal((5, *loaded.preset.z_shape))
+    images = {
+        device: sampling.generate(
+            sampling.load_generator(loaded).to(device), mg.tensor(z, device=device), "running"
+        )
+        for device in ("gpu", "cpu")
+    }
+    assert np.abs(images["gpu"] - images["cpu"]).max() < 1e-5
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, "cpu"), (1, "gpu")])
+def test_training_goes_on_from_a_checkpoint_of_the_other_device(runs, source, target):
+    loaded, run = checkpoint.load(runs[source]), Run("quick", target)
+    for name, network in run.networks.items():
+        network.load_state_dict(loaded.under(name))
+    for name, optimizer in (("optimizer_g", run.gan.optimizer_g), ("optimizer_d", run.gan.optimizer_d)):
+        optimizer.load_state_dict(loaded.under(name))
+        state = optimizer.state_dict()
+        assert state.pop("steps") == [2] * len(optimizer.params)
+        for key, value in state.items():
+            assert value.device == target
+            assert np.array_equal(value.numpy(), loaded.tensors[f"{name}.{key}"])
+            assert not key.startswith("second.") or value.numpy().any()
+    result = run.step()
+    assert all(np.isfinite(value.item()) for value in vars(result).values())
+    assert run.gan.optimizer_g.steps[0] == 3
+
+
+# ---- few launches, no waits ----
+
+
+@pytest.fixture
+def count():
+    """Gives the five counts so far; only the stand-in for a GPU counts."""
+    try:
+        library = ctypes.CDLL("libfakecuda.so")
+    except OSError:
+        pytest.skip("a real GPU: launches and copies are counted only by what stands in for one")
+    library.fakecuda_count.restype = ctypes.c_longlong
+    return lambda: [library.fakecuda_count(i) for i in COUNTED]
+
+
+def test_a_step_of_flux_is_few_launches_three_copies_and_no_wait(count):
+    import cupy
+
+    run, pool = Run("flux", "gpu"), cupy.get_default_memory_pool()
+    assert run.feed.on_device
+    for _ in range(2):
+        result = run.step()
+    before, held = count(), pool.total_bytes()
+    result = run.step()
+    counted = [b - a for a, b in zip(before, count(), strict=True)]
+    assert 0 < counted[LAUNCHES] <= 150
+    assert counted[TO_DEVICE] == 3  # two z, and the places of the images
+    assert counted[TO_HOST] == counted[WAITS] == counted[ALLOCATIONS] == 0
+    assert pool.total_bytes() == held
+    assert np.isfinite(result.loss_d.item())
+
+
+def test_a_run_goes_from_step_to_step_without_waiting_for_the_gpu(count, run, monkeypatch):
+    monkeypatch.setattr(metrics, "FRESH", float("inf"))  # whatever the time that a step takes here
+    rule, seen = RULES["same_fakes"], []
+
+    def watched(gan, real):
+        seen.append(count())
+        return rule(gan, real)
+
+    monkeypatch.setitem(RULES, "same_fakes", watched)
+    assert run(*SMALL, "--device", "gpu", "--steps", "7")[0] == 0
+    assert len(seen) == 7
+    steps = np.diff(np.array(seen)[1:], axis=0)  # from the second on, whose scalars are written in blocks
+    assert steps[:, TO_HOST].tolist() == steps[:, WAITS].tolist() == [0] * 5
+    assert steps[:, TO_DEVICE].tolist() == [2] * 5  # z, and the places of the images
+
+
+# ---- the shadow of the command ----
+
+
+def test_the_command_s_shadow_agrees_with_a_gpu_that_is_right(run, tmp_path):
+    code, said = run(*SMALL, "--device", "gpu", "--shadow", "cpu")
+    assert code == 0
+    line = next(line for line in said.splitlines() if line.startswith("shadow: "))
+    words = line.split()
+    assert int(words[1]) > 200
+    assert line.startswith(
+        f"shadow: {words[1]} results of 2 steps agree with the CPU's; the largest error is "
+    )
+    assert 0 < float(words[-1]) < 1e-4
+    assert checkpoint.load(tmp_path / "run").position["step"] == 2
+
+
+def test_the_shadow_changes_nothing(run, tmp_path):
+    for name, more in (("with", ("--shadow", "cpu")), ("without", ())):
+        assert run(*SMALL, "--device", "gpu", *more, out=name)[0] == 0
+    a, b = (checkpoint.load(tmp_path / name).tensors for name in ("with", "without"))
+    assert a.keys() == b.keys()
+    assert [key for key in a if not np.array_equal(a[key], b[key])] == []
+
+
+def wrong_leaky_relu_backward(right):
+    return lambda self, dy, y, slope: right(self, dy, y, slope * 1.01)
+
+
+def wrong_normalize(right):
+    """In training; the statistics that are used otherwise are float32."""
+    return lambda self, x, mean, *rest: right(self, x, mean, *rest) * (1.01 if mean.dtype == "float64" else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("leaky_relu_backward", wrong_leaky_relu_backward,
+         "discriminator.0 Conv2d(1, 16): convolve, gradient of input 1: error 0.0"),
+        ("normalize", wrong_normalize, "generator.1 BatchNorm(256): batch_norm, forward: error 0.01; "),
+    ],
+)  # fmt: skip
+def test_the_command_s_shadow_names_the_layer_of_a_mistake(run, tmp_path, monkeypatch, name, wrong, said):
+    kind = type(backend.get("gpu"))
+    monkeypatch.setattr(kind, name, wrong(getattr(kind, name)))
+    code, output = run(*SMALL, "--device", "gpu", "--shadow", "cpu")
+    assert code == 1
+    lines = output.splitlines()
+    assert "shadow: step 1 differs from the CPU's" in lines
+    assert lines[-1].startswith(f"shadow: {said}")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_a_mistake_in_a_later_step_is_told_with_its_step(run, monkeypatch):
+    kind, calls = type(backend.get("gpu")), []
+    right = kind.logit_bce
+
+    def wrong(self, x, target):
+        calls.append(target)
+        loss, gradient = right(self, x, target)
+        return (loss * 2, gradient) if len(calls) == 5 else (loss, gradient)  # three in each step
+
+    monkeypatch.setattr(kind, "logit_bce", wrong)
+    code, output = run(*SMALL, "--device", "gpu", "--shadow", "cpu")
+    assert code == 1
+    assert "shadow: step 2 differs from the CPU's" in output
+    assert "shadow: mean_logit_binary_cross_entropy, forward: error 1; " in output
+
+
+def test_the_shadow_allows_for_tf32_where_it_is_asked_for(run):
+    try:
+        code, said = run(*SMALL, "--device", "gpu", "--tf32", "--shadow", "cpu")
+        assert code == 0
+        worst = float(said.split("the largest error is ")[1].split()[0])
+        assert 1e-5 < worst < 1e-2
+    finally:
+        backend.get("gpu").allow_tf32(False)
+    assert train.TF32_TOLERANCE["float64"] == 1e-10
