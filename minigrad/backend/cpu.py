@@ -13,7 +13,16 @@ from . import frequency
 from .arena import Arena, owns_memory
 from .base import Backend, channels_first, channels_last
 from .geometry import ConvGeometry
-from .parallel import Pool, Scratch, available_threads, cut
+from .parallel import (
+    ENOUGH_SLICES,
+    LARGEST_SLICE,
+    SMALLEST_SLICE,
+    Pool,
+    Scratch,
+    available_threads,
+    cut,
+    even,
+)
 from .philox import Counter, Key
 
 Array = np.ndarray[Any, Any]
@@ -99,9 +108,9 @@ class CPUBackend(Backend):
 
         # Along the longer side, so that no slice reads the larger factor whole.
         if m >= n:
-            self.pool.run_products(rows, cut(m, k * n // OPERATIONS_PER_BYTE))
+            self.pool.run_products(rows, _product_slices(m, k * n))
         else:
-            self.pool.run_products(columns, cut(n, m * k // OPERATIONS_PER_BYTE))
+            self.pool.run_products(columns, _product_slices(n, m * k))
         return y
 
     # -- element by element --------------------------------------------------------------------
@@ -348,7 +357,7 @@ class CPUBackend(Backend):
     ) -> Array:
         """The weight gradient, slice by slice; `also(slice, columns)` gets each slice's columns of x."""
         c, o = x.shape[1], dy.shape[1]
-        slices = self._slices(len(x), c, geometry, x.itemsize)
+        slices = self._summed_slices(len(x), c, o, geometry, x.itemsize)
         group = max(1, len(slices) // MOST_PARTIAL_SUMS)  # both are powers of two
         groups = [slice(i, i + group) for i in range(0, len(slices), group)]
         partial = self.arena.empty((len(groups), geometry.taps * c, o), x.dtype)
@@ -366,6 +375,17 @@ class CPUBackend(Backend):
         self.pool.run_products(work, groups)
         dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
         return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+
+    @staticmethod
+    def _summed_slices(n: int, c: int, o: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
+        """Slices of a batch for a weight gradient: each one's columns outweigh its sum, which is as large as
+        the weight, and they are two at the least.
+        """
+        columns, weight = geometry.positions * geometry.taps * c * itemsize, geometry.taps * c * o * itemsize
+        if n * columns < 2 * SMALLEST_SLICE:
+            return cut(n, columns)
+        wanted = max(2, n * columns // max(LARGEST_SLICE, 2 * weight))
+        return even(n, wanted)
 
     # -- batch normalisation -------------------------------------------------------------------
 
@@ -496,6 +516,12 @@ class CPUBackend(Backend):
             p -= t
 
         self.pool.run(work, cut(parameter.size, 16 * parameter.itemsize))
+
+
+def _product_slices(count: int, operations_each: int) -> list[slice]:
+    """Slices of a product's longer side, ENOUGH_SLICES at the most: thin ones would run at half the speed."""
+    most = ENOUGH_SLICES * LARGEST_SLICE // max(count, 1)
+    return cut(count, min(operations_each // OPERATIONS_PER_BYTE, most))
 
 
 def _is_narrow(geometry: ConvGeometry, channels: int, out_channels: int) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-LARGEST_SLICE = 1 << 22  # bytes that one slice's intermediate results may fill: they stay in the cache
+LARGEST_SLICE = 1 << 21  # bytes that one slice's intermediate results may fill: they stay in the cache
 SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
 MOST_KEPT = 64 << 20  # bytes of scratch memory that one thread keeps under one name
 ENOUGH_SLICES = 8  # where there is less work than many largest slices, it is cut in so many
@@ -49,8 +49,12 @@ def cut(count: int, bytes_each: int) -> list[slice]:
     the two arguments alone.
     """
     total = count * bytes_each
-    wanted = max(-(-total // LARGEST_SLICE), min(ENOUGH_SLICES, total // SMALLEST_SLICE), 1)
-    pieces = min(1 << (wanted - 1).bit_length(), max(count, 1))
+    return even(count, max(-(-total // LARGEST_SLICE), min(ENOUGH_SLICES, total // SMALLEST_SLICE), 1))
+
+
+def even(count: int, pieces: int) -> list[slice]:
+    """Slices of a like size that cover range(count): as many, rounded up to a power of two."""
+    pieces = min(1 << (pieces - 1).bit_length(), max(count, 1))
     bounds = [count * i // pieces for i in range(pieces + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
