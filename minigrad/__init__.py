@@ -5,6 +5,7 @@ Tensors with gradients of any order, layers, losses and optimisers. `import mini
 
 from . import functional, nn, optim, random
 from .backend import set_default as set_default_device
+from .backend import set_num_threads
 from .functional import concatenate, maximum, pad, stack, where
 
 # `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
@@ -39,6 +40,7 @@ __all__ = [
     "random",
     "save",
     "set_default_device",
+    "set_num_threads",
     "stack",
     "tensor",
     "where",

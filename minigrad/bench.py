@@ -24,7 +24,8 @@ from minigrad import backend, nn, observer
 from minigrad.serialize import write_whole
 
 Work = Callable[[], Any]
-WARM_UP = 2  # runs that are not counted
+PAUSE = 0.3  # seconds
+RUNS = 2  # of each in a turn that are counted
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,19 @@ class Row:
 
 
 def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, Timing]:
-    """The times of several things, each run once in every round."""
+    """The times of several things, each run a few times in every round.
+
+    Before its turn comes a pause, since threads of the one before may go on waiting for work for a while, and
+    keep a core busy with that; and one run that is not counted.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(WARM_UP + rounds):
+    for _ in range(rounds):
         for name, work in works.items():
-            started = time.perf_counter()
+            time.sleep(PAUSE if len(works) > 1 else 0)
             work()
-            if round_ >= WARM_UP:
+            for _ in range(RUNS):
+                started = time.perf_counter()
+                work()
                 times[name].append(time.perf_counter() - started)
     return {name: Timing.of(measured) for name, measured in times.items()}
 
@@ -259,7 +266,7 @@ def _their_layer(torch: Any, shape: tuple[int, ...], make: Callable[[Any], Any])
 def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any], None]) -> Any:
     """The command line that benchmarks share; `extra` adds options to it."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=10, help="runs of each, in turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--no-pytorch", action="store_true", help="ours alone")
     extra(parser)

@@ -8,7 +8,16 @@ from collections.abc import Callable
 from .base import Backend
 from .geometry import ConvGeometry
 
-__all__ = ["Backend", "ConvGeometry", "backend_of", "get", "known", "register", "set_default"]
+__all__ = [
+    "Backend",
+    "ConvGeometry",
+    "backend_of",
+    "get",
+    "known",
+    "register",
+    "set_default",
+    "set_num_threads",
+]
 
 
 def _make_cpu() -> Backend:
@@ -46,6 +55,17 @@ def set_default(device: str) -> None:
     """
     global _default
     _default = get(device).device
+
+
+def set_num_threads(threads: int) -> None:
+    """Let the CPU backend use so many threads; results do not depend on it.
+
+    At first it is MINIGRAD_NUM_THREADS, or the cores that this process may run on. Raises ValueError
+    unless it is an integer of at least 1.
+    """
+    if type(threads) is not int or threads < 1:
+        raise ValueError(f"set_num_threads: expected an integer of at least 1, got {threads!r}")
+    get("cpu").pool.resize(threads)  # type: ignore[attr-defined]
 
 
 def get(device: str | None = None) -> Backend:

@@ -13,10 +13,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -64,21 +64,24 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._executor: ThreadPoolExecutor | None = None
         self._controller = ThreadpoolController()
-        self._one_at_a_time = threading.RLock()
+        self._start_anew()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_anew)
 
     def _start_anew(self) -> None:
         """In a forked process: its parent's threads are not there, nor the one that holds the lock."""
-        self._executor, self._one_at_a_time = None, threading.RLock()
+        self._helpers: list[threading.Thread] = []
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._one_at_a_time = threading.RLock()
 
     def resize(self, threads: int) -> None:
         """Use `threads` threads from now on."""
-        if self._executor is not None:
-            self._executor.shutdown()
-        self._executor, self.threads = None, threads
+        for _ in self._helpers:
+            self._jobs.put(None)
+        for helper in self._helpers:
+            helper.join()
+        self._helpers, self.threads = [], threads
 
     @contextmanager
     def single_threaded_blas(self) -> Iterator[None]:
@@ -108,26 +111,56 @@ class Pool:
             self.run(work, slices)
 
     def _share(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        waiting = deque(slices)
-
-        def drain() -> None:
-            while True:
-                try:
-                    piece = waiting.popleft()  # atomic: no two threads get the same one
-                except IndexError:
-                    return
-                work(piece)
-
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="minigrad")
-        helpers = [self._executor.submit(drain) for _ in range(min(self.threads, len(slices)) - 1)]
+        """Helpers are called, but not waited for: by who has worked off all slices, only those taken are."""
+        while len(self._helpers) < self.threads - 1:
+            helper = threading.Thread(target=_help, args=(self._jobs,), name="minigrad", daemon=True)
+            self._helpers.append(helper)
+            helper.start()
+        job = Job(work, deque(slices), SimpleQueue())
+        for _ in range(min(self.threads, len(slices)) - 1):
+            self._jobs.put(job)
+        own = dropped = 0
         try:
-            drain()
+            while (piece := job.take()) is not None:
+                own += 1
+                work(piece)
         finally:
-            waiting.clear()  # where the caller's own slice failed, the others stop too
-            wait(helpers)
-        for helper in helpers:
-            helper.result()  # raises what was raised there
+            while job.take() is not None:  # where the caller's own slice failed, nobody need go on
+                dropped += 1
+            problems = [job.done.get() for _ in range(len(slices) - own - dropped)]
+        for problem in problems:
+            if problem is not None:
+                raise problem
+
+
+class Job(NamedTuple):
+    """Work on slices that several threads share."""
+
+    work: Callable[[slice], None]
+    waiting: deque[slice]
+    done: (
+        "SimpleQueue[BaseException | None]"  # of each slice that a helper took: what went wrong, if anything
+    )
+
+    def take(self) -> slice | None:
+        """The next slice, or None where there is none left; no two threads get the same one."""
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
+
+def _help(jobs: "SimpleQueue[Job | None]") -> None:
+    """What a helper does all its life."""
+    while (job := jobs.get()) is not None:
+        while (piece := job.take()) is not None:
+            try:
+                job.work(piece)
+            except BaseException as error:
+                job.done.put(error)
+            else:
+                job.done.put(None)
+        del job  # while this thread waits it must not hold the arrays that the work is on
 
 
 class Scratch(threading.local):

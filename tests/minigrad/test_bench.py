@@ -1,0 +1,110 @@
+"""The benchmark of layers: that it counts right, takes turns, and writes down what it measured."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import backend, bench, nn
+
+
+def test_the_operations_of_a_layer_are_counted_forward_and_back():
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    x = mg.tensor(np.ones((2, 3, 5, 5), np.float32), requires_grad=True)
+    product = 2 * 2 * (5 * 5) * (3 * 3) * 3 * 4  # 2 images, 25 positions, 9 taps, 3 by 4 channels
+    assert bench.gflop(lambda: conv(x)) * 1e9 == pytest.approx(product)
+    assert bench.gflop(lambda: conv(x).sum().backward()) * 1e9 == pytest.approx(3 * product)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_both_gradients_of_a_transposed_convolution_count(needed):
+    layer = nn.ConvTranspose2d(3, 4, 4, stride=2, padding=1)
+    x = mg.tensor(np.ones((2, 3, 5, 5), np.float32), requires_grad=needed)
+    product = 2 * 2 * (5 * 5) * (4 * 4) * 3 * 4
+    passes = 3 if needed else 2
+    assert bench.gflop(lambda: layer(x).sum().backward()) * 1e9 == pytest.approx(passes * product)
+
+
+def test_a_dense_layer_counts():
+    layer = nn.Dense(6, 5)
+    x = mg.tensor(np.ones((7, 6), np.float32), requires_grad=True)
+    assert bench.gflop(lambda: layer(x).sum().backward()) * 1e9 == pytest.approx(3 * 2 * 7 * 6 * 5)
+
+
+def test_things_take_turns(monkeypatch):
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    called = []
+    timings = bench.in_turn({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=2)
+    each = 1 + bench.RUNS  # one is not counted
+    assert called == (["a"] * each + ["b"] * each) * 2
+    assert all(0 <= timings[name].minimum <= timings[name].median for name in "ab")
+
+
+def test_a_timing_is_a_median_and_a_minimum():
+    assert bench.Timing.of([3.0, 1.0, 2.0]) == bench.Timing(2.0, 1.0)
+
+
+def test_the_table_has_ratios_where_there_is_something_to_compare_with():
+    ours, theirs = bench.Timing(0.02, 0.01), bench.Timing(0.04, 0.04)
+    rows = [bench.Row("one", 4.0, ours, theirs, 0.5), bench.Row("two", 4.0, ours, None, 0.5)]
+    lines = bench.table(rows, 400.0).splitlines()
+    assert lines[1].split() == [
+        "one",
+        "4.00",
+        "20.00",
+        "10.00",
+        "200",
+        "50%",
+        "40.00",
+        "40.00",
+        "0.50",
+        "0.25",
+    ]
+    assert lines[2].split()[-4:] == ["-", "-", "-", "-"]
+    assert lines[3] == "geometric mean of ours/theirs: 0.50"
+    assert lines[4].startswith("limit: 400 GFLOP/s")
+
+
+def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "product_limit", lambda: 100.0)
+    monkeypatch.setattr(bench, "LAYERS", [("a convolution", (2, 3, 4, 4), lambda n: n.Conv2d(3, 2, 3))])
+    path = tmp_path / "layers.json"
+    assert bench.main(["--rounds", "1", "--no-pytorch", "--json", str(path)]) == 0
+    assert "a convolution" in capsys.readouterr().out
+    written = json.loads(path.read_text())
+    assert written["limit_gflops"] == 100.0
+    assert written["rows"][0]["name"] == "a convolution"
+    assert written["rows"][0]["theirs"] is None
+    assert written["rows"][0]["ours"]["minimum"] > 0
+    assert written["peak_memory_mib"] > 10
+
+
+def test_every_layer_of_the_list_is_one_of_ours():
+    for name, shape, make in bench.LAYERS:
+        x = mg.tensor(np.ones((2, *shape[1:]), np.float32))
+        assert len(make(nn)(x)) == 2, name
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1"])
+def test_no_rounds_are_a_users_mistake(rounds, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["--rounds", rounds])
+    assert f"--rounds {rounds}: expected at least 1" in capsys.readouterr().err
+
+
+def test_the_number_of_threads_can_be_set():
+    before = bench.threads()
+    try:
+        mg.set_num_threads(3)
+        assert bench.threads() == backend.get("cpu").pool.threads == 3
+        y = backend.get("cpu").matmul(np.ones((900, 800), np.float32), np.ones((800, 700), np.float32))
+        assert (y == 800).all()
+    finally:
+        mg.set_num_threads(before)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True])
+def test_a_number_of_threads_that_is_none_is_told(wrong):
+    with pytest.raises(ValueError, match="set_num_threads: expected an integer of at least 1"):
+        mg.set_num_threads(wrong)
