@@ -7,6 +7,7 @@ the position are JSON in its metadata, with a SHA-256 over everything else.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from .preset import Preset
 Array = np.ndarray[Any, Any]
 FILE_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best
+OLDER_NAME = "checkpoints"  # the directory of those before the last one, <step>.safetensors
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Checkpoint:
         preset: the recipe, with all that was overridden.
         position: {"step": updates done, "epoch": of the last one, from 1}.
         tensors: host arrays by key.
+        images: what the run is trained on, as `Batches.fingerprint` says it; "" where the file does not.
     """
 
     preset: Preset
     position: dict[str, int]
     tensors: dict[str, Array]
+    images: str = ""
 
     def under(self, prefix: str) -> dict[str, Array]:
         """The arrays whose keys start with "prefix.", by the rest of their keys."""
@@ -45,12 +49,17 @@ class Checkpoint:
 
 
 def save(
-    path: Path, preset: Preset, position: Mapping[str, int], parts: Mapping[str, Mapping[str, Any]]
+    path: Path,
+    preset: Preset,
+    position: Mapping[str, int],
+    parts: Mapping[str, Mapping[str, Any]],
+    images: str = "",
 ) -> None:
     """Write a checkpoint, whole or not at all.
 
     Args:
         parts: state dicts by prefix; the one of the prefix "" is written without.
+        images: see `Checkpoint`.
     """
     tensors = {
         f"{prefix}.{key}" if prefix else key: _array(value)
@@ -60,6 +69,7 @@ def save(
     metadata = {
         "preset": json.dumps(preset.to_json(), sort_keys=True),
         "position": json.dumps(dict(position), sort_keys=True),
+        "images": images,
     }
     mg.save(tensors, path, {**metadata, "checksum": _checksum(tensors, metadata)})
 
@@ -82,9 +92,36 @@ def load(run: Path) -> Checkpoint:
     try:
         preset = Preset.from_json(json.loads(metadata["preset"]))
         position = {name: int(json.loads(metadata["position"])[name]) for name in ("step", "epoch")}
-        return Checkpoint(preset, position, tensors)
+        return Checkpoint(preset, position, tensors, metadata.get("images", ""))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no recipe that this version knows: {error}") from error
+
+
+def candidates(run: Path) -> list[Path]:
+    """The checkpoints of a run directory to go on from, the newest first."""
+    older = sorted((run / OLDER_NAME).glob("*.safetensors"), reverse=True)
+    return [path for path in (run / FILE_NAME, *older) if path.is_file()]
+
+
+def set_aside(run: Path, step: int, keep: int) -> None:
+    """Keep the last checkpoint, of `step`, under another name too, before a new one takes its place.
+
+    No more than `keep` stay, the new one among them.
+    """
+    if keep > 1 and (run / FILE_NAME).is_file():
+        (run / OLDER_NAME).mkdir(exist_ok=True)
+        older = run / OLDER_NAME / f"{step:08d}.safetensors"
+        older.unlink(missing_ok=True)
+        os.link(run / FILE_NAME, older)  # the same file: at no moment is there none
+    for path in sorted((run / OLDER_NAME).glob("*.safetensors"), reverse=True)[max(keep - 1, 0) :]:
+        path.unlink()
+
+
+def generator_state(array: Array) -> dict[str, int]:
+    """What `random_state` made an array of, for `Generator.state`; ValueError for anything else."""
+    if array.shape != (3,) or array.dtype != np.uint64:
+        raise ValueError(f"expected three integers of a random generator, got {array.dtype} {array.shape}")
+    return dict(zip(("seed", "stream", "calls"), map(int, array), strict=True))
 
 
 def random_state(generator: mg.Generator) -> Array:

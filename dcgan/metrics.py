@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from .data.batches import Batches
+from .divergence import Diverged
 from .preset import Preset
 from .progress import Progress
 from .rundir import RunDirectory
@@ -18,11 +19,15 @@ FRESH = 2.0  # seconds: nobody is shown scalars that are older
 class Metrics:
     """The scalars of the steps, on their way to metrics.jsonl and to the person who watches."""
 
-    def __init__(self, preset: Preset, batches: Batches, run: RunDirectory, progress: Progress) -> None:
+    def __init__(
+        self, preset: Preset, batches: Batches, run: RunDirectory, progress: Progress, device: str = "cpu"
+    ) -> None:
+        self.looks_at_once = device == "cpu"  # where a look at a scalar waits for nobody
         self.preset, self.batches, self.run, self.progress = preset, batches, run, progress
         self._pending: list[tuple[int, StepResult]] = []
         self._latest: dict[str, Any] = {}
         self._warned: set[str] = set()
+        self._wrong: list[str] = []  # of the last line: what is no finite number
         self._block_started, self._block_images = time.perf_counter(), 0
 
     def record(self, step: int, result: StepResult, images: int) -> None:
@@ -30,7 +35,9 @@ class Metrics:
         self._pending.append((step, result))
         self._block_images += images
         old = time.perf_counter() - self._block_started > FRESH
-        if len(self._pending) == BLOCK or not self._latest or old or self.progress.ends_with_next:
+        losses = (result.loss_d, result.loss_g)
+        old |= self.looks_at_once and not all(math.isfinite(loss.item()) for loss in losses)
+        if len(self._pending) >= BLOCK or not self._latest or old or self.progress.ends_with_next:
             self.flush()
         self.progress.step(images, self._latest)
         if step % self.preset.log_every == 0:
@@ -42,29 +49,31 @@ class Metrics:
             )
 
     def flush(self) -> None:
-        """Write what is kept: a line a step, and one with the speed."""
+        """Write what is kept: a line a step, and one with the speed.
+
+        Raises Diverged, once it is written, at the first step whose scalars are not all finite. Where it
+        can't be written (OSError), it is kept for the next time.
+        """
         if not self._pending:
             return
         lines = []
         for step, result in self._pending:
             scalars = {name: value.item() for name, value in vars(result).items()}
             lines.append({"step": step, "epoch": self.batches.epoch_of(step), **self._finite(step, scalars)})
+            if self._wrong:
+                break  # what comes after is worth nothing
         self.run.append("metrics.jsonl", lines)
         now = time.perf_counter()
         rate = self._block_images / (now - self._block_started)
         self.run.append("timing.jsonl", [{"step": lines[-1]["step"], "images_per_second": round(rate, 1)}])
         self._latest = lines[-1]
         self._pending, self._block_started, self._block_images = [], now, 0
+        if self._wrong:
+            raise Diverged(int(lines[-1]["step"] or 0), self._wrong)
 
     def _finite(self, step: int, scalars: dict[str, float]) -> dict[str, float | None]:
-        """The scalars with None (null in JSON) for what is no finite number, and a warning of that."""
-        wrong = [name for name, value in scalars.items() if not math.isfinite(value)]
-        if wrong:
-            self._warn_once(
-                "diverged",
-                f"at step {step} {', '.join(wrong)} is not finite: the run has diverged, and what "
-                "it learned is lost. Start it again with smaller lr_generator and lr_discriminator (--set)",
-            )
+        """The scalars with None (null in JSON) for what is no finite number; of others, a warning if odd."""
+        self._wrong = wrong = [name for name, value in scalars.items() if not math.isfinite(value)]
         for name, player, other in (("loss_d", "D", "G"), ("loss_g", "G", "D")):
             value = scalars[name]
             if value < LOW:

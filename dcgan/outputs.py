@@ -1,6 +1,8 @@
 """The pictures that a run writes as it trains, and when each is due."""
 
+import re
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import minigrad as mg
@@ -52,9 +54,12 @@ class Outputs:
             generator = mg.Generator(self.preset.seed, SAMPLE_STREAM)
             generator.state = {**generator.state, "calls": step}  # of this step, in whatever run
             z = noise.draw(self.preset, len(z), generator, self.device)
+        self._save_enlarged(self._fakes(z), self.run.samples / self._name(step))
+
+    def _name(self, step: int) -> str:
+        """The recipe's name of the grid after a step."""
         epoch = self.batches.epoch_of(max(step, 1))
-        name = self.preset.sample_name.format(step=step, epoch=epoch - 1)
-        self._save_enlarged(self._fakes(z), self.run.samples / name)
+        return self.preset.sample_name.format(step=step, epoch=epoch - 1)
 
     def write_frame(self, step: int) -> None:
         """A frame of the animation."""
@@ -68,6 +73,22 @@ class Outputs:
         """The losses so far, as metrics.jsonl has them."""
         if metrics := self.run.metrics():
             pictures.save_losses(metrics, self.run.path / "losses.png")
+
+    def forget_after(self, step: int) -> None:
+        """Remove grids and frames past a step, and those of a run's end that another step would not have."""
+        due = {self._name(s) for s in range(step + 1) if self.sample_is_due(s)}
+        pattern = re.compile(
+            "".join(
+                re.escape(text) + (r"\d+" if field else "")
+                for text, field, _, _ in Formatter().parse(self.preset.sample_name)
+            )
+        )
+        for path in self.run.samples.iterdir():
+            if path.name not in due and pattern.fullmatch(path.name):
+                path.unlink()
+        for path in self.run.frames.glob("*.png"):
+            if path.stem.isdecimal() and (int(path.stem) > step or not self.frame_is_due(int(path.stem))):
+                path.unlink()
 
     def finish(self, step: int) -> None:
         """The last grid and frame, the curves, real beside generated, and the animation."""

@@ -29,22 +29,27 @@ class Progress:
     Args:
         total: steps in the run.
         short_way: a sentence for those who find that the run will be long; "" for none.
+        begin: steps that an earlier run has done.
     """
 
-    def __init__(self, total: int, short_way: str) -> None:
-        self.total, self.short_way = total, short_way
-        self.done = self.images = 0
+    def __init__(self, total: int, short_way: str, begin: int = 0) -> None:
+        self.total, self.short_way, self.begin = total, short_way, begin
+        self.done, self.images = begin, 0
         self._started = self._measured_from = time.perf_counter()
         self._next_line = self._started + LINE_EVERY
-        self._bar = tqdm(total=total, dynamic_ncols=True, bar_format=BAR) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR)
+            if sys.stderr.isatty()
+            else None
+        )
 
     def step(self, images: int, scalars: Mapping[str, float | None]) -> None:
         """One more step, of `images` images; `scalars` are the latest known, None what is no number."""
         self.done += 1
         self.images += images
-        if self.done == 1:
+        if self.done == self.begin + 1:
             self._measured_from = time.perf_counter()  # the first step warms up: it is left out
-        elif self.done == 1 + MEASURED:
+        elif self.done == self.begin + 1 + MEASURED:
             self._estimate()
         known = {name: math.nan if value is None else value for name, value in scalars.items()}
         text = (
@@ -81,13 +86,14 @@ class Progress:
             self._bar.close()
 
     def _seconds_per_step(self) -> float:
-        return (time.perf_counter() - self._measured_from) / max(self.done - 1, 1)
+        return (time.perf_counter() - self._measured_from) / max(self.done - self.begin - 1, 1)
 
     def _estimate(self) -> None:
         seconds = self._seconds_per_step()
-        if seconds * self.total < LONG:
+        steps = self.total - self.begin
+        if seconds * steps < LONG:
             return
         self.say(
-            f"This run will take about {duration(seconds * self.total)} on this machine: {self.total} steps "
+            f"This run will take about {duration(seconds * steps)} on this machine: {steps} steps "
             f"of {seconds:.2f} s, measured on the first {MEASURED}.{self.short_way}"
         )

@@ -1,9 +1,11 @@
 """A run's directory: what lies where, and the files that grow as it trains."""
 
+import errno
 import itertools
 import json
+import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,13 @@ from minigrad.serialize import write_whole
 
 from .errors import UserError
 from .preset import Preset
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LINES = ("metrics.jsonl", "timing.jsonl", "evaluations.jsonl")
 
 
 class RunDirectory:
@@ -22,6 +31,7 @@ class RunDirectory:
     timing.jsonl            a line for every block of steps: images per second
     evaluations.jsonl       a line for every evaluation on the way, where there are any
     checkpoint.safetensors  the weights and all else to go on from
+    checkpoints/            those before it, <step>.safetensors
     best.safetensors        the same, at the step whose evaluation was the best
     samples/                the recipe's grids
     frames/                 one grid over time, for the animation
@@ -31,6 +41,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._handle: int | None = None  # of the directory, while it is locked
 
     @classmethod
     def create(
@@ -38,23 +49,83 @@ class RunDirectory:
     ) -> "RunDirectory":
         """A new directory: `out`, or runs/<preset> with a number added where that is taken.
 
-        Raises UserError where `out` holds something already, or can't be made.
+        It is this run's alone while it is open. Raises UserError where `out` holds something already, or
+        can't be made.
         """
         path = out or Path("runs") / preset.name
         try:
             if out is None:
                 path = _make_free(path)
             elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UserError(f"--out {path}: it exists already; name another directory, or move it away")
+                raise UserError(
+                    f"--out {path}: it exists already; name another directory, move it away, or go on with "
+                    f"the run in it by --resume {path}"
+                )
             run = cls(path)
             for directory in (path, run.samples, run.frames):
                 directory.mkdir(parents=True, exist_ok=True)
+            run.lock()
             run.write_config(preset, device, data, tf32)
         except OSError as error:
             raise UserError(
                 f"--out {path}: {error.strerror or error}; name a directory that can be written"
             ) from error
         return run
+
+    @classmethod
+    def reopen(cls, path: Path) -> "RunDirectory":
+        """The directory of a run that goes on.
+
+        Raises UserError where another process has it, or it can't be written.
+        """
+        run = cls(path)
+        try:
+            run.lock()
+            for directory in (run.samples, run.frames):
+                directory.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--resume {path}: {error.strerror or error}") from error
+        return run
+
+    def lock(self) -> None:
+        """Take the directory for this run, until `close` or the end of the process, whatever ends it.
+
+        Raises UserError where another process has it. Where the system has no such locks, nobody does.
+        """
+        if fcntl is None:
+            return
+        self._handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(
+                f"{self.path}: another process is training there; wait for it to end, or stop it"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the directory to others."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def forget_after(self, step: int) -> None:
+        """Cut the .jsonl files off after a step, and a line that was never finished."""
+        for name in LINES:
+            path = self.path / name
+            if not path.exists():
+                continue
+            kept = "".join(line for line in _whole_lines(path) if json.loads(line).get("step", 0) <= step)
+            if path.read_text(encoding="utf-8", errors="replace") != kept:
+                write_whole(path, kept.encode())
+
+    def config(self) -> dict[str, Any]:
+        """What config.json says; nothing where it can't be read."""
+        try:
+            config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return config if isinstance(config, dict) else {}
 
     @property
     def samples(self) -> Path:
@@ -78,9 +149,22 @@ class RunDirectory:
         write_whole(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     def append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Add lines to a .jsonl file, in one write."""
-        with open(self.path / name, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+        """Add lines to a .jsonl file: all of them, or none where that fails."""
+        content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+        with open(self.path / name, "ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a .jsonl file, none where there is no such file."""
+        path = self.path / name
+        return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -88,6 +172,17 @@ class RunDirectory:
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """The lines of a .jsonl file that are objects, up to the first that is none."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if not line.endswith("\n") or not isinstance(json.loads(line), dict):
+                return
+        except ValueError:
+            return
+        yield line
 
 
 def _make_free(path: Path) -> Path:

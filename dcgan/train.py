@@ -5,8 +5,8 @@ import ast
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
-from . import checkpoint, layers, listing, models, presets
+from . import checkpoint, layers, listing, models, presets, resume
 from . import device as devices
+from .cadence import Cadence
 from .data import sources
 from .data.batches import Batches
+from .divergence import Diverged
 from .errors import UserError, run_command, tell
 from .evaluation.monitor import Monitor
 from .explain import explain
@@ -25,7 +27,7 @@ from .plan import check_batches, total_steps
 from .preset import Preset
 from .progress import Progress
 from .rundir import RunDirectory
-from .training import DATA_STREAM, Training
+from .training import DATA_STREAM, KEPT, Training
 
 TF32_TOLERANCE = {**TOLERANCE, "float32": 1e-2}  # products of factors with 10 bits of mantissa
 
@@ -35,9 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.train", description="Train a DCGAN and leave pictures of what it learned."
     )
-    parser.add_argument(
-        "--preset", default="flux", help=f"the recipe: {', '.join(presets.PRESETS)} (default: %(default)s)"
-    )
+    parser.add_argument("--preset", help=f"the recipe: {', '.join(presets.PRESETS)} (default: flux)")
     parser.add_argument(
         "--data",
         help="the images: mnist (the default), a folder of images, fashion-mnist:DIR, an .npy or .npz file, "
@@ -76,6 +76,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="STEPS",
         help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
     )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run, in its directory, from its last checkpoint (or from the one that is named)",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=Cadence.parse,
+        metavar="N",
+        help="write a checkpoint every N steps, or every Nmin or Ns (default: about every minute, as long as "
+        "that costs less than a hundredth of the time); there is one with every grid, too",
+    )
+    parser.add_argument(
+        "--keep", type=_positive, default=KEPT, metavar="N",
+        help="how many of the last checkpoints stay (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="show the recipes, and end")
     parser.add_argument(
         "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
@@ -97,6 +114,11 @@ def _natural(text: str) -> int:
 
 def chosen_preset(arguments: argparse.Namespace) -> Preset:
     """The recipe with what the command line replaces."""
+    return presets.get(arguments.preset or presets.FLUX.name, **_overrides(arguments))
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the recipe that the command line replaces."""
     overrides: dict[str, Any] = {}
     for text in arguments.set:
         field, equals, value = text.partition("=")
@@ -106,7 +128,7 @@ def chosen_preset(arguments: argparse.Namespace) -> Preset:
     for field in ("epochs", "steps", "batch_size", "seed"):
         if getattr(arguments, field) is not None:
             overrides[field] = getattr(arguments, field)
-    return presets.get(arguments.preset, **overrides)
+    return overrides
 
 
 def _value(field: str, text: str) -> Any:
@@ -142,12 +164,21 @@ def load_batches(preset: Preset, data: str | None) -> Batches:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 130 where Ctrl-C ended it (all that was trained is kept then too)."""
+    """Run the command.
+
+    Returns 0; 1 where the run diverged or a shadow differs; 130 or 143 where Ctrl-C or SIGTERM ended it (all
+    that was trained is kept then too).
+    """
     arguments = parse_arguments(argv)
     if arguments.list:
         tell(listing.table())
         return 0
-    preset = chosen_preset(arguments)
+    state = None
+    if arguments.resume is not None:
+        directory, state = resume.last_checkpoint(arguments.resume)
+        preset = resume.checked_preset(directory, state.preset, arguments.preset, _overrides(arguments))
+    else:
+        preset = chosen_preset(arguments)
     device = devices.choose(arguments.device, arguments.tf32)
     if arguments.shadow == device:
         raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
@@ -155,41 +186,78 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.explain_step:
         tell(explain(preset))
         return 0
-    batches = load_batches(preset, arguments.data)
-    monitor = Monitor(preset, arguments.data or "mnist", batches.images) if arguments.every else None
-    run = RunDirectory.create(
-        arguments.out,
-        preset,
-        device,
-        sources.absolute(arguments.data or "mnist"),
-        arguments.tf32 and device == "gpu",
-    )
-    total = total_steps(preset, batches.per_epoch)
-    tell(
-        f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
-        f"{preset.batch_size}, on the {device.upper()}, seed {preset.seed}, into {run.path}"
-    )
-    digits = arguments.data in (None, "mnist") and preset.name != presets.QUICK.name
-    short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
-    progress = Progress(total, short_way)
-    with devices.enough_memory(device, preset.batch_size):
-        training = Training(preset, batches, device, run, progress, monitor, arguments.every or 0)
-        try:
-            with _StopOnInterrupt() as interrupted, _watched(training, arguments):
-                training.train(total, interrupted)
-        except OSError as error:
-            raise UserError(
-                f"after step {training.done} {error.filename or run.path} could not be written: "
-                f"{error.strerror or error}. What {run.path} holds is whole; make room, or choose another "
-                "--out"
-            ) from error
-        except ShadowError as error:
-            progress.close()
-            tell(f"shadow: after {training.done} steps the {arguments.shadow.upper()} has another result")
-            tell(f"shadow: {error}")
-            return 1
+    run = None if state is None else RunDirectory.reopen(directory)
+    data = run.config().get("data") if run and arguments.data is None else arguments.data
+    with ExitStack() as open_directory:
+        if run is not None:
+            open_directory.callback(run.close)
+        batches = load_batches(preset, data)
+        total = total_steps(preset, batches.per_epoch)
+        begin = state.position["step"] if state else 0
+        if begin >= total:
+            tell(f"{run.path if run else ''} has {begin} steps already, of {total} wanted: nothing to do.")
+            return 0
+        monitor = Monitor(preset, data or "mnist", batches.images) if arguments.every else None
+        config = (preset, device, sources.absolute(data or "mnist"), arguments.tf32 and device == "gpu")
+        if run is None:
+            run = RunDirectory.create(arguments.out, *config)
+            open_directory.callback(run.close)
+        tell(
+            f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
+            f"{preset.batch_size}, on the {device.upper()}, seed {preset.seed}, into {run.path}"
+            + (f", from step {begin} on" if begin else "")
+        )
+        digits = data in (None, "mnist") and preset.name != presets.QUICK.name
+        short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
+        open_directory.enter_context(devices.enough_memory(device, preset.batch_size))
+        training = Training(
+            preset, batches, device, run, Progress(total, short_way, begin), monitor, arguments.every or 0,
+            arguments.checkpoint_every, arguments.keep,
+        )  # fmt: skip
+        if state is not None:
+            training.restore(state)
+            run.write_config(*config)
+        return _train(training, total, arguments, resumed=state is not None)
+
+
+def _train(training: Training, total: int, arguments: argparse.Namespace, resumed: bool) -> int:
+    """Train up to `total` steps, and say how it ended; the exit code."""
+    try:
+        if resumed:
+            training.resume()
+            if training.monitor is not None:
+                training.monitor.remember(training.run)
+        with _StopOnSignal() as stop, _watched(training, arguments):
+            training.train(total, lambda: stop.asked)
+    except Diverged as diverged:
+        return _tell_divergence(training, diverged)
+    except OSError as error:
+        raise UserError(
+            f"after step {training.done} {error.filename or training.run.path} could not be written: "
+            f"{error.strerror or error}. What {training.run.path} holds is whole, up to step "
+            f"{training.saved}; make room, or choose another --out"
+        ) from error
+    except ShadowError as error:
+        training.progress.close()
+        tell(f"shadow: after {training.done} steps the {arguments.shadow.upper()} has another result")
+        tell(f"shadow: {error}")
+        return 1
     _tell_where(training, total)
-    return 0 if training.done == total else 130
+    return 0 if training.done == total else 128 + stop.signal
+
+
+def _tell_divergence(training: Training, diverged: Diverged) -> int:
+    training.progress.close()
+    tell(f"The run has diverged: {diverged}.")
+    tell("Looking for where it began ...")
+    where = training.where_it_diverged(diverged.step)
+    if where:
+        tell(f"The first number that is not finite comes up {where}.")
+    last = training.run.path / checkpoint.FILE_NAME
+    if training.saved:
+        tell(f"The last good checkpoint, of step {training.saved}, is {last}.")
+    tell("Start again with smaller lr_generator and lr_discriminator (--set).")
+    return 1
 
 
 @contextmanager
@@ -210,32 +278,38 @@ def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None
     )
 
 
-class _StopOnInterrupt:
-    """While it is entered, the first Ctrl-C only asks to stop; another, a second later, stops at once.
+class _StopOnSignal:
+    """While it is entered, the first Ctrl-C or SIGTERM only asks to stop; a Ctrl-C a second later stops now.
 
     Within a second it counts as the same: people press twice. A run that was started with
     interrupts ignored (`nohup`, a job of a script) goes on ignoring them.
+
+    Attributes:
+        asked: whether somebody asked.
+        signal: the number of the signal.
     """
 
     def __init__(self) -> None:
-        self.asked_at: float | None = None
+        self.asked, self.signal, self._at = False, int(signal.SIGINT), 0.0
 
-    def __enter__(self) -> Callable[[], bool]:
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._ask)
-        return lambda: self.asked_at is not None
+    def __enter__(self) -> "_StopOnSignal":
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._ask)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.asked_at is not None:
-            if now - self.asked_at >= 1.0:
+        if self.asked:
+            if number == signal.SIGINT and now - self._at >= 1.0:
                 raise KeyboardInterrupt
             return
-        self.asked_at = now
+        self.asked, self.signal, self._at = True, number, now
         # Straight to the file: the signal may have come in the middle of a print.
         os.write(2, b"\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n")
 
@@ -244,6 +318,7 @@ def _tell_where(training: Training, total: int) -> None:
     path = training.run.path
     if training.done < total:
         tell(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
+        tell(f"go on with python -m dcgan.train --resume {path}")
     tell(f"samples    {training.run.samples}/")
     for label, name in (
         ("animation", "output.gif"), ("curves", "losses.png"), ("metrics", "metrics.jsonl"),

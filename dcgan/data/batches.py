@@ -1,5 +1,6 @@
 """Which images make up which batch: a function of the seed and the step, and of nothing else."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 import minigrad as mg
 
 Array = np.ndarray[Any, Any]
+LOOKED_AT = 64  # images, for a fingerprint
 
 
 class Batches:
@@ -44,6 +46,16 @@ class Batches:
         self.crop, self.flip, self.shuffle = crop, flip, shuffle
         self._start = generator.state
         self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
+
+    def fingerprint(self) -> str:
+        """What tells this set of images from another: their number, and a SHA-256 of some of them."""
+        digest = hashlib.sha256()
+        count = len(self.images)
+        for i in sorted({count * k // LOOKED_AT for k in range(LOOKED_AT)} if count else ()):
+            image = np.ascontiguousarray(self.images[i])
+            digest.update(f"{i} {image.shape}\n".encode())
+            digest.update(image.reshape(-1).data)
+        return f"{count} images, {digest.hexdigest()}"
 
     @property
     def per_epoch(self) -> int:

@@ -6,6 +6,7 @@ from minigrad import nn
 
 from ..data import mnist
 from ..preset import Preset
+from ..rundir import RunDirectory
 from . import comparison
 from .comparison import Figures, compare, describe, in_chunks, sample
 
@@ -41,6 +42,11 @@ class Monitor:
         if self.reference.probabilities is None:
             return None
         return float((self.reference.probabilities.argmax(axis=1) == mnist.labels("test")).mean())
+
+    def remember(self, run: RunDirectory) -> None:
+        """Take the best so far from a run's evaluations.jsonl."""
+        distances = [line["frechet"] for line in run.lines("evaluations.jsonl") if "frechet" in line]
+        self.best = min(distances, default=None)
 
     def measure(self, generator: nn.Module) -> tuple[Figures, bool]:
         """The figures of the generator as it is, which it leaves so; and whether they are the best so far."""

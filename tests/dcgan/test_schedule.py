@@ -691,6 +691,8 @@ def test_a_run_that_diverges_says_so_whatever_its_loss(run, tmp_path, name):
     small = ["--set", "ngf=2", "--set", "ndf=2", "--set", "image_size=8"] if name == "flowers" else []
     huge = ["--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300"]
     code, said = run("--preset", name, "--steps", "3", "--batch-size", "4", *small, *huge)
-    assert code == 0
-    assert said.count("is not finite: the run has diverged") == 1
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert code == 1
+    assert re.search(
+        r"The first number that is not finite comes up in (generator|discriminator)\.\d+ \w+", said
+    )
+    assert 1 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) <= 3

@@ -31,7 +31,7 @@ def test_a_run_leaves_all_that_it_names(run, tmp_path):
     left = files(tmp_path / "run")
     assert set(left) == {
         "config.json", "metrics.jsonl", "timing.jsonl", "checkpoint.safetensors", "losses.png", "output.gif",
-        "training_images.png", "real_and_fake.png",
+        "training_images.png", "real_and_fake.png", "checkpoints/00000002.safetensors",
         *(f"samples/quick_steps_{n:06d}.png" for n in (0, 2, 3)), *(f"frames/{n:08d}.png" for n in range(4)),
     }  # fmt: skip
     for name in ("output.gif", "losses.png", "metrics.jsonl", "checkpoint.safetensors", "samples"):
@@ -115,8 +115,8 @@ def test_a_checkpoint_is_written_with_every_grid(run, tmp_path, monkeypatch):
     written = []
     save = checkpoint.save
 
-    def watched(path, preset, position, parts):
-        save(path, preset, position, parts)
+    def watched(path, preset, position, parts, images):
+        save(path, preset, position, parts, images)
         written.append((position["step"], len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())))
 
     monkeypatch.setattr(checkpoint, "save", watched)
@@ -165,7 +165,7 @@ def test_a_mistake_is_told_and_nothing_is_left(run, tmp_path, arguments, message
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--steps", "0"), ("--epochs", "-1"), ("--seed", "x"), ("--device", "tpu"), ("--resume", "x")],
+    [("--steps", "0"), ("--epochs", "-1"), ("--seed", "x"), ("--device", "tpu"), ("--resume",)],
 )
 def test_an_option_that_makes_no_sense_exits_with_2(run, arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -294,14 +294,16 @@ def test_a_number_of_threads_that_is_none_is_told(tmp_path, threads):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_run_that_diverges_says_so_and_writes_json(run, tmp_path):
+def test_a_run_that_diverges_stops_says_so_and_writes_json(run, tmp_path):
     code, said = run(*SMALL, "--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300")
-    assert code == 0
-    assert said.count("is not finite: the run has diverged") == 1
+    assert code == 1
+    assert said.count("The run has diverged: at step 1 ") == 1
+    assert "Start again with smaller lr_generator and lr_discriminator" in said
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()  # there was no good one
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
-    assert len(lines) == 3
-    assert lines[-1]["loss_d"] is None
+    assert len(lines) == 1
+    assert lines[-1]["loss_g"] is None
 
 
 def test_one_image_alone_uses_running_statistics(run, tmp_path):
@@ -421,17 +423,21 @@ def test_animate_makes_the_gif_again(run, tmp_path, capsys):
         animate.main([str(tmp_path / "run"), "--seconds", "0"])
 
 
-def test_a_disk_that_is_full_is_told_and_what_was_written_is_whole(run, tmp_path, monkeypatch):
+def test_a_picture_that_can_not_be_written_is_told_once_and_training_goes_on(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "frames/00000002.png")
 
     run(*SMALL, out="before")
-    monkeypatch.setattr(outputs.Outputs, "write_frame", lambda self, step: step < 2 or full())
-    with pytest.raises(
-        UserError, match=r"after step 2 frames/00000002.png could not be written: No space left"
-    ):
-        run(*SMALL)
-    assert files(tmp_path / "before")["training_images.png"] == files(tmp_path / "run")["training_images.png"]
+    write_frame = outputs.Outputs.write_frame
+    monkeypatch.setattr(
+        outputs.Outputs, "write_frame", lambda self, step: write_frame(self, step) if step < 2 else full()
+    )
+    code, said = run(*SMALL)
+    assert code == 0
+    assert said.count("warning: after step 2 a picture could not be written: No space left on device") == 1
+    before, after = files(tmp_path / "before"), files(tmp_path / "run")
+    for name in ("checkpoint.safetensors", "metrics.jsonl", "training_images.png"):
+        assert before[name] == after[name]
 
 
 def test_an_output_without_letters_for_it_ends_no_run(tmp_path):
@@ -443,9 +449,12 @@ def test_an_output_without_letters_for_it_ends_no_run(tmp_path):
     assert "Fr\\xe9chet" in done.stdout
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_weights_that_are_no_numbers_are_told_and_not_drawn(run, tmp_path):
-    run(*SMALL, "--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300")
+    run(*SMALL)
+    path = tmp_path / "run" / checkpoint.FILE_NAME
+    loaded = checkpoint.load(path)
+    spoiled = {name: array * np.float32(np.nan) for name, array in loaded.under("generator_ema").items()}
+    checkpoint.save(path, loaded.preset, loaded.position, {"generator_ema": spoiled})
     with pytest.raises(UserError, match="after step 3 the weights hold numbers that are not finite"):
         sample.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.png")])
     assert not (tmp_path / "a.png").exists()

@@ -1,0 +1,395 @@
+"""Going on with a run: bit for bit what it would have been; and whatever stops one, nothing is lost."""
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from dcgan import cadence, checkpoint, outputs, presets, resume, train
+from dcgan.data import mnist
+from dcgan.errors import UserError
+from dcgan.layers import BatchNorm, Conv, ConvTranspose, Dense, Dropout, Flatten, LeakyReLU, Reshape, Tanh
+from dcgan.rundir import RunDirectory
+
+IMAGES = 22  # three batches of 8, the last one partial
+SMALL = ("--preset", "quick", "--batch-size", "8")
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Calls the command on a few digits, in a directory of its own: the exit code, and what it said."""
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28)).astype(np.uint8)
+    monkeypatch.setattr(mnist, "images", lambda split="train": images)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = train.main([*map(str, arguments)])
+        return code, capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Every recipe with small networks, under its own name."""
+    generator = (
+        Dense(98, bias=False), BatchNorm(), LeakyReLU(0.2), Reshape(2, 7, 7),
+        ConvTranspose(2, 4, 2, 1), BatchNorm(), ConvTranspose(1, 4, 2, 1), Tanh(),
+    )  # fmt: skip
+    for name in ("flux", "flux-draft", "tensorflow", "tensorflow-baseline"):
+        preset = presets.PRESETS[name]
+        last = preset.discriminator[-1:] if preset.loss != "bce_with_logits" else ()
+        discriminator = (
+            Conv(2, 4, 4), LeakyReLU(0.2), Dropout(0.3), Flatten(), Dense(1), *last,
+        )  # fmt: skip
+        small = dataclasses.replace(
+            preset,
+            generator=generator,
+            discriminator=discriminator,
+            z_shape=(6,),
+            grid_rows=2,
+            grid_columns=2,
+        )
+        monkeypatch.setitem(presets.PRESETS, name, small)
+
+
+def files(directory):
+    """All that equal runs have in common: not the speed, nor how many older checkpoints stayed."""
+    return {
+        str(p.relative_to(directory)): p.read_bytes()
+        for p in directory.rglob("*")
+        if p.is_file() and p.name != "timing.jsonl" and p.parent.name != checkpoint.OLDER_NAME
+    }
+
+
+def assert_equal_runs(a, b):
+    a, b = files(a), files(b)
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name] != b[name]] == []
+
+
+# After 4 steps the second epoch of three has begun.
+@pytest.mark.parametrize(("name", "first"), [*((name, 4) for name in presets.PRESETS), ("quick", 1)])
+def test_n_steps_a_stop_and_n_more_are_2n_steps(run, tiny, tmp_path, name, first):
+    small = ["--preset", name, "--batch-size", 8, "--set", "frame_every=2", "--set", "log_every=2"]
+    if name in ("flowers", "pytorch"):
+        small += [f"--set={field}=2" for field in ("ngf", "ndf")] + ["--set", "image_size=8"]
+    if not name.startswith("tensorflow"):
+        small += ["--set", "sample_every=3"]
+    assert run(*small, "--steps", 8, "--out", "whole")[0] == 0
+    assert run(*small, "--steps", first, "--out", "parts")[0] == 0
+    mg.manual_seed(12345)  # whatever was drawn in between does not matter
+    assert run("--resume", "parts", "--steps", 8)[0] == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_goes_on_at_the_best_checkpoint_and_at_an_older_one(run, tmp_path):
+    run(*SMALL, "--steps", 6, "--out", "whole")
+    run(*SMALL, "--steps", 6, "--out", "parts", "--checkpoint-every", 2, "--keep", 5)
+    names = sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert names == ["00000002.safetensors", "00000004.safetensors"]
+    code, said = run("--resume", "parts/checkpoints/00000002.safetensors")
+    assert code == 0
+    assert "from step 2 on" in said
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(run, tmp_path):
+    run(*SMALL, "--steps", 6, "--out", "whole")
+    run(*SMALL, "--steps", 4, "--out", "parts", "--checkpoint-every", 2)
+    path = tmp_path / "parts" / checkpoint.FILE_NAME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, said = run("--resume", "parts", "--steps", 6)
+    assert code == 0
+    assert "is damaged" in said
+    assert "Going on from parts/checkpoints/00000002.safetensors, of step 2" in said
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_where_no_checkpoint_is_whole_that_is_told(run, tmp_path):
+    run(*SMALL, "--steps", 1, "--out", "run")
+    (tmp_path / "run" / checkpoint.FILE_NAME).write_bytes(b"nothing")
+    with pytest.raises(UserError, match="can't be read as a safetensors file"):
+        run("--resume", "run")
+    (tmp_path / "run" / checkpoint.FILE_NAME).unlink()
+    with pytest.raises(UserError, match="--resume run: no checkpoint.safetensors there"):
+        run("--resume", "run")
+    with pytest.raises(UserError, match="no checkpoint at nowhere"):
+        run("--resume", "nowhere")
+
+
+def test_a_killed_run_leaves_files_that_are_put_right(run, tmp_path):
+    """As if it had been killed two steps after its checkpoint, in the middle of a line."""
+    more = (*SMALL, "--epochs", 9, "--set", "frame_every=1", "--set", "sample_every=2")
+    run(*more, "--steps", 8, "--out", "whole")
+    run(*more, "--steps", 4, "--out", "parts")
+    later = tmp_path / "parts"
+    with open(later / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "loss_d": 1.0}\n{"step": 6, "lo')
+    shutil.copy(later / "frames" / "00000004.png", later / "frames" / "00000005.png")
+    shutil.copy(later / "samples" / "quick_steps_000004.png", later / "samples" / "quick_steps_000006.png")
+    (later / "frames" / "00000004.png").unlink()  # the checkpoint came before the frame
+    (later / "samples" / "my own.png").write_bytes(b"mine")
+    run("--resume", "parts", "--steps", 8)
+    assert (later / "samples" / "my own.png").read_bytes() == b"mine"
+    (later / "samples" / "my own.png").unlink()
+    assert_equal_runs(tmp_path / "whole", later)
+    steps = [json.loads(line)["step"] for line in (later / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 9))
+
+
+def test_the_best_so_far_is_remembered(run, tmp_path):
+    run(*SMALL, "--steps", 2, "--out", "run")
+    lines = [{"step": 1, "frechet": 3.0}, {"step": 2, "frechet": 5.0}]
+    (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    from dcgan.evaluation.monitor import Monitor
+
+    monitor = Monitor.__new__(Monitor)
+    monitor.remember(RunDirectory(tmp_path / "run"))
+    assert monitor.best == 3.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch-size", 4), "batch_size is 8, not 4"),
+        (("--preset", "flux"), "its recipe is quick, not flux"),
+        (("--set", "lr_generator=0.5"), "lr_generator is 0.002, not 0.5"),
+        (("--seed", 3), "seed is 0, not 3"),
+    ],
+)
+def test_another_recipe_is_refused_with_the_difference(run, tmp_path, arguments, message):
+    run(*SMALL, "--steps", 2, "--out", "run")
+    before = files(tmp_path / "run")
+    with pytest.raises(UserError, match=f"--resume run: .*{message}"):
+        run("--resume", "run", "--steps", 4, *arguments)
+    assert files(tmp_path / "run") == before
+
+
+def test_epochs_may_grow(run, tmp_path):
+    run(*SMALL, "--epochs", 1, "--out", "run")
+    code, said = run("--resume", "run")
+    assert (code, said.strip()) == (0, "run has 3 steps already, of 3 wanted: nothing to do.")
+    assert run("--resume", "run", "--epochs", 2)[0] == 0
+    assert checkpoint.load(tmp_path / "run").position == {"step": 6, "epoch": 2}
+
+
+def test_other_images_are_refused(run, monkeypatch):
+    run(*SMALL, "--steps", 2, "--out", "run")
+    monkeypatch.setattr(mnist, "images", lambda split="train": np.zeros((IMAGES, 28, 28), np.uint8))
+    with pytest.raises(UserError, match="trained on other images \\(22 images\\) than these \\(22\\)"):
+        run("--resume", "run", "--steps", 4)
+
+
+def test_the_images_need_not_be_named_again(run, tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (IMAGES, 28, 28)).astype(np.uint8)
+    np.save(tmp_path / "mine.npy", images)
+    run(*SMALL, "--data", "mine.npy", "--steps", 2, "--out", "run")
+    assert run("--resume", "run", "--steps", 3)[0] == 0
+
+
+def test_an_existing_run_is_refused_and_resume_named(run):
+    run(*SMALL, "--steps", 1, "--out", "run")
+    with pytest.raises(UserError, match="go on with the run in it by --resume run"):
+        run(*SMALL, "--out", "run")
+
+
+# -- what stops a run --------------------------------------------------------------------------------
+
+
+def started(out, *arguments):
+    """A run in a process of its own, on as small batches as there are."""
+    command = [sys.executable, "-m", "dcgan.train", "--preset", "quick", "--batch-size", "4", *arguments]
+    place = ("--out", str(out)) if "--resume" not in arguments else ()
+    return subprocess.Popen([*command, *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process):
+    give_up = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.02)
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path):
+    out = tmp_path / "run"
+    process = started(out)
+    wait_for(out / "metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"go on with python -m dcgan.train --resume {out}" in said
+    assert checkpoint.load(out).position["step"] >= 1
+
+
+def test_two_runs_in_one_directory_are_refused_and_a_killed_one_leaves_no_lock(tmp_path):
+    out = tmp_path / "run"
+    process = started(out, "--checkpoint-every", "1")
+    wait_for(out / checkpoint.FILE_NAME, process)
+    second = started(out, "--resume", str(out))
+    _, complaint = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert complaint == (
+        f"dcgan.train: {out}: another process is training there; wait for it to end, or stop it\n"
+    )
+    process.kill()
+    process.communicate(timeout=60)
+    steps = str(checkpoint.load(out).position["step"] + 1)
+    third = subprocess.run(
+        [sys.executable, "-m", "dcgan.train", "--resume", str(out), "--steps", steps],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (third.returncode, third.stderr) == (0, "")
+
+
+def test_a_checkpoint_that_can_not_be_written_is_told_and_the_last_good_one_stays(run, tmp_path, monkeypatch):
+    save, full = checkpoint.save, []
+
+    def sometimes(path, *arguments):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(path, *arguments)
+        full.append(True)  # from the second on
+
+    monkeypatch.setattr(checkpoint, "save", sometimes)
+    with pytest.raises(UserError, match="after step 4 .*could not be written: No space left.* up to step 1"):
+        run(*SMALL, "--steps", 4, "--out", "run", "--checkpoint-every", 1)
+    assert checkpoint.load(tmp_path / "run").position["step"] == 1
+    full.clear()
+    monkeypatch.setattr(checkpoint, "save", save)
+    run(*SMALL, "--steps", 4, "--out", "whole")
+    run("--resume", "run", "--steps", 4)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_metrics_that_could_not_be_written_are_written_later(run, tmp_path, monkeypatch):
+    append, calls = RunDirectory.append, []
+
+    def sometimes(self, name, lines):
+        calls.append(name)
+        if len(calls) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        append(self, name, lines)
+
+    monkeypatch.setattr(RunDirectory, "append", sometimes)
+    code, said = run(*SMALL, "--steps", 5, "--out", "run")
+    assert code == 0
+    assert said.count("metrics.jsonl could not be written") == 1
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_half_a_write_leaves_no_half_line(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path)
+    run.append("metrics.jsonl", [{"step": 1}])
+
+    def fails(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        run.append("metrics.jsonl", [{"step": 2}])
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_directory_that_has_gone_ends_the_run(run, tmp_path, monkeypatch):
+    write_frame = outputs.Outputs.write_frame
+
+    def gone(self, step):
+        if step == 2:
+            shutil.rmtree(tmp_path / "run")
+        write_frame(self, step)
+
+    monkeypatch.setattr(outputs.Outputs, "write_frame", gone)
+    with pytest.raises(UserError, match="after step 2 .*could not be written: No such file or directory"):
+        run(*SMALL, "--steps", 4, "--out", "run", "--set", "frame_every=1")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint_and_names_the_layer(run, tmp_path, monkeypatch):
+    real = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28)).astype(np.uint8)
+    monkeypatch.setattr(mnist, "images", lambda split="train": real)
+    run(*SMALL, "--steps", 2, "--out", "run")
+    loaded = checkpoint.load(tmp_path / "run")
+    parts = {"": {k: v for k, v in loaded.tensors.items() if "." not in k}}
+    for key, value in loaded.tensors.items():
+        if "." in key:
+            part, rest = key.split(".", 1)
+            parts.setdefault(part, {})[rest] = value.copy()
+    parts["discriminator"]["2.weight"][:] = 3e38  # the next product of it is infinite
+    checkpoint.save(
+        tmp_path / "run" / checkpoint.FILE_NAME, loaded.preset, loaded.position, parts, loaded.images
+    )
+    before = (tmp_path / "run" / checkpoint.FILE_NAME).read_bytes()
+    code, said = run("--resume", "run", "--steps", 6)
+    assert code == 1
+    assert "The run has diverged: at step 3 loss_d" in said
+    assert "comes up in discriminator.2 Conv2d(16, 32), the forward of convolve" in said
+    assert "The last good checkpoint, of step 2" in said
+    assert (tmp_path / "run" / checkpoint.FILE_NAME).read_bytes() == before
+
+
+# -- when there is a checkpoint ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "seconds"), [("500", 500, 0), ("10min", 0, 600), ("30s", 0, 30), ("007", 7, 0)]
+)
+def test_a_cadence_is_steps_or_a_time(text, steps, seconds):
+    found = cadence.Cadence.parse(text)
+    assert (found.steps, found.seconds) == (steps, seconds)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "3h", "", "1 min", "12345678901"])
+def test_a_cadence_that_is_none_is_a_users_mistake(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train.parse_arguments([f"--checkpoint-every={text}"])
+    assert "expected steps, such as 500" in capsys.readouterr().err
+
+
+def test_without_a_cadence_checkpoints_cost_a_hundredth_of_the_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    due = cadence.Cadence()
+    now[0] = 59.0
+    assert not due.is_due(1)
+    now[0] = 60.0
+    assert due.is_due(1)
+    due.written(2.0)  # two seconds: not again for 200
+    now[0] += 199.0
+    assert not due.is_due(2)
+    now[0] += 1.0
+    assert due.is_due(2)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_so_many_of_the_last_checkpoints_stay(run, tmp_path, keep):
+    run(*SMALL, "--steps", 5, "--out", "run", "--checkpoint-every", 1, "--keep", keep)
+    found = resume.checkpoint.candidates(tmp_path / "run")
+    assert [checkpoint.load(path).position["step"] for path in found] == [5, 4, 3][:keep]
+
+
+def test_threads_and_a_restart_change_no_bit(tmp_path):
+    command = [sys.executable, "-m", "dcgan.train", "--preset", "quick", "--batch-size", "16"]
+    for out, threads in (("one", "1"), ("three", "3")):
+        environment = {**os.environ, "MINIGRAD_NUM_THREADS": threads}
+        subprocess.run(
+            [*command, "--steps", "2", "--out", str(tmp_path / out)], check=True, env=environment,
+            capture_output=True,
+        )  # fmt: skip
+        swapped = {**os.environ, "MINIGRAD_NUM_THREADS": "2" if threads == "1" else "1"}
+        again = [sys.executable, "-m", "dcgan.train", "--resume", str(tmp_path / out), "--steps", "4"]
+        subprocess.run(again, check=True, env=swapped, capture_output=True)
+    assert_equal_runs(tmp_path / "one", tmp_path / "three")
