@@ -97,16 +97,22 @@ def _natural(text: str) -> int:
 
 def chosen_preset(arguments: argparse.Namespace) -> Preset:
     """The recipe with what the command line replaces."""
-    overrides: dict[str, Any] = {}
-    for text in arguments.set:
-        field, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text}: expected FIELD=VALUE")
-        overrides[field] = _value(field, value)
+    overrides = replacements(arguments.set)
     for field in ("epochs", "steps", "batch_size", "seed"):
         if getattr(arguments, field) is not None:
             overrides[field] = getattr(arguments, field)
     return presets.get(arguments.preset, **overrides)
+
+
+def replacements(texts: Sequence[str]) -> dict[str, Any]:
+    """The fields that --set FIELD=VALUE replaces, with their values; UserError for anything else."""
+    overrides: dict[str, Any] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: expected FIELD=VALUE")
+        overrides[field] = _value(field, value)
+    return overrides
 
 
 def _value(field: str, text: str) -> Any:
