@@ -1,4 +1,4 @@
-"""`python -m dcgan.export RUN --out FILE.onnx`: a trained generator for other programs, as ONNX.
+"""`python -m dcgan.export RUN --out FILE.onnx`: a trained generator as ONNX, for other programs.
 
 The file is the generator in use: BatchNorm has fixed statistics, Dropout is left out. Each layer becomes
 one operator of opset 17, whose weights keep their keys; `z` (batch, *z_shape) goes in, `images`
@@ -14,7 +14,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.backend.geometry import ConvGeometry, Pair, conv_transpose_output_size
+from minigrad.backend.geometry import ConvGeometry, conv_transpose_output_size, pair
 from minigrad.serialize import write_whole
 
 from . import noise
@@ -24,6 +24,7 @@ from .preset import Preset
 from .sampling import WEIGHTS, choose_statistics, generate, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
 OPSET = 17
 CHECKED = 4  # images that are made with both
 TOLERANCE = 1e-5  # the most by which a number of an image may differ
@@ -32,25 +33,25 @@ INPUT, OUTPUT, BATCH = "z", "images", "batch"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dcgan.export", description="Write a trained generator as an ONNX file, and check it."
+        prog="python -m dcgan.export", description="Write a trained generator as ONNX, and check it."
     )
     parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument(
         "--weights", choices=WEIGHTS,
-        help="of the last step, averaged over the last steps, or those of the best evaluation on the way "
-        "(default: the recipe's, averaged where it averages)",
+        help="of the last step, averaged over the last steps, or those of the best evaluation on "
+        "the way (default: the recipe's, averaged where it averages)",
     )  # fmt: skip
     parser.add_argument(
         "--statistics", choices=("running", "recalibrated"),
-        help="what BatchNorm uses: the running ones of training, or ones measured anew on 10,000 z (default: "
-        "running where the recipe's samples use them, else recalibrated)",
+        help="what BatchNorm uses: the running ones of training, or ones measured anew on 10,000 z "
+        "(default: running where the recipe's samples use them, else recalibrated)",
     )  # fmt: skip
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 1 where onnxruntime makes other images of the file, which is not kept then."""
+    """Run the command; 0, or 1 where onnxruntime makes other images, and then nothing is written."""
     arguments = _parser().parse_args(argv)
     out: Path = arguments.out
     if out.suffix.lower() != ".onnx":
@@ -65,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     difference = largest_difference(content, generator, preset)
     if difference is not None and not difference <= TOLERANCE:  # NaN too
         tell(
-            f"onnxruntime's images differ by {difference:.2g} from ours, more than {TOLERANCE}: nothing is "
-            "written"
+            f"onnxruntime's images differ from ours by {difference:.2g}, more than {TOLERANCE}: "
+            "nothing is written"
         )
         return 1
     try:
@@ -164,11 +165,11 @@ class _Graph:
             for key, array in zip(keys, weights.values(), strict=True)
         ]
         before = self.nodes[-1].output[0] if self.nodes else INPUT
-        node = self.onnx.helper.make_node(kind, [before, *keys], [f"{name}.out"], name=name, **attributes)
-        self.nodes.append(node)
+        make = self.onnx.helper.make_node
+        self.nodes.append(make(kind, [before, *keys], [f"{name}.out"], name=name, **attributes))
 
 
-def _add(graph: _Graph, name: str, layer: nn.Module, shape: tuple[int, ...]) -> None:
+def _add(graph: _Graph, name: str, layer: nn.Module, shape: Shape) -> None:
     """The operator of a layer whose input is (1, *item), as `shape` says."""
     weights = {key: value.numpy() for key, value in layer.state_dict().items()}
     match layer:
@@ -191,32 +192,34 @@ def _add(graph: _Graph, name: str, layer: nn.Module, shape: tuple[int, ...]) -> 
         case nn.Flatten():
             graph.add("Flatten", name, {}, axis=1)
         case nn.Reshape():
-            graph.add("Reshape", name, {"shape": np.array([0, *layer.shape], np.int64)})  # 0: the batch's
+            shape = (0, *layer.shape)  # 0 is for the batch's size, whatever it is
+            graph.add("Reshape", name, {"shape": np.array(shape, np.int64)})
         case nn.Dropout():
             pass  # does nothing in use
         case _:
             raise TypeError(f"layer {name}, {layer.describe()}: there is no ONNX operator for it here")
 
 
-def _conv(layer: nn.Conv2d, size: Pair) -> dict[str, Any]:
+def _conv(layer: nn.Conv2d, size: Shape) -> dict[str, Any]:
     """The attributes of a Conv on an image of `size`."""
-    kernel = layer.weight.shape[2:]
-    return _attributes(ConvGeometry.of_conv(size, kernel, layer.stride, layer.padding, layer.dilation))
+    image, kernel = pair(size, "image", 1), pair(layer.weight.shape[2:], "kernel", 1)
+    return _attributes(ConvGeometry.of_conv(image, kernel, layer.stride, layer.padding, layer.dilation))
 
 
-def _conv_transpose(layer: nn.ConvTranspose2d, size: Pair) -> dict[str, Any]:
+def _conv_transpose(layer: nn.ConvTranspose2d, size: Shape) -> dict[str, Any]:
     """The attributes of a ConvTranspose on an image of `size`.
 
     Its padding is cropped before and after. "same" may make more than the kernel reaches, where that is
     smaller than the stride; so output_padding is what is made beyond the rest of the formula.
     """
+    image, kernel = pair(size, "image", 1), pair(layer.weight.shape[2:], "kernel", 1)
     geometry = ConvGeometry.of_conv_transpose(
-        size, layer.weight.shape[2:], layer.stride, layer.padding, layer.output_padding, layer.dilation
+        image, kernel, layer.stride, layer.padding, layer.output_padding, layer.dilation
     )
     reached = [
-        conv_transpose_output_size(n, kernel, stride, padding, 0, dilation)
-        for n, kernel, stride, padding, dilation in zip(
-            size, geometry.kernel_size, geometry.stride, geometry.padding, geometry.dilation, strict=True
+        conv_transpose_output_size(n, taps, stride, padding, 0, dilation)
+        for n, taps, stride, padding, dilation in zip(
+            image, kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True
         )
     ]
     extra = [made - n for made, n in zip(geometry.input_size, reached, strict=True)]

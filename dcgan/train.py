@@ -1,7 +1,6 @@
 """`python -m dcgan.train`: train a recipe and leave pictures, metrics and a checkpoint."""
 
 import argparse
-import ast
 import os
 import signal
 import time
@@ -9,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
-from . import checkpoint, layers, listing, models, presets
+from . import checkpoint, listing, models, presets
 from . import device as devices
 from .data import sources
 from .data.batches import Batches
@@ -97,35 +95,11 @@ def _natural(text: str) -> int:
 
 def chosen_preset(arguments: argparse.Namespace) -> Preset:
     """The recipe with what the command line replaces."""
-    overrides = replacements(arguments.set)
+    overrides = presets.replacements(arguments.set)
     for field in ("epochs", "steps", "batch_size", "seed"):
         if getattr(arguments, field) is not None:
             overrides[field] = getattr(arguments, field)
     return presets.get(arguments.preset, **overrides)
-
-
-def replacements(texts: Sequence[str]) -> dict[str, Any]:
-    """The fields that --set FIELD=VALUE replaces, with their values; UserError for anything else."""
-    overrides: dict[str, Any] = {}
-    for text in texts:
-        field, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text}: expected FIELD=VALUE")
-        overrides[field] = _value(field, value)
-    return overrides
-
-
-def _value(field: str, text: str) -> Any:
-    """What --set FIELD=TEXT means: layers, a Python literal, or else the text itself, without quotes."""
-    if field in ("generator", "discriminator"):
-        try:
-            return layers.parse(text)
-        except ValueError as error:
-            raise UserError(f"--set {field}: {error}") from None
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
 
 
 def load_batches(preset: Preset, data: str | None) -> Batches:
