@@ -49,7 +49,7 @@ def lively(network, seed=0):
         if name.endswith("running_var"):
             made = rng.uniform(0.5, 2, shape)
         elif len(shape) > 1:
-            made = rng.normal(0, 2 / np.sqrt(np.prod(shape) / max(shape[:2])), shape)
+            made = rng.normal(0, 1 / np.sqrt(np.prod(shape) / max(shape[:2])), shape)
         else:
             made = rng.normal(0.3, 0.3, shape)
         state[name] = made.astype(np.float32)
