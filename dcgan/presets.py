@@ -1,8 +1,11 @@
 """The recipes: each is one value, and all that a run does follows from it."""
 
+import ast
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+from . import layers
 from .errors import UserError
 from .layers import (
     BatchNorm,
@@ -200,3 +203,27 @@ def get(name: str, /, **overrides: Any) -> Preset:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name].replaced(overrides)
+
+
+def replacements(texts: Sequence[str]) -> dict[str, Any]:
+    """The fields that --set FIELD=VALUE replaces, with their values; UserError for anything else."""
+    overrides: dict[str, Any] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: expected FIELD=VALUE")
+        overrides[field] = _value(field, value)
+    return overrides
+
+
+def _value(field: str, text: str) -> Any:
+    """What --set FIELD=TEXT means: layers, a Python literal, or else the text itself, without quotes."""
+    if field in ("generator", "discriminator"):
+        try:
+            return layers.parse(text)
+        except ValueError as error:
+            raise UserError(f"--set {field}: {error}") from None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

@@ -1,7 +1,6 @@
 """`python -m dcgan.train`: train a recipe and leave pictures, metrics and a checkpoint."""
 
 import argparse
-import ast
 import os
 import signal
 import time
@@ -9,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
-from . import checkpoint, layers, listing, models, presets, resume
+from . import checkpoint, listing, models, presets, resume
 from . import device as devices
 from .cadence import Cadence
 from .data import sources
@@ -119,29 +117,11 @@ def chosen_preset(arguments: argparse.Namespace) -> Preset:
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of the recipe that the command line replaces."""
-    overrides: dict[str, Any] = {}
-    for text in arguments.set:
-        field, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text}: expected FIELD=VALUE")
-        overrides[field] = _value(field, value)
+    overrides = presets.replacements(arguments.set)
     for field in ("epochs", "steps", "batch_size", "seed"):
         if getattr(arguments, field) is not None:
             overrides[field] = getattr(arguments, field)
     return overrides
-
-
-def _value(field: str, text: str) -> Any:
-    """What --set FIELD=TEXT means: layers, a Python literal, or else the text itself, without quotes."""
-    if field in ("generator", "discriminator"):
-        try:
-            return layers.parse(text)
-        except ValueError as error:
-            raise UserError(f"--set {field}: {error}") from None
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
 
 
 def load_batches(preset: Preset, data: str | None) -> Batches:

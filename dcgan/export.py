@@ -1,0 +1,241 @@
+"""`python -m dcgan.export RUN --out FILE.onnx`: a trained generator as ONNX, for other programs.
+
+The file is the generator in use: BatchNorm has fixed statistics, Dropout is left out. Each layer becomes
+one operator of opset 17, whose weights keep their keys; `z` (batch, *z_shape) goes in, `images`
+(batch, C, H, W) from -1 to 1 come out, and the batch may have any size.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.backend.geometry import ConvGeometry, conv_transpose_output_size, pair
+from minigrad.serialize import write_whole
+
+from . import noise
+from .checkpoint import Checkpoint
+from .errors import UserError, run_command, tell
+from .preset import Preset
+from .sampling import WEIGHTS, choose_statistics, generate, load_generator, load_run
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+OPSET = 17
+CHECKED = 4  # images that are made with both
+TOLERANCE = 1e-5  # the most by which a number of an image may differ
+INPUT, OUTPUT, BATCH = "z", "images", "batch"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan.export", description="Write a trained generator as ONNX, and check it."
+    )
+    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
+    parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
+    parser.add_argument(
+        "--weights", choices=WEIGHTS,
+        help="of the last step, averaged over the last steps, or those of the best evaluation on "
+        "the way (default: the recipe's, averaged where it averages)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--statistics", choices=("running", "recalibrated"),
+        help="what BatchNorm uses: the running ones of training, or ones measured anew on 10,000 z "
+        "(default: running where the recipe's samples use them, else recalibrated)",
+    )  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 1 where onnxruntime makes other images, and then nothing is written."""
+    arguments = _parser().parse_args(argv)
+    out: Path = arguments.out
+    if out.suffix.lower() != ".onnx":
+        raise UserError(f"--out {out}: expected a name that ends in .onnx")
+    onnx = _onnx()
+    loaded = load_run(arguments.run, arguments.weights)
+    preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
+    running = preset.statistics == "running"
+    wanted = arguments.statistics or ("running" if running else "recalibrated")
+    choose_statistics(generator, preset, wanted, CHECKED)
+    content = to_onnx(onnx, generator, loaded).SerializeToString()
+    difference = largest_difference(content, generator, preset)
+    if difference is not None and not difference <= TOLERANCE:  # NaN too
+        tell(
+            f"onnxruntime's images differ from ours by {difference:.2g}, more than {TOLERANCE}: "
+            "nothing is written"
+        )
+        return 1
+    try:
+        write_whole(out, content)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from error
+    checked = (
+        "not checked, since onnxruntime is not installed: pip install '.[onnx]'"
+        if difference is None
+        else f"onnxruntime's images differ from ours by {difference:.2g} at most"
+    )
+    tell(f"{out}: {preset.name} after step {loaded.position['step']}, statistics {wanted}; {checked}")
+    return 0
+
+
+def _onnx() -> Any:
+    """The package; UserError where it is not installed."""
+    try:
+        import onnx
+    except ImportError:
+        raise UserError("ONNX files need the package onnx: pip install '.[onnx]'") from None
+    return onnx
+
+
+def largest_difference(content: bytes, generator: nn.Module, preset: Preset) -> float | None:
+    """By how much onnxruntime's images differ from ours, at most, on the same 4 z.
+
+    Args:
+        content: the ONNX file of the generator.
+
+    None where onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    z = noise.draw(preset, CHECKED, mg.Generator(0))
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (theirs,) = session.run([OUTPUT], {INPUT: z.numpy()})
+    return float(np.abs(theirs - generate(generator, z, "running")).max())
+
+
+def to_onnx(onnx: Any, generator: nn.Module, loaded: Checkpoint) -> Any:
+    """The generator as an ONNX model, checked by the package's own rules.
+
+    Args:
+        onnx: the package.
+        loaded: the checkpoint it is from, whose recipe and step are written into the file.
+
+    Raises TypeError for a layer that has no operator here.
+    """
+    preset, helper = loaded.preset, onnx.helper
+    graph = _Graph(onnx)
+    x = mg.tensor(np.zeros((1, *preset.z_shape), np.float32))
+    generator.eval()
+    with mg.no_grad():
+        for name, layer in generator.children():
+            _add(graph, name, layer, x.shape)
+            x = layer(x)
+    graph.nodes[-1].output[0] = OUTPUT
+    floats = onnx.TensorProto.FLOAT
+    made = helper.make_graph(
+        graph.nodes,
+        preset.name,
+        [helper.make_tensor_value_info(INPUT, floats, [BATCH, *preset.z_shape])],
+        [helper.make_tensor_value_info(OUTPUT, floats, [BATCH, *x.shape[1:]])],
+        graph.weights,
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(
+        made,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest, which every onnxruntime reads
+        producer_name="minigrad-dcgan",
+        producer_version=mg.__version__,
+    )
+    helper.set_model_props(model, {"preset": preset.name, "step": str(loaded.position["step"])})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Graph:
+    """Operators in a row, each on the result of the one before."""
+
+    def __init__(self, onnx: Any) -> None:
+        self.onnx = onnx
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def add(self, kind: str, name: str, weights: dict[str, Array], **attributes: Any) -> None:
+        """An operator; its weights, by the last part of their keys, are its inputs after the first."""
+        keys = [f"{name}.{key}" for key in weights]
+        self.weights += [
+            self.onnx.numpy_helper.from_array(array, key)
+            for key, array in zip(keys, weights.values(), strict=True)
+        ]
+        before = self.nodes[-1].output[0] if self.nodes else INPUT
+        make = self.onnx.helper.make_node
+        self.nodes.append(make(kind, [before, *keys], [f"{name}.out"], name=name, **attributes))
+
+
+def _add(graph: _Graph, name: str, layer: nn.Module, shape: Shape) -> None:
+    """The operator of a layer whose input is (1, *item), as `shape` says."""
+    weights = {key: value.numpy() for key, value in layer.state_dict().items()}
+    match layer:
+        case nn.Dense():
+            graph.add("Gemm", name, weights, transB=1)
+        case nn.Conv2d():
+            graph.add("Conv", name, weights, **_conv(layer, shape[2:]))
+        case nn.ConvTranspose2d():
+            graph.add("ConvTranspose", name, weights, **_conv_transpose(layer, shape[2:]))
+        case nn.BatchNorm():
+            graph.add("BatchNormalization", name, weights, epsilon=layer.eps)
+        case nn.LeakyReLU():
+            graph.add("LeakyRelu", name, {}, alpha=layer.negative_slope)
+        case nn.ReLU():
+            graph.add("Relu", name, {})
+        case nn.Tanh():
+            graph.add("Tanh", name, {})
+        case nn.Sigmoid():
+            graph.add("Sigmoid", name, {})
+        case nn.Flatten():
+            graph.add("Flatten", name, {}, axis=1)
+        case nn.Reshape():
+            shape = (0, *layer.shape)  # 0 is for the batch's size, whatever it is
+            graph.add("Reshape", name, {"shape": np.array(shape, np.int64)})
+        case nn.Dropout():
+            pass  # does nothing in use
+        case _:
+            raise TypeError(f"layer {name}, {layer.describe()}: there is no ONNX operator for it here")
+
+
+def _conv(layer: nn.Conv2d, size: Shape) -> dict[str, Any]:
+    """The attributes of a Conv on an image of `size`."""
+    image, kernel = pair(size, "image", 1), pair(layer.weight.shape[2:], "kernel", 1)
+    return _attributes(ConvGeometry.of_conv(image, kernel, layer.stride, layer.padding, layer.dilation))
+
+
+def _conv_transpose(layer: nn.ConvTranspose2d, size: Shape) -> dict[str, Any]:
+    """The attributes of a ConvTranspose on an image of `size`.
+
+    Its padding is cropped before and after. "same" may make more than the kernel reaches, where that is
+    smaller than the stride; so output_padding is what is made beyond the rest of the formula.
+    """
+    image, kernel = pair(size, "image", 1), pair(layer.weight.shape[2:], "kernel", 1)
+    geometry = ConvGeometry.of_conv_transpose(
+        image, kernel, layer.stride, layer.padding, layer.output_padding, layer.dilation
+    )
+    reached = [
+        conv_transpose_output_size(n, taps, stride, padding, 0, dilation)
+        for n, taps, stride, padding, dilation in zip(
+            image, kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True
+        )
+    ]
+    extra = [made - n for made, n in zip(geometry.input_size, reached, strict=True)]
+    return {**_attributes(geometry), "output_padding": extra}
+
+
+def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
+    """What both kinds of convolution are told; ONNX pads as (top, left, bottom, right)."""
+    (top, bottom), (left, right) = geometry.padding
+    return {
+        "kernel_shape": geometry.kernel_size,
+        "strides": geometry.stride,
+        "dilations": geometry.dilation,
+        "pads": (top, left, bottom, right),
+    }
+
+
+if __name__ == "__main__":
+    run_command(main, "dcgan.export")

@@ -1,0 +1,265 @@
+"""A generator as ONNX: other programs make the same images, or there is no file."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from dcgan import checkpoint, errors, export, models, noise, presets, sampling
+from dcgan.errors import UserError
+from dcgan.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Tanh,
+)
+from minigrad import nn, serialize
+
+TINY = (Dense(12), BatchNorm(), LeakyReLU(0.3), Dense(64), Tanh(), Reshape(1, 8, 8))
+# Every layer that a recipe can name; "same" where the kernel is smaller than the stride, and where it is odd.
+EVERY_LAYER = (
+    Dense(18, bias=False), BatchNorm(eps=1e-3), Dropout(0.5), ReLU(), Reshape(2, 3, 3),
+    ConvTranspose(3, 2, 3, "same"), BatchNorm(), LeakyReLU(0.1),  # 9 x 9
+    ConvTranspose(2, 5, 2, "same", bias=False), Sigmoid(),  # 18 x 18
+    Conv(4, 4, 3, "same"), Conv(2, 3, 1, 1, bias=False), Conv(3, 2, 2, "valid"),  # 6, 6, 3
+    Flatten(), Dense(64), Tanh(), Reshape(1, 8, 8), Dropout(0.1),
+)  # fmt: skip
+
+
+def small(**overrides):
+    fields = {"generator": TINY, "z_shape": (6,), "image_size": 8, "statistics": "running"}
+    return presets.get("tensorflow-baseline", **{**fields, **overrides})
+
+
+def lively(network, seed=0):
+    """Weights that keep numbers at a size of about 1, and running statistics unlike those at the start."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name, value in network.state_dict().items():
+        shape = value.shape
+        if name.endswith("running_var"):
+            made = rng.uniform(0.5, 2, shape)
+        elif len(shape) > 1:
+            made = rng.normal(0, 1 / np.sqrt(np.prod(shape) / max(shape[:2])), shape)
+        else:
+            made = rng.normal(0.3, 0.3, shape)
+        state[name] = made.astype(np.float32)
+    network.load_state_dict(state)
+    return network
+
+
+def written(directory, preset, **seeds):
+    """A run's checkpoint, with a part for every keyword."""
+    directory.mkdir(exist_ok=True)
+    parts = {part: lively(models.build(preset)[0], seed).state_dict() for part, seed in seeds.items()}
+    checkpoint.save(directory / checkpoint.FILE_NAME, preset, {"step": 7, "epoch": 2}, parts)
+    return directory
+
+
+def drawn(path, z):
+    """What onnxruntime makes of z."""
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        path.read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(["images"], {"z": z})[0]
+
+
+@pytest.fixture
+def onnx():
+    return pytest.importorskip("onnx")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A temporary directory, which is the current one, with a run in it: `run`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sampling, "CALIBRATION_COUNT", 500)
+    written(tmp_path / "run", small(), generator=0)
+    return tmp_path
+
+
+RECIPES = [
+    *((name, {}) for name in presets.PRESETS),
+    ("pytorch", {"image_size": 32, "channels": 1, "ngf": 16}),
+    ("pytorch", {"image_size": 8, "nz": 5, "ngf": 8}),
+    ("flowers", {"image_size": 64, "channels": 4, "ngf": 8}),
+    ("flowers", {"image_size": 8, "ngf": 8}),
+    ("tensorflow-baseline", {"generator": EVERY_LAYER, "z_shape": (6,), "image_size": 8}),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides"), RECIPES)
+def test_onnxruntime_makes_the_same_images(onnx, place, capsys, name, overrides):
+    preset = presets.get(name, **overrides)
+    written(place / "other", preset, generator=1, generator_ema=1)
+    assert export.main(["other", "--out", "g.onnx", "--statistics", "running"]) == 0
+    assert re.search(r"differ from ours by \S+ at most", capsys.readouterr().out)
+    generator = lively(models.build(preset)[0], 1)
+    for count in (1, 5):
+        z = noise.draw(preset, count, mg.Generator(3))
+        ours = sampling.generate(generator, z, "running")
+        theirs = drawn(place / "g.onnx", z.numpy())
+        assert theirs.shape == ours.shape
+        assert theirs.dtype == np.float32
+        assert np.abs(theirs - ours).max() <= 1e-5
+        assert ours.std() > 0.05  # not all alike
+
+
+def test_arguments_of_convolutions_that_no_recipe_uses(onnx, place):
+    """Sides that differ, output_padding and dilation."""
+    preset = small(z_shape=(2, 5, 7))
+    sides = ((0, 2), (1, 0))
+    network = nn.Sequential(
+        nn.ConvTranspose2d(2, 3, (3, 4), (2, 3), sides, output_padding=(1, 2), dilation=(1, 2)),
+        nn.ConvTranspose2d(3, 3, 2, (3, 2), "same", dilation=(1, 2)),
+        nn.Conv2d(3, 2, (3, 2), (2, 1), sides, dilation=(2, 3)),
+    )
+    model = export.to_onnx(onnx, network, checkpoint.Checkpoint(preset, {"step": 0, "epoch": 0}, {}))
+    (place / "g.onnx").write_bytes(model.SerializeToString())
+    z = noise.draw(preset, 3, mg.Generator(0))
+    with mg.no_grad():
+        ours = network(z).numpy()
+    assert np.abs(drawn(place / "g.onnx", z.numpy()) - ours).max() <= 1e-5
+
+
+def test_a_layer_without_an_operator_is_named(onnx):
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return x + x
+
+    loaded = checkpoint.Checkpoint(small(), {"step": 0, "epoch": 0}, {})
+    with pytest.raises(TypeError, match=r"layer 1, Doubled\(\): there is no ONNX operator"):
+        export.to_onnx(onnx, nn.Sequential(nn.Tanh(), Doubled()), loaded)
+
+
+def test_what_the_file_says(onnx, place):
+    assert export.main(["run", "--out", "g.onnx"]) == 0
+    model = onnx.load(place / "g.onnx")
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "preset": "tensorflow-baseline", "step": "7",
+    }  # fmt: skip
+    shapes = [
+        (value.name, [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim])
+        for value in (*model.graph.input, *model.graph.output)
+    ]
+    assert shapes == [("z", ["batch", 6]), ("images", ["batch", 1, 8, 8])]
+    kinds = ["Gemm", "BatchNormalization", "LeakyRelu", "Gemm", "Tanh", "Reshape"]
+    assert [node.op_type for node in model.graph.node] == kinds
+    weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    for name, value in lively(models.build(small())[0]).state_dict().items():
+        assert np.array_equal(weights[name], value.numpy())
+
+
+def test_the_same_run_gives_the_same_file(onnx, place):
+    for name in ("a.onnx", "b.onnx"):
+        assert export.main(["run", "--out", name, "--statistics", "recalibrated"]) == 0
+    assert (place / "a.onnx").read_bytes() == (place / "b.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("statistics", "arguments", "used"),
+    [
+        ("running", [], "running"),
+        ("batch", [], "recalibrated"),
+        ("running", ["--statistics", "recalibrated"], "recalibrated"),
+        ("batch", ["--statistics", "running"], "running"),
+    ],
+)
+def test_the_statistics_are_those_asked_for_or_fixed_ones_of_the_recipe(
+    onnx, place, capsys, statistics, arguments, used
+):
+    preset = small(statistics=statistics)
+    written(place / "other", preset, generator=0)
+    assert export.main(["other", "--out", "g.onnx", *arguments]) == 0
+    assert f"after step 7, statistics {used};" in capsys.readouterr().out
+    generator, z = lively(models.build(preset)[0]), noise.draw(preset, 4, mg.Generator(0))
+    running = sampling.generate(generator, z, "running")
+    sampling.recalibrate(generator, preset)
+    images = {"running": running, "recalibrated": sampling.generate(generator, z, "running")}
+    theirs = drawn(place / "g.onnx", z.numpy())
+    assert {name: np.abs(theirs - ours).max() <= 1e-5 for name, ours in images.items()} == {
+        name: name == used for name in images
+    }
+
+
+@pytest.mark.parametrize(("arguments", "seed"), [([], 2), (["--weights", "last"], 1)])
+def test_averaged_weights_are_taken_where_the_recipe_has_them(onnx, place, arguments, seed):
+    preset = small(ema_decay=0.9)
+    written(place / "other", preset, generator=1, generator_ema=2)
+    assert export.main(["other", "--out", "g.onnx", *arguments]) == 0
+    z = noise.draw(preset, 4, mg.Generator(0))
+    ours = sampling.generate(lively(models.build(preset)[0], seed), z, "running")
+    assert np.abs(drawn(place / "g.onnx", z.numpy()) - ours).max() <= 1e-5
+
+
+def files(directory):
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_a_file_that_makes_other_images_is_not_left(onnx, place, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    (place / "g.onnx").write_bytes(b"old")
+    before, right = files(place), export.to_onnx
+    other = lively(models.build(small())[0], 5)
+    monkeypatch.setattr(export, "to_onnx", lambda onnx, generator, loaded: right(onnx, other, loaded))
+    assert export.main(["run", "--out", "g.onnx"]) == 1
+    assert re.search(r"differ from ours by \S+, more than 1e-05: nothing is written", capsys.readouterr().out)
+    assert files(place) == before
+
+
+def test_without_onnxruntime_the_file_is_written_and_said_to_be_unchecked(onnx, place, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export.main(["run", "--out", "g.onnx"]) == 0
+    assert "not checked, since onnxruntime is not installed: pip install '.[onnx]'" in capsys.readouterr().out
+    onnx.checker.check_model(onnx.load(place / "g.onnx"))
+
+
+def test_without_onnx_a_line_says_what_to_install(place, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(sys, "argv", ["dcgan", "run", "--out", "g.onnx"])
+    with pytest.raises(SystemExit) as stop:
+        errors.run_command(export.main, "dcgan.export")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "dcgan.export: ONNX files need the package onnx: pip install '.[onnx]'\n"
+    assert not (place / "g.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--out", "g.png"], r"--out g.png: expected a name that ends in .onnx"),
+        (["nowhere", "--out", "g.onnx"], r"no checkpoint at nowhere"),
+        (["run", "--out", "no/g.onnx"], r"--out no/g.onnx: No such"),
+        (["run", "--out", "g.onnx", "--weights", "ema"], r"--weights ema: this checkpoint has none"),
+        (["run", "--out", "g.onnx", "--weights", "best"], r"--weights best: there is no run/best"),
+    ],
+)
+def test_a_mistake_leaves_nothing(onnx, place, arguments, message):
+    before = files(place)
+    with pytest.raises(UserError, match=message):
+        export.main(arguments)
+    assert files(place) == before
+
+
+def test_a_full_disk_leaves_what_was_there(onnx, place, monkeypatch):
+    (place / "g.onnx").write_bytes(b"old")
+    before = files(place)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(serialize.os, "fsync", full)
+    with pytest.raises(UserError, match="--out g.onnx: No space left on device"):
+        export.main(["run", "--out", "g.onnx"])
+    assert files(place) == before
