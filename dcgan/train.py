@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
