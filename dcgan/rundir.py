@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -110,7 +111,13 @@ class RunDirectory:
             self._handle = None
 
     def forget_after(self, step: int) -> None:
-        """Cut the .jsonl files off after a step, and a line that was never finished."""
+        """Cut the .jsonl files off after a step, and a line that was never finished; and remove what a killed
+        process was writing.
+        """
+        for directory in (self.path, self.samples, self.frames, self.path / "checkpoints"):
+            for path in directory.glob(".*"):
+                if re.fullmatch(r"\..+\.\w{8}", path.name) and path.is_file():  # of `write_whole`
+                    path.unlink()
         for name in LINES:
             path = self.path / name
             if not path.exists():

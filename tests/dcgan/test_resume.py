@@ -141,6 +141,8 @@ def test_a_killed_run_leaves_files_that_are_put_right(run, tmp_path):
     shutil.copy(later / "samples" / "quick_steps_000004.png", later / "samples" / "quick_steps_000006.png")
     (later / "frames" / "00000004.png").unlink()  # the checkpoint came before the frame
     (later / "samples" / "my own.png").write_bytes(b"mine")
+    (later / ".checkpoint.safetensors.ab1_x9zz").write_bytes(b"half")  # it was writing that
+    (later / "frames" / ".00000006.png.abcdefgh").write_bytes(b"")
     run("--resume", "parts", "--steps", 8)
     assert (later / "samples" / "my own.png").read_bytes() == b"mine"
     (later / "samples" / "my own.png").unlink()
