@@ -8,6 +8,7 @@ the position are JSON in its metadata, with a SHA-256 over everything else.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,10 @@ def set_aside(run: Path, step: int, keep: int) -> None:
         (run / OLDER_NAME).mkdir(exist_ok=True)
         older = run / OLDER_NAME / f"{step:08d}.safetensors"
         older.unlink(missing_ok=True)
-        os.link(run / FILE_NAME, older)  # the same file: at no moment is there none
+        try:
+            os.link(run / FILE_NAME, older)  # the same file: at no moment is there none
+        except OSError:  # a file system without such links
+            shutil.copyfile(run / FILE_NAME, older)
     for path in sorted((run / OLDER_NAME).glob("*.safetensors"), reverse=True)[max(keep - 1, 0) :]:
         path.unlink()
 
