@@ -10,6 +10,7 @@ from typing import Any
 
 from minigrad.serialize import write_whole
 
+from . import jsonfile
 from .errors import UserError
 from .preset import Preset
 
@@ -83,11 +84,16 @@ class RunDirectory:
             file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl; none where there is no file. UserError where it is damaged."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        try:
+            return [dict(line) for line in jsonfile.lines(path)]
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged ({error!s:.200}): expected a JSON object in each line"
+            ) from error
 
 
 def _make_free(path: Path) -> Path:
