@@ -47,8 +47,7 @@ def _frame(file: Path) -> Array:
     try:
         if not file.is_file():  # a pipe would wait for its other end
             raise OSError("not a plain file")
-        with warnings.catch_warnings(), Image.open(file, formats=["PNG"]) as image:
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
             plain = image if image.mode in MODES.values() else image.convert("RGB")

@@ -4,6 +4,7 @@ Input sizes are left out: they follow from what comes before (see models.py).
 """
 
 import ast
+import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_origin
 
@@ -150,5 +151,7 @@ def check_types(kind: type[Any], values: dict[str, Any]) -> None:
         if field.name not in values or get_origin(field.type) is tuple:
             continue
         value, wanted = values[field.name], float | int if field.type is float else field.type
-        if not isinstance(value, wanted) or (type(value) is bool) != (wanted is bool):  # type: ignore[arg-type]
-            raise TypeError(f"{field.name}={value!r:.60}: expected a value of type {field.type}")
+        is_one = isinstance(value, wanted) and (type(value) is bool) == (wanted is bool)  # type: ignore[arg-type]
+        if not is_one or (field.type is float and abs(value) > sys.float_info.max):
+            name = getattr(field.type, "__name__", field.type)
+            raise TypeError(f"{field.name}={value!r:.60}: expected a value of type {name}")

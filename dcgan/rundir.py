@@ -89,11 +89,21 @@ class RunDirectory:
         if not path.exists():
             return []
         try:
-            return [dict(line) for line in jsonfile.lines(path)]
+            return [_checked(line) for line in jsonfile.lines(path)]
         except (OSError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path} is damaged ({error!s:.200}): expected a JSON object in each line"
+                f"{path} is damaged ({error!s:.200}): expected a JSON object of numbers in each line"
             ) from error
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """A line of metrics: numbers by name, null where one was not finite."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        raise ValueError("a line that is no step")
+    for name, value in line.items():
+        if value is not None and not (type(value) in (int, float) and abs(value) < 2**63):
+            raise ValueError(f"{name:.40}: no number of a size that is possible")
+    return line
 
 
 def _make_free(path: Path) -> Path:

@@ -48,15 +48,18 @@ from dcgan.layers import (
 SECONDS = 1.0  # that reading a small file may take
 NUMBERS = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 WORDS = (
-    b"-1", b"0", b"1e999", b"NaN", b"Infinity", b"1" * 30, b"9" * 5000, b"2147483648", b"18446744073709551616",
-    b"null", b"[]", b"{}", b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', b"\x00", b"\xff", b"(" * 200, b"'|O'",
+    b"-1", b"0", b"1e999", b"NaN", b"Infinity", b"1" * 30, b"9" * 5000, b"2147483648", b"1" + b"0" * 19,
+    b"null",
+    b"[]", b"{}", b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', b"\x00", b"\xff", b"(" * 200, b"'|O'",
 )  # fmt: skip
 VALUES = (
     None, True, False, -1, 0, 1, 3, 2**20, 10**6, 10**9, 2**31, 2**63 - 1, 2**63, 10**400, -(10**30), 0.5, -0.5,
     1e300, float("nan"), float("inf"), "", "a", "x" * 5000, "../x.png", "/etc/{step}.png", "{step}.png",
-    "{step.__class__}{step}.png", "{step:999999999d}.png", "{step!r:>{step}}.png", "{0}{step}.png", "a\0{step}.png",
-    "\ud800", "\x1b[2J", "normal(1e999)", "normal(nan)", "normal(" + "9" * 999 + ")", "same", "valid", "dcgan",
-    "dcgan_conv_last", "layers", [], {}, [[]], {"kind": "Dense"}, [1] * 5000, {"kind": "ReLU"}, [{"kind": "ReLU"}] * 999,
+    "{step.__class__}{step}.png", "{step:999999999d}.png", "{step!r:>{step}}.png", "{0}{step}.png",
+    "a\0.png",
+    "\ud800", "\x1b[2J", "normal(1e999)", "normal(nan)", "normal(" + "9" * 999 + ")", "same", "valid",
+    "dcgan", "dcgan_conv_last", "layers", [], {}, [[]], {"kind": "Dense"}, [1] * 5000, {"kind": "ReLU"},
+    [{"kind": "ReLU"}] * 999,
 )  # fmt: skip
 
 
@@ -140,7 +143,8 @@ def mutated_json(value: Any, rng: random.Random) -> Any:
             holder[key:key] = [copy.deepcopy(holder[key])] * rng.choice((1, 500))
         else:
             number = isinstance(holder[key], int | float) and rng.random() < 0.7
-            holder[key] = rng.choice([v for v in VALUES if isinstance(v, int | float)] if number else VALUES)
+            values = [v for v in VALUES if isinstance(v, int | float)] if number else VALUES
+            holder[key] = copy.deepcopy(rng.choice(values))
     return value
 
 
@@ -228,7 +232,6 @@ OTHERS = (
     "DDS",
     "ICO",
     "ICNS",
-    "IM",
     "JPEG2000",
     "MPO",
     "PCX",
@@ -374,7 +377,7 @@ STATE = _state()
 TOLD = (UserError,)
 KINDS = {
     "safetensors": Kind("a.safetensors", _checkpoints, _load, (ValueError,)),
-    "checkpoint": Kind("checkpoint.safetensors", _checkpoints, lambda path: checkpoint.load(path.parent), TOLD),
+    "checkpoint": Kind("checkpoint.safetensors", _checkpoints, lambda p: checkpoint.load(p.parent), TOLD),
     "recipe": Kind("a", _checkpoints, _sample, TOLD, make=_with_another_recipe),
     "state": Kind("a", _checkpoints, _sample, TOLD, make=_with_another_state),
     "idx": Kind("a", _idx, idx.read, (ValueError, OSError)),
@@ -383,7 +386,7 @@ KINDS = {
     "npy": Kind("a.npy", _npys, arrays.read, (ValueError,)),
     "npz": Kind("a.npz", _zips, arrays.read, (ValueError,)),
     "npy in npz": Kind("a.npz", _npys, _images, TOLD, wrap=_zip),
-    "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5), "f4"))], lambda p: latent.from_file(SMALL, p), TOLD),
+    "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5)))], lambda p: latent.from_file(SMALL, p), TOLD),
     "config": Kind("config.json", _config, lambda path: evaluate.data_of(path.parent), TOLD),
     "metrics": Kind("metrics.jsonl", _metrics, lambda p: rundir.RunDirectory(p.parent).metrics(), TOLD),
     "frame": Kind("a.png", _image("PNG"), animate._frame, TOLD),
@@ -414,8 +417,10 @@ class Found:
 
 TOUCHED: list[str] = []
 _WATCHED = [False]
-_WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
-           "subprocess.Popen", "os.system", "os.exec", "socket.connect", "pickle.find_class", "shutil")  # fmt: skip
+_WRITES = (
+    "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
+    "subprocess.Popen", "os.system", "os.exec", "socket.connect", "pickle.find_class", "shutil",
+)  # fmt: skip
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

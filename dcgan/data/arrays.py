@@ -3,8 +3,6 @@
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +88,7 @@ def open_npy(path: Path) -> Array:
             raise ValueError("not a plain file" if path.exists() else "no such file")
         with open(path, "rb") as file:
             _check_header(file.read(12))
-        with _no_warnings():
+        with warnings.catch_warnings(action="ignore"):  # of old headers, and sizes that overflow
             return npy.open_memmap(path, mode="r")  # fails where the file is too short, or holds objects
     except Exception as error:  # damaged headers raise all kinds: TokenError, TypeError, ...
         raise ValueError(f"it can't be read as an .npy file: {error!s:.200}") from error
@@ -103,22 +101,14 @@ def _check_header(start: bytes) -> None:
         raise ValueError(f"its header says {length} bytes: expected {MOST_HEADER} at most")
 
 
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without a word of headers that Python 2 wrote, and of sizes that overflow and are refused then."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _from_npz(path: Path, key: str) -> Array:
     try:
-        with _no_warnings(), zipfile.ZipFile(path) as archive:
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
             return _member(archive, f"{_chosen(names, key)}.npy")
-    except ValueError:
-        raise
     except Exception as error:  # damaged archives raise all kinds: BadZipFile, zlib.error, LZMAError, ...
+        if type(error) is ValueError:
+            raise
         raise ValueError(f"it can't be read as an .npz file: {error!s:.200}") from error
 
 

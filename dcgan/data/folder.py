@@ -9,7 +9,9 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,9 @@ IN_MEMORY = 2**30  # bytes of decoded images; the rest goes to a temporary file
 SHOWN = 5  # names in a message
 LINKED = "symbolic links to folders"
 OUTSIDE = "symbolic links to files outside of the folder"
-MOST_BYTES = 2**29  # of one file: some kinds are read whole before their size is known
+BLOCK = 2**26  # bytes that Pillow takes at once: so many, and those of a large image go back to the system
+LARGE, ONE_AT_A_TIME = 2**24, Lock()  # pixels of an image that is decoded while no other large one is
+MOST_BYTES = 2**28  # of one file: some kinds are read whole before their size is known
 
 
 class Decoded(Sequence[Array]):
@@ -142,6 +146,8 @@ def read(folder: Path, size: int, channels: int) -> tuple[Decoded, list[str]]:
     notes = [_kind(kind, count, channels) for kind, count in sorted(kinds.items())]
     if others[LINKED]:
         notes.append(f"{others[LINKED]} {LINKED} not followed: name the folders themselves")
+    if others[OUTSIDE]:
+        notes.append(f"{others[OUTSIDE]} {OUTSIDE} not followed: put the files themselves into it")
     if unreadable:
         notes.append(
             f"{len(unreadable)} of {len(files)} images can't be read and are left out: {_some(unreadable)}"
@@ -163,8 +169,9 @@ def decode(file: Path, size: int, channels: int) -> tuple[Array, int]:
         # A JPEG file can be decoded at an eighth of its size and more, in less time.
         times = 3 * size / min(image.size)
         image.draft(None, (math.ceil(image.width * times), math.ceil(image.height * times)))
-        upright = _upright(image)
-        return fit_image(upright, size, channels), channels_of(upright)
+        with ONE_AT_A_TIME if image.width * image.height > LARGE else nullcontext():
+            upright = _upright(image)
+            return fit_image(upright, size, channels), channels_of(upright)
 
 
 def channels_of(image: Image.Image) -> int:
@@ -202,6 +209,7 @@ def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Arra
         except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
             return str(error).removesuffix(f": '{file}'") or type(error).__name__
 
+    Image.core.set_block_size(BLOCK)
     with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
         warnings.simplefilter("ignore")  # of EXIF data and the like
         warnings.simplefilter("error", Image.DecompressionBombWarning)
