@@ -140,7 +140,7 @@ def _started(layer: Any, init: str) -> nn.Module:
     """The layer with its weight drawn as `init` says and its bias, if any, at 0."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) < math.inf:
+    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) <= layers.MOST:
         nn.init.normal_(layer.weight, 0.0, float(match[1]))
     elif init == "glorot_uniform":
         nn.init.glorot_uniform_(layer.weight)

@@ -49,16 +49,14 @@ SECONDS = 1.0  # that reading a small file may take
 NUMBERS = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 WORDS = (
     b"-1", b"0", b"1e999", b"NaN", b"Infinity", b"1" * 30, b"9" * 5000, b"2147483648", b"1" + b"0" * 19,
-    b"null",
-    b"[]", b"{}", b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', b"\x00", b"\xff", b"(" * 200, b"'|O'",
+    b"null", b"[]", b"{}", b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', b"\x00", b"\xff", b"(" * 200, b"'|O'",
 )  # fmt: skip
 VALUES = (
-    None, True, False, -1, 0, 1, 3, 2**20, 10**6, 10**9, 2**31, 2**63 - 1, 2**63, 10**400, -(10**30), 0.5, -0.5,
-    1e300, float("nan"), float("inf"), "", "a", "x" * 5000, "../x.png", "/etc/{step}.png", "{step}.png",
-    "{step.__class__}{step}.png", "{step:999999999d}.png", "{step!r:>{step}}.png", "{0}{step}.png",
-    "a\0.png",
-    "\ud800", "\x1b[2J", "normal(1e999)", "normal(nan)", "normal(" + "9" * 999 + ")", "same", "valid",
-    "dcgan", "dcgan_conv_last", "layers", [], {}, [[]], {"kind": "Dense"}, [1] * 5000, {"kind": "ReLU"},
+    None, True, False, -1, 0, 1, 3, 2**20, 10**6, 10**9, 2**31, 2**63 - 1, 2**63, 10**400, -(10**30), 0.5,
+    -0.5,    1e300, float("nan"), float("inf"), "", "a", "x" * 5000, "../x.png", "/etc/{step}.png",
+    "{step}.png", "{step.__class__}{step}.png", "{step:999999999d}.png", "{step!r:>{step}}.png",
+    "{0}{step}.png", "a\0.png", "\ud800", "\x1b[2J", "normal(1e999)", "normal(nan)", "normal(" + "9" * 999 + ")", "same",
+    "valid", "dcgan", "dcgan_conv_last", "layers", [], {}, [[]], {"kind": "Dense"}, [1] * 5000, {"kind": "ReLU"},
     [{"kind": "ReLU"}] * 999,
 )  # fmt: skip
 
