@@ -29,13 +29,13 @@ def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
         raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
     if out.suffix.lower() == ".gif" and len(files) > MOST_IN_A_GIF:
         files = [files[i] for i in np.linspace(0, len(files) - 1, MOST_IN_A_GIF).round().astype(int)]
-    shown = [_frame(file) for file in files[:1]]
-    for file in files[1:]:
+    shown: list[Array] = []
+    for file in files:
         shown.append(frame := _frame(file))
         if frame.shape != shown[0].shape:
             raise UserError(f"{file} is {frame.shape}: expected {shown[0].shape}, as of {files[0]}")
-        if sum(frame.nbytes for frame in shown) > MOST_BYTES:
-            raise UserError(f"the frames in {frames} are too many and too large: expected {MOST_BYTES} bytes")
+        if len(shown) * frame.nbytes > MOST_BYTES:
+            raise UserError(f"{frames}: expected frames of {MOST_BYTES} bytes at most in all")
     pictures.save_animation(
         [pictures.enlarged(frame, pictures.MOST_ANIMATED) for frame in shown], out, seconds
     )

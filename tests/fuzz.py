@@ -53,11 +53,11 @@ WORDS = (
 )  # fmt: skip
 VALUES = (
     None, True, False, -1, 0, 1, 3, 2**20, 10**6, 10**9, 2**31, 2**63 - 1, 2**63, 10**400, -(10**30), 0.5,
-    -0.5,    1e300, float("nan"), float("inf"), "", "a", "x" * 5000, "../x.png", "/etc/{step}.png",
+    -0.5, 1e300, float("nan"), float("inf"), "", "a", "x" * 5000, "../x.png", "/etc/{step}.png",
     "{step}.png", "{step.__class__}{step}.png", "{step:999999999d}.png", "{step!r:>{step}}.png",
-    "{0}{step}.png", "a\0.png", "\ud800", "\x1b[2J", "normal(1e999)", "normal(nan)", "normal(" + "9" * 999 + ")", "same",
-    "valid", "dcgan", "dcgan_conv_last", "layers", [], {}, [[]], {"kind": "Dense"}, [1] * 5000, {"kind": "ReLU"},
-    [{"kind": "ReLU"}] * 999,
+    "{0}{step}.png", "a\0.png", "\ud800", "\x1b[2J", "normal(1e999)", "normal(nan)",
+    "normal(" + "9" * 999 + ")", "same", "valid", "dcgan", "dcgan_conv_last", "layers", [], {}, [[]],
+    {"kind": "Dense"}, [1] * 5000, {"kind": "ReLU"}, [{"kind": "ReLU"}] * 999,
 )  # fmt: skip
 
 

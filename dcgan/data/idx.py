@@ -87,9 +87,8 @@ def _header(magic: bytes, sizes: bytes) -> tuple[tuple[int, ...], int]:
 
 
 def _opened(path: Path) -> Any:
-    if (
-        os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
-    ):  # a pipe would wait for its other end
+    plain = os.path.isfile(path) or os.path.isdir(path)
+    if os.path.exists(path) and not plain:  # a pipe would wait for its other end
         raise OSError(f"{path} is no plain file")
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, evaluate, interpolate, rundir, sample, train
+from dcgan import animate, checkpoint, evaluate, interpolate, rundir, sample, train
 from dcgan.data import folder, sources
 from dcgan.errors import UserError, printable, run_command
 
@@ -105,6 +105,14 @@ def test_no_checkpoint_is_told(tmp_path, refusal, what):
     assert str(path) in refusal(sample.main, path, "--out", "a.png")
     assert str(path) in refusal(evaluate.main, tmp_path)
     assert str(path) in refusal(interpolate.main, tmp_path, "--out", "a.png", "--between", "0", "1")
+
+
+def test_a_checkpoint_cut_short_at_any_byte_is_told(tmp_path):
+    path = tmp_path / "a"
+    for length in range(len(SOUND)):
+        path.write_bytes(SOUND[:length])
+        with pytest.raises(UserError, match="damaged"):
+            checkpoint.load(path)
 
 
 def test_what_is_no_file_is_told(tmp_path, refusal):
