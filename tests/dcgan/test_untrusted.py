@@ -107,6 +107,7 @@ def test_no_checkpoint_is_told(tmp_path, refusal, what):
     assert str(path) in refusal(interpolate.main, tmp_path, "--out", "a.png", "--between", "0", "1")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_cut_short_at_any_byte_is_told(tmp_path):
     path = tmp_path / "a"
     for length in range(len(SOUND)):
