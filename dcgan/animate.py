@@ -1,15 +1,20 @@
 """`python -m dcgan.animate RUN`: the fixed grid of a run over time, as a GIF or MP4 file."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from . import pictures
+from .data.channels import MODES
 from .errors import UserError, run_command, tell
 
+Array = np.ndarray[Any, Any]
+MOST_PIXELS, MOST_BYTES = 2**24, 2**31  # of one frame; of all
 MOST_IN_A_GIF = 60  # frames; an MP4 file, which keeps only what changes, has them all
 
 
@@ -24,17 +29,31 @@ def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
         raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
     if out.suffix.lower() == ".gif" and len(files) > MOST_IN_A_GIF:
         files = [files[i] for i in np.linspace(0, len(files) - 1, MOST_IN_A_GIF).round().astype(int)]
-    shown = []
+    shown: list[Array] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                shown.append(np.atleast_3d(np.asarray(image)))
-        except OSError as error:
-            raise UserError(f"{file} can't be read as an image: {error}") from error
+        shown.append(frame := _frame(file))
+        if frame.shape != shown[0].shape:
+            raise UserError(f"{file} is {frame.shape}: expected {shown[0].shape}, as of {files[0]}")
+        if len(shown) * frame.nbytes > MOST_BYTES:
+            raise UserError(f"{frames}: expected frames of {MOST_BYTES} bytes at most in all")
     pictures.save_animation(
         [pictures.enlarged(frame, pictures.MOST_ANIMATED) for frame in shown], out, seconds
     )
     return len(files)
+
+
+def _frame(file: Path) -> Array:
+    """One frame as bytes (H, W, C). Raises UserError where it is none, whatever the file is."""
+    try:
+        if not file.is_file():  # a pipe would wait for its other end
+            raise OSError("not a plain file")
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
+            plain = image if image.mode in MODES.values() else image.convert("RGB")
+            return np.atleast_3d(np.asarray(plain))
+    except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
+        raise UserError(f"{file} can't be read as an image: {error!s:.200}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 import minigrad as mg
 
+from . import jsonfile
 from .errors import UserError
 from .preset import Preset
 
@@ -91,11 +92,18 @@ def load(run: Path) -> Checkpoint:
     if expected is None or expected != _checksum(tensors, metadata):
         raise UserError(f"{path} is damaged: its content does not agree with its checksum")
     try:
-        preset = Preset.from_json(json.loads(metadata["preset"]))
-        position = {name: int(json.loads(metadata["position"])[name]) for name in ("step", "epoch")}
+        preset = Preset.from_json(jsonfile.parse(metadata["preset"]))
+        position = _position(jsonfile.parse(metadata["position"]))
         return Checkpoint(preset, position, tensors, metadata.get("images", ""))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} holds no recipe that this version knows: {error}") from error
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{path} holds no recipe that this version knows: {error!s:.300}") from error
+
+
+def _position(data: Any) -> dict[str, int]:
+    position = {name: data[name] for name in ("step", "epoch")}
+    if not all(type(number) is int and 0 <= number < 2**63 for number in position.values()):
+        raise ValueError(f"position={position}: expected integers of at least 0, below 2^63")
+    return position
 
 
 def candidates(run: Path) -> list[Path]:

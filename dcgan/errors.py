@@ -30,8 +30,17 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
 
 
 def _fail(program: str, message: str) -> int:
-    print(f"{program}: {message}", file=sys.stderr)
+    print(printable(f"{program}: {message}"), file=sys.stderr)
     return 2
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """The text with what would not be shown, or would move a terminal's cursor, written in escapes."""
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def tell(line: str) -> None:
@@ -41,6 +50,6 @@ def tell(line: str) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(printable(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

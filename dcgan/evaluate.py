@@ -11,6 +11,7 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
+from . import jsonfile
 from .data import mnist
 from .data.fit import fit_array
 from .errors import UserError, run_command, tell
@@ -117,8 +118,11 @@ def data_of(directory: Path) -> str:
     if not path.exists():
         return "mnist"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("data", "mnist"))
-    except (OSError, ValueError, AttributeError) as error:
+        data = jsonfile.read(path).get("data", "mnist")
+        if not isinstance(data, str):
+            raise TypeError("expected the name of the data")
+        return data
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} does not say what the run was trained on: name it with --data") from error
 
 

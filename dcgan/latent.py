@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 import minigrad as mg
 
 from . import noise
+from .data import arrays
 from .errors import UserError
 from .preset import MOST_IMAGES, Preset
 
@@ -43,14 +43,16 @@ def from_file(preset: Preset, path: Path) -> Array:
     """
     numbers = math.prod(preset.z_shape)
     try:
-        array = npy.open_memmap(path, mode="r")  # fails where the file is too short, or holds objects
-    except Exception as error:  # damaged headers raise all kinds: TokenError, TypeError, ...
-        raise UserError(f"--z {path}: it can't be read as an .npy file: {error}") from error
+        array = arrays.open_npy(path)
+    except ValueError as error:
+        raise UserError(f"--z {path}: {error}") from error
     forms = (preset.z_shape, (numbers,))  # of one z
     fits = array.shape in forms or array.shape[1:] in forms
     if not fits or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
         expected = " or ".join(f"({', '.join(('n', *map(str, shape)))})" for shape in dict.fromkeys(forms))
         raise UserError(f"--z {path}: it holds {array.dtype} {array.shape}; expected floats {expected}")
+    if len(array) > MOST_IMAGES and array.shape not in forms:
+        raise UserError(f"--z {path}: it holds {len(array)} z; expected {MOST_IMAGES} at most")
     with np.errstate(over="ignore"):
         z = np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)
     if not np.isfinite(z).all():

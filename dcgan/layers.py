@@ -4,8 +4,10 @@ Input sizes are left out: they follow from what comes before (see models.py).
 """
 
 import ast
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_origin
+
+MOST = 1e30  # that a number of a recipe may be: float32 holds it, and its products with others
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,28 @@ def to_json(layer: Layer) -> dict[str, Any]:
 
 def from_json(data: dict[str, Any]) -> Layer:
     """The layer that `to_json` wrote; ValueError for anything else."""
-    fields = dict(data)
-    kind = fields.pop("kind", None)
+    values = dict(data)
+    kind = values.pop("kind", None)
     if kind not in KINDS:
-        raise ValueError(f"unknown kind of layer {kind!r}: expected one of {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind of layer {kind!r:.60}: expected one of {', '.join(KINDS)}")
     try:
-        return KINDS[kind](**fields)
+        check_types(KINDS[kind], values)
+        return KINDS[kind](**values)
     except TypeError as error:
         raise ValueError(f"layer {kind}: {error}") from None
+
+
+def check_types(kind: type[Any], values: dict[str, Any]) -> None:
+    """TypeError where a value is not of the type that the dataclass `kind` gives its field.
+
+    An integer may stand for a float; true and false for no number.
+    """
+    for field in fields(kind):
+        if field.name not in values or get_origin(field.type) is tuple:
+            continue
+        value, wanted = values[field.name], float | int if field.type is float else field.type
+        if not isinstance(value, wanted) or (type(value) is bool) != (wanted is bool):  # type: ignore[arg-type]
+            name = getattr(field.type, "__name__", field.type)
+            raise TypeError(f"{field.name}={value!r:.60}: expected a value of type {name}")
+        if field.type is float and abs(value) > MOST:
+            raise TypeError(f"{field.name}={value!r:.60}: expected a number up to {MOST:g}")

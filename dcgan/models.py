@@ -15,6 +15,8 @@ from .losses import LOSSES
 from .preset import Preset
 
 Shape = tuple[int, ...]  # of one image or one row, without the batch
+MOST_WEIGHTS = 2**29  # of a network: 2 GiB
+MOST_VALUES = 2**24  # that a layer makes of one image
 
 
 class Generator(nn.Sequential):
@@ -38,15 +40,9 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     Raises UserError where the layers do not make images of the recipe's size, or no single number
     for each image.
     """
+    generator = build_generator(preset)
     image = (preset.channels, preset.image_size, preset.image_size)
-    modules, made = _modules(preset.generator, preset.z_shape, "generator")
-    if made != image:
-        raise UserError(
-            f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W); "
-            "image_size and channels are free in the presets flowers and pytorch"
-        )
-    generator = Generator(preset.z_shape, *modules)
-    modules, judged = _modules(preset.discriminator, image, "discriminator")
+    modules, judged = _modules(preset.discriminator, image, "discriminator", MOST_WEIGHTS)
     if judged != (1,):
         raise UserError(
             f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
@@ -60,22 +56,51 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     return generator, nn.Sequential(*modules)
 
 
+def build_generator(preset: Preset, most: int = MOST_WEIGHTS) -> Generator:
+    """The generator alone. Raises UserError as `build` does, and where it has more than `most` weights."""
+    image = (preset.channels, preset.image_size, preset.image_size)
+    modules, made = _modules(preset.generator, preset.z_shape, "generator", most)
+    if made != image:
+        raise UserError(
+            f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W); "
+            "image_size and channels are free in the presets flowers and pytorch"
+        )
+    return Generator(preset.z_shape, *modules)
+
+
 def count_parameters(module: nn.Module) -> int:
     """How many numbers a module learns."""
     return sum(p.size for p in module.parameters())
 
 
-def _modules(specs: tuple[layers.Layer, ...], shape: Shape, where: str) -> tuple[list[nn.Module], Shape]:
-    """The modules of a network, and the shape that they turn `shape` into."""
+def _modules(
+    specs: tuple[layers.Layer, ...], shape: Shape, where: str, most: int
+) -> tuple[list[nn.Module], Shape]:
+    """The modules of a network of at most `most` weights, and the shape that they turn `shape` into."""
     modules: list[nn.Module] = []
+    left = most
     for i, spec in enumerate(specs):
         try:
+            left -= _weights(spec, shape)
+            if left < 0:  # told before they are made
+                raise ValueError(f"with this layer there are {most - left} weights; expected {most} at most")
             module = _module(spec, shape)
             shape = _shape_after(module, shape)
         except (ValueError, TypeError, IndexError) as error:
             raise UserError(f"{where}, layer {i} ({spec}), on {shape}: {error}") from error
         modules.append(module)
     return modules, shape
+
+
+def _weights(spec: layers.Layer, shape: Shape) -> int:
+    """How many numbers the weight of a layer has."""
+    match spec:
+        case layers.Dense():
+            return shape[0] * spec.features
+        case layers.Conv() | layers.ConvTranspose():
+            taps = math.prod(spec.kernel) if isinstance(spec.kernel, tuple) else spec.kernel**2
+            return shape[0] * spec.channels * taps
+    return 0
 
 
 def _module(spec: layers.Layer, shape: Shape) -> nn.Module:
@@ -115,7 +140,7 @@ def _started(layer: Any, init: str) -> nn.Module:
     """The layer with its weight drawn as `init` says and its bias, if any, at 0."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) < math.inf:
+    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) <= layers.MOST:
         nn.init.normal_(layer.weight, 0.0, float(match[1]))
     elif init == "glorot_uniform":
         nn.init.glorot_uniform_(layer.weight)
@@ -125,9 +150,11 @@ def _started(layer: Any, init: str) -> nn.Module:
 
 
 def _shape_after(module: nn.Module, shape: Shape) -> Shape:
-    """What a module makes of one item of `shape`, found by trying it on one of zeros."""
+    """What a module makes of one item of `shape`, found by trying it on a batch of none."""
     with mg.no_grad():
         module.eval()
-        after = module(mg.tensor(np.zeros((1, *shape), np.float32))).shape[1:]
+        after = module(mg.tensor(np.zeros((0, *shape), np.float32))).shape[1:]
         module.train()
+    if math.prod(after) > MOST_VALUES:
+        raise ValueError(f"it makes {after} of one image: expected {MOST_VALUES} numbers at most")
     return after

@@ -169,7 +169,9 @@ def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
     for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
         for key in keys:
-            values = np.array([line[key] for line in metrics], np.float64)  # null, where it diverged, is nan
+            values = np.array(
+                [line.get(key) for line in metrics], np.float64
+            )  # null, where it diverged, is nan
             axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
             axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
         axes.grid(alpha=0.25)

@@ -1,6 +1,8 @@
 """What a recipe is: every field of it, and what each may be."""
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +108,9 @@ class Preset:
     def from_json(cls, data: dict[str, Any]) -> "Preset":
         """What `to_json` wrote; ValueError or TypeError for anything else."""
         fields = dict(data)
+        layers.check_types(cls, fields)
+        if not all(type(number) is int for number in fields["z_shape"]):
+            raise TypeError("z_shape: expected a list of integers")
         for name in _NETWORKS:
             fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
         return cls(**{**fields, "z_shape": tuple(fields["z_shape"])})
@@ -141,6 +146,8 @@ def _check_numbers(preset: Preset) -> None:
     for name in ("lr_generator", "lr_discriminator", "adam_eps"):
         if not 0 < getattr(preset, name) < float("inf"):
             raise UserError(f"{name}={getattr(preset, name)}: expected a positive number")
+    if preset.image_size > _LARGEST:
+        raise UserError(f"image_size={preset.image_size}: expected {_LARGEST} at most")
     if not 0 <= preset.flip <= 1:
         raise UserError(f"flip={preset.flip}: expected a chance from 0 to 1")
     if preset.channels not in family.CHANNELS:
@@ -153,6 +160,10 @@ def _check_numbers(preset: Preset) -> None:
 
 
 def _check_names(preset: Preset) -> None:
+    if not _is_plain(preset.name) or preset.name.startswith("."):  # a run's directory is called so
+        raise UserError(f"name={preset.name!r:.60}: expected a short name of letters, digits and the like")
+    if not preset.summary.isprintable():
+        raise UserError(f"summary={preset.summary!r:.60}: expected a line of text")
     for name, choices in _CHOICES.items():
         if getattr(preset, name) not in choices:
             raise UserError(f"{name}={getattr(preset, name)!r}: expected one of {', '.join(choices)}")
@@ -171,8 +182,13 @@ def _check_names(preset: Preset) -> None:
 
 
 def _check_listed(preset: Preset) -> None:
-    if not preset.z_shape or min(preset.z_shape) < 1:
-        raise UserError(f"z_shape={preset.z_shape}: expected positive integers")
+    if not preset.z_shape or min(preset.z_shape) < 1 or math.prod(preset.z_shape) > _MOST_NUMBERS:
+        raise UserError(
+            f"z_shape={preset.z_shape!s:.60}: expected positive integers, {_MOST_NUMBERS} numbers at most"
+        )
+    for name in _NETWORKS:
+        if len(getattr(preset, name)) > _DEEPEST:
+            raise UserError(f"{name}: {len(getattr(preset, name))} layers; expected {_DEEPEST} at most")
     for name in ("nz", "ngf", "ndf"):
         if getattr(preset, name):
             raise UserError(
@@ -198,15 +214,24 @@ def _derive_networks(preset: Preset) -> None:
 
 def _names_files(pattern: str, counted: str) -> bool:
     """Whether a pattern gives each step, or epoch, a PNG file of its own."""
-    try:
-        names = [pattern.format(**{"step": 1, "epoch": 1, counted: number}) for number in (1, 2)]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    if not _PATTERN.fullmatch(pattern):  # `format` itself can do far more than count
         return False
+    names = [pattern.format(**{"step": 1, "epoch": 1, counted: number}) for number in (1, 2)]
     return names[0] != names[1] and all(map(_is_file_name, names))
 
 
 def _is_file_name(name: str) -> bool:
-    return name.endswith(".png") and len(name.encode()) <= _LONGEST_NAME and not set("/\\\0") & set(name)
+    return name.endswith(".png") and _is_plain(name)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file may be called so anywhere, and a terminal shows it as it is."""
+    return (
+        bool(name)
+        and name.isprintable()
+        and len(name.encode()) <= _LONGEST_NAME
+        and not set("/\\") & set(name)
+    )
 
 
 def _checked(field: str, current: Any, value: Any) -> Any:
@@ -238,6 +263,10 @@ _TAKEN = ("losses.png", "real_and_fake.png", "evaluation.png")  # a run's other 
 _LONGEST_NAME = 200  # bytes: file systems have 255, and a file is written under a longer name first
 _DERIVED = {"generator", "discriminator", "z_shape"}
 _WIDEST = 4096
+_LARGEST = 2048  # pixels of a side
+_MOST_NUMBERS = 2**20  # of one image's noise
+_DEEPEST = 200  # layers
+_PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
 _POSITIVE = (
     "image_size", "channels", "batch_size", "epochs", "grid_rows", "grid_columns", "log_every",
     "frame_every",

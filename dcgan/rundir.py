@@ -13,6 +13,7 @@ from typing import Any
 
 from minigrad.serialize import write_whole
 
+from . import jsonfile
 from .errors import UserError
 from .preset import Preset
 
@@ -122,15 +123,15 @@ class RunDirectory:
             path = self.path / name
             if not path.exists():
                 continue
-            kept = "".join(line for line in _whole_lines(path) if json.loads(line).get("step", 0) <= step)
-            if path.read_text(encoding="utf-8", errors="replace") != kept:
-                write_whole(path, kept.encode())
+            kept = "".join(line for done, line in _whole_lines(path) if done <= step).encode()
+            if path.stat().st_size != len(kept):
+                write_whole(path, kept)
 
     def config(self) -> dict[str, Any]:
         """What config.json says; nothing where it can't be read."""
         try:
-            config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            config = jsonfile.read(self.path / "config.json")
+        except (OSError, ValueError):
             return {}
         return config if isinstance(config, dict) else {}
 
@@ -169,27 +170,45 @@ class RunDirectory:
                 raise
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a .jsonl file, none where there is no such file."""
-        path = self.path / name
-        return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
+        """The lines of a .jsonl file, up to the first that is damaged; none where there is no such file."""
+        return [json.loads(line) for _, line in _whole_lines(self.path / name)]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl; none where there is no file. UserError where it is damaged."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    """The lines of a .jsonl file that are objects, up to the first that is none."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
-            if not line.endswith("\n") or not isinstance(json.loads(line), dict):
+            return [_checked(line) for line in jsonfile.lines(path)]
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged ({error!s:.200}): expected a JSON object of numbers in each line"
+            ) from error
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """A line of metrics: numbers by name, null where one was not finite."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        raise ValueError("a line that is no step")
+    for name, value in line.items():
+        if value is not None and not (type(value) in (int, float) and abs(value) < 2**63):
+            raise ValueError(f"{name:.40}: no number of a size that is possible")
+    return line
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a .jsonl file that say their step, with it, up to the first that does not."""
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        while line := file.readline(jsonfile.MOST):
+            try:
+                value = jsonfile.parse(line)
+            except ValueError:
                 return
-        except ValueError:
-            return
-        yield line
+            if not line.endswith("\n") or not isinstance(value, dict) or type(value.get("step")) is not int:
+                return
+            yield value["step"], line
 
 
 def _make_free(path: Path) -> Path:

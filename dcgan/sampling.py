@@ -58,11 +58,12 @@ def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
             f"after step {loaded.position['step']} the weights hold numbers that are not finite: the run had "
             "diverged by then"
         )
-    generator, _ = models.build(loaded.preset)
+    held = sum(array.size for array in state.values())
     try:
+        generator = models.build_generator(loaded.preset, held)  # a recipe may say more than memory holds
         generator.load_state_dict(state)
-    except ValueError as error:
-        raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
+    except (ValueError, UserError) as error:
+        raise UserError(f"the checkpoint does not fit its recipe: {error!s:.500}") from error
     return generator
 
 

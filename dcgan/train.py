@@ -168,7 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(explain(preset))
         return 0
     run = None if state is None else RunDirectory.reopen(directory)
-    data = run.config().get("data") if run and arguments.data is None else arguments.data
+    data = arguments.data
+    if run is not None and data is None:
+        named = run.config().get("data")
+        data = named if isinstance(named, str) else None
     with ExitStack() as open_directory:
         if run is not None:
             open_directory.callback(run.close)
@@ -288,7 +291,9 @@ class _StopOnSignal:
         now = time.monotonic()
         if self.asked:
             if number == signal.SIGINT and now - self._at >= 1.0:
-                raise KeyboardInterrupt
+                # Not by an exception: it would be lost where the signal comes while Python frees an object.
+                os.write(2, b"\ndcgan.train: interrupted\n")
+                os._exit(130)
             return
         self.asked, self.signal, self._at = True, number, now
         # Straight to the file: the signal may have come in the middle of a print.

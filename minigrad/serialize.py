@@ -14,6 +14,8 @@ from . import backend as backends
 from .backend.base import Array
 from .tensor import Tensor
 
+MOST_HEADER = 2**23  # bytes: tens of thousands of tensors
+
 
 def save(
     tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
@@ -84,11 +86,20 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     try:
+        _check_header(path)
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{str(path)!r} can't be read as a safetensors file: {error}") from error
+
+
+def _check_header(path: str | os.PathLike[str]) -> None:
+    """ValueError where the header is longer than any of ours: it would be parsed before it is checked."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MOST_HEADER:
+        raise ValueError(f"its header says {length} bytes: expected {MOST_HEADER} at most")
 
 
 def _umask() -> int:

@@ -4,6 +4,8 @@ A module of tests that says `EVERY_DEVICE = True` runs twice: with the CPU as th
 the GPU. The second runs are marked `gpu`; where there is no CuPy or no GPU they are skipped, and counted at
 the end. What is about the CPU itself (its threads, NumPy's memory) is marked `cpu_only`, with the reason, and
 has no second run.
+
+What takes minutes is marked `slow`, and only runs where `-m` asks for it.
 """
 
 import pytest
@@ -40,6 +42,8 @@ def default_device(request):
 
 
 def _is_left_out(item):
+    if item.get_closest_marker("slow") and "slow" not in item.config.option.markexpr:
+        return True
     return item.get_closest_marker("gpu") and item.get_closest_marker("cpu_only")
 
 

@@ -9,14 +9,16 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from .channels import NAMES, conversion
 from .fit import WORKERS, fit_image
 
@@ -37,6 +39,10 @@ MOST_UNREADABLE = 0.1  # of all image files
 IN_MEMORY = 2**30  # bytes of decoded images; the rest goes to a temporary file
 SHOWN = 5  # names in a message
 LINKED = "symbolic links to folders"
+OUTSIDE = "symbolic links to files outside of the folder"
+BLOCK = 2**26  # bytes that Pillow takes at once: so many, and those of a large image go back to the system
+LARGE, ONE_AT_A_TIME = 2**24, Lock()  # pixels of an image that is decoded while no other large one is
+MOST_BYTES = 2**28  # of one file: some kinds are read whole before their size is known
 
 
 class Decoded(Sequence[Array]):
@@ -85,11 +91,12 @@ class Decoded(Sequence[Array]):
 def find(folder: Path) -> tuple[list[Path], Counter[str]]:
     """The image files under a folder, at any depth, in the order of their names; and the endings of the rest.
 
-    What counts is the ending of the name; hidden files and folders (".name") are passed over, and links to
-    folders are counted, not followed. Raises UserError where a folder can't be read.
+    What counts is the ending of the name; hidden files and folders (".name") are passed over. Links to
+    folders, and to files outside of this one, are counted, not followed: a folder that somebody else made
+    names no other file of yours. Raises UserError where a folder can't be read.
     """
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in _kinds()}
-    found, others = [], Counter[str]()
+    root, found, others = os.path.realpath(folder), [], Counter[str]()
     for directory, names, files in os.walk(folder, onerror=_unreadable_folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         others[LINKED] += sum(Path(directory, name).is_symlink() for name in names)
@@ -97,11 +104,18 @@ def find(folder: Path) -> tuple[list[Path], Counter[str]]:
             if name.startswith("."):
                 continue
             path = Path(directory, name)
-            if path.suffix.lower() in endings and (path.is_file() or path.is_symlink()):  # no pipe
+            if _leaves(path, root):
+                others[OUTSIDE] += 1
+            elif path.suffix.lower() in endings and (path.is_file() or not path.exists()):  # no pipe
                 found.append(path)
             else:
                 others[path.suffix.lower() or "no ending"] += 1
     return found, +others
+
+
+def _leaves(path: Path, root: str) -> bool:
+    """Whether it is a link to something that does not lie under `root`."""
+    return path.is_symlink() and os.path.commonpath([root, os.path.realpath(path)]) != root
 
 
 def _unreadable_folder(error: OSError) -> None:
@@ -132,6 +146,8 @@ def read(folder: Path, size: int, channels: int) -> tuple[Decoded, list[str]]:
     notes = [_kind(kind, count, channels) for kind, count in sorted(kinds.items())]
     if others[LINKED]:
         notes.append(f"{others[LINKED]} {LINKED} not followed: name the folders themselves")
+    if others[OUTSIDE]:
+        notes.append(f"{others[OUTSIDE]} {OUTSIDE} not followed: put the files themselves into it")
     if unreadable:
         notes.append(
             f"{len(unreadable)} of {len(files)} images can't be read and are left out: {_some(unreadable)}"
@@ -143,16 +159,19 @@ def decode(file: Path, size: int, channels: int) -> tuple[Array, int]:
     """One image file as bytes (H, W, C), its shorter side `size`, and how many channels it had itself.
 
     Turned as its EXIF orientation says; the first frame of those with several. Raises OSError or
-    ValueError where it can't be read, or is larger than MOST_PIXELS.
+    ValueError where it can't be read, or is larger than MOST_PIXELS or MOST_BYTES.
     """
+    if (held := file.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{held} bytes: more than {MOST_BYTES}")
     with Image.open(file, formats=_kinds()) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
         # A JPEG file can be decoded at an eighth of its size and more, in less time.
         times = 3 * size / min(image.size)
         image.draft(None, (math.ceil(image.width * times), math.ceil(image.height * times)))
-        upright = _upright(image)
-        return fit_image(upright, size, channels), channels_of(upright)
+        with ONE_AT_A_TIME if image.width * image.height > LARGE else nullcontext():
+            upright = _upright(image)
+            return fit_image(upright, size, channels), channels_of(upright)
 
 
 def channels_of(image: Image.Image) -> int:
@@ -190,6 +209,7 @@ def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Arra
         except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
             return str(error).removesuffix(f": '{file}'") or type(error).__name__
 
+    Image.core.set_block_size(BLOCK)
     with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
         warnings.simplefilter("ignore")  # of EXIF data and the like
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -225,5 +245,5 @@ def _instead(others: Counter[str]) -> str:
 
 def _some(names: list[str]) -> str:
     more = len(names) - SHOWN
-    shown = ", ".join(names[:SHOWN]).encode(errors="backslashreplace").decode()  # names needn't be text
+    shown = printable(", ".join(names[:SHOWN]), keep="")  # names needn't be text
     return shown + (f" and {more} more" if more > 0 else "")

@@ -6,6 +6,7 @@ number, the values. Source: LeCun, Cortes and Burges, "The MNIST database of han
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ Array = np.ndarray[Any, Any]
 BYTES = 8  # the type code
 MOST = 4 * 2**30  # bytes that a file may say it holds
 PIECE = 2**24  # bytes that are read at once
+MOST_UNPACKED, MOST_TIMES = 2**26, 200  # bytes that any file may unpack to; times its size, beyond
 
 
 def is_idx(path: Path) -> bool:
@@ -35,7 +37,7 @@ def read(path: Path) -> Array:
     """
     try:
         with _opened(path) as file:
-            return _read(file)
+            return _read(file, room(path.stat().st_size))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"damaged gzip file: {error}") from error
 
@@ -48,7 +50,12 @@ def parse(content: bytes) -> Array:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _read(file: BinaryIO) -> Array:
+def room(packed: int) -> int:
+    """How many bytes so many compressed ones may unpack to: more is no picture of anything, but a bomb."""
+    return max(MOST_UNPACKED, MOST_TIMES * packed)
+
+
+def _read(file: BinaryIO, room: int) -> Array:
     magic = file.read(4)
     sizes = file.read(4 * magic[3]) if len(magic) == 4 else b""
     shape, _ = _header(magic, sizes)
@@ -56,6 +63,8 @@ def _read(file: BinaryIO) -> Array:
     content, most = bytearray(), math.prod(shape) + 1
     while piece := file.read(min(PIECE, most - len(content))):
         content += piece
+        if len(content) > room:
+            raise ValueError(f"it unpacks to more than {room} bytes, {MOST_TIMES} times its size: no images")
     if len(content) != math.prod(shape):
         more = "more" if len(content) > math.prod(shape) else str(len(content))
         raise ValueError(f"it says {math.prod(shape)} values {shape} and holds {more}")
@@ -78,6 +87,9 @@ def _header(magic: bytes, sizes: bytes) -> tuple[tuple[int, ...], int]:
 
 
 def _opened(path: Path) -> Any:
+    plain = os.path.isfile(path) or os.path.isdir(path)
+    if os.path.exists(path) and not plain:  # a pipe would wait for its other end
+        raise OSError(f"{path} is no plain file")
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if compressed else open(path, "rb")

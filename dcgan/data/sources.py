@@ -11,9 +11,10 @@ import numpy as np
 from ..errors import UserError
 from . import arrays, folder, idx, mnist
 from .channels import NAMES, conversion
-from .fit import fit_array
+from .fit import MOST_ELONGATED, fit_array
 
 Array = np.ndarray[Any, Any]
+MOST_IMAGES = 2**25  # of a file
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
@@ -122,10 +123,25 @@ def _beside(directory: Path, name: str) -> Path | None:
     return next((path for path in found if os.path.isfile(path)), None)
 
 
+def _check_sizes(shape: tuple[int, ...], what: str, size: int, channels: int) -> None:
+    """UserError where what becomes of images (n, H, W, C) would not fit in memory."""
+    n, height, width, _ = shape
+    if height * width > folder.MOST_PIXELS:
+        raise UserError(f"{what}: {height} x {width} pixels an image; expected {folder.MOST_PIXELS} at most")
+    longer, shorter = max(height, width), min(height, width)
+    fitted = n * channels * size**2 * min(longer / shorter, MOST_ELONGATED)
+    if (shorter != size and fitted > idx.MOST) or n > MOST_IMAGES:
+        raise UserError(
+            f"{what}: {n} images of {height} x {width} would take {fitted:.3g} bytes; expected {idx.MOST} "
+            f"bytes and {MOST_IMAGES} images at most: make it smaller"
+        )
+
+
 def _fitted(images: Array, what: str, size: int, channels: int, taken: str = "") -> ImageSet:
     """An array (n, H, W) or (n, H, W, C) for a recipe, with a note where it is not as it was."""
     images = images if images.ndim == 4 else images[..., None]
     n, height, width, given = images.shape
+    _check_sizes(images.shape, what, size, channels)
     changes = [f"resized, {size} on the shorter side"] if min(height, width) != size else []
     changes += [how] if (how := conversion(given, channels)) else []
     if not changes and not taken:

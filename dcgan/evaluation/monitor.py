@@ -45,8 +45,8 @@ class Monitor:
 
     def remember(self, run: RunDirectory) -> None:
         """Take the best so far from a run's evaluations.jsonl."""
-        distances = [line["frechet"] for line in run.lines("evaluations.jsonl") if "frechet" in line]
-        self.best = min(distances, default=None)
+        distances = (line.get("frechet") for line in run.lines("evaluations.jsonl"))
+        self.best = min((d for d in distances if isinstance(d, float)), default=None)
 
     def measure(self, generator: nn.Module) -> tuple[Figures, bool]:
         """The figures of the generator as it is, which it leaves so; and whether they are the best so far."""
