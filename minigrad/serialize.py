@@ -88,10 +88,16 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
     try:
         _check_header(path)
         with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+            metadata = file.metadata() or {}
     except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{str(path)!r} can't be read as a safetensors file: {error}") from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":  # kinds of numbers that other packages have taught NumPy
+            raise ValueError(
+                f"{str(path)!r} can't be read: {name!r:.80} is {array.dtype}, no kind of NumPy's"
+            )
+    return arrays, metadata
 
 
 def _check_header(path: str | os.PathLike[str]) -> None:

@@ -314,7 +314,7 @@ def test_every_recipe_has_its_tables():
 
 
 def test_flux_is_what_trains_unless_another_is_named():
-    assert train.parse_arguments([]).preset == "flux"
+    assert train.chosen_preset(train.parse_arguments([])).name == "flux"
 
 
 @RECIPES
