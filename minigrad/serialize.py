@@ -95,7 +95,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":  # kinds of numbers that other packages have taught NumPy
             raise ValueError(
-                f"{str(path)!r} can't be read: {name!r:.80} is {array.dtype}, no kind of NumPy's"
+                f"{str(path)!r} can't be read: {name!r:.80} is {array.dtype}, not a kind of NumPy"
             )
     return arrays, metadata
 
