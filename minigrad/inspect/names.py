@@ -5,12 +5,22 @@ from typing import Any
 
 from ..nn import Module
 
+Networks = Module | Mapping[str, Module] | None
+
 
 class Names:
-    """Names of layers: of a module by its place in the networks, and its description."""
+    """Names of layers: of a module by its place in the networks, and its description.
 
-    def __init__(self, networks: Mapping[str, Module]) -> None:
-        self._networks = networks  # kept, so that no other module takes an id
+    Args:
+        networks: by name; or one without a name, or none.
+
+    Attributes:
+        networks: by name.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        networks = {"": networks} if isinstance(networks, Module) else networks or {}
+        self.networks = networks  # kept, so that no other module takes an id
         self._by_id: dict[int, str] = {}
         for network, root in networks.items():
             for path, module in root.named_modules():
