@@ -1,4 +1,4 @@
-"""`profile`: calls and work by hand, times by a clock of the test's own, and a trace that is read again."""
+"""`profile`: calls and work by hand, times by a clock of the test's own, and a trace read again."""
 
 import json
 import os
