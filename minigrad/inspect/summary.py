@@ -104,6 +104,7 @@ def summary(model: Module, input_shape: "tuple[int, ...] | Tensor") -> Summary:
     names: dict[int, str] = {}
     for name, module in model.named_modules():
         module.forward_hooks.clear()
+        module.backward_hooks.clear()
         names.setdefault(id(module), name)
     uncounted = {id(p) for p in model.parameters()}
     parameters = sum(p.size for p in model.parameters())

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import backend as backends
 from .. import observer
+from ..ops.tell import Tell
 from ..tensor import FLOATS, Tensor
 
 
@@ -27,6 +28,7 @@ class Hook:
 
     def __init__(self, fn: Callable[..., object], place: "list[Hook]") -> None:
         self.fn, self._place = fn, place
+        place.append(self)
 
     def remove(self) -> None:
         """Call it no longer; a second time does nothing."""
@@ -35,7 +37,9 @@ class Hook:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
         """Of a copied module: the function itself is not copied, nor what it belongs to."""
-        return Hook(self.fn, copy.deepcopy(self._place, memo))
+        copied = copy.copy(self)
+        copied._place = copy.deepcopy(self._place, memo)
+        return copied
 
 
 class Module:
@@ -53,12 +57,19 @@ class Module:
     def __init__(self) -> None:
         self.training = True
         self.forward_hooks: list[Hook] = []
+        self.backward_hooks: list[Hook] = []
 
     def __call__(self, *inputs: Any) -> Tensor:
         output = self._watched(*inputs) if observer.observers else self.forward(*inputs)
+        if self.backward_hooks and output.requires_grad:
+            output = Tell(self._tell_backward)(output)
         for hook in list(self.forward_hooks):
             hook.fn(self, inputs, output)
         return output
+
+    def _tell_backward(self, gradient: Tensor) -> None:
+        for hook in list(self.backward_hooks):
+            hook.fn(self, gradient)
 
     def _watched(self, *inputs: Any) -> Tensor:
         watching = list(observer.observers)
@@ -79,9 +90,15 @@ class Module:
         Returns a handle; its `remove()` ends that. A module with a hook has a pass of its own, where a
         `Sequential` else takes a leaky ReLU with the layer before it.
         """
-        hook = Hook(fn, self.forward_hooks)
-        self.forward_hooks.append(hook)
-        return hook
+        return Hook(fn, self.forward_hooks)
+
+    def register_backward_hook(self, fn: "Callable[[Module, Tensor], object]") -> "Hook":
+        """Call fn(module, gradient) in each backward with the gradient of this module's output.
+
+        It is called before the module's own backward, for every forward that ran since this was called.
+        What fn returns is ignored, and it must not change the gradient. Returns a handle, as above.
+        """
+        return Hook(fn, self.backward_hooks)
 
     # -- what is in it ---------------------------------------------------------------------------
 
@@ -225,5 +242,6 @@ class Sequential(Module):
 
 def _go_together(module: Module, follower: Module) -> bool:
     """Whether a layer takes the leaky ReLU behind it into its own pass over memory."""
-    hooked = module.forward_hooks or follower.forward_hooks  # they want an output of each
+    # Hooks want an output of each.
+    hooked = any(m.forward_hooks or m.backward_hooks for m in (module, follower))
     return module.takes_slope and follower.slope is not None and not hooked

@@ -170,25 +170,3 @@ def test_a_layer_that_is_used_twice_has_two_rows_and_is_counted_once():
 def test_a_shape_that_does_not_fit_is_an_error_with_the_layers_name():
     with pytest.raises(ValueError, match=r"Conv2d\(1, 3\): expected"):
         summary(critic(), (2, 16, 12))
-
-
-def test_hooks_are_called_after_each_forward_until_they_are_removed():
-    network = nn.Sequential(nn.BatchNorm(2), nn.LeakyReLU(0.2), nn.Tanh())
-    x, told = mg.tensor(np.random.default_rng(0).standard_normal((4, 2)), "float32"), []
-    plain = network(x).numpy()
-    handles = [
-        module.register_forward_hook(lambda *given: told.append(given)) for module in (network[1], network)
-    ]
-    y = network(x)
-    (leaky, (normal,), activated), (whole, (given,), output) = told
-    assert (leaky, whole) == (network[1], network)
-    assert given is x
-    assert output is y
-    assert np.array_equal(
-        activated.numpy(), np.where(normal.numpy() > 0, 1, np.float32(0.2)) * normal.numpy()
-    )
-    assert np.allclose(y.numpy(), plain, rtol=1e-6)
-    for handle in handles * 2:
-        handle.remove()
-    network(x)
-    assert len(told) == 2
