@@ -137,14 +137,13 @@ def geometry(layer: Module, input_shape: tuple[int, ...]) -> Geometry:
 
 def _formula(sizes: ConvGeometry, axis: int, transposed: bool, extra: int) -> str:
     """The output's size along an axis."""
+    large, small = sizes.input_size[axis], sizes.output_size[axis]  # as the convolution sees them
     stride, (before, after) = sizes.stride[axis], sizes.padding[axis]
     spans = extent(sizes.kernel_size[axis], sizes.dilation[axis])
     if transposed:
         added = f" + {extra}" if extra else ""
-        small = sizes.output_size[axis]
-        return f"({small} - 1) * {stride} + {spans}{added} - {before} - {after} = {sizes.input_size[axis]}"
-    large = sizes.input_size[axis]
-    return f"floor(({large} + {before} + {after} - {spans}) / {stride}) + 1 = {sizes.output_size[axis]}"
+        return f"({small} - 1) * {stride} + {spans}{added} - {before} - {after} = {large}"
+    return f"floor(({large} + {before} + {after} - {spans}) / {stride}) + 1 = {small}"
 
 
 def _warning(sizes: ConvGeometry) -> str:

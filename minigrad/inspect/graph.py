@@ -14,6 +14,8 @@ from ..serialize import write_whole
 from ..tensor import Tensor
 from .tables import in_bytes
 
+Shape = tuple[int, ...]
+Way = list[tuple[float, int]]  # places across, and rows
 WIDTH, HEIGHT = 190, 56  # of a box, in pixels
 ACROSS, DOWN = 24, 34  # between boxes
 COLORS = {"operation": "#dbe9f6", "leaf": "#fde3c8", "constant": "#eeeeee"}
@@ -33,7 +35,7 @@ class Box:
 
     name: str
     kind: str
-    shape: tuple[int, ...]
+    shape: Shape
     bytes: int
     inputs: tuple[int, ...] = ()
 
@@ -83,8 +85,8 @@ class Graph:
         for x, row, box in zip(places, rows, self.boxes, strict=True):
             middle, top = at(x, row)
             parts.append(
-                f'<rect x="{middle - WIDTH / 2:.1f}" y="{top:.1f}" width="{WIDTH}" height="{HEIGHT}" rx="5" '
-                f'fill="{COLORS[box.kind]}" stroke="#777777"/>'
+                f'<rect x="{middle - WIDTH / 2:.1f}" y="{top:.1f}" width="{WIDTH}" height="{HEIGHT}" '
+                f'rx="5" fill="{COLORS[box.kind]}" stroke="#777777"/>'
             )
             for k, text in enumerate(_lines(box)):
                 parts.append(
@@ -123,7 +125,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> Graph:
     places: dict[int, int] = {}  # of nodes and leaves, by id
     sizes: dict[int, int] = {}  # in bytes, of one number of theirs
 
-    def add(name: str, kind: str, shape: tuple[int, ...], size: int, inputs: tuple[int, ...] = ()) -> int:
+    def add(name: str, kind: str, shape: Shape, size: int, inputs: tuple[int, ...] = ()) -> int:
         boxes.append(Box(name, kind, shape, math.prod(shape) * size, inputs))
         return len(boxes) - 1
 
@@ -133,7 +135,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> Graph:
                 sizes[id(edge)] = edge.dtype.itemsize
                 name = names.get(id(edge), "leaf")
                 places[id(edge)] = add(name, "leaf", edge.shape, edge.dtype.itemsize)
-        size = next(sizes[id(edge)] for edge in node.edges if edge is not None)  # an operation mixes none
+        size = next(sizes[id(edge)] for edge in node.edges if edge is not None)  # dtypes don't mix
         inputs = [
             places[id(edge)] if edge is not None else add("constant", "constant", shape, size)
             for edge, shape in zip(node.edges, node.shapes, strict=True)
@@ -146,7 +148,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> Graph:
     return Graph(tuple(boxes))
 
 
-def _walk(tensor: Tensor) -> tuple[list[Any], dict[int, tuple[int, ...]]]:
+def _walk(tensor: Tensor) -> tuple[list[Any], dict[int, Shape]]:
     """The nodes behind a tensor, oldest first, and the shapes of their results by id.
 
     A node knows the shapes of its inputs; so that of a result is known from where it went.
@@ -157,7 +159,7 @@ def _walk(tensor: Tensor) -> tuple[list[Any], dict[int, tuple[int, ...]]]:
         if id(node) in found:
             continue
         if node.released:
-            raise RuntimeError("graph: it was freed by backward: draw it before, or pass retain_graph=True")
+            raise RuntimeError("graph: freed by backward: draw it before, or pass retain_graph=True")
         found[id(node)] = node
         for edge, shape in zip(node.edges, node.shapes, strict=True):
             if edge is not None and not isinstance(edge, Tensor):
@@ -182,13 +184,14 @@ def _rows(boxes: tuple[Box, ...]) -> list[int]:
     return rows
 
 
-def _layout(boxes: tuple[Box, ...], rows: list[int]) -> tuple[list[float], list[list[tuple[float, int]]]]:
+def _layout(boxes: tuple[Box, ...], rows: list[int]) -> tuple[list[float], list[Way]]:
     """Where boxes lie across, and for each line the places (across, row) that it goes through.
 
     From the bottom up, each box is put above the middle of those that use it, as far as there is room.
     A line over more than one row has a place of its own in the rows between.
     """
-    below: dict[Any, list[Any]] = {i: [] for i in range(len(boxes))}  # a place is a box, or (from, to, row)
+    # A place is that of a box, by its number, or (from, to, row) of a line.
+    below: dict[Any, list[Any]] = {i: [] for i in range(len(boxes))}
     row_of: dict[Any, int] = dict(enumerate(rows))
     chains = []
     for k, box in enumerate(boxes):

@@ -70,8 +70,9 @@ class Summary:
                     in_bytes(row.bytes), sees,
                 )
             )  # fmt: skip
-        total = ("all", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", in_bytes(self.bytes), "")
-        return columns([*lines, total], left=3)
+        parameters, multiply_adds = f"{self.parameters:,}", f"{self.multiply_adds:,}"
+        lines.append(("all", "", "", parameters, multiply_adds, in_bytes(self.bytes), ""))
+        return columns(lines, left=3)
 
 
 class _Work(observer.Observer):
@@ -98,7 +99,7 @@ def summary(model: Module, input_shape: "tuple[int, ...] | Tensor") -> Summary:
         model: a layer or a network of one input.
         input_shape: of one item, without the batch, for one of zeros; or a batch as a Tensor (N, ...).
 
-    Raises what the model's forward does where the shape does not fit: a ValueError with the layer's name.
+    Raises what the model's forward does where the shape does not fit: ValueError, naming the layer.
     """
     model = copy.deepcopy(model).eval()
     names: dict[int, str] = {}

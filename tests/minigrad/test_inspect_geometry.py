@@ -37,7 +37,8 @@ def test_sizes_are_those_of_the_result_and_the_formula_is_true(name):
     for text, expected in zip(found.formulas, shape[2:], strict=True):
         left, _, right = text.partition(" = ")
         assert eval(left.replace("floor", "").replace("/", "//")) == int(right) == expected
-    assert geometry(layer, (2, *size)).output_size == geometry(layer, (5, 2, *size)).output_size == shape[2:]
+    for wider in ((2, *size), (5, 2, *size)):
+        assert geometry(layer, wider).output_size == shape[2:]
 
 
 @every_layer
@@ -69,7 +70,8 @@ def test_what_a_pixel_sees_is_what_it_changes_with(name):
     spans = []
     for others, n in ((3, size[0]), (2, size[1])):
         along, numbers = seen.any(axis=others), np.arange(n)
-        spans.append((np.where(along, numbers, -1).max(-1) - np.where(along, numbers, n).min(-1) + 1).max())
+        first, last = np.where(along, numbers, n).min(-1), np.where(along, numbers, -1).max(-1)
+        spans.append((last - first + 1).max())
     assert geometry(layer, size).field == tuple(spans)
 
 
@@ -84,8 +86,8 @@ def test_the_text_of_an_uneven_layer():
         "    1 2 1 2 1",
         "    2 4 2 4 2",
         "    1 2 1 2 1",
-        "  warning: the kernel is no multiple of the stride in height (3 and 2) and width (3 and 2), so that "
-        "pixels are written to unequally often: expect a checkerboard",
+        "  warning: the kernel is no multiple of the stride in height (3 and 2) and width (3 and 2), "
+        "so that pixels are written to unequally often: expect a checkerboard",
     ]
 
 

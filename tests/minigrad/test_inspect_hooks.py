@@ -12,9 +12,8 @@ def test_forward_hooks_are_called_after_each_forward_until_they_are_removed():
     network = nn.Sequential(nn.BatchNorm(2), nn.LeakyReLU(0.2), nn.Tanh())
     x, told = mg.tensor(np.random.default_rng(0).standard_normal((4, 2)), "float32"), []
     plain = network(x).numpy()
-    handles = [
-        module.register_forward_hook(lambda *given: told.append(given)) for module in (network[1], network)
-    ]
+    modules = (network[1], network)
+    handles = [module.register_forward_hook(lambda *given: told.append(given)) for module in modules]
     y = network(x)
     (leaky, (normal,), activated), (whole, (given,), output) = told
     assert (leaky, whole) == (network[1], network)
@@ -36,9 +35,8 @@ def test_backward_hooks_are_told_the_gradient_of_the_output():
     network(x).sum().backward()
     plain = network[0].weight.grad.numpy().copy()
     network.zero_grad()
-    handles = [
-        module.register_backward_hook(lambda *given: told.append(given)) for module in (network[0], network)
-    ]
+    modules = (network[0], network)
+    handles = [module.register_backward_hook(lambda *given: told.append(given)) for module in modules]
     y = network(x)
     y.sum().backward()
     (whole, ones), (dense, gradient) = told

@@ -62,7 +62,8 @@ def test_the_table():
     row = "0.0 Conv2d(1, 3) (1, 3, 8, 6) 51 2,304 576 B 4 x 4"  # 3 * 16 + 3; 8 * 6 * 16 * 3
     assert " ".join(lines[1].split()) == row
     assert lines[-2].split()[-1] == "-"
-    assert lines[-1].split()[:3] == ["all", "257", "3,984"]  # 51 + 135 + 10 + 61; 2,304 + 4 * 3 * 9 * 15 + 60
+    # 51 + 135 + 10 + 61; 2,304 + 4 * 3 * 9 * 15 + 60
+    assert lines[-1].split()[:3] == ["all", "257", "3,984"]
     assert max(map(len, lines)) < 110
 
 
@@ -106,10 +107,15 @@ class After(nn.Module):
         return x.transpose(0, 1, 3, 2)
 
 
+# fmt: off
 NETWORKS = {
     "critic": nn.Sequential(*list(critic())[:4]),
-    "two strides": nn.Sequential(nn.Conv2d(1, 2, (3, 2), (1, 2)), nn.Tanh(), nn.Conv2d(2, 2, (3, 4), (2, 1))),
-    "dilation": nn.Sequential(nn.Conv2d(1, 2, 3, 1, 2, dilation=2), nn.Conv2d(2, 1, 2, 1, ((1, 0), (0, 2)))),
+    "two strides": nn.Sequential(
+        nn.Conv2d(1, 2, (3, 2), (1, 2)), nn.Tanh(), nn.Conv2d(2, 2, (3, 4), (2, 1))
+    ),
+    "dilation": nn.Sequential(
+        nn.Conv2d(1, 2, 3, 1, 2, dilation=2), nn.Conv2d(2, 1, 2, 1, ((1, 0), (0, 2)))
+    ),
     "larger than the image": nn.Sequential(*(nn.Conv2d(1, 1, 5, 1, 2) for _ in range(4))),
     "up": nn.Sequential(nn.ConvTranspose2d(1, 2, 4, 2, 1), nn.ConvTranspose2d(2, 1, 5, 2, "same")),
     "down and up": nn.Sequential(
@@ -118,6 +124,7 @@ NETWORKS = {
     "gaps": nn.Sequential(nn.ConvTranspose2d(1, 1, 1, 3), nn.Conv2d(1, 1, 2, 2)),
     "a way round": Skip(nn.Conv2d(1, 2, 3, 1, 1), nn.Conv2d(1, 2, (1, 5), 1, (0, 2))),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize("name", NETWORKS)
