@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad import backend, nn, observer
+from minigrad import backend, nn
+from minigrad.inspect.products import Products
 from minigrad.serialize import write_whole
 
 Work = Callable[[], Any]
@@ -89,34 +90,6 @@ def peak_memory() -> float:
     """The most memory that this process has had so far, in MiB."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-class Products(observer.Observer):
-    """Counts the operations of all products, as plain matrix products; a multiply-add is two.
-
-    Attributes:
-        flop: so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flop = 0
-
-    def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
-        name = getattr(subject, "name", "")
-        if phase == observer.FORWARD:
-            if name == "matmul":
-                self.flop += 2 * outputs[0].size * inputs[0].shape[-1]
-            elif name.startswith("convolve"):
-                self.flop += self._convolution(name, subject.geometry, inputs)
-        elif phase == observer.BACKWARD and name == "convolve_input_gradient" and all(subject.needs[:2]):
-            self.flop += 2 * self._convolution(name, subject.geometry, subject.inputs)  # both at once, unseen
-
-    @staticmethod
-    def _convolution(name: str, geometry: Any, inputs: tuple[Any, ...]) -> int:
-        first, second = inputs[0].shape, inputs[1].shape
-        channels = first[1] * second[1] if name == "convolve_weight_gradient" else second[0] * second[1]
-        return 2 * first[0] * geometry.positions * geometry.taps * channels
 
 
 def gflop(work: Work) -> float:

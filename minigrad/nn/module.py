@@ -1,10 +1,12 @@
 """Module: parameters, buffers and modules in a tree, by the names of their attributes."""
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .. import backend as backends
 from .. import observer
+from ..ops.tell import Tell
 from ..tensor import FLOATS, Tensor
 
 
@@ -15,6 +17,29 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
+
+
+class Hook:
+    """A function that a module calls.
+
+    Attributes:
+        fn: the function.
+    """
+
+    def __init__(self, fn: Callable[..., object], place: "list[Hook]") -> None:
+        self.fn, self._place = fn, place
+        place.append(self)
+
+    def remove(self) -> None:
+        """Call it no longer; a second time does nothing."""
+        if self in self._place:
+            self._place.remove(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
+        """Of a copied module: the function itself is not copied, nor what it belongs to."""
+        copied = copy.copy(self)
+        copied._place = copy.deepcopy(self._place, memo)
+        return copied
 
 
 class Module:
@@ -31,10 +56,22 @@ class Module:
 
     def __init__(self) -> None:
         self.training = True
+        self.forward_hooks: list[Hook] = []
+        self.backward_hooks: list[Hook] = []
 
     def __call__(self, *inputs: Any) -> Tensor:
-        if not observer.observers:
-            return self.forward(*inputs)
+        output = self._watched(*inputs) if observer.observers else self.forward(*inputs)
+        if self.backward_hooks and output.requires_grad:
+            output = Tell(self._tell_backward)(output)
+        for hook in list(self.forward_hooks):
+            hook.fn(self, inputs, output)
+        return output
+
+    def _tell_backward(self, gradient: Tensor) -> None:
+        for hook in list(self.backward_hooks):
+            hook.fn(self, gradient)
+
+    def _watched(self, *inputs: Any) -> Tensor:
         watching = list(observer.observers)
         for each in watching:
             each.modules.append(self)
@@ -46,6 +83,22 @@ class Module:
 
     def forward(self, *inputs: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def register_forward_hook(self, fn: "Callable[[Module, tuple[Any, ...], Tensor], object]") -> "Hook":
+        """Call fn(module, inputs, output) after each forward of this module; what it returns is ignored.
+
+        Returns a handle; its `remove()` ends that. A module with a hook has a pass of its own, where a
+        `Sequential` else takes a leaky ReLU with the layer before it.
+        """
+        return Hook(fn, self.forward_hooks)
+
+    def register_backward_hook(self, fn: "Callable[[Module, Tensor], object]") -> "Hook":
+        """Call fn(module, gradient) in each backward with the gradient of this module's output.
+
+        It is called before the module's own backward, for every forward that ran since this was called.
+        What fn returns is ignored, and it must not change the gradient. Returns a handle, as above.
+        """
+        return Hook(fn, self.backward_hooks)
 
     # -- what is in it ---------------------------------------------------------------------------
 
@@ -173,10 +226,8 @@ class Sequential(Module):
         modules = list(self)
         while modules:
             module = modules.pop(0)
-            if module.takes_slope and modules and modules[0].slope is not None:
-                x = module(x, modules.pop(0).slope)  # both in one pass over memory
-            else:
-                x = module(x)
+            together = bool(modules) and _go_together(module, modules[0])
+            x = module(x, modules.pop(0).slope) if together else module(x)
         return x
 
     def __iter__(self) -> Iterator[Module]:
@@ -187,3 +238,10 @@ class Sequential(Module):
 
     def __getitem__(self, index: int) -> Module:
         return list(self)[index]
+
+
+def _go_together(module: Module, follower: Module) -> bool:
+    """Whether a layer takes the leaky ReLU behind it into its own pass over memory."""
+    # Hooks want an output of each.
+    hooked = any(m.forward_hooks or m.backward_hooks for m in (module, follower))
+    return module.takes_slope and follower.slope is not None and not hooked

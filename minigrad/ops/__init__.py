@@ -1,6 +1,6 @@
 """The differentiable operations, by family; importing this attaches them to Tensor."""
 
-from . import conv, elementwise, loss, matmul, methods, norm, reduce, shape
+from . import conv, elementwise, loss, matmul, methods, norm, reduce, shape, tell
 from .operation import OPERATIONS, Case, Operation
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "norm",
     "reduce",
     "shape",
+    "tell",
 ]

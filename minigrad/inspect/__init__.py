@@ -1,0 +1,41 @@
+"""Looking into networks: what is in them, and, at work, where they go wrong.
+
+- `summary`: the layers of a network in a table.
+- `detect_anomaly`: where the first number that is not finite comes up.
+- `profile`: where the time goes.
+- `geometry`: the sizes of a convolution, and how evenly its kernel covers the image.
+- `graph`: how a tensor was computed, as a picture.
+- `compare`: the first difference between two networks, or devices.
+- `Shadow`: each operation of a network at work done again on another device.
+"""
+
+from .anomaly import AnomalyError, detect_anomaly
+from .compare import TOLERANCE, Difference, compare, measure
+from .geometry import Geometry, geometry
+from .graph import Box, Graph, graph
+from .profile import Event, Line, Profile, profile
+from .shadow import Shadow, ShadowError
+from .summary import Row, Summary, summary
+
+__all__ = [
+    "TOLERANCE",
+    "AnomalyError",
+    "Box",
+    "Difference",
+    "Event",
+    "Geometry",
+    "Graph",
+    "Line",
+    "Profile",
+    "Row",
+    "Shadow",
+    "ShadowError",
+    "Summary",
+    "compare",
+    "detect_anomaly",
+    "geometry",
+    "graph",
+    "measure",
+    "profile",
+    "summary",
+]

@@ -1,0 +1,100 @@
+"""Where the first number that is not finite comes from."""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from .. import observer
+from ..tensor import FLOATS, Tensor
+from .names import Names, Networks
+
+Range = tuple[float, float]
+
+
+class AnomalyError(ArithmeticError):
+    """A number that is not finite came up; `str()` says where, and what went in.
+
+    Attributes:
+        layer: the name of the layer with its description, or "" outside of any.
+        operation: of the engine, such as "log", or an optimizer.
+        phase: "forward", "backward", "step" (of an optimizer) or "update" (of running statistics).
+        range: the smallest and the largest number that went in, or None where nothing did.
+    """
+
+    def __init__(self, layer: str, operation: str, phase: str, range: Range | None) -> None:
+        self.layer, self.operation, self.phase, self.range = layer, operation, phase, range
+        where = f"in {layer}, " if layer else ""
+        into = "" if range is None else " (what went in lies between {:.3g} and {:.3g})".format(*range)
+        super().__init__(f"{where}the {phase} of {operation}{into}")
+
+
+class _Watch(observer.Observer):
+    """Stops at the first result that is not finite."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__()
+        self._names = names
+        self._owners = {
+            id(value): self._names.of([module])
+            for root in names.networks.values()
+            for _, module in root.named_modules()
+            for value in vars(module).values()
+            if isinstance(value, Tensor)
+        }
+        self._layers: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._rules: list[Any] = []  # the backward rules that run, which are made of operations
+
+    def begin(self, subject: Any, phase: str) -> None:
+        if phase == observer.BACKWARD:
+            self._rules.append(subject)
+
+    def abort(self, subject: Any, phase: str) -> None:
+        if phase == observer.BACKWARD:
+            self._rules.pop()
+
+    def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+        if phase == observer.BACKWARD:
+            self._rules.pop()
+        # What a backward rule is made of belongs to the operation whose rule it is.
+        rule = self._rules[-1] if self._rules else None
+        if phase == observer.FORWARD:
+            self._layers[subject] = self._layers.get(rule, "") if rule else self._names.of(self.modules)
+        for value in subject.params if phase == observer.STEP else outputs:
+            if isinstance(value, Tensor) and not _is_finite(value):
+                layer = self._layers.get(subject) or self._owners.get(id(value), "")
+                if rule:
+                    subject, phase = rule, observer.BACKWARD
+                raise AnomalyError(layer, _name(subject), phase, _range(inputs))
+
+
+def detect_anomaly(model: Networks = None) -> observer.Observer:
+    """A context in which the first result that is NaN or infinite raises AnomalyError.
+
+        with inspect.detect_anomaly(model):
+            loss(model(x)).backward()
+            optimizer.step()
+
+    Looked at are the results of all operations, forward and backward, running statistics, and parameters
+    after a step. Each is read once more, on the host: expect training to take a few times as long.
+
+    Args:
+        model: whose layers are to be named; or several, by name, as {"generator": ..., ...}.
+    """
+    return _Watch(Names(model))
+
+
+def _name(subject: Any) -> str:
+    return getattr(subject, "name", type(subject).__name__)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return str(tensor.dtype) not in FLOATS or bool(np.isfinite(tensor.numpy()).all())
+
+
+def _range(inputs: tuple[Any, ...]) -> Range | None:
+    """The smallest and the largest number that went in."""
+    arrays = [t.numpy() for t in inputs if isinstance(t, Tensor) and t.size and str(t.dtype) in FLOATS]
+    if not arrays:
+        return None
+    return float(min(a.min() for a in arrays)), float(max(a.max() for a in arrays))

@@ -1,0 +1,32 @@
+"""Names of layers, for those who watch operations run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..nn import Module
+
+Networks = Module | Mapping[str, Module] | None
+
+
+class Names:
+    """Names of layers: of a module by its place in the networks, and its description.
+
+    Args:
+        networks: by name; or one without a name, or none.
+
+    Attributes:
+        networks: by name.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        networks = {"": networks} if isinstance(networks, Module) else networks or {}
+        self.networks = networks  # kept, so that no other module takes an id
+        self._by_id: dict[int, str] = {}
+        for network, root in networks.items():
+            for path, module in root.named_modules():
+                name = ".".join(part for part in (network, path) if part)
+                self._by_id[id(module)] = f"{name} {module.describe()}".strip()
+
+    def of(self, modules: list[Any]) -> str:
+        """The innermost of the modules that has a name."""
+        return next((self._by_id[id(m)] for m in reversed(modules) if id(m) in self._by_id), "")

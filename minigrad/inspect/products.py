@@ -1,0 +1,43 @@
+"""How many operations the products of a network take, as plain matrix products."""
+
+from typing import Any
+
+from .. import observer
+from ..backend.geometry import ConvGeometry
+
+
+def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> int:
+    """The operations of one product that an observer was told the end of; a multiply-add is two.
+
+    As many as the plain form takes, whatever way it was computed; 0 for what is no product. A backward
+    rule that is made of other operations has none itself.
+    """
+    name = getattr(subject, "name", "")
+    if phase == observer.FORWARD and name == "matmul":
+        return 2 * outputs[0].size * inputs[0].shape[-1]
+    if phase == observer.FORWARD and name.startswith("convolve"):
+        return _convolution(name, subject.geometry, inputs)
+    if phase == observer.BACKWARD and name == "convolve_input_gradient" and all(subject.needs[:2]):
+        return 2 * _convolution(name, subject.geometry, subject.inputs)  # both at once, unseen
+    return 0
+
+
+def _convolution(name: str, geometry: ConvGeometry, inputs: tuple[Any, ...]) -> int:
+    first, second = inputs[0].shape, inputs[1].shape
+    channels = first[1] * second[1] if name == "convolve_weight_gradient" else second[0] * second[1]
+    return 2 * first[0] * geometry.positions * geometry.taps * channels
+
+
+class Products(observer.Observer):
+    """Counts the operations of all products that run while it is entered.
+
+    Attributes:
+        flop: so far; a multiply-add is two.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0
+
+    def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+        self.flop += flop(subject, phase, inputs, outputs)

@@ -1,0 +1,107 @@
+"""`detect_anomaly`: numbers that are not finite are planted, and must be found where they are."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.functional as F
+from minigrad import nn, observer, optim
+from minigrad.inspect import AnomalyError, detect_anomaly
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def flux():
+    """The layers of the Flux tutorial's generator, narrower."""
+    return nn.Sequential(
+        nn.Dense(100, 784, bias=False), nn.BatchNorm(784), nn.ReLU(), nn.Reshape(16, 7, 7),
+        nn.ConvTranspose2d(16, 8, 5, 1, 2, bias=False), nn.BatchNorm(8), nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 4, 2, 1, bias=False), nn.BatchNorm(4), nn.ReLU(),
+        nn.ConvTranspose2d(4, 1, 4, 2, 1, bias=False), nn.Tanh(),
+    )  # fmt: skip
+
+
+def noise():
+    return mg.tensor(np.random.default_rng(0).standard_normal((3, 100)), "float32")
+
+
+def test_nothing_is_said_where_all_is_finite():
+    model = flux()
+    optimizer = optim.Adam(model.parameters(), 1e-3)
+    with detect_anomaly(model):
+        model(noise()).sum().backward()
+        optimizer.step()
+    assert observer.observers == []
+
+
+@pytest.mark.parametrize(
+    ("index", "layer", "operation"),
+    [
+        (0, "0 Dense(100, 784)", "transpose"),  # of the weight
+        (1, "1 BatchNorm(784)", "batch_norm"),
+        (4, "4 ConvTranspose2d(16, 8)", "convolve_input_gradient"),
+        (7, "7 ConvTranspose2d(8, 4)", "convolve_input_gradient"),
+    ],
+)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_layer_of_a_bad_weight_is_named(index, layer, operation, bad):
+    model = flux()
+    model[index].weight.data[1] = bad
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        model(noise())
+    found = caught.value
+    assert (found.layer, found.operation, found.phase) == (layer, operation, "forward")
+    assert observer.observers == []
+
+
+def test_the_range_of_what_went_in_is_told():
+    x = mg.tensor([3.0, 0.0, 0.5])
+    with pytest.raises(AnomalyError) as caught, detect_anomaly():
+        F.log(x)
+    assert caught.value.range == (0.0, 3.0)
+    assert str(caught.value) == "the forward of log (what went in lies between 0 and 3)"
+
+
+class Root(nn.Module):
+    """Whose gradient at 0 is infinite, where its value is finite."""
+
+    def forward(self, x):
+        return F.sqrt(x)
+
+
+def test_a_backward_rule_is_named_with_the_layer_of_its_forward():
+    model = nn.Sequential(nn.ReLU(), Root())
+    x = mg.tensor([4.0, -1.0], requires_grad=True)
+    with pytest.raises(AnomalyError) as caught, detect_anomaly({"critic": model}):
+        model(x).sum().backward()
+    found = caught.value
+    assert (found.layer, found.operation, found.phase) == ("critic.1 Root()", "sqrt", "backward")
+    assert str(found).startswith("in critic.1 Root(), the backward of sqrt (what went in lies between 0")
+
+
+def test_a_graph_made_before_has_a_backward_without_a_layer():
+    x = mg.tensor([0.0], requires_grad=True)
+    y = F.sqrt(x)
+    with pytest.raises(AnomalyError, match="^the backward of sqrt"), detect_anomaly():
+        y.backward()
+
+
+def test_a_step_that_goes_too_far_names_the_layer_and_the_optimizer():
+    model = nn.Sequential(nn.Tanh(), nn.Dense(2, 1))
+    optimizer = optim.SGD(model.parameters(), 1e38)
+    (model(mg.tensor([[1.0, 2.0]])) * 100.0).sum().backward()
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        optimizer.step()
+    found = caught.value
+    assert (found.layer, found.operation, found.phase) == ("1 Dense(2, 1)", "SGD", "step")
+    assert found.range is None
+
+
+def test_it_goes_on_watching_after_it_was_caught():
+    x = mg.tensor([0.0], requires_grad=True)
+    watch = detect_anomaly()
+    for _ in range(2):
+        with pytest.raises(AnomalyError, match="backward of sqrt"), watch:
+            F.sqrt(x).backward()
+    with pytest.raises(AnomalyError, match="forward of log"), watch:
+        F.log(x)
