@@ -23,6 +23,7 @@ import argparse
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import minigrad as mg
 import minigrad.functional as F
@@ -59,7 +60,7 @@ def laid(y, kernel, stride):
     return made
 
 
-def counts(kernel, stride, inputs=6):
+def counts(kernel, stride, inputs=5):
     """How often each pixel of a transposed convolution is reached: that of ones by a kernel of ones."""
     return laid(np.ones((inputs, inputs)), np.ones((kernel, kernel)), stride).astype(int)
 
@@ -98,12 +99,14 @@ def draw(a, k, stride, path):
     """A and A^T, and how often each pixel is reached for kernels of 3 and 4 with stride 2."""
     figure = Figure(figsize=(12, 7.6), dpi=100, layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
-    left, right = upper.subplots(1, 2, width_ratios=(a.shape[1], a.shape[0] * 1.6))
+    left, right = upper.subplots(1, 2, width_ratios=(2, 1))
     most = np.abs(a).max()
     for axes, values, title in ((left, a, "A"), (right, a.T, "A$^T$")):
-        shown = axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most)
+        shown = axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
         rows, columns = ("pixels of y", "pixels of x") if values is a else ("pixels of x", "pixels of y")
         axes.set(title=f"{title}: kernel {k} x {k}, stride {stride}", xlabel=columns, ylabel=rows)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(8, integer=True))
     upper.colorbar(shown, ax=[left, right], label="entry", shrink=0.8)
     for axes, kernel in zip(lower.subplots(1, 2), (3, 4), strict=True):
         reached = counts(kernel, 2)

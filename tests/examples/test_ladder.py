@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minigrad import naive
+import minigrad as mg
+from minigrad import naive, optim
+from minigrad.backend.frequency import period
 from minigrad.backend.geometry import ConvGeometry
+from minigrad.ops.operation import OPERATIONS
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -130,3 +133,135 @@ def test_convolution_as_product(tmp_path, capsys):
     options = ("--size", 5, "--channels", 2, "--out-channels", 3)
     _, printed = run("04_convolution_as_product", tmp_path, capsys, *options)
     assert "The columns are 9.0 times as large as x." in printed
+
+
+# -- 9 ----------------------------------------------------------------------------------------------
+
+
+def test_why_logits(tmp_path, capsys):
+    example, _ = run("09_why_logits", tmp_path, capsys, "--steps", 30, "--points", 20)
+    assert example.saturation() == pytest.approx(24 * np.log(2), abs=0.01)
+    by_probability, by_logit = (example.loss_and_gradient(f, 20.0, 0.0) for f in example.FORMS.values())
+    assert by_probability == (100.0, 0.0)
+    assert by_logit == pytest.approx((20.0, 1.0), rel=1e-6)
+    for logit in (-40.0, -3.0, 0.5, 30.0):
+        for label in (0.0, 1.0):
+            found = example.loss_and_gradient(example.by_logit, logit, label)
+            assert found == pytest.approx(example.truth(logit, label), rel=1e-5)
+    assert set(example.learn(example.by_probability, 20.0, 1.0, 5)) == {20.0}
+    assert example.learn(example.by_logit, 20.0, 1.0, 30)[-1] < 0
+
+
+# -- 8 ----------------------------------------------------------------------------------------------
+
+
+def test_adam_on_a_ravine(tmp_path, capsys):
+    example, printed = run("08_adam_on_a_ravine", tmp_path, capsys, "--steps", 40)
+    valley = example.VALLEYS["ravine"]
+    ends = {
+        method: example.descend(valley, make, lr, 60)[1][-1]
+        for (method, (make, _)), lr in zip(example.METHODS.items(), valley.rates, strict=True)
+    }
+    assert max(ends["Adam"], ends["momentum 0.9"]) < ends["gradient descent"]
+    assert "0.1 / sqrt(0.001) = 3.16" in printed
+
+
+def test_adams_first_steps_by_hand_are_the_engines():
+    example, gradients = load("08_adam_on_a_ravine"), [0.5, -2.0, 1.0, 0.1]
+    p = mg.tensor([0.0], dtype="float64", requires_grad=True)
+    adam, places = optim.Adam([p], lr=1.0, betas=example.BETAS), []
+    for g in gradients:
+        p.grad = mg.tensor([g], dtype="float64")
+        adam.step()
+        places.append(p.item())
+    steps = [row[6] for row in example.first_steps(gradients)]
+    assert_near(-np.cumsum(steps), places, 1e-6)
+    assert example.first_steps([3.0])[0][7] == pytest.approx(0.1 / 0.001**0.5)
+
+
+def test_gradient_descent_diverges_beyond_its_rate():
+    example = load("08_adam_on_a_ravine")
+    plain, valley = example.METHODS["gradient descent"][0], example.VALLEYS["ravine"]
+    assert example.descend(valley, plain, 0.039, 100)[1][-1] < 1
+    assert example.descend(valley, plain, 0.0401, 2000)[1][-1] > 100
+
+
+# -- 3 ----------------------------------------------------------------------------------------------
+
+
+def test_spiral(tmp_path, capsys):
+    _, printed = run("03_spiral", tmp_path, capsys, "--steps", 30, "--hidden", 8)
+    assert "of those never seen" in printed
+
+
+def test_spiral_is_learned():
+    found = load("03_spiral").train(220, 32, shown=2, side=8)
+    _, learned, held = found["regions"][220]
+    assert learned > 0.97
+    assert held > 0.9
+
+
+# -- 2 ----------------------------------------------------------------------------------------------
+
+
+def test_neuron(tmp_path, capsys):
+    example, _ = run("02_neuron", tmp_path, capsys, "--steps", 20)
+    x, t = example.clouds(50, np.random.default_rng(1))
+    rows = example.learn_by_hand(x, t, 0.5, 20)
+    assert_near(example.learn_by_minigrad(x, t, 0.5, 20), rows, 1e-12)
+    assert rows[-1, 3] < 0.5 * rows[0, 3]
+    assert example.right(rows[-1], x, t) > 0.9
+
+    def value(w):
+        return example.loss_and_gradients(w, 0.3, x, t)[0]
+
+    w, h = np.array([0.4, -1.0]), 1e-6
+    slopes = [(value(w + h * e) - value(w - h * e)) / (2 * h) for e in np.eye(2)]
+    assert_near(example.loss_and_gradients(w, 0.3, x, t)[1], slopes, 1e-7)
+
+
+# -- 10 ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def operations_restored():
+    """Operations that an example defines must not stay enrolled for other tests."""
+    before = dict(OPERATIONS)
+    yield
+    OPERATIONS.clear()
+    OPERATIONS.update(before)
+
+
+@pytest.mark.usefixtures("operations_restored")
+def test_own_operation(tmp_path, capsys):
+    example, printed = run("10_own_operation", tmp_path, capsys, "--beta", 1.5)
+    assert OPERATIONS["swish"] is example.Swish
+    assert "order 2: agree" in printed
+    assert "off by the same factor 1.01" in printed
+    (case,) = example.Swish.cases()
+    (x,) = case.inputs(np.random.default_rng(0))
+    assert_near(case.call(mg.tensor(x)).numpy(), case.reference(x), 1e-12)
+    assert example.check(lambda x: example.with_mistake(1.0, 1.0)(x), 2) == ""
+    assert "relative error" in example.check(lambda x: example.with_mistake(1.0, 1.0001)(x), 1)
+
+
+# -- 7 ----------------------------------------------------------------------------------------------
+
+
+def test_frequency_domain(tmp_path, capsys):
+    example, printed = run("07_frequency_domain", tmp_path, capsys)
+    assert example.multiplications(7, 5, 2) == (1225, 161)
+    assert "9 is enough" in printed
+
+
+@pytest.mark.parametrize(("size", "kernel", "padding"), [(7, 5, 2), (6, 3, 1), (5, 5, 0), (5, 3, 2)])
+def test_the_smallest_period_is_the_smallest(size, kernel, padding):
+    example = load("07_frequency_domain")
+    x, w = example.arrays(size, kernel)
+    geometry = ConvGeometry.of_conv((size, size), (kernel, kernel), 1, padding, 1)
+    oracle = naive.convolve(x[None, None], w[None, None], geometry)[0, 0]
+    enough = example.smallest_period(size, kernel, padding)
+    assert enough == period(geometry, 0)
+    assert_near(example.on_a_circle(x, w, enough, padding), oracle, 1e-12)
+    if enough > size:
+        assert np.abs(example.on_a_circle(x, w, enough - 1, padding) - oracle).max() > 1e-3
