@@ -265,3 +265,34 @@ def test_the_smallest_period_is_the_smallest(size, kernel, padding):
     assert_near(example.on_a_circle(x, w, enough, padding), oracle, 1e-12)
     if enough > size:
         assert np.abs(example.on_a_circle(x, w, enough - 1, padding) - oracle).max() > 1e-3
+
+
+# -- 13 ---------------------------------------------------------------------------------------------
+
+
+def test_dcgan_in_60_lines(tmp_path, capsys):
+    example, _ = run("13_dcgan_in_60_lines", tmp_path, capsys, "--steps", 2, "--width", 2)
+    source = Path(example.__file__).read_text()
+    body = source.split('"""', 2)[2].splitlines()  # after the docstring
+    body = body[next(i for i, line in enumerate(body) if line.startswith("def networks")) :]
+    body = body[: body.index("def main(argv=None):")]
+    assert sum(bool(line.strip()) for line in body) <= 60
+    g, d = example.networks(2)
+    made = g(mg.tensor(np.zeros((3, 64), np.float32)))
+    assert made.shape == (3, 1, 28, 28)
+    assert d(made).shape == (3, 1)
+
+
+# -- 12 ---------------------------------------------------------------------------------------------
+
+
+def test_ring_of_gaussians(tmp_path, capsys):
+    example, printed = run("12_ring_of_gaussians", tmp_path, capsys, "--steps", 40, "--hidden", 8)
+    assert "modes came" in printed
+    rng = np.random.default_rng(0)
+    modes, near = example.census(example.ring(2000, rng))
+    assert modes == 8
+    assert near == pytest.approx(1 - np.exp(-4.5), abs=0.01)  # of a round Gaussian, within 3 sd
+    assert example.census(np.tile(example.CENTRES[:3], (100, 1))) == (3, 1.0)
+    assert example.census(np.zeros((10, 2))) == (0, 0.0)
+    assert example.play(20, 5, hidden=8)[0] == example.play(20, 5, hidden=8)[0]
