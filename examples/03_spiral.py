@@ -79,8 +79,8 @@ def train(steps, hidden, count=200, shown=4, side=120):
 def draw(found, path):
     """The plane at some steps, and the loss."""
     pictures = found["regions"]
-    figure = Figure(figsize=(3.3 * len(pictures), 6.2), dpi=100, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+    figure = Figure(figsize=(3.3 * len(pictures), 6.8), dpi=100, layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     panels = above.subplots(1, len(pictures), squeeze=False, sharey=True)[0]
     extent = (-REACH, REACH, -REACH, REACH)
     for axes, (step, (plane, _, held)) in zip(panels, pictures.items(), strict=True):

@@ -294,5 +294,6 @@ def test_ring_of_gaussians(tmp_path, capsys):
     assert modes == 8
     assert near == pytest.approx(1 - np.exp(-4.5), abs=0.01)  # of a round Gaussian, within 3 sd
     assert example.census(np.tile(example.CENTRES[:3], (100, 1))) == (3, 1.0)
+    assert example.census(np.concatenate([example.CENTRES[:1]] * 2 + [np.zeros((98, 2))])) == (0, 0.02)
     assert example.census(np.zeros((10, 2))) == (0, 0.0)
     assert example.play(20, 5, hidden=8)[0] == example.play(20, 5, hidden=8)[0]
