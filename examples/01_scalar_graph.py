@@ -5,8 +5,8 @@
     python examples/01_scalar_graph.py --out graph.png
 
 A computation is a list of steps, each of which makes one number of numbers made before. Every step knows
-its own derivatives ∂v/∂u, with respect to its inputs alone. To get those of the last number y, walk the list
-backwards and keep, for every number v, dy/dv:
+its own derivatives ∂v/∂u, with respect to its inputs alone. To get those of the last number y, walk the
+list backwards and keep, for every number v, dy/dv:
 
     dy/dy = 1, and for a step v = f(..., u, ...):   dy/du += dy/dv ∂v/∂u
 
@@ -99,7 +99,7 @@ def draw(at, steps, gradients, path):
             (x0, y0), (x1, y1) = PLACES[source], PLACES[step.name]
             axes.annotate(
                 "", (x1, y1), (x0, y0),
-                arrowprops={"arrowstyle": "-|>", "color": "0.5", "shrinkA": 34, "shrinkB": 40, "lw": 1.3},
+                arrowprops={"arrowstyle": "-|>", "color": "0.5", "shrinkA": 34, "shrinkB": 40},
             )  # fmt: skip
             axes.text(
                 0.52 * x0 + 0.48 * x1, 0.52 * y0 + 0.48 * y1, f"∂{step.name}/∂{source} = {local:.3f}",

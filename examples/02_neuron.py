@@ -112,7 +112,8 @@ def main(argv=None):
     print("   step        w1        w2         b      loss    right")
     for step in sorted({0, *np.geomspace(1, args.steps, 7).astype(int).tolist()}):
         w1, w2, b, loss = by_hand[step]
-        print(f"  {step:5d}  {w1:8.4f}  {w2:8.4f}  {b:8.4f}  {loss:8.5f}  {right(by_hand[step], x, t):7.1%}")
+        share = right(by_hand[step], x, t)
+        print(f"  {step:5d}  {w1:8.4f}  {w2:8.4f}  {b:8.4f}  {loss:8.5f}  {share:7.1%}")
     difference = np.abs(by_hand - by_minigrad).max()
     print(f"\nLargest difference of any of these from minigrad's, over all steps: {difference:.1e}")
     draw(x, t, by_hand, args.out)

@@ -83,8 +83,9 @@ def draw(found, path):
     above, below = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     panels = above.subplots(1, len(pictures), squeeze=False, sharey=True)[0]
     extent = (-REACH, REACH, -REACH, REACH)
+    colors = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.75}
     for axes, (step, (plane, _, held)) in zip(panels, pictures.items(), strict=True):
-        shown = axes.imshow(plane, origin="lower", extent=extent, cmap="RdBu_r", vmin=0, vmax=1, alpha=0.75)
+        shown = axes.imshow(plane, origin="lower", extent=extent, **colors)
         axes.contour(plane, [0.5], origin="lower", extent=extent, colors="k", linewidths=1)
         for label, color in ((0, "navy"), (1, "darkred")):
             axes.plot(*found["points"][found["labels"] == label].T, ".", color=color, ms=2.5)

@@ -4,11 +4,11 @@
     python examples/05_transposed_convolution.py --size 6 --kernel 3 --stride 2
     python examples/05_transposed_convolution.py --out checkerboard.png
 
-A convolution is linear in its image: written as a matrix A, it takes the pixels of x in a row to those of
-y = A x. Row q of A holds the kernel, at the pixels that output q looks at, and 0 elsewhere. If a loss has
-the gradient dy with respect to y, then its gradient with respect to x is A^T dy: the chain rule, and
-nothing more. A^T has the kernel down its columns: each pixel of dy lays the kernel, times its value, on a
-larger image, `stride` pixels apart. That is the transposed convolution of generators. It is no inverse
+A convolution is linear in its image: written as a matrix A, it takes the pixels of x in a row to those
+of y = A x. Row q of A holds the kernel, at the pixels that output q looks at, and 0 elsewhere. If a loss
+has the gradient dy with respect to y, then its gradient with respect to x is A^T dy: the chain rule, and
+nothing more. A^T has the kernel down its columns: each pixel of dy lays the kernel, times its value, on
+a larger image, `stride` pixels apart. That is the transposed convolution of generators. It is no inverse
 of the convolution (A^T A is not the identity); what holds for all x and y is
 
     <A x, y> = <x, A^T y>.
@@ -141,9 +141,9 @@ def report(a, made, products, k, stride):
 
 def main(argv=None):
     """Compare the four forms, count, draw; returns 0."""
-    parser = argparse.ArgumentParser(description="A transposed convolution, as a convolution's backward.")
+    parser = argparse.ArgumentParser(description="A transposed convolution is a backward.")
     parser.add_argument("--size", type=int, default=5, help="height and width of x (default: 5)")
-    parser.add_argument("--kernel", type=int, default=3, help="height and width of the kernel (default: 3)")
+    parser.add_argument("--kernel", type=int, default=3, help="height and width of w (default: 3)")
     parser.add_argument("--stride", type=int, default=2, help="the stride (default: 2)")
     parser.add_argument("--out", default="05_transposed_convolution.png", help="where the picture goes")
     args = parser.parse_args(argv)

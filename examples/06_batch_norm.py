@@ -150,7 +150,7 @@ def report(found):
         hand, engine = (error(found[form][i], found["differences"][i]) for form in ("right", "minigrad"))
         print(f"  {name:<12} {hand:9.1e}   {engine:9.1e}")
     print(f"  {'s dn alone':<12} {error(found['wrong_dx'], found['differences'][0]):9.1e}\n")
-    print("A channel's dx must not push along the ones (a constant added to x), nor along n (a scale):\n")
+    print("A channel's dx must not push along the ones (a constant added), nor along n (a scale):\n")
     print("  channel   sum of dx: right   s dn alone   sum of dx n: right   s dn alone")
     pairs = zip(
         *(dx.sum(AXES) for dx in (found["right"][0], found["wrong_dx"])),

@@ -9,15 +9,15 @@ transform of the result is that of the image times that of the kernel (here its 
 networks slide the kernel without turning it round). Images do not lie on circles; zeros between the
 end and the beginning keep apart what must not meet.
 
-How many? To get the whole result, its tails included, the circle must hold size + kernel - 1 pixels: 11 for
-5 x 5 on 7 x 7. But with padding 2 only 7 of the 11 are kept, and what wraps around onto the others does
-no harm. On a circle of 9, two pixels on either side are spoilt, and those are thrown away. On one of 8
-something reaches a pixel that is kept.
+How many? To get the whole result, its tails included, the circle must hold size + kernel - 1 pixels: 11
+for 5 x 5 on 7 x 7. But with padding 2 only 7 of the 11 are kept, and what wraps around onto the others
+does no harm. On a circle of 9, two pixels on either side are spoilt, and those are thrown away. On one
+of 8 something reaches a pixel that is kept.
 
 What that saves, for each pair of an image's channel and a made one: plain, every pixel of the result
-takes 5 x 5 multiplications, 49 x 25 = 1225. In the frequency domain of 9 x 9 = 81 numbers there is 1 real
-frequency and, since opposite ones are conjugates, 40 complex ones, at 4 multiplications each: 161. The
-transforms come on top, but once for each channel, not for each pair (minigrad/backend/frequency.py).
+takes 5 x 5 multiplications, 49 x 25 = 1225. In the frequency domain of 9 x 9 = 81 numbers there is 1
+real frequency and, since opposite ones are conjugates, 40 complex ones, at 4 multiplications each: 161.
+The transforms come on top, but once for each channel, not for each pair (minigrad/backend/frequency.py).
 """
 
 import argparse
@@ -122,7 +122,7 @@ def main(argv=None):
     enough = smallest_period(args.size, args.kernel, padding)
     print(f"\nThe formula says: {enough} is enough.")
     plain, frequency = multiplications(args.size, args.kernel, padding)
-    print(f"Multiplications for one pair of channels: {plain} plain, {frequency} in the frequency domain,")
+    print(f"Multiplications for one pair of channels: {plain} plain, {frequency} by frequencies,")
     print(f"{plain / frequency:.1f} times fewer.")
     draw(found, args.size, args.kernel, padding, args.out)
     print(f"\n{args.out}: what wraps around, and the multiplications")

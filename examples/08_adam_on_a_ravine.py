@@ -7,8 +7,8 @@
     ravine       (x^2 + 50 y^2) / 2               50 times as steep across as along
     Rosenbrock   (1 - x)^2 + 100 (y - x^2)^2      a bent valley; its floor is nearly flat
 
-Gradient descent is held by the steep direction: beyond a rate of 2 / 50 it diverges on the ravine, and at
-that rate hardly moves along it. Momentum adds up what successive gradients agree on and lets what
+Gradient descent is held by the steep direction: beyond a rate of 2 / 50 it diverges on the ravine, and
+at that rate hardly moves along it. Momentum adds up what successive gradients agree on and lets what
 alternates cancel. RMSprop divides each coordinate by the running size of its own gradients, so that both
 directions advance at about the same speed; at a fixed rate it ends in a small jitter about the
 minimum. Adam does both.
@@ -82,7 +82,7 @@ def descend(valley, make, lr, steps):
 
 
 def first_steps(gradients, lr=1.0):
-    """Adam on given gradients, by hand: rows (t, g, m, v, corrected m, corrected v, step, uncorrected)."""
+    """Adam on given gradients, by hand: rows (t, g, m, v, m and v corrected, step, uncorrected)."""
     (b1, b2), m, v, rows = BETAS, 0.0, 0.0, []
     for t, g in enumerate(gradients, 1):
         m = b1 * m + (1 - b1) * g
@@ -129,8 +129,8 @@ def report(found):
     print("  t      m          v       m / (1 - b1^t)  v / (1 - b2^t)    step   without correction")
     for t, _, m, v, mean, square, step, plain in first_steps([0.5] * 5):
         print(f"  {t}  {m:.5f}  {v:.8f}  {mean:13.5f}  {square:14.5f}  {step:9.4f}  {plain:12.4f}")
-    print("\nEach step should be 1, and is. Uncorrected, v is too small by a factor of 1000 and m only by")
-    print("10 at t = 1, so that the first step is 0.1 / sqrt(0.001) = 3.16 times too long.")
+    print("\nEach step should be 1, and is. Uncorrected, v is too small by a factor of 1000 and m only")
+    print("by 10 at t = 1, so that the first step is 0.1 / sqrt(0.001) = 3.16 times too long.")
 
 
 def main(argv=None):

@@ -11,11 +11,11 @@ Its derivative, from the product rule and s' = s (1 - s):
 
     s + beta x s (1 - s)
 
-An operation (minigrad/ops/operation.py) is a class with a `forward` on arrays and a `backward` on tensors.
-Since `backward` is itself written in operations, the gradient has a gradient, and the check covers both
-orders. Its `cases` are what `python -m minigrad.gradcheck --module examples/10_own_operation.py`
-runs; `main` makes the same check by itself, and then again with a factor that does not belong there.
-"""
+An operation (minigrad/ops/operation.py) is a class with a `forward` on arrays and a `backward` on
+tensors. Since `backward` is itself written in operations, the gradient has a gradient, and the check
+covers both orders. Its `cases` are what `python -m minigrad.gradcheck --module
+examples/10_own_operation.py` runs; `main` makes the same check by itself, and then again with a factor
+that does not belong there."""
 
 import argparse
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def swish(x, beta=1.0):
 
 
 def with_mistake(beta, factor):
-    """swish with right values, and a gradient that is `factor` times too large in the second half of x."""
+    """swish with right values, and a gradient `factor` times too large in the second half of x."""
 
     class WrongSwish(Swish):  # made only when asked for: a class of the module would be checked with it
         def backward(self, dy):
