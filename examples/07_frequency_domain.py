@@ -11,8 +11,8 @@ end and the beginning keep apart what must not meet.
 
 How many? To get the whole result, its tails included, the circle must hold size + kernel - 1 pixels: 11
 for 5 x 5 on 7 x 7. But with padding 2 only 7 of the 11 are kept, and what wraps around onto the others
-does no harm. On a circle of 9, two pixels on either side are spoilt, and those are thrown away. On one
-of 8 something reaches a pixel that is kept.
+does no harm. On a circle of 9 all that wraps lands on the two pixels that are thrown away. On one of 8
+some of it reaches a pixel that is kept.
 
 What that saves, for each pair of an image's channel and a made one: plain, every pixel of the result
 takes 5 x 5 multiplications, 49 x 25 = 1225. In the frequency domain of 9 x 9 = 81 numbers there is 1

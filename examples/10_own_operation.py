@@ -13,9 +13,12 @@ Its derivative, from the product rule and s' = s (1 - s):
 
 An operation (minigrad/ops/operation.py) is a class with a `forward` on arrays and a `backward` on
 tensors. Since `backward` is itself written in operations, the gradient has a gradient, and the check
-covers both orders. Its `cases` are what `python -m minigrad.gradcheck --module
-examples/10_own_operation.py` runs; `main` makes the same check by itself, and then again with a factor
-that does not belong there."""
+covers both orders. Its `cases` are what
+
+    python -m minigrad.gradcheck --module examples/10_own_operation.py
+
+runs; `main` makes the same check by itself, and then again with a factor that does not belong there.
+"""
 
 import argparse
 from dataclasses import dataclass
