@@ -229,7 +229,7 @@ def _line(key: str, own_key: str, wanted: Array, found: Array, same: str) -> Lin
     if found.shape != wanted.shape:
         note = f"expected {_text(wanted.shape)}, got {_text(found.shape)}"
         return Line(key, own_key, found.shape, note, fits=False)
-    if found.dtype.kind != "f" and found.dtype.name != "bfloat16":
+    if found.dtype.kind != "f":
         return Line(key, own_key, found.shape, f"expected floats, got {found.dtype}", fits=False)
     with np.errstate(over="ignore"):  # told as infinity
         array = found.astype(np.float32)

@@ -185,19 +185,12 @@ def test_other_floats_become_float32_with_a_note(place, capsys, dtype):
     same(checkpoint.load(place / "out.safetensors").under("generator"), expected(state, G_PLACES))
 
 
-def test_bfloat16_is_converted_where_numpy_knows_it_and_refused_in_words_elsewhere(place, capsys):
+def test_bfloat16_is_refused_in_words(place):
     state = state_of({key: shape for key, shape in G.items() if key != "0.bias"})
     mg.save(state | {"0.bias": np.full(12, 0x3FC0, np.uint16)}, "g.safetensors")  # 1.5
     content = (place / "g.safetensors").read_bytes()
     (place / "g.safetensors").write_bytes(content.replace(b'"U16"', b'"BF16"').replace(b"} ", b"}", 1))
-    try:
-        np.dtype("bfloat16")  # where a package that registers it is imported
-    except TypeError:
-        assert re.search("bfloat16.*expected a state_dict of float32: .*model.float", refusal())
-        return
-    imported()
-    assert "bfloat16 becomes float32" in said(capsys)
-    assert (checkpoint.load(place / "out.safetensors").under("generator")["0.bias"] == 1.5).all()
+    assert re.search("bfloat16.*expected a state_dict of float32: .*model.float", refusal())
 
 
 # -- what is said ------------------------------------------------------------------------------------
