@@ -2,7 +2,7 @@
 
 Its keys are `generator.<key>`, `discriminator.<key>`, `generator_ema.<key>` (the averaged weights,
 where the recipe has them), `optimizer_g.*`, `optimizer_d.*`, `fixed_z` and `rng.*`. The recipe and
-the position are JSON in its metadata, with a SHA-256 over everything else.
+the position are JSON in its metadata, the versions that wrote it too, and a SHA-256 over everything else.
 """
 
 import hashlib
@@ -72,6 +72,7 @@ def save(
         "preset": json.dumps(preset.to_json(), sort_keys=True),
         "position": json.dumps(dict(position), sort_keys=True),
         "images": images,
+        "versions": json.dumps({"minigrad": mg.__version__, "numpy": np.__version__}, sort_keys=True),
     }
     mg.save(tensors, path, {**metadata, "checksum": _checksum(tensors, metadata)})
 
