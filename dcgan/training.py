@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import minigrad as mg
@@ -128,7 +129,7 @@ class Training:
             self.done += 1
             if self.average is not None:
                 self.average.update(self.done)
-            self._try("metrics.jsonl", lambda: self.metrics.record(self.done, result, len(real)))  # noqa: B023
+            self._try("metrics.jsonl", partial(self.metrics.record, self.done, result, len(real)))
             self._write_due()
             if self.every and (self.done % self.every == 0 or self.done == total):
                 self._try("the evaluation", self._evaluate)

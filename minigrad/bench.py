@@ -142,17 +142,14 @@ def table(rows: Sequence[Row], limit: float) -> str:
     means = [row.ours.median / row.theirs.median for row in rows if row.theirs]
     if means:
         text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, means))):.2f}")
-    text.append(f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {threads()} threads")
+    text.append(
+        f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {backend.num_threads()} threads"
+    )
     return "\n".join(text)
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
-
-
-def threads() -> int:
-    """The threads of the CPU backend."""
-    return backend.get("cpu").pool.threads  # type: ignore[attr-defined]
 
 
 def pytorch(wanted: bool = True) -> Any:
@@ -161,7 +158,7 @@ def pytorch(wanted: bool = True) -> Any:
         return None
     import torch
 
-    torch.set_num_threads(threads())
+    torch.set_num_threads(backend.num_threads())
     return torch
 
 
@@ -169,7 +166,7 @@ def write(path: Path, rows: Sequence[Row], limit: float, torch: Any) -> None:
     """The lines as JSON, with what they were measured on."""
     content = {
         "limit_gflops": limit,
-        "threads": threads(),
+        "threads": backend.num_threads(),
         "versions": {"minigrad": mg.__version__, "numpy": np.__version__}
         | ({"torch": torch.__version__} if torch else {}),
         "peak_memory_mib": peak_memory(),

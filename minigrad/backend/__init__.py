@@ -4,9 +4,13 @@ Importing this package imports no CuPy; a backend is made the first time it is a
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .base import Backend
 from .geometry import ConvGeometry
+
+if TYPE_CHECKING:
+    from .parallel import Pool
 
 __all__ = [
     "Backend",
@@ -14,6 +18,7 @@ __all__ = [
     "backend_of",
     "get",
     "known",
+    "num_threads",
     "register",
     "set_default",
     "set_num_threads",
@@ -65,7 +70,20 @@ def set_num_threads(threads: int) -> None:
     """
     if type(threads) is not int or threads < 1:
         raise ValueError(f"set_num_threads: expected an integer of at least 1, got {threads!r}")
-    get("cpu").pool.resize(threads)  # type: ignore[attr-defined]
+    _pool().resize(threads)
+
+
+def num_threads() -> int:
+    """How many threads the CPU backend uses."""
+    return _pool().threads
+
+
+def _pool() -> "Pool":
+    from .cpu import CPUBackend
+
+    cpu = get("cpu")
+    assert isinstance(cpu, CPUBackend)
+    return cpu.pool
 
 
 def get(device: str | None = None) -> Backend:

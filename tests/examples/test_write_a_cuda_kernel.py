@@ -192,7 +192,10 @@ def test_tables_are_aligned(capsys):
 
 def test_a_wrong_form_fails_the_run(monkeypatch):
     module = load()
-    wrong = lambda x, w, g: 1.001 * module.scatter_numpy(x, w, g)  # noqa: E731
+
+    def wrong(x, w, g):
+        return 1.001 * module.scatter_numpy(x, w, g)
+
     monkeypatch.setitem(module.NUMPY_FORMS, "gather", wrong)
     with pytest.raises(AssertionError, match="gather on NumPy"):
         module.main(["--size", "2"])
