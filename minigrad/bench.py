@@ -142,9 +142,8 @@ def table(rows: Sequence[Row], limit: float) -> str:
     means = [row.ours.median / row.theirs.median for row in rows if row.theirs]
     if means:
         text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, means))):.2f}")
-    text.append(
-        f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {backend.num_threads()} threads"
-    )
+    count = backend.num_threads()
+    text.append(f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {count} threads")
     return "\n".join(text)
 
 
