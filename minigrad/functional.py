@@ -17,7 +17,7 @@ from .ops.elementwise import (
     where,
 )
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
-from .ops.matmul import matmul
+from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize
 from .ops.operation import require_float
 from .ops.reduce import max_ as max
@@ -59,18 +59,6 @@ __all__ = [
     "var",
     "where",
 ]
-
-
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight^T + bias: (N, in) by a weight (out, in) and a bias (out,) gives (N, out)."""
-    if weight.ndim != 2 or x.ndim != 2 or x.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"dense: expected x (N, in) and a weight (out, in), got {x.shape} and {weight.shape}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"dense: expected a bias of shape {weight.shape[:1]}, got {bias.shape}")
-    y = x @ weight.transpose()
-    return y if bias is None else y + bias
 
 
 def flatten(x: Tensor) -> Tensor:

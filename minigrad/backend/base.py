@@ -74,6 +74,12 @@ class Backend:
         if allowed:
             raise ValueError(f"{self.device!r} has no TensorFloat-32")
 
+    # -- shapes --------------------------------------------------------------------------------
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        """x in another shape; a view where its memory allows."""
+        return x.reshape(shape)
+
     # -- sums ----------------------------------------------------------------------------------
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import frequency
+from . import frequency, phases
 from .arena import Arena, owns_memory
 from .base import Backend, channels_first, channels_last
 from .geometry import ConvGeometry
@@ -48,6 +48,7 @@ class CPUBackend(Backend):
         self.scratch = Scratch()
         self.arena = Arena()
         self.frequency = frequency.FrequencyForm(self.pool, self.scratch, self.arena.empty)
+        self.phases = phases.PhaseForm(self.pool, self.scratch, self.arena.empty)
 
     # -- memory --------------------------------------------------------------------------------
 
@@ -59,6 +60,19 @@ class CPUBackend(Backend):
         if x.ndim == 4 and channels_last(x).flags.c_contiguous:
             return channels_first(self.arena.empty(channels_last(x).shape, x.dtype))
         return self.arena.empty(x.shape, x.dtype) if x.flags.c_contiguous else np.empty_like(x)
+
+    # -- shapes --------------------------------------------------------------------------------
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        if x.ndim != 4 or x.flags.c_contiguous or shape[:1] != x.shape[:1]:
+            return x.reshape(shape)
+        y = self.arena.empty(shape, x.dtype)  # the channels lie innermost in x: it has to be copied
+
+        def work(s: slice) -> None:
+            y[s].reshape(x[s].shape)[...] = x[s]
+
+        self.pool.run(work, cut(len(x), x[:1].nbytes))
+        return y
 
     # -- sums ----------------------------------------------------------------------------------
 
@@ -295,6 +309,14 @@ class CPUBackend(Backend):
             return self._finished(self.frequency.input_gradient(dy, weight, geometry), bias, slope)
         if _is_narrow(geometry, c, len(weight)):
             return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), slope)
+
+        def finish(part: Array) -> None:
+            if bias is not None:
+                part += bias
+            self._activate(part, slope)
+
+        if phases.pays(geometry, c, len(weight)):
+            return channels_first(self.phases.input_gradient(dy, weight, geometry, finish))
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
 
@@ -302,12 +324,8 @@ class CPUBackend(Backend):
             rows = self.position_rows(dy[s])  # (n * oh * ow, O)
             columns = self.scratch.get("columns", (len(rows), len(kernel)), dy.dtype)
             np.matmul(rows, kernel.T, out=columns)
-            part = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
-            if bias is None:
-                dx[s] = part
-            else:
-                np.add(part, bias, out=dx[s])
-            self._activate(dx[s], slope)
+            dx[s] = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
+            finish(dx[s])
 
         self.pool.run_products(work, self._slices(n, c, geometry, dy.itemsize))
         return channels_first(dx)

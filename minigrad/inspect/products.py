@@ -13,7 +13,7 @@ def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, 
     rule that is made of other operations has none itself.
     """
     name = getattr(subject, "name", "")
-    if phase == observer.FORWARD and name == "matmul":
+    if phase == observer.FORWARD and name in ("matmul", "dense"):
         return 2 * outputs[0].size * inputs[0].shape[-1]
     if phase == observer.FORWARD and name.startswith("convolve"):
         return _convolution(name, subject.geometry, inputs)

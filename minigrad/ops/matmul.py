@@ -1,7 +1,8 @@
-"""The matrix product."""
+"""Matrix products: of two matrices, and of a layer's input with its weight."""
 
 from collections.abc import Iterable
 
+from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor
 from .elementwise import normal
@@ -30,6 +31,31 @@ class Matmul(Operation):
         )
 
 
+class Dense(Operation):
+    """Y = X W^T, with W (out, in) as a layer keeps it: dX = dY W, dW = dY^T X.
+
+    `matmul` would say the same of X and the transpose of W; but its gradient would lie in memory as the
+    transpose does, and whatever updates W by it would jump about.
+    """
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(dense, normal((3, 4), (2, 4)), lambda x, w: naive.matmul(x, w.T))
+        yield Case(dense, normal((1, 1), (1, 1)), lambda x, w: x * w, "1x1")
+
+    def forward(self, x: Array, weight: Array) -> Array:
+        return self.backend.matmul(x, weight.T)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = self.inputs
+        return (
+            matmul(dy, weight) if self.needs[0] else None,
+            matmul(dy.transpose(), x) if self.needs[1] else None,
+        )
+
+
 def _flipped(x: Tensor) -> Tensor:
     """The transpose of every matrix of a stack."""
     return x.transpose(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
@@ -50,3 +76,15 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if b.ndim == 1:
         return matmul(a, b.reshape(-1, 1))[..., 0]
     return Matmul()(a, b)
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight^T + bias: (N, in) by a weight (out, in) and a bias (out,) gives (N, out)."""
+    if weight.ndim != 2 or x.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"dense: expected x (N, in) and a weight (out, in), got {x.shape} and {weight.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"dense: expected a bias of shape {weight.shape[:1]}, got {bias.shape}")
+    y = Dense()(x, weight)
+    return y if bias is None else y + bias

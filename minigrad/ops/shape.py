@@ -29,7 +29,7 @@ class Reshape(Operation):
         )
 
     def forward(self, x: Array) -> Array:
-        return x.reshape(self.shape)
+        return self.backend.reshape(x, self.shape)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (Reshape(self.shapes[0])(dy),)

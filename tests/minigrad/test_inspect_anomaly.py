@@ -37,7 +37,7 @@ def test_nothing_is_said_where_all_is_finite():
 @pytest.mark.parametrize(
     ("index", "layer", "operation"),
     [
-        (0, "0 Dense(100, 784)", "transpose"),  # of the weight
+        (0, "0 Dense(100, 784)", "dense"),  # of the weight
         (1, "1 BatchNorm(784)", "batch_norm"),
         (4, "4 ConvTranspose2d(16, 8)", "convolve_input_gradient"),
         (7, "7 ConvTranspose2d(8, 4)", "convolve_input_gradient"),
