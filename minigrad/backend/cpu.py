@@ -24,6 +24,7 @@ from .parallel import (
     even,
 )
 from .philox import Counter, Key
+from .taps import TapOrder
 
 Array = np.ndarray[Any, Any]
 
@@ -48,7 +49,8 @@ class CPUBackend(Backend):
         self.scratch = Scratch()
         self.arena = Arena()
         self.frequency = frequency.FrequencyForm(self.pool, self.scratch, self.arena.empty)
-        self.phases = phases.PhaseForm(self.pool, self.scratch, self.arena.empty)
+        self.taps = TapOrder(self.pool, self.scratch, self.arena.empty)
+        self.phases = phases.PhaseForm(self.pool, self.scratch, self.arena.empty, self.taps)
 
     # -- memory --------------------------------------------------------------------------------
 
@@ -228,6 +230,9 @@ class CPUBackend(Backend):
 
     # -- convolution ---------------------------------------------------------------------------
 
+    def kernel_matrix(self, weight: Array) -> Array:
+        return self.taps.matrix(weight)
+
     def _columns(self, x: Array, geometry: ConvGeometry) -> Array:
         """im2col in this thread's scratch memory: valid until its next call."""
         shape = (x.shape[0] * geometry.positions, geometry.taps * x.shape[1])
@@ -391,8 +396,7 @@ class CPUBackend(Backend):
                     total += np.matmul(columns.T, rows, out=self.scratch.get("partial", total.shape, x.dtype))
 
         self.pool.run_products(work, groups)
-        dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
-        return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+        return self.taps.summed(partial, (o, c, *geometry.kernel_size))
 
     @staticmethod
     def _summed_slices(n: int, c: int, o: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from .geometry import ConvGeometry
 from .parallel import Pool, Scratch, cut
+from .taps import TapOrder
 
 Array = np.ndarray[Any, Any]
 
@@ -80,10 +81,13 @@ class PhaseForm:
         pool: the threads; images are shared out.
         scratch: a thread's own memory.
         empty: makes arrays, as numpy.empty.
+        taps: puts weights in order.
     """
 
-    def __init__(self, pool: Pool, scratch: Scratch, empty: Callable[[tuple[int, ...], Any], Array]) -> None:
-        self.pool, self.scratch, self.empty = pool, scratch, empty
+    def __init__(
+        self, pool: Pool, scratch: Scratch, empty: Callable[[tuple[int, ...], Any], Array], taps: TapOrder
+    ) -> None:
+        self.pool, self.scratch, self.empty, self.taps = pool, scratch, empty, taps
 
     def input_gradient(
         self, dy: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array], None]
@@ -109,12 +113,12 @@ class PhaseForm:
         self.pool.run_products(work, cut(n, geometry.positions * len(kernels[0][2]) * dy.itemsize))
         return dx
 
-    @staticmethod
-    def _kernels(weight: Array, geometry: ConvGeometry) -> Iterator[tuple[Phase, Phase, Array]]:
+    def _kernels(self, weight: Array, geometry: ConvGeometry) -> Iterator[tuple[Phase, Phase, Array]]:
         """For each phase its taps of (O, C, kh, kw) as a matrix (taps * O, C), rows as in `_columns`."""
+        by_tap = self.taps.by_tap(weight)  # (kh, kw, O, C)
         for down, across in product(phases(geometry, 0), phases(geometry, 1)):
-            taps = weight[:, :, down.taps][:, :, :, across.taps]  # (O, C, down, across)
-            yield down, across, taps.transpose(2, 3, 0, 1).reshape(-1, weight.shape[1])
+            taps = by_tap[list(down.taps)][:, list(across.taps)]  # (down, across, O, C)
+            yield down, across, taps.reshape(-1, weight.shape[1])  # (taps * O, C)
 
     def _canvas(self, dy: Array, geometry: ConvGeometry) -> tuple[Array, tuple[int, int]]:
         """dy (n, O, oh, ow) within zeros wherever a phase reaches, (n, height, width, O); its first pixel."""

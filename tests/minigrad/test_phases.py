@@ -121,11 +121,11 @@ def test_a_fluxs_layer_is_as_exact_as_the_plain_form(monkeypatch):
 def test_a_planted_mistake_of_one_percent_is_caught(monkeypatch):
     right = phases.PhaseForm._kernels
 
-    def wrong(weight, geometry):
-        for i, (down, across, kernel) in enumerate(right(weight, geometry)):
+    def wrong(self, weight, geometry):
+        for i, (down, across, kernel) in enumerate(right(self, weight, geometry)):
             yield down, across, kernel * 1.01 if i == 3 else kernel
 
-    monkeypatch.setattr(phases.PhaseForm, "_kernels", staticmethod(wrong))
+    monkeypatch.setattr(phases.PhaseForm, "_kernels", wrong)
     dy, weight, _ = arrays(FLUX, "float64")
     got = backend.get("cpu").convolve_input_gradient(dy, weight, None, FLUX)
     with pytest.raises(AssertionError):
