@@ -1,5 +1,7 @@
 """The adjoint test: what it finds linear, what it catches that differences do not, and what it leaves."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,12 @@ def test_what_is_linear_is_found_out(fn, shapes, linear):
     assert 0 <= found.error < 1e-14
 
 
+@pytest.mark.parametrize("fn", [F.relu, lambda x: x.abs(), lambda x: F.leaky_relu(x, 0.2)])
+def test_one_number_is_enough_to_tell_a_kink(fn):
+    """Whatever the signs of the two random numbers are."""
+    assert all(check_adjoint(fn, point(), seed=seed).linear == () for seed in range(12))
+
+
 def test_a_function_that_refuses_other_values_is_not_linear():
     def careful(x):
         if (x.numpy() <= 0).any():
@@ -75,6 +83,13 @@ def test_a_function_that_refuses_other_values_is_not_linear():
         return x * 2.0
 
     assert check_adjoint(careful, mg.tensor(np.ones(2), requires_grad=True)).linear == ()
+
+
+def test_trying_values_outside_of_a_domain_warns_nobody():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert check_adjoint(lambda x: x.log(), mg.tensor(np.ones(2), requires_grad=True)).linear == ()
+    assert not said
 
 
 def test_the_error_is_the_one_of_the_definition(doubled):

@@ -10,7 +10,7 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, nn
-from minigrad.gradcheck import Element, Report, measure, suite
+from minigrad.gradcheck import Adjoint, Element, Report, measure, suite
 from minigrad.gradcheck import __main__ as command
 from minigrad.gradcheck.suite import element_in_words
 from minigrad.ops import OPERATIONS, Operation
@@ -420,13 +420,16 @@ class Upscale(Operation):
 
 def test_an_operation_that_breaks_is_wrong_and_the_others_are_checked(checked):
     text = operation("Broken", "x * 2.0", "dy * {}['factor']") + operation("Fine", "x * 2.0", "dy * 2.0")
+    text += operation("Odd", "x * missing", "dy")
     code, said, found = checked(text)
     assert (code, found["broken"]["wrong"], found["fine"]["wrong"]) == (1, "  WRONG", None)
     assert (found["broken"]["error"], found["broken"]["adjoint"]) == ("-", "-")
     line = 1 + text.splitlines().index("        return (dy * {}['factor'],)")
     assert said.count("KeyError: 'factor'") == 1
     assert f"mine.py, line {line}, in backward)" in said
-    assert said.endswith("\n2 operations, 1 wrong\n")
+    assert "NameError: name 'missing' is not defined" in said
+    assert f"mine.py, line {1 + text.splitlines().index('        return x * missing')}, in forward)" in said
+    assert said.endswith("\n3 operations, 2 wrong\n")
 
 
 @pytest.mark.parametrize(
@@ -468,6 +471,23 @@ def test_what_is_measured_is_reported(broken):
     assert found.element.analytic / found.element.numeric == pytest.approx(1.01, abs=1e-6)
 
 
+def test_what_random_directions_say_is_reported(broken):
+    """A factor too small to be wrong: where there are too many elements to try each, it still shows."""
+    broken.rule = staticmethod(lambda dy: dy * (2.0 * (1 + 2e-7)))
+    report = measure(lambda x: broken()(x), point(30, 40))
+    assert report.error == pytest.approx(2e-7, rel=0.01)
+    assert report.element is None
+
+
+def test_a_row_keeps_the_worst_of_its_cases():
+    row = suite.Row("some")
+    for error, adjoint, name in ((1e-9, 1e-15, "a"), (1e-7, 1e-14, "b"), (1e-8, 1e-16, "a")):
+        row.note_differences(Report(error, Element(1, 0, (), 1.0, 1.0, error)), [name])
+        row.note_adjoint(Adjoint(adjoint, (0,)), [name])
+    assert (row.report.error, row.element) == (1e-7, "b: 1 / 1")
+    assert (row.adjoint, row.linear) == (1e-14, ["a", "b"])
+
+
 def test_reports_are_joined():
     small, large = (Element(1, 0, (i,), 1.0, 1.0, 10.0**-i) for i in (5, 3))
     first, second = Report(1e-5, small, 2), Report(1e-2, None, 3)
@@ -478,8 +498,9 @@ def test_reports_are_joined():
 
 def test_operations_are_chosen_by_name(checked):
     text = operation("Fine", "x * 2.0", "dy * 2.0") + operation("Wrong", "x * 2.0", "dy")
-    code, _, found = checked(text, "--operation", "fine", "fine")
+    code, said, found = checked(text, "--operation", "fine", "fine")
     assert (code, list(found)) == (0, ["fine"])
+    assert said.endswith("\n1 operation, 0 wrong\n")
 
 
 def test_a_file_may_use_the_name_of_an_operation_of_ours(checked):
