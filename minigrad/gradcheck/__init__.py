@@ -1,5 +1,23 @@
-"""Gradient checks: are the gradients of a function what its values say they are?"""
+"""Gradient checks: are the gradients of a function what its values say they are?
 
-from .check import TOLERANCES, GradcheckError, gradcheck
+`gradcheck` holds them against differences of the values, `check_adjoint` against the transpose of what the
+function does. `measure` is `gradcheck` that gives its numbers. All operations at once:
 
-__all__ = ["TOLERANCES", "GradcheckError", "gradcheck"]
+    python -m minigrad.gradcheck
+"""
+
+from .adjoint import ADJOINT_TOLERANCES, check_adjoint
+from .check import TOLERANCES, gradcheck, measure
+from .report import Adjoint, Element, GradcheckError, Report
+
+__all__ = [
+    "ADJOINT_TOLERANCES",
+    "TOLERANCES",
+    "Adjoint",
+    "Element",
+    "GradcheckError",
+    "Report",
+    "check_adjoint",
+    "gradcheck",
+    "measure",
+]

@@ -1,44 +1,52 @@
-"""`python -m minigrad.gradcheck`: check the gradients of every operation, to the second order."""
+"""`python -m minigrad.gradcheck`: check every operation, to the second order, as a table.
+
+For each operation, over all of its cases: the worst error of its gradients of both orders against
+differences (check.py), the element where it is, the adjoint test (adjoint.py), and the time.
+"""
 
 import argparse
+import difflib
 import importlib.util
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from .. import backend as backends
 from ..ops import OPERATIONS, Operation
-from ..tensor import tensor
-from .check import GradcheckError, gradcheck
-
-
-def check_operation(operation: type[Operation], device: str) -> tuple[int, str]:
-    """How many cases of the operation were checked, and what is wrong with the first bad one, or ""."""
-    cases = list(operation.cases())
-    for count, case in enumerate(cases, start=1):
-        arrays = case.inputs(np.random.default_rng(7))
-        inputs = [tensor(np.asarray(a), device=device, requires_grad=True) for a in arrays]
-        try:
-            gradcheck(case.call, inputs, order=2)
-        except GradcheckError as error:
-            return count, f"{case.label or 'plain'}: {error}"
-    return len(cases), ""
+from . import table
+from .suite import check_operation
 
 
 def load_module(path: Path) -> list[type[Operation]]:
-    """Run a Python file and give the operations that it defines."""
-    before = set(OPERATIONS)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """Run a Python file and give the operations that it defines.
+
+    Raises ValueError where it can't be run, or defines none.
+    """
+    before = dict(OPERATIONS)
+    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"--module {path}: expected a Python file")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    found = [operation for name, operation in OPERATIONS.items() if name not in before]
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # where dataclasses look for the names of types
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"--module {path}: it can't be imported: {type(error).__name__}: {error}") from error
+    found = [operation for name, operation in OPERATIONS.items() if before.get(name) is not operation]
     if not found:
         raise ValueError(f"--module {path}: it defines no operation (a subclass of minigrad.Operation)")
     return found
+
+
+def chosen(operations: list[type[Operation]], names: Sequence[str]) -> list[type[Operation]]:
+    """The operations of these names, in this order; ValueError for a name that none has."""
+    by_name = {operation.name: operation for operation in operations}
+    for name in names:
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, n=4)
+            advice = f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(by_name)}"
+            raise ValueError(f"--operation {name}: there is none of this name; {advice}")
+    return [by_name[name] for name in dict.fromkeys(names)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,10 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m minigrad.gradcheck",
         description="Check the gradients of every operation, of both orders.",
+        epilog=table.LEGEND,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--module", type=Path, help="a Python file: check the operations it defines, not the engine's"
+        "--module", type=Path, metavar="FILE", help="check the operations that a Python file defines instead"
     )
+    parser.add_argument("--operation", nargs="+", metavar="NAME", help="check these alone")
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
     arguments = parser.parse_args(argv)
     try:
@@ -59,21 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         operations = load_module(arguments.module) if arguments.module else list(OPERATIONS.values())
+        operations = chosen(operations, arguments.operation) if arguments.operation else operations
     except ValueError as error:
         print(f"minigrad.gradcheck: {error}", file=sys.stderr)
         return 2
-    wrong = 0
-    print(f"{'operation':<28}{'cases':>6}{'seconds':>9}  result")
+    return run(operations, arguments.device)
+
+
+def run(operations: list[type[Operation]], device: str) -> int:
+    """Check the operations and print the table, line by line; 1 where something is wrong, else 0."""
+    width = max(len(operation.name) for operation in operations)
+    width = max(width, len("operation"))
+    print(table.head(width))
+    rows = []
     for operation in operations:
-        started = time.perf_counter()
-        count, problem = check_operation(operation, arguments.device)
-        wrong += bool(problem)
-        print(
-            f"{operation.name:<28}{count:>6}{time.perf_counter() - started:>9.2f}  {problem or 'right'}",
-            flush=True,
-        )
-    print(f"{len(operations)} operations, {wrong} wrong")
-    return 1 if wrong else 0
+        rows.append(check_operation(operation, device))
+        print(table.line(rows[-1], width), flush=True)
+    print(table.total(rows, width))
+    print(f"\n{table.notes(rows)}")
+    return 1 if any(row.failures for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor, grad
+from .report import Element, GradcheckError, Report
+from .vectors import Array, halves, inner, norm
 
 # What |analytic - numeric| / |numeric| may be, by the dtype that the inputs have. Norms over all that
 # is compared, so that one tiny element among large ones does not decide.
@@ -37,12 +39,7 @@ KINK = 1e-7  # a bend that does not halve by this share of the slope is a kink: 
 ROUNDING = 1e-10  # and so is no smaller share of F, since F's own rounding bends it so much
 ELEMENTS = 400  # inputs with more elements are checked along random directions only
 DIRECTIONS = 3
-
-Array = np.ndarray[Any, Any]
-
-
-class GradcheckError(AssertionError):
-    """A gradient that is wrong, or can't be checked; the message says which and where to look."""
+WHAT = {1: "gradient of input", 2: "second-order gradient of input"}
 
 
 @dataclass
@@ -70,15 +67,21 @@ def gradcheck(
     numbers), a function that is not deterministic, gradients of a wrong dtype or shape, and where
     kinks leave nothing to check; TypeError or ValueError for inputs that can't be checked.
     """
-    points = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    measure(fn, inputs, order, seed=seed)
+    return True
+
+
+def measure(
+    fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], order: int = 1, *, seed: int = 0
+) -> Report:
+    """As `gradcheck`, but gives what was measured; an error for a wrong gradient holds it as `found`."""
+    points = as_list(inputs)
     if order not in (1, 2):
         raise ValueError(f"gradcheck: expected order 1 or 2, got {order!r}")
     _check_inputs(points)
     rng = np.random.default_rng(seed)
-    _Check(fn, points, rng, "gradient of input").run()
-    if order == 2:
-        check_second_order(fn, points, rng)
-    return True
+    report = _Check(fn, points, rng, order=1).run()
+    return report | check_second_order(fn, points, rng) if order == 2 else report
 
 
 def _check_inputs(points: list[Tensor]) -> None:
@@ -94,10 +97,10 @@ def _check_inputs(points: list[Tensor]) -> None:
         raise ValueError("gradcheck: no input requires a gradient; set requires_grad=True")
 
 
-def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> None:
+def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> Report:
     """The gradients, as a function of the inputs and of what comes from above, are checked in turn."""
     wanted = [i for i, p in enumerate(points) if p.requires_grad]
-    outputs = [out for out in _as_list(fn(*points)) if out.requires_grad]
+    outputs = [out for out in as_list(fn(*points)) if out.requires_grad]
     above = [
         Tensor(out.backend.asarray(rng.standard_normal(out.shape)), requires_grad=True) for out in outputs
     ]
@@ -105,11 +108,11 @@ def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.ran
 
     def gradients(*both: Tensor) -> list[Tensor]:
         xs, vs = both[: len(points)], both[len(points) :]
-        outs = [out for out in _as_list(fn(*xs)) if out.requires_grad]
+        outs = [out for out in as_list(fn(*xs)) if out.requires_grad]
         found = grad(outs, [xs[i] for i in wanted], list(vs), create_graph=True, allow_unused=True)
         return [g for g in found if g is not None]
 
-    _Check(gradients, [*points, *above], rng, "second-order gradient of input").run()
+    return _Check(gradients, [*points, *above], rng, order=2).run()
 
 
 def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], above: list[Tensor]) -> None:
@@ -131,7 +134,8 @@ def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], ab
             )
 
 
-def _as_list(outputs: Any) -> list[Tensor]:
+def as_list(outputs: Any) -> list[Tensor]:
+    """One tensor or several as a list."""
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
@@ -139,9 +143,9 @@ class _Check:
     """One function at one point."""
 
     def __init__(
-        self, fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator, what: str
+        self, fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator, order: int
     ) -> None:
-        self.fn, self.points, self.rng, self.what = fn, points, rng, what
+        self.fn, self.points, self.rng, self.order, self.what = fn, points, rng, order, WHAT[order]
         self.wanted = [i for i, p in enumerate(points) if p.requires_grad]
         self.start = [points[i].numpy().copy() for i in self.wanted]
         self.scale = [np.maximum(np.abs(a), SMALLEST) for a in self.start]
@@ -150,15 +154,17 @@ class _Check:
         self._check_repeats(outputs)
         self.centre = self._value(self.start)
 
-    def run(self) -> None:
+    def run(self) -> Report:
         analytic = self._analytic()
-        smooth = self._elements(analytic) if self._size() <= ELEMENTS else None
-        self._directions(analytic, smooth)
+        if self._size() > ELEMENTS:
+            return self._directions(analytic, [np.ones_like(a) for a in self.start])
+        smooth, report = self._elements(analytic)
+        return report | self._directions(analytic, smooth)
 
     # -- the function, and what the engine says of it ------------------------------------------------
 
     def _outputs(self, values: list[Array]) -> list[Tensor]:
-        return _as_list(self.fn(*self._at(values)))
+        return as_list(self.fn(*self._at(values)))
 
     def _at(self, values: list[Array]) -> list[Tensor]:
         """Fresh inputs with these values where a gradient is wanted."""
@@ -191,7 +197,7 @@ class _Check:
 
     def _analytic(self) -> list[Array]:
         inputs = self._at(self.start)
-        outputs = _as_list(self.fn(*inputs))
+        outputs = as_list(self.fn(*inputs))
         pairs = [(o, w) for o, w in zip(outputs, self.weights, strict=True) if o.requires_grad]
         if not pairs:
             raise GradcheckError("no output depends on the inputs through recorded operations")
@@ -229,8 +235,8 @@ class _Check:
         kink = abs(bends[0] - 2 * bends[1]) > KINK * slope + ROUNDING * max(abs(v) for v in values.values())
         return _Measured((4 * rates[1] - rates[0]) / 3, kink)
 
-    def _elements(self, analytic: list[Array]) -> list[Array]:
-        """Every element by itself; gives where no kink was, as 1 and 0."""
+    def _elements(self, analytic: list[Array]) -> tuple[list[Array], Report]:
+        """Every element by itself; gives where no kink was, as 1 and 0, and what was found there."""
         smooth = [np.ones_like(a) for a in self.start]
         numeric = [np.zeros_like(a) for a in self.start]
         for k, start in enumerate(self.start):
@@ -247,51 +253,66 @@ class _Check:
                 f"{self.what}s: every element stands on a kink (as ReLU does at 0), so nothing can be "
                 "checked: choose other inputs"
             )
+        report = Report()
         for k in range(len(self.start)):
-            self._compare(k, analytic[k] * smooth[k], numeric[k], int((smooth[k] == 0).sum()))
-        return smooth
+            left_out = int((smooth[k] == 0).sum())
+            report |= self._compare(k, analytic[k] * smooth[k], numeric[k], left_out)
+        return smooth, report
 
-    def _compare(self, k: int, analytic: Array, numeric: Array, excluded: int) -> None:
+    def _compare(self, k: int, analytic: Array, numeric: Array, left_out: int) -> Report:
+        """One input's gradient against its differences; raises where they are too far apart."""
+        if not analytic.size:
+            return Report()
+        tolerance = TOLERANCES[str(self.start[k].dtype)]
         difference = np.abs(analytic - numeric)
         scale = max(float(np.linalg.norm(numeric)), float(np.linalg.norm(analytic)), 1e-3)
-        tolerance = TOLERANCES[str(self.start[k].dtype)]
         error = float(np.linalg.norm(difference) / scale)
-        # An element is held against its own size too: one wrong channel among a hundred is caught.
+        error = error if math.isfinite(error) else math.inf
+        # The element to look at is the one that is off most beside its own size.
         own = difference / np.maximum(np.maximum(np.abs(numeric), np.abs(analytic)), 1e-3 * scale)
-        if (
-            np.isfinite(analytic).all()
-            and error <= tolerance
-            and (not own.size or own.max() <= 1e3 * tolerance)
-        ):
-            return
-        worst = np.unravel_index(np.argmax(np.where(np.isfinite(own), own, np.inf)), own.shape)
-        place = tuple(int(i) for i in worst)
-        left_out = f"; {excluded} elements at kinks left out" if excluded else ""
+        own = np.where(np.isfinite(own), own, np.inf)
+        place = tuple(int(i) for i in np.unravel_index(np.argmax(own), own.shape))
+        worst = Element(
+            self.order, self.wanted[k], place, float(analytic[place]), float(numeric[place]), error
+        )
+        report = Report(error, worst, left_out)
+        if error <= tolerance:
+            return report
+        kinks = f"; {left_out} elements at kinks left out" if left_out else ""
         raise GradcheckError(
             f"{self.what} {self.wanted[k]} (shape {self.start[k].shape}): relative error {error:.3g}, "
-            f"allowed {tolerance:g}. Worst at {place}: analytic {analytic[worst]:.10g}, "
-            f"numeric {numeric[worst]:.10g}{left_out}. {_advice(analytic, numeric)}"
+            f"allowed {tolerance:g}. Worst at {place}: analytic {worst.analytic:.10g}, "
+            f"numeric {worst.numeric:.10g}{kinks}. {_advice(analytic, numeric)}",
+            report,
         )
 
-    def _directions(self, analytic: list[Array], smooth: list[Array] | None) -> None:
+    def _directions(self, analytic: list[Array], smooth: list[Array]) -> Report:
         """Random directions, all inputs at once; the elements known to stand on kinks stay still."""
-        allowed = smooth or [np.ones_like(a) for a in self.start]
+        report = Report()
+        moved = [np.zeros(a.shape, bool) for a in self.start]
         for _ in range(DIRECTIONS):
             direction = [
                 self.rng.standard_normal(size.shape) * size * mask
-                for size, mask in zip(self.scale, allowed, strict=True)
+                for size, mask in zip(self.scale, smooth, strict=True)
             ]
             direction, measured = self._without_kinks(direction)
-            expected = _inner(analytic, direction)
-            scale = max(abs(measured.rate), abs(expected), 1e-3 * _norm(analytic) * _norm(direction), 1e-3)
-            if math.isfinite(expected) and abs(expected - measured.rate) <= TOLERANCES["float64"] * scale:
+            moved = [m | (u != 0) for m, u in zip(moved, direction, strict=True)]
+            expected = inner(analytic, direction)
+            scale = max(abs(measured.rate), abs(expected), 1e-3 * norm(analytic) * norm(direction), 1e-3)
+            error = abs(expected - measured.rate) / scale if math.isfinite(expected) else math.inf
+            report |= Report(error)
+            if error <= TOLERANCES["float64"]:
                 continue
             self._locate(analytic, direction)
             raise GradcheckError(
                 f"{self.what}s: along a random direction the values change at a rate of "
                 f"{measured.rate:.10g}, the gradients say {expected:.10g}, "
-                "though every element checked by itself agrees"
+                "though every element checked by itself agrees",
+                report,
             )
+        if self._size() <= ELEMENTS:  # what stood still was compared, or counted, by itself
+            return report
+        return report | Report(left_out=sum(int((~m).sum()) for m in moved))
 
     def _without_kinks(self, direction: list[Array]) -> tuple[list[Array], _Measured]:
         """The direction without the elements whose kinks it crosses, found by halving."""
@@ -300,8 +321,8 @@ class _Check:
             if not measured.kink:
                 return direction, measured
             culprit = direction
-            while (halves := _halves(culprit)) is not None:
-                culprit = next((half for half in halves if self._measure(half).kink), halves[0])
+            while (parts := halves(culprit)) is not None:
+                culprit = next((part for part in parts if self._measure(part).kink), parts[0])
             direction = [np.where(c != 0, 0.0, u) for c, u in zip(culprit, direction, strict=True)]
         raise GradcheckError(
             f"{self.what}s: too many kinks near these inputs (or a function rough everywhere): choose others"
@@ -310,9 +331,9 @@ class _Check:
     def _locate(self, analytic: list[Array], direction: list[Array]) -> None:
         """Find a wrong element among many by halving the direction, and report it."""
         part = direction
-        while (halves := _halves(part)) is not None:
-            gaps = [abs(_inner(analytic, half) - self._measure(half).rate) for half in halves]
-            part = halves[int(gaps[1] > gaps[0])]
+        while (parts := halves(part)) is not None:
+            gaps = [abs(inner(analytic, p) - self._measure(p).rate) for p in parts]
+            part = parts[int(gaps[1] > gaps[0])]
         for k, u in enumerate(part):
             for index in np.argwhere(u):
                 place = tuple(int(i) for i in index)
@@ -321,29 +342,6 @@ class _Check:
                 numeric = np.zeros_like(self.start[k])
                 numeric[place] = self._measure(only).rate / self.scale[k][place]
                 self._compare(k, np.where(only[k] != 0, analytic[k], 0.0), numeric, 0)
-
-
-def _inner(a: list[Array], b: list[Array]) -> float:
-    return math.fsum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
-
-
-def _norm(arrays: list[Array]) -> float:
-    return math.sqrt(_inner(arrays, arrays))
-
-
-def _halves(direction: list[Array]) -> tuple[list[Array], list[Array]] | None:
-    """The direction split in two by its elements that are not 0; None where there is only one."""
-    flat = np.concatenate([u.reshape(-1) for u in direction]) if direction else np.zeros(0)
-    places = np.flatnonzero(flat)
-    if len(places) < 2:
-        return None
-    parts = []
-    for chosen in (places[: len(places) // 2], places[len(places) // 2 :]):
-        kept = np.zeros_like(flat)
-        kept[chosen] = flat[chosen]
-        ends = np.cumsum([u.size for u in direction])[:-1]
-        parts.append([p.reshape(u.shape) for p, u in zip(np.split(kept, ends), direction, strict=True)])
-    return parts[0], parts[1]
 
 
 def _advice(analytic: Array, numeric: Array) -> str:

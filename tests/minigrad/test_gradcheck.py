@@ -1,5 +1,6 @@
 """What gradcheck catches, what it says then, and what it leaves alone."""
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, nn
+from minigrad.gradcheck import Adjoint, Element, Report, measure, suite
 from minigrad.gradcheck import __main__ as command
+from minigrad.gradcheck.suite import element_in_words
 from minigrad.ops import OPERATIONS, Operation
 
 EVERY_DEVICE = True
@@ -256,23 +259,277 @@ class Cube(Operation):
 """
 
 
-@pytest.mark.parametrize(
-    ("factor", "code", "said"), [("3.0", 0, "right"), ("3.03", 1, "off by the same factor 1.01")]
+# A line of the table; at its end a word where something is wrong.
+ROW = re.compile(
+    r"(?P<name>\w+) +(?P<cases>\d+) +(?P<error>\de-\d+|1e\+00|inf|0|-)  "
+    r"(?P<element>-|(2nd )?\w+(\[[\d, ]+\])?: \S+ / \S+) +"
+    r"(?P<adjoint>-|\S+ \w+(, \w+)*) +(?P<seconds>\d+\.\d\d)(?P<wrong>  WRONG)?"
 )
-def test_the_command_checks_a_users_file(tmp_path, factor, code, said):
+
+
+def rows(text):
+    """The table's lines by operation, and the line of the totals."""
+    head, *lines = text.split("\n\n")[0].splitlines()
+    assert head.split() == ["operation", "cases", "error", "worst", "element", "adjoint", "s"]
+    matches = [ROW.fullmatch(line) for line in lines[:-1]]
+    assert all(matches), lines
+    return {match["name"]: match for match in matches}, lines[-1].split()
+
+
+@pytest.fixture
+def registry():
+    """The operations that a test's files define are forgotten afterwards."""
+    before = dict(OPERATIONS)
+    yield
+    OPERATIONS.clear()
+    OPERATIONS.update(before)
+
+
+@pytest.fixture
+def checked(tmp_path, capsys, registry):
+    """Run the command on a file with this text: its exit code, what it says, and its table's lines."""
+
+    def check(text, *arguments):
+        file = tmp_path / "mine.py"
+        file.write_text(text)
+        code = command.main(["--module", str(file), *arguments])
+        said = capsys.readouterr()
+        return code, said.out + said.err, rows(said.out)[0] if said.out else {}
+
+    return check
+
+
+def operation(name, forward, backward, values="rng.normal(size=(2, 3))", keep=True):
+    """The text of an operation with one case."""
+    return f"""
+import minigrad as mg
+import numpy as np
+from minigrad import Operation
+from minigrad.ops import Case
+
+class {name}(Operation):
+    keep_inputs = {keep}
+
+    @classmethod
+    def cases(cls):
+        yield Case(lambda x: cls()(x), lambda rng: ({values},))
+
+    def forward(self, x):
+        return {forward}
+
+    def backward(self, dy):
+        (x,) = self.inputs
+        return ({backward},)
+"""
+
+
+@pytest.mark.parametrize(("factor", "code", "end"), [("3.0", 0, "0 wrong"), ("3.03", 1, "1 wrong")])
+def test_the_command_checks_a_users_file(tmp_path, factor, code, end):
     file = tmp_path / "cube.py"
     file.write_text(CUBE.replace("FACTOR", factor))
     done = run_command("--module", str(file))
     assert (done.returncode, done.stderr) == (code, "")
-    assert said in done.stdout
-    assert done.stdout.endswith(f"1 operations, {code} wrong\n")
+    assert ("cube, plain:\n  gradient of input 0" in done.stdout) == bool(code)
+    assert ("off by the same factor 1.01" in done.stdout) == bool(code)
+    assert done.stdout.endswith(f"\n1 operation, {end}\n")
 
 
 def test_the_command_checks_every_operation():
     done = run_command()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(f"{len(OPERATIONS)} operations, 0 wrong\n")
-    assert all(f"\n{name} " in done.stdout for name in OPERATIONS)
+    assert done.stdout.endswith(f"\n{len(OPERATIONS)} operations, 0 wrong\n")
+    found, total = rows(done.stdout)
+    assert list(found) == list(OPERATIONS)
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    for name, row in found.items():
+        cases = len(list(OPERATIONS[name].cases()))
+        assert (int(row["cases"]), row["wrong"]) == (cases, None)
+        assert float(row["error"]) <= 1e-6
+        assert float(row["adjoint"].split()[0]) <= 1e-12
+        analytic, numeric = map(float, row["element"].split(": ")[1].split(" / "))
+        assert analytic == pytest.approx(numeric, rel=1e-3)
+    assert {name: found[name]["adjoint"].split(" ", 1)[1] for name in ("convolve", "matmul", "exp")} == {
+        "convolve": "x, w, b", "matmul": "a, b", "exp": "J"
+    }  # fmt: skip
+    assert total[:3] == ["total", str(sum(int(row["cases"]) for row in found.values())),
+                         max((row["error"] for row in found.values()), key=float)]  # fmt: skip
+
+
+def test_the_worst_element_stands_in_the_table(checked):
+    wrong = "dy * 2.0 * mg.tensor(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.01]]))"
+    code, said, found = checked(operation("Double", "x * 2.0", wrong))
+    row = found["double"]
+    assert (code, row["wrong"]) == (1, "  WRONG")
+    place, numbers = row["element"].split(": ")
+    analytic, numeric = map(float, numbers.split(" / "))
+    assert place == "x[1, 2]"
+    assert analytic / numeric == pytest.approx(1.01, abs=1e-5)
+    assert float(row["adjoint"].split()[0]) > 1e-6
+    assert "Worst at (1, 2)" in said
+    assert "adjoint test of input 0" in said
+
+
+def test_a_mistake_of_second_order_stands_in_the_table(checked):
+    """Where a graph is recorded, the rule's own dependence on x is cut off."""
+    code, said, found = checked(operation("Square", "x * x", "dy * 2.0 * x.detach()"))
+    assert (code, found["square"]["wrong"]) == (1, "  WRONG")
+    assert found["square"]["element"].startswith("2nd x[")
+    assert "square, plain:\n  second-order gradient of input 0" in said
+
+
+def test_what_comes_from_above_is_called_dy():
+    element = Element(2, 1, (0, 2), 1.5, -1e-9, 0.1)
+    assert element_in_words(element, ["x"]) == "2nd dy[0, 2]: 1.5 / -1e-09"
+    assert element_in_words(Element(1, 0, (), 1.5, 1.25, 0.1), ["x"]) == "x: 1.5 / 1.25"
+
+
+def test_a_wrong_adjoint_is_caught_without_differences(checked, monkeypatch):
+    """A transposed convolution whose gradient is a convolution with the padding shifted by one."""
+    monkeypatch.setattr(suite, "measure", lambda *arguments, order: Report())
+    text = """
+from minigrad import Operation
+from minigrad.backend.geometry import ConvGeometry
+from minigrad.ops import Case
+from minigrad.ops.conv import Convolve, ConvolveWeightGradient
+
+RIGHT = ConvGeometry.of_conv((5, 5), (3, 3), 2, 1, 1)
+SHIFTED = ConvGeometry.of_conv((5, 5), (3, 3), 2, ((1, 1), (2, 0)), 1)
+
+class Upscale(Operation):
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls):
+        shapes = (1, 2, 3, 3), (2, 1, 3, 3)
+        yield Case(lambda x, w: cls()(x, w), lambda rng: tuple(rng.normal(size=s) for s in shapes))
+
+    def forward(self, x, w):
+        return self.backend.convolve_input_gradient(x, w, None, RIGHT)
+
+    def backward(self, dy):
+        x, w = self.inputs
+        return Convolve(SHIFTED)(dy, w), ConvolveWeightGradient(RIGHT)(dy, x)
+"""
+    code, said, found = checked(text)
+    assert (code, found["upscale"]["wrong"], found["upscale"]["element"]) == (1, "  WRONG", "-")
+    assert "upscale, plain:\n  adjoint test of input 0 (shape (1, 2, 3, 3))" in said
+    code, said, found = checked(text.replace("(SHIFTED)", "(RIGHT)"))
+    assert (code, found["upscale"]["wrong"]) == (0, None)
+    assert found["upscale"]["adjoint"].endswith(" x, w")
+
+
+def test_an_operation_that_breaks_is_wrong_and_the_others_are_checked(checked):
+    text = operation("Broken", "x * 2.0", "dy * {}['factor']") + operation("Fine", "x * 2.0", "dy * 2.0")
+    text += operation("Odd", "x * missing", "dy")
+    code, said, found = checked(text)
+    assert (code, found["broken"]["wrong"], found["fine"]["wrong"]) == (1, "  WRONG", None)
+    assert (found["broken"]["error"], found["broken"]["adjoint"]) == ("-", "-")
+    line = 1 + text.splitlines().index("        return (dy * {}['factor'],)")
+    assert said.count("KeyError: 'factor'") == 1
+    assert f"mine.py, line {line}, in backward)" in said
+    assert "NameError: name 'missing' is not defined" in said
+    assert f"mine.py, line {1 + text.splitlines().index('        return x * missing')}, in forward)" in said
+    assert said.endswith("\n3 operations, 2 wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("yield Case(lambda x: cls()(x), lambda rng: (rng.normal(size=(2, 3)),))", "return []",
+         "there are none, so nothing was checked"),
+        ("rng.normal(size=(2, 3))", "rng.nothing()", "AttributeError"),
+    ],
+)  # fmt: skip
+def test_an_operation_without_cases_is_wrong(checked, old, new, said):
+    code, text, found = checked(operation("Fine", "x * 2.0", "dy * 2.0").replace(old, new))
+    assert (code, found["fine"]["wrong"]) == (1, "  WRONG")
+    assert said in text
+
+
+def test_elements_on_kinks_are_counted(checked):
+    """Two elements at 0: their gradient is left out, and so is its derivative by them, not by dy."""
+    values = "np.array([1.0, 0.0, -1.0, 0.0])"
+    code, said, _ = checked(operation("Half", "np.maximum(x, 0)", "dy * (x > 0).to('float64')", values))
+    assert code == 0
+    assert "\nelements on kinks, left out: 4 of half\n" in said
+    assert measure(F.relu, mg.tensor(np.array([1.0, 0.0, -1.0, 0.0]), requires_grad=True)).left_out == 2
+    x = point(40, 40)
+    x.data[3, 4] = x.data[30, 20] = x.data[0, 0] = 0.0
+    assert measure(F.relu, x).left_out == 3
+
+
+def test_what_is_measured_is_reported(broken):
+    report = measure(lambda x: broken()(x), point(3, 4), order=2)
+    assert report.error < 1e-8
+    assert report.element.analytic == pytest.approx(report.element.numeric, rel=1e-6)
+    broken.rule = staticmethod(lambda dy: dy * 2.02)
+    with pytest.raises(mg.GradcheckError) as caught:
+        mg.gradcheck(lambda x: broken()(x), point(3, 4))
+    found = caught.value.found
+    assert found.error == pytest.approx(0.02 / 2.02, rel=1e-6)
+    assert (found.element.order, found.element.input) == (1, 0)
+    assert found.element.analytic / found.element.numeric == pytest.approx(1.01, abs=1e-6)
+
+
+def test_what_random_directions_say_is_reported(broken):
+    """A factor too small to be wrong: where there are too many elements to try each, it still shows."""
+    broken.rule = staticmethod(lambda dy: dy * (2.0 * (1 + 2e-7)))
+    report = measure(lambda x: broken()(x), point(30, 40))
+    assert report.error == pytest.approx(2e-7, rel=0.01)
+    assert report.element is None
+
+
+def test_a_row_keeps_the_worst_of_its_cases():
+    row = suite.Row("some")
+    for error, adjoint, name in ((1e-9, 1e-15, "a"), (1e-7, 1e-14, "b"), (1e-8, 1e-16, "a")):
+        row.note_differences(Report(error, Element(1, 0, (), 1.0, 1.0, error)), [name])
+        row.note_adjoint(Adjoint(adjoint, (0,)), [name])
+    assert (row.report.error, row.element) == (1e-7, "b: 1 / 1")
+    assert (row.adjoint, row.linear) == (1e-14, ["a", "b"])
+
+
+def test_reports_are_joined():
+    small, large = (Element(1, 0, (i,), 1.0, 1.0, 10.0**-i) for i in (5, 3))
+    first, second = Report(1e-5, small, 2), Report(1e-2, None, 3)
+    assert first | second == Report(1e-2, small, 5)
+    assert first | Report(1e-3, large) == Report(1e-3, large, 2)
+    assert Report(1e-3, large) | first == Report(1e-3, large, 2)
+
+
+def test_operations_are_chosen_by_name(checked):
+    text = operation("Fine", "x * 2.0", "dy * 2.0") + operation("Wrong", "x * 2.0", "dy")
+    code, said, found = checked(text, "--operation", "fine", "fine")
+    assert (code, list(found)) == (0, ["fine"])
+    assert said.endswith("\n1 operation, 0 wrong\n")
+
+
+def test_a_file_may_use_the_name_of_an_operation_of_ours(checked):
+    code, _, found = checked(operation("Tanh", "x * 2.0", "dy * 2.0"))
+    assert (code, list(found)) == (0, ["tanh"])
+
+
+def test_a_file_may_have_types_as_text(checked):
+    text = operation("Scaled", "x * self.factor", "dy * self.factor")
+    text = text.replace("class ", "@dataclasses.dataclass(eq=False)\nclass ").replace("cls()(", "cls(3.0)(")
+    text = text.replace("keep_inputs = True", "factor: float\n    keep_inputs: ClassVar = True")
+    imports = "from __future__ import annotations\nimport dataclasses\nfrom typing import ClassVar\n"
+    code, said, found = checked(imports + text)
+    assert (code, list(found)) == (0, ["scaled"]), said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("def", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_file_that_can_not_be_imported_is_told(checked, text, said):
+    code, text, _ = checked(text)
+    assert code == 2
+    assert "it can't be imported" in text
+    assert said in text
 
 
 @pytest.mark.parametrize(
@@ -281,6 +538,11 @@ def test_the_command_checks_every_operation():
         (("--module", "nowhere.py"), "expected a Python file"),
         (("--module", __file__.replace("test_gradcheck", "../accuracy")), "defines no operation"),
         (("--device", "tpu"), "unknown device 'tpu'"),
+        (
+            ("--operation", "exp", "convolv"),
+            "--operation convolv: there is none of this name; did you mean convolve",
+        ),
+        (("--operation", "zzz"), "expected one of add, subtract,"),
     ],
 )
 def test_the_command_tells_a_mistake(arguments, message):

@@ -15,6 +15,7 @@ import minigrad.functional as F
 from minigrad import backend, nn, optim
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu import CPUBackend
+from minigrad.gradcheck import check_adjoint
 from minigrad.ops import OPERATIONS
 from minigrad.ops.methods import METHODS
 from minigrad.tensor import Tensor
@@ -96,6 +97,7 @@ def test_a_network_trains_on_another_device(foreign):
 def test_gradcheck_runs_on_another_device(foreign):
     x = mg.tensor(np.random.default_rng(0).standard_normal((2, 3)), device=foreign, requires_grad=True)
     assert mg.gradcheck(lambda x: (x * x).sum() / F.softplus(x).sum(), x, order=2)
+    assert check_adjoint(lambda x: x * 3.0 + 1.0, x).linear == (0,)
 
 
 def test_a_file_moves_between_devices(foreign, tmp_path):
