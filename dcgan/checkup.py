@@ -58,7 +58,7 @@ class Checkup:
 
     def diverged(self, step: int, where: str | None) -> None:
         """Write down the step that ended the run, where no measure has shown it."""
-        if not self.every or (self._last and "not-finite" in _signs(self._last[-1])):
+        if not self.every or "not-finite" in self._signs_at(-1):
             return
         known = {line["step"]: line for line in self.run.lines("metrics.jsonl")[-1:]}.get(step, {})
         said = "numbers are not finite" + (f": the first comes up {where}" if where else "")
@@ -78,9 +78,9 @@ class Checkup:
 
     def finish(self) -> None:
         """Tell what is still wrong, and draw the signs over the steps, where there are two or more."""
-        if self._last and (signs := _signs(self._last[-1])):
+        if persist := [sign for sign in self._signs_at(-1) if sign in self._signs_at(-2)]:
             step, path = self._last[-1]["step"], self.run.path / FILE_NAME
-            self.progress.say(f"warning: still so at step {step}: {', '.join(signs)} (see {path})")
+            self.progress.say(f"warning: still so at step {step}: {', '.join(persist)} (see {path})")
         path = self.run.path / PICTURE_NAME
         measured = lines(self.run)
         if len(measured) > 1:
@@ -96,11 +96,17 @@ class Checkup:
 
     def _take_in(self, line: Line) -> list[dict[str, str]]:
         """Keep a line for the next diagnosis; of its findings, those to tell."""
-        before = _signs(self._last[-1]) if self._last else []
+        before = self._signs_at(-1)
         self._last = [*self._last, line][-MEASURES:]
         new = [found for found in line["findings"] if found["sign"] not in before]
         self._told.update(found["sign"] for found in new)
         return [found for found in new if self._told[found["sign"]] <= MOST_TOLD]
+
+    def _signs_at(self, place: int) -> list[str]:
+        """The signs of one of the last lines, -1 for the very last; none where there is no such line."""
+        if len(self._last) < -place:
+            return []
+        return [found["sign"] for found in self._last[place]["findings"]]
 
 
 def lines(run: RunDirectory) -> list[Line]:
@@ -115,10 +121,6 @@ def lines(run: RunDirectory) -> list[Line]:
             f"{path} is damaged ({error!s:.200}): expected a line of vital signs for each measured step: "
             "move it away to go on without"
         ) from error
-
-
-def _signs(line: Line) -> list[str]:
-    return [found["sign"] for found in line["findings"]]
 
 
 def _checked(line: Any) -> Line:

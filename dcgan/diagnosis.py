@@ -19,9 +19,9 @@ FOOLED = 0.9
 VANISHED = 1e-6
 # Of a weight's size. float32 keeps 6e-8 of it; healthy layers move by 1e-4 to 1e-2.
 STILL = 1e-7
-# Of the differences between real pictures. At their first steps recipes have 0.25 to 0.7; flux goes through
-# 0.08 at step 40, and is back at 0.2 sixty steps later.
-ALIKE = 0.1
+# Of the differences between real pictures. At their first steps recipes have 0.25 to 0.7; flux, before it
+# finds its way, stays at 0.08 from step 40 to 50.
+ALIKE = 0.05
 # Standard deviations. Recipes begin at up to 1.6 and fall below 1 in 300 steps.
 APART = 2.0
 # Of a layer's units. ReLUs of tensorflow-baseline's D, some of which wait for real pictures, reach 0.3.
@@ -83,11 +83,12 @@ def _generator_does_not_move(line: Line) -> str:
     if not layers or None in norms:
         return ""
     norm = math.hypot(*norms)
-    fastest = max((layer["update_ratio"] for layer in layers if layer["update_ratio"] is not None), default=0)
+    ratios = [layer["update_ratio"] for layer in layers]  # None where the weights were 0
+    fastest = max((ratio for ratio in ratios if ratio is not None), default=0.0)
     if norm < VANISHED:
         drifts = "; what its weights still move is the optimiser's momentum" if fastest > STILL else ""
         return f"the generator does not move: its gradient is gone, its norm is {norm:.2g}{drifts}"
-    if fastest < STILL:
+    if fastest < STILL and None not in ratios:
         return (
             f"the generator does not move: no layer goes further than {fastest:.2g} of its weights' size, "
             f"though its gradient's norm is {norm:.2g}"

@@ -23,11 +23,9 @@ def save(lines: Sequence[Line], path: Path) -> None:
     from matplotlib.figure import Figure  # a second to import
 
     signs = list(dict.fromkeys(found["sign"] for line in lines for found in line["findings"]))
-    rows: list[Any] = [
-        ["gradient generator", "gradient discriminator"],
-        ["update generator", "update discriminator"],
-    ]
-    rows += [["units generator", "units discriminator"], ["judged", "apart"]]
+    of_layers = ("gradient", "update", "units")
+    rows: list[Any] = [[f"{what} {network}" for network in NETWORKS] for what in of_layers]
+    rows += [["judged", "apart"]]
     rows += [["findings", "findings"]] if signs else []
     heights = [1.0] * 4 + ([0.12 + 0.11 * len(signs)] if signs else [])
     figure = Figure(figsize=(12, 2.7 * sum(heights) + 0.6), layout="constrained")
@@ -64,7 +62,8 @@ def _draw_layers(axes: Any, lines: Sequence[Line], network: str, key: str, marke
         values = _of_layer(lines, network, name, key)
         # 0 has no logarithm: the curve breaks off there.
         steps, seen = _steps(lines), np.where(values > 0, values, np.nan)
-        axes.plot(steps, seen, color=colour, linewidth=1.4, label=f"{name} {kind}", **marker)
+        style = "--" if kind == "BatchNorm" else "-"
+        axes.plot(steps, seen, style, color=colour, linewidth=1.4, label=f"{name} {kind}", **marker)
     axes.set_yscale("log")
     _legend(axes)
 
@@ -114,7 +113,7 @@ def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
     if names:
         axes.axhline(APART, color="C1", linewidth=0.8, linestyle=":")
     axes.set_ylim(bottom=-0.05)
-    axes.set_ylabel("1: as real ones / deviations")
+    axes.set_ylabel("of the real spread; deviations")
     _legend(axes)
 
 
