@@ -195,7 +195,6 @@ class Measurement(observer.Observer):
             self._of_fake = dict(self._moments)
             self._measure_units("discriminator")
         self._outputs.clear()
-        self._moments.clear()
 
     def _measure_units(self, network: str) -> None:
         for layer, previous in zip(self._layers[network], [None, *self._layers[network]], strict=False):

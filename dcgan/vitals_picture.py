@@ -47,6 +47,8 @@ def save(lines: Sequence[Line], path: Path) -> None:
         _draw_findings(axes["findings"], lines, signs)
     for each in [axes["findings"]] if signs else [axes["judged"], axes["apart"]]:
         each.set_xlabel("step")
+    for each in (axes["judged"], axes["apart"]):
+        each.tick_params(labelbottom=True)
     for each in axes.values():
         each.grid(alpha=0.25)
     pictures.save_figure(figure, path)
