@@ -259,7 +259,7 @@ def _all_fields() -> str:
 
 _NETWORKS = ("generator", "discriminator")
 _FOR_PEOPLE = ("name", "summary")
-_TAKEN = ("losses.png", "real_and_fake.png", "evaluation.png")  # a run's other pictures
+_TAKEN = ("losses.png", "vitals.png", "real_and_fake.png", "evaluation.png")  # a run's other pictures
 _LONGEST_NAME = 200  # bytes: file systems have 255, and a file is written under a longer name first
 _DERIVED = {"generator", "discriminator", "z_shape"}
 _WIDEST = 4096

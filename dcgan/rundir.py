@@ -22,7 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-LINES = ("metrics.jsonl", "timing.jsonl", "evaluations.jsonl")
+LINES = ("metrics.jsonl", "timing.jsonl", "vitals.jsonl", "evaluations.jsonl")
 
 
 class RunDirectory:
@@ -31,6 +31,7 @@ class RunDirectory:
     config.json             the recipe, what --data said, and what it ran on
     metrics.jsonl           a line for every step
     timing.jsonl            a line for every block of steps: images per second
+    vitals.jsonl            a line for every step that is measured
     evaluations.jsonl       a line for every evaluation on the way, where there are any
     checkpoint.safetensors  the weights and all else to go on from
     checkpoints/            those before it, <step>.safetensors
@@ -38,7 +39,7 @@ class RunDirectory:
     samples/                the recipe's grids
     frames/                 one grid over time, for the animation
     training_images.png     real images, as they are trained on (mnist_data.png in some recipes)
-    real_and_fake.png, losses.png, output.gif  made at the end
+    real_and_fake.png, losses.png, vitals.png, output.gif  made at the end
     """
 
     def __init__(self, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
-from . import checkpoint, listing, models, presets, resume
+from . import checkpoint, checkup, listing, models, presets, resume
 from . import device as devices
 from .cadence import Cadence
 from .data import sources
@@ -91,6 +91,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--keep", type=_positive, default=KEPT, metavar="N",
         help="how many of the last checkpoints stay (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vitals-every", type=_natural, default=checkup.EVERY, metavar="STEPS",
+        help="measure the vital signs of the first step and of every so many, and tell what is wrong "
+        "(default: %(default)s; 0 for none)",
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="show the recipes, and end")
     parser.add_argument(
@@ -196,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         open_directory.enter_context(devices.enough_memory(device, preset.batch_size))
         training = Training(
             preset, batches, device, run, Progress(total, short_way, begin), monitor, arguments.every or 0,
-            arguments.checkpoint_every, arguments.keep,
+            arguments.checkpoint_every, arguments.keep, arguments.vitals_every,
         )  # fmt: skip
         if state is not None:
             training.restore(state)
@@ -307,8 +312,8 @@ def _tell_where(training: Training, total: int) -> None:
         tell(f"go on with python -m dcgan.train --resume {path}")
     tell(f"samples    {training.run.samples}/")
     for label, name in (
-        ("animation", "output.gif"), ("curves", "losses.png"), ("metrics", "metrics.jsonl"),
-        ("checkpoint", checkpoint.FILE_NAME), ("best", checkpoint.BEST_NAME),
+        ("animation", "output.gif"), ("curves", "losses.png"), ("vitals", checkup.PICTURE_NAME),
+        ("metrics", "metrics.jsonl"), ("checkpoint", checkpoint.FILE_NAME), ("best", checkpoint.BEST_NAME),
     ):  # fmt: skip
         if (path / name).exists():
             tell(f"{label:<10} {path / name}")

@@ -12,6 +12,7 @@ from . import checkpoint, models, noise
 from .average import WeightAverage
 from .cadence import Cadence
 from .checkpoint import Checkpoint
+from .checkup import Checkup
 from .data.batches import Batches
 from .data.feed import Feed
 from .divergence import first_not_finite
@@ -44,6 +45,7 @@ class Training:
             step, whose checkpoint is kept; None for nobody.
         cadence: when checkpoints are due, besides those with the recipe's grids and at the end.
         keep: how many of the last ones stay.
+        vitals_every: steps between two whose vital signs are measured; 0 for none.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Training:
         every: int = 0,
         cadence: Cadence | None = None,
         keep: int = KEPT,
+        vitals_every: int = 0,
     ) -> None:
         mg.manual_seed(preset.seed)
         self.preset, self.batches, self.device = preset, batches, device
@@ -78,6 +81,7 @@ class Training:
         self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
         self.sampler = generator if self.average is None else self.average.average
         self.metrics = Metrics(preset, batches, run, progress, device)
+        self.checkup = Checkup(vitals_every, batches, run, progress)
         self.outputs = Outputs(preset, batches, run, self.sampler, device)
         self.cadence, self.keep = cadence or Cadence(), keep
         self.done = self.saved = 0  # steps: done, and in the last checkpoint
@@ -111,6 +115,7 @@ class Training:
         """Put the run's files back to where the checkpoint is, and draw what is missing of that step."""
         self.run.forget_after(self.done)
         self.outputs.forget_after(self.done)
+        self.checkup.remember()
         self._draw_due()
 
     def train(self, total: int, stopped: Callable[[], bool]) -> None:
@@ -125,10 +130,11 @@ class Training:
             self._write_due()
         while self.done < total and not stopped():
             real = self.feed(self.done + 1)
-            result = rule(self.gan, real)
+            result = self.checkup.do(self.done + 1, rule, self.gan, real)
             self.done += 1
             if self.average is not None:
                 self.average.update(self.done)
+            self._try("vitals.jsonl", self.checkup.write)
             self._try("metrics.jsonl", partial(self.metrics.record, self.done, result, len(real)))
             self._write_due()
             if self.every and (self.done % self.every == 0 or self.done == total):
@@ -137,6 +143,7 @@ class Training:
         self.progress.close()
         self.save(checkpoint.FILE_NAME)
         self._try("a picture", lambda: self.outputs.finish(self.done))
+        self._try("a picture", self.checkup.finish)
 
     def save(self, name: str) -> None:
         """Write a checkpoint under a name in the run's directory.
@@ -165,7 +172,10 @@ class Training:
             self.saved = self.done
 
     def where_it_diverged(self, step: int) -> str | None:
-        """Do the steps from the last checkpoint up to `step` again, and look for the first bad number."""
+        """Do the steps from the last checkpoint up to `step` again, and look for the first bad number.
+
+        It is written among the vital signs, too.
+        """
         again = Training(self.preset, self.batches, self.device, self.run, self.progress)
         if self.saved:
             again.restore(checkpoint.load(self.run.path / checkpoint.FILE_NAME))
@@ -175,7 +185,9 @@ class Training:
                 RULES[self.preset.step](again.gan, again.feed(done + 1))
 
         networks = {"generator": again.gan.generator, "discriminator": again.gan.discriminator}
-        return first_not_finite(networks, steps)
+        where = first_not_finite(networks, steps)
+        self._try("vitals.jsonl", partial(self.checkup.diverged, step, where))
+        return where
 
     def _write_due(self) -> None:
         """The pictures that are due after `done` steps, and a checkpoint with a grid, or where one is due."""

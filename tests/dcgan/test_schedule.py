@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, models, noise, pictures, presets, steps, train, training
+from dcgan import checkpoint, models, noise, pictures, presets, steps, train, training, vitals_picture
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.layers import BatchNorm, Dense, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
@@ -58,6 +58,7 @@ def no_plots(monkeypatch):
     monkeypatch.setattr(
         pictures, "save_losses", lambda metrics, path: drawn.append((path.name, len(metrics)))
     )
+    monkeypatch.setattr(vitals_picture, "save", lambda lines, path: path.write_bytes(b""))
     monkeypatch.setattr(pictures, "save_side_by_side", lambda grids, path: path.write_bytes(b""))
     return drawn
 
@@ -164,7 +165,7 @@ def test_what_stands_in_the_runs_root(run, tiny, tmp_path, name, real, rows, cha
     root = tmp_path / "run"
     assert set(names(root)) == {
         real, "real_and_fake.png", "losses.png", "output.gif", "checkpoint.safetensors", "config.json",
-        "metrics.jsonl", "timing.jsonl", "samples", "frames",
+        "metrics.jsonl", "timing.jsonl", "vitals.jsonl", "samples", "frames",
     }  # fmt: skip
     side = 28 if channels == 1 else 8
     for path in (root / "frames" / "00000000.png", root / "frames" / "00000001.png"):
@@ -613,7 +614,7 @@ def test_losses_that_are_too_small_or_too_large_are_told_once_each(monkeypatch, 
     digits(8)
     values = [(1e-3, 50.0), (1.4, 0.7), (9e-4, 51.0), (1e-5, 99.0), (60.0, 5e-4), (70.0, 1e-6), (1e-9, 1e3)]
     scripted(monkeypatch, "same_fakes", values)
-    _, said = run("--preset", "flowers", "--steps=7", *given(batch_size=4, **SMALL))
+    _, said = run("--preset", "flowers", "--steps=7", "--vitals-every=0", *given(batch_size=4, **SMALL))
     warnings = [line for line in said.splitlines() if line.startswith("warning")]
     assert sorted(warnings) == [
         "warning: at step 3 loss_d is 0.0009, under 0.001: D has nothing left to learn from G",
@@ -626,7 +627,7 @@ def test_losses_that_are_too_small_or_too_large_are_told_once_each(monkeypatch, 
 def test_losses_between_the_bounds_are_not_warned_of(monkeypatch, run, digits, tiny, no_plots):
     digits(8)
     scripted(monkeypatch, "same_fakes", [(1.001e-3, 49.9), (49.9, 1.001e-3), (50.0, 1.4)])
-    _, said = run("--preset", "pytorch", "--steps=3", *given(batch_size=4, **SMALL))
+    _, said = run("--preset", "pytorch", "--steps=3", "--vitals-every=0", *given(batch_size=4, **SMALL))
     assert "warning" not in said
 
 

@@ -30,8 +30,9 @@ def test_a_run_leaves_all_that_it_names(run, tmp_path):
     assert code == 0
     left = files(tmp_path / "run")
     assert set(left) == {
-        "config.json", "metrics.jsonl", "timing.jsonl", "checkpoint.safetensors", "losses.png", "output.gif",
-        "training_images.png", "real_and_fake.png", "checkpoints/00000002.safetensors",
+        "config.json", "metrics.jsonl", "timing.jsonl", "vitals.jsonl", "checkpoint.safetensors",
+        "losses.png", "output.gif", "training_images.png", "real_and_fake.png",
+        "checkpoints/00000002.safetensors",
         *(f"samples/quick_steps_{n:06d}.png" for n in (0, 2, 3)), *(f"frames/{n:08d}.png" for n in range(4)),
     }  # fmt: skip
     for name in ("output.gif", "losses.png", "metrics.jsonl", "checkpoint.safetensors", "samples"):
@@ -165,8 +166,15 @@ def test_a_mistake_is_told_and_nothing_is_left(run, tmp_path, arguments, message
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--steps", "0"), ("--epochs", "-1"), ("--seed", "x"), ("--device", "tpu"), ("--resume",)],
-)
+    [
+        ("--steps", "0"),
+        ("--epochs", "-1"),
+        ("--vitals-every", "-1"),
+        ("--seed", "x"),
+        ("--device", "tpu"),
+        ("--resume",),
+    ],
+)  # fmt: skip
 def test_an_option_that_makes_no_sense_exits_with_2(run, arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         run(*arguments)

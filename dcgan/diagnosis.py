@@ -1,0 +1,247 @@
+"""What the vital signs say is wrong, in plain sentences, and what people do about it.
+
+A pure function of the lines of vitals.jsonl. A limit that a healthy run may pass for a moment must be passed
+at several measures in a row. Not seen are pictures of a few kinds only: those still differ from each other.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .vitals import Line
+
+# D's gradients shrink with 1 - D(x) and D(G(z)): with less than a hundredth of each it hardly learns.
+SURE = 0.99
+# Of pictures that D takes for real: of ten that G draws it finds less than one.
+FOOLED = 0.9
+# Of G's whole gradient. Adam divides by the gradient's size plus 1e-8; of 10,000 numbers or more, which G
+# has, this is no more than 1e-8 for each, and the step shrinks with it.
+VANISHED = 1e-6
+# Of a weight's size. float32 keeps 6e-8 of it; healthy layers move by 1e-4 to 1e-2.
+STILL = 1e-7
+# Of the differences between real pictures. At their first steps recipes have 0.25 to 0.7; flux, before it
+# finds its way, stays at 0.08 from step 40 to 50.
+ALIKE = 0.05
+# Standard deviations. Recipes begin at up to 1.6 and fall below 1 in 300 steps.
+APART = 2.0
+# Of a layer's units. ReLUs of tensorflow-baseline's D, some of which wait for real pictures, reach 0.3.
+DEAD = 0.5
+# Of the pixels that real pictures have between black and white (MNIST: 0.17), how many G's have at least.
+BETWEEN = 0.1
+# Of a layer inside of a network: its gradients pass through the other tenth alone.
+SATURATED = 0.9
+NAMED = 3  # layers in a sentence
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One thing that may be wrong.
+
+    Attributes:
+        name: in vitals.jsonl.
+        measures: how many in a row must show it.
+        look: says what a line shows, "" for nothing.
+        remedy: what people do.
+    """
+
+    name: str
+    measures: int
+    look: Callable[[Line], str]
+    remedy: str
+
+
+def findings(lines: Sequence[Line]) -> list[dict[str, str]]:
+    """What is wrong at the last of the lines, as its "findings": sign, sentence and remedy."""
+    found = []
+    for sign in SIGNS:
+        recent = [sign.look(line) for line in lines[-sign.measures :]]
+        if len(recent) == sign.measures and all(recent):
+            found.append(finding(sign.name, lines[-1]["step"], recent[-1]))
+    return found
+
+
+def finding(name: str, step: int, said: str) -> dict[str, str]:
+    """A sign at a step, in JSON."""
+    return {"sign": name, "sentence": f"At step {step} {said}.", "remedy": REMEDIES[name]}
+
+
+# -- the signs ---------------------------------------------------------------------------------------
+
+
+def _not_finite(line: Line) -> str:
+    names = {"d_x": "D(x)", "d_g_z1": "D(G(z))", "d_g_z2": "D(G(z)) after the first update"}
+    bad = [name for key, name in names.items() if line[key] is None]
+    layers = [layer for layer in line["layers"] if learns(layer) and layer["gradient_norm"] is None]
+    if layers:
+        bad.append(f"the gradient of {_named(layers)}")
+    return f"numbers are not finite: {', '.join(bad)}" if bad else ""
+
+
+def _generator_does_not_move(line: Line) -> str:
+    layers = [layer for layer in line["layers"] if layer["network"] == "generator" and learns(layer)]
+    norms = [layer["gradient_norm"] for layer in layers]
+    if not layers or None in norms:
+        return ""
+    norm = math.hypot(*norms)
+    ratios = [layer["update_ratio"] for layer in layers]  # None where the weights were 0
+    fastest = max((ratio for ratio in ratios if ratio is not None), default=0.0)
+    if norm < VANISHED:
+        drifts = "; what its weights still move is the optimiser's momentum" if fastest > STILL else ""
+        return f"the generator does not move: its gradient is gone, its norm is {norm:.2g}{drifts}"
+    if fastest < STILL and None not in ratios:
+        return (
+            f"the generator does not move: no layer goes further than {fastest:.2g} of its weights' size, "
+            f"though its gradient's norm is {norm:.2g}"
+        )
+    without = [layer for layer in layers if layer["gradient_norm"] == 0]
+    if without:
+        return f"a part of the generator does not move: no gradient reaches {_named(without)}"
+    return ""
+
+
+def _discriminator_wins(line: Line) -> str:
+    d_x, first, second = line["d_x"], line["d_g_z1"], line["d_g_z2"]
+    if None in (d_x, first, second) or d_x <= SURE or max(first, second) >= 1 - SURE:
+        return ""
+    return (
+        f"the discriminator wins: D(x) is {d_x:.4f}, D(G(z)) is {first:.2g}, and {second:.2g} in the "
+        "step's second half"
+    )
+
+
+def _generator_wins(line: Line) -> str:
+    fooled, d_x = line["d_g_z1"], line["d_x"]
+    if None in (fooled, d_x) or fooled <= FOOLED:
+        return ""
+    return f"the generator wins: D takes its pictures for real, D(G(z)) is {fooled:.3f} (D(x) is {d_x:.3f})"
+
+
+def _collapse(line: Line) -> str:
+    spread = line["spread"]
+    if spread is None or spread >= ALIKE:
+        return ""
+    return (
+        "the generator has collapsed: its pictures differ from each other by "
+        f"{100 * spread:.2g}% of what real ones do"
+    )
+
+
+def _statistics_apart(line: Line) -> str:
+    apart = [norm for norm in line["batch_norm_gap"] if norm["gap"] is not None and norm["gap"] > APART]
+    if not apart:
+        return ""
+    where = ", ".join(f"by {norm['gap']:.1f} in discriminator.{norm['name']}" for norm in apart[:NAMED])
+    return (
+        "the discriminator's BatchNorm finds real and generated pictures far apart: "
+        f"{where}, in standard deviations"
+    )
+
+
+def _dead_units(line: Line) -> str:
+    dead = [layer for layer in line["layers"] if layer["dead"] is not None and layer["dead"] > DEAD]
+    if not dead:
+        return ""
+    where = ", ".join(f"{100 * layer['dead']:.0f}% of {_called(layer)}" for layer in dead[:NAMED])
+    return f"most units of a layer are dead, above 0 on no picture that G drew: {where}"
+
+
+def _saturated(line: Line) -> str:
+    last = {layer["network"]: layer for layer in line["layers"]}  # the last one stays
+    full = []
+    for layer in line["layers"]:
+        if layer["saturated"] is None or layer is last.get("discriminator"):
+            continue  # of D's own sigmoid "discriminator-wins" tells
+        most = SATURATED
+        if layer is last.get("generator"):
+            if line["real_saturated"] is None:
+                continue
+            most = 1 - BETWEEN * (1 - line["real_saturated"])
+        if layer["saturated"] > most:
+            full.append(layer)
+    if not full:
+        return ""
+    where = ", ".join(f"{100 * layer['saturated']:.1f}% of {_called(layer)}" for layer in full[:NAMED])
+    of_pictures = any(layer is last.get("generator") for layer in full)
+    real = f"; of real pixels {100 * line['real_saturated']:.1f}%" if of_pictures else ""
+    return f"outputs are saturated, and pass next to no gradient: {where}{real}"
+
+
+SIGNS = (
+    Sign(
+        "not-finite",
+        1,
+        _not_finite,
+        "People lower both learning rates, and look for the first such number with "
+        "minigrad.inspect.detect_anomaly.",
+    ),
+    Sign(
+        "generator-does-not-move",
+        1,
+        _generator_does_not_move,
+        "People look whether G's loss has the graph that leads through D into G (fakes that are detached, "
+        "or drawn outside of the gradient call, have none) and whether lr_generator is next to nothing; they "
+        "use the loss -log D(G(z)) (Goodfellow et al. 2014, section 3) and leaky ReLUs in D (Radford et al. "
+        "2015).",
+    ),
+    Sign(
+        "discriminator-wins",
+        3,
+        _discriminator_wins,
+        "People lower lr_discriminator or raise lr_generator, smooth the label of real images to 0.9 "
+        "(Salimans et al. 2016), put Dropout or noise on what D sees (Arjovsky and Bottou 2017), or make D "
+        "smaller.",
+    ),
+    Sign(
+        "generator-wins",
+        3,
+        _generator_wins,
+        "People raise lr_discriminator or lower lr_generator (Heusel et al. 2017 give the two rates of their "
+        "own), take Dropout out of D, or make D larger.",
+    ),
+    Sign(
+        "collapse",
+        2,
+        _collapse,
+        "People lower the learning rates and take beta1=0.5 (Radford et al. 2015), use larger batches, let D "
+        "see several pictures at once (minibatch discrimination, Salimans et al. 2016; packing, Lin et al. "
+        "2018), and start again from a checkpoint before it.",
+    ),
+    Sign(
+        "statistics-apart",
+        3,
+        _statistics_apart,
+        "Real and fake batches are separate here already, as they should be; people lower lr_discriminator, "
+        "leave BatchNorm out of D's first layers (Radford et al. 2015), or use spectral normalisation in its "
+        "place (Miyato et al. 2018).",
+    ),
+    Sign(
+        "dead-units",
+        2,
+        _dead_units,
+        "People use leaky ReLUs (Radford et al. 2015), a BatchNorm before them, smaller learning rates, and "
+        "biases that start at 0.",
+    ),
+    Sign(
+        "saturated",
+        2,
+        _saturated,
+        "People lower lr_generator, start from smaller weights, put a BatchNorm before the activation, and "
+        "look whether the images lie between -1 and 1 as tanh's outputs do.",
+    ),
+)
+REMEDIES = {sign.name: sign.remedy for sign in SIGNS}
+MEASURES = max(sign.measures for sign in SIGNS)  # lines that are looked at
+
+
+def learns(layer: Line) -> bool:
+    """Whether a layer of a line has parameters: activations have none."""
+    return layer["kind"] not in ("ReLU", "LeakyReLU", "Tanh", "Sigmoid")
+
+
+def _called(layer: Line) -> str:
+    return f"{layer['network']}.{layer['name']} ({layer['kind']})"
+
+
+def _named(layers: Sequence[Line]) -> str:
+    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+    return ", ".join(_called(layer) for layer in layers[:NAMED]) + more
