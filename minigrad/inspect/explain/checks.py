@@ -1,0 +1,83 @@
+"""Two ways to the same numbers, compared; and the places at which a slow way is gone."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..compare import TOLERANCE, measure
+from .explanation import Check
+from .look import Host
+
+PRODUCTS = 30_000  # of single numbers, that the loops of one check may take
+FEWEST = 8  # places that are looked at, whatever they cost
+STEPS = "the steps"
+
+Place = tuple[int, ...]
+
+
+def check(
+    what: str, expected_by: str, got: Host, expected: Host, *, size: Host | None = None, by: str = STEPS
+) -> Check:
+    """Compare arrays of one shape.
+
+    Args:
+        what: the symbol of the numbers.
+        expected_by: the other way, in words.
+        size: the largest of the terms that the numbers are the sum of, where these may cancel.
+        by: the way that gave `got`.
+
+    The tolerance is that of the dtype of `got`; whole numbers and masks must be the same.
+    """
+    error, _ = measure(got, expected)
+    if size is not None and np.isfinite(error):
+        norm, terms = (float(np.linalg.norm(np.asarray(a, np.float64))) for a in (expected, size))
+        error *= (norm or 1.0) / max(norm, terms, np.finfo(np.float64).tiny)
+    return Check(what, by, expected_by, got.size, error, TOLERANCE.get(str(got.dtype), 0.0))
+
+
+def check_places(
+    what: str,
+    values: Host,
+    value_at: Callable[[Place], float],
+    products: int,
+    seed: int,
+    size: Host | None = None,
+) -> Check:
+    """Compare an array with a loop that gives one of its numbers at a time, at as many places as stay quick.
+
+    Args:
+        value_at: the number at a place.
+        products: of single numbers, that one of them takes.
+        seed: chooses the places, where they are not all.
+        size: as of `check`; at the same places.
+    """
+    places = chosen(values.size, products, seed)
+    at = [tuple(int(i) for i in np.unravel_index(place, values.shape)) for place in places]
+    expected = np.array([value_at(place) for place in at])
+    sizes = None if size is None else size.reshape(-1)[places]
+    return check(what, where(len(at), values.size), values.reshape(-1)[places], expected, size=sizes)
+
+
+def chosen(count: int, products: int, seed: int) -> Host:
+    """Which of `count` things are looked at that take so many products each: sorted, all if that is quick."""
+    most = max(FEWEST, PRODUCTS // max(products, 1))
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+
+
+def where(looked_at: int, count: int) -> str:
+    """In words."""
+    return "the loop" if looked_at == count else f"the loop, at {looked_at:,} of {count:,} places"
+
+
+def plain_sum(values: Host) -> float:
+    """Rounded once."""
+    return math.fsum(np.asarray(values, np.float64).reshape(-1).tolist())
+
+
+def double(*arrays: Any) -> list[Any]:
+    """The arrays in float64, as the loops want them; None stays."""
+    return [None if a is None else np.asarray(a, np.float64) for a in arrays]
