@@ -11,7 +11,7 @@ from .explanation import Check
 from .look import Host
 
 PRODUCTS = 30_000  # of single numbers, that the loops of one check may take
-FEWEST = 8  # places that are looked at, whatever they cost
+FEWEST, MOST = 8, 1000  # places that are looked at, whatever they cost
 STEPS = "the steps"
 
 Place = tuple[int, ...]
@@ -62,7 +62,7 @@ def check_places(
 
 def chosen(count: int, products: int, seed: int) -> Host:
     """Which of `count` things are looked at that take so many products each: sorted, all if that is quick."""
-    most = max(FEWEST, PRODUCTS // max(products, 1))
+    most = min(MOST, max(FEWEST, PRODUCTS // max(products, 1)))
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))

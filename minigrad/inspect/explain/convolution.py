@@ -124,7 +124,8 @@ def _kernel(steps: Steps, weight: Array, g: ConvGeometry, of: str) -> Array:
     return steps.take(
         "kernel", "kernel",
         f"the weight {tuple(weight.shape)} as a matrix: a row for each of {_size(g.kernel_size)} taps x "
-        f"{_count(c, 'channel')}, in the order of the columns, and a column for each of {of}'s {_count(o, 'channel')}",
+        f"{_count(c, 'channel')}, in the order of the columns, and a column for each of {of}'s "
+        f"{_count(o, 'channel')}",
         steps.backend.kernel_matrix(weight),
     )  # fmt: skip
 

@@ -83,13 +83,12 @@ def _checks(
     """The steps against the loop, which draws from the first number on."""
     count = min(x.size, MOST)
     kept = naive.dropout_mask(count, layer.p, *place)
-    inputs = {"y": host(x.backend, x.data), "dx": host(x.backend, dy.data)}
-    expected = {"mask": np.array(kept)} | {
-        symbol: np.array(
-            [float(v) / (1 - layer.p) if k else 0.0 for v, k in zip(_lying(a)[:count], kept, strict=True)]
-        )
-        for symbol, a in inputs.items()
-    }
+
+    def scaled(source: Tensor) -> Host:
+        numbers = _lying(host(source.backend, source.data))[:count].tolist()
+        return np.array([v / (1 - layer.p) if k else 0.0 for v, k in zip(numbers, kept, strict=True)])
+
+    expected = {"mask": np.array(kept), "y": scaled(x), "dx": scaled(dy)}
     by = where(count, x.size)
     return [check(symbol, by, _lying(steps[symbol].values)[:count], e) for symbol, e in expected.items()]
 

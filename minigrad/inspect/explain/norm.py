@@ -37,65 +37,60 @@ class _Normalised:
 
 def _by_batch(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
     backend, count = x.backend, x.size // x.shape[1]
-    forward = Steps(backend)
+    forward, backward = Steps(backend), Steps(backend)
     mean, variance = backend.moments(x.data)
     forward.take("mean", "mean", f"the sum of each channel's {count:,} values, / {count:,}, in float64", mean)
-    forward.take(
-        "variance",
-        "variance",
-        f"the sum of (x - mean)^2 over the same values, / {count:,}, in float64",
-        variance,
-    )
+    spread = f"the sum of (x - mean)^2 over the same values, / {count:,}, in float64"
+    forward.take("variance", "variance", spread, variance)
     buffers = _running(forward, layer, mean, variance, count)
     normalised = _normalise(forward, layer, x, mean, variance)
+    gradients, size = _by_terms(backward, layer, dy, normalised, count)
+    checks = _checks(layer, x, dy, (*forward, *backward), size, seed)
+    loop = _loop_by_batch(layer, x)
+    sizes = {"x": size}
+    return Opened(forward, backward, gradients, (ONE_PASS,), loop, checks, buffers=buffers, sizes=sizes)
 
-    backward = Steps(backend)
-    dbias = _sum(backward, "dbias", f"the sum of each channel's {count:,} values of dy", dy.data)
+
+def _by_terms(
+    steps: Steps, layer: BatchNorm, dy: Tensor, normalised: _Normalised, count: int
+) -> tuple[dict[str, Array], Host]:
+    """The gradients by two sums and three terms; and the first term of dx.
+
+    That is how large dx would be if the others took nothing off: of two values a channel, say, they leave
+    next to nothing.
+    """
+    dbias = _sum(steps, "dbias", f"the sum of each channel's {count:,} values of dy", dy.data)
     product = _sum(
-        backward, "product", "the sum of dy * centred: how dy goes along with x",
-        dy.data * normalised.centred,
-    )  # fmt: skip
-    dweight, tilt, shift, scale = backend.normalize_coefficients(
+        steps, "product", "the sum of dy * centred: how dy goes along with x", dy.data * normalised.centred
+    )
+    dweight, tilt, shift, scale = steps.backend.normalize_coefficients(
         count, normalised.rest, normalised.inv_std, layer.weight.data, product, dbias
     )
-    dweight = backward.take(
-        "dweight", "dweight", "product / sqrt(variance + eps): the sum of dy * xhat", dweight.astype(x.dtype)
+    dweight = steps.take(
+        "dweight", "dweight", "product / sqrt(variance + eps): the sum of dy * xhat", dweight.astype(dy.dtype)
     )
-    tilt, shift, scale = (per_channel(v.astype(x.dtype), x.ndim) for v in (tilt, shift, scale))
-    backward.take(
-        "first term", "dy", "dy itself: all there were, if mean and variance were constants", dy.data
-    )
-    backward.take(
+    tilt, shift, scale = (per_channel(v.astype(dy.dtype), dy.ndim) for v in (tilt, shift, scale))
+    steps.take("first term", "dy", "dy itself: all, if mean and variance were constants", dy.data)
+    steps.take(
         "second term", "mean(dy)",
         f"dbias / {count:,}: each x has a part in the mean, and so in every other value of its channel",
-        shift.reshape(-1),
+        shift.reshape(-1),  # (C,)
     )  # fmt: skip
-    tilted = backward.take(
+    tilted = steps.take(
         "third term", "xhat mean(dy xhat)",
         f"xhat * dweight / {count:,}: each x has a part in the variance too, and so in the scale of every "
         "other value",
         normalised.centred * tilt,
     )  # fmt: skip
-    dx = backward.take(
+    dx = steps.take(
         "three terms", "dx",
-        "weight / sqrt(variance + eps) * (dy - mean(dy) - xhat mean(dy xhat)). No part of it is along a constant, "
-        "nor along xhat: a number added to a whole channel, or a factor, changes nothing after BatchNorm",
+        "weight / sqrt(variance + eps) * (dy - mean(dy) - xhat mean(dy xhat)). What is taken off is the part "
+        "along a constant and the part along xhat: adding to a whole channel, or scaling it, changes nothing "
+        "after BatchNorm",
         (dy.data - tilted - shift) * scale,
     )  # fmt: skip
-    gradients = {"x": dx, "weight": dweight, "bias": dbias.astype(x.dtype)}
-    # With two values a channel, say, next to nothing is left of the three terms.
-    sizes = {"x": host(backend, dy.data * scale)}
-    checks = _checks(layer, x, dy, (*forward, *backward), sizes["x"], seed)
-    return Opened(
-        forward,
-        backward,
-        gradients,
-        (ONE_PASS,),
-        _loop_by_batch(layer, x),
-        checks,
-        buffers=buffers,
-        sizes=sizes,
-    )
+    gradients = {"x": dx, "weight": dweight, "bias": dbias.astype(dy.dtype)}
+    return gradients, host(steps.backend, dy.data * scale)
 
 
 def _by_kept(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:

@@ -37,13 +37,8 @@ def sequential(layer: Sequential, x: Tensor, dy: Tensor, seed: int) -> Opened:
     for name in reversed(names):
         part = parts[name]
         backward.take(name, "dx", part.layer, x.backend.asarray(part.gradients["x"]))
-    return Opened(
-        forward,
-        backward,
-        _gathered(layer, parts, x),
-        _notes(layer),
-        parts={name: parts[name] for name in names},
-    )
+    parts = {name: parts[name] for name in names}  # in the order of the layers
+    return Opened(forward, backward, _gathered(layer, parts, x), _notes(layer), parts=parts)
 
 
 def _handed_on(layer: Sequential, x: Tensor) -> tuple[list[Tensor], list[random.State]]:
