@@ -1,11 +1,11 @@
 """Two ways to the same numbers, compared; and the places at which a slow way is gone."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ... import naive
 from ..compare import TOLERANCE, measure
 from .explanation import Check
 from .look import Host
@@ -25,7 +25,8 @@ def check(
     Args:
         what: the symbol of the numbers.
         expected_by: the other way, in words.
-        size: the largest of the terms that the numbers are the sum of, where these may cancel.
+        size: how large the numbers are where the terms that they are summed of do not cancel. Where they
+            do, rounding is relative to this.
         by: the way that gave `got`.
 
     The tolerance is that of the dtype of `got`; whole numbers and masks must be the same.
@@ -41,23 +42,25 @@ def check_places(
     what: str,
     values: Host,
     value_at: Callable[[Place], float],
+    size_at: Callable[[Place], float],
     products: int,
     seed: int,
-    size: Host | None = None,
 ) -> Check:
     """Compare an array with a loop that gives one of its numbers at a time, at as many places as stay quick.
 
     Args:
-        value_at: the number at a place.
+        value_at: the number at a place, a sum.
+        size_at: how large that sum is as a rule: the root of the sum of its terms' squares. It is asked for
+            where the numbers differ by more than rounding, which is relative to what was added up.
         products: of single numbers, that one of them takes.
         seed: chooses the places, where they are not all.
-        size: as of `check`; at the same places.
     """
     places = chosen(values.size, products, seed)
     at = [tuple(int(i) for i in np.unravel_index(place, values.shape)) for place in places]
+    by, got = where(len(at), values.size), values.reshape(-1)[places]
     expected = np.array([value_at(place) for place in at])
-    sizes = None if size is None else size.reshape(-1)[places]
-    return check(what, where(len(at), values.size), values.reshape(-1)[places], expected, size=sizes)
+    found = check(what, by, got, expected)
+    return found if found.equal else check(what, by, got, expected, size=np.array([*map(size_at, at)]))
 
 
 def chosen(count: int, products: int, seed: int) -> Host:
@@ -73,9 +76,22 @@ def where(looked_at: int, count: int) -> str:
     return "the loop" if looked_at == count else f"the loop, at {looked_at:,} of {count:,} places"
 
 
-def plain_sum(values: Host) -> float:
-    """Rounded once."""
-    return math.fsum(np.asarray(values, np.float64).reshape(-1).tolist())
+def check_sums(what: str, values: Host, terms: Host, seed: int) -> Check:
+    """Compare the sums of each channel of (N, C) or (N, C, H, W) with a loop over its terms."""
+    return check_places(
+        what,
+        values,
+        lambda place: float(naive.sum(terms[:, place[0]])),
+        lambda place: float(np.linalg.norm(terms[:, place[0]])),
+        terms[:, 0].size,
+        seed,
+    )
+
+
+def norms(terms: Host) -> Host:
+    """The root of the sum of squares of each channel of (N, C) or (N, C, H, W): (C,) in float64."""
+    squares = np.asarray(terms, np.float64) ** 2
+    return np.asarray(np.sqrt(squares.sum(axis=(0, 2, 3)[: terms.ndim - 1])))
 
 
 def double(*arrays: Any) -> list[Any]:

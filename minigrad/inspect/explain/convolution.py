@@ -12,8 +12,9 @@ from ...backend.geometry import ConvGeometry
 from ...nn import Conv2d, ConvTranspose2d
 from ...tensor import Tensor
 from ..receptive import taps
+from .checks import norms
 from .convolution_loop import checks_of, loop_of
-from .registry import Opened, Steps, explains
+from .registry import Opened, Steps, explains, host
 
 
 @explains(Conv2d)
@@ -51,7 +52,8 @@ def conv2d(layer: Conv2d, x: Tensor, dy: Tensor, seed: int) -> Opened:
         "y": "convolve", "dx": "convolve_input_gradient", "dweight": "convolve_weight_gradient",
     })  # fmt: skip
     checks = checks_of(layer, g, x, dy, (*forward, *backward), seed)
-    return Opened(forward, backward, gradients, (own,), loop_of(layer, g, n), checks)
+    sizes = {"bias": norms(host(backend, dy.data))}
+    return Opened(forward, backward, gradients, (own,), loop_of(layer, g, n), checks, sizes=sizes)
 
 
 @explains(ConvTranspose2d)
@@ -90,7 +92,8 @@ def conv_transpose2d(layer: ConvTranspose2d, x: Tensor, dy: Tensor, seed: int) -
     both = "convolve_and_weight_gradient"
     own = _forms(x, g, n, c, o, {"y": "convolve_input_gradient", "dx": both, "dweight": both})
     checks = checks_of(layer, g, x, dy, (*forward, *backward), seed)
-    return Opened(forward, backward, gradients, (own,), loop_of(layer, g, n), checks)
+    sizes = {"bias": norms(host(backend, dy.data))}
+    return Opened(forward, backward, gradients, (own,), loop_of(layer, g, n), checks, sizes=sizes)
 
 
 # -- the steps that both take -----------------------------------------------------------------------

@@ -4,6 +4,7 @@
 ConvTranspose2d.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from ... import naive
 from ...backend.geometry import ConvGeometry
 from ...nn import Conv2d, ConvTranspose2d
 from ...tensor import Tensor
-from .checks import Place, check_places, double, plain_sum
+from .checks import Place, check_places, check_sums, double
 from .explanation import Check, Step
 from .look import Host
 from .registry import host
@@ -99,20 +100,26 @@ def checks_of(
     xs, dys, weight = double(*(host(x.backend, t.data) for t in (x, dy, layer.weight)))
     bias = None if layer.bias is None else double(host(x.backend, layer.bias.data))[0]
     down = isinstance(layer, Conv2d)
-    loop = _Loop(g, *((xs, dys) if down else (dys, xs)), weight)
+    large, small = (xs, dys) if down else (dys, xs)
+    loop, squares = _Loop(g, large, small, weight), _Loop(g, large**2, small**2, weight**2)
     o, c = weight.shape[:2]
-    ways = [(loop.small_at, g.taps * c), (loop.large_at, g.taps * (o + g.positions))]
-    (y_at, y_products), (dx_at, dx_products) = ways if down else reversed(ways)
 
-    def with_bias(place: Place) -> float:
-        return y_at(place) + (0.0 if bias is None else float(bias[place[1]]))
+    def compared(symbol: str, way: str, products: int, shift: Host | None = None) -> Check:
+        value_at, square_at = getattr(loop, way), getattr(squares, way)
+        return check_places(
+            symbol,
+            values[symbol],
+            lambda place: value_at(place) + (0.0 if shift is None else float(shift[place[1]])),
+            lambda place: math.sqrt(square_at(place)),
+            products,
+            seed,
+        )
 
+    to_small, to_large = ("small_at", g.taps * c), ("large_at", g.taps * (o + g.positions))
+    forward, backward = (to_small, to_large) if down else (to_large, to_small)
     checks = [
-        check_places("y", values["y"], with_bias, y_products, seed),
-        check_places("dx", values["dx"], dx_at, dx_products, seed),
-        check_places("dweight", values["dweight"], loop.weight_at, len(xs) * g.positions, seed),
+        compared("y", *forward, bias),
+        compared("dx", *backward),
+        compared("dweight", "weight_at", len(xs) * g.positions),
     ]
-    if bias is not None:
-        pixels = dys[:, 0].size
-        checks.append(check_places("dbias", values["dbias"], lambda k: plain_sum(dys[:, k[0]]), pixels, seed))
-    return tuple(checks)
+    return (*checks, *(() if bias is None else [check_sums("dbias", values["dbias"], dys, seed)]))

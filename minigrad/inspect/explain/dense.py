@@ -1,10 +1,14 @@
 """Dense: one product, and two back."""
 
+import math
+from dataclasses import dataclass
+
 from ... import naive
 from ...nn import Dense
 from ...tensor import Tensor
-from .checks import Place, check_places, double, plain_sum
-from .explanation import Check
+from .checks import Place, check_places, check_sums, double, norms
+from .explanation import Check, Step
+from .look import Host
 from .registry import Opened, Steps, explains, host
 
 
@@ -52,8 +56,9 @@ def dense(layer: Dense, x: Tensor, dy: Tensor, seed: int) -> Opened:
         gradients["bias"] = backward.take(
             "sum", "dbias", f"the sum of dy's {n:,} rows", backend.sum(dy.data, (0,))
         )
-    checks = _checks(forward, backward, layer, x, dy, seed)
-    return Opened(forward, backward, gradients, loop=_loop(layer, n), checks=checks)
+    checks = _checks(layer, x, dy, (*forward, *backward), seed)
+    sizes = {"bias": norms(host(backend, dy.data))}
+    return Opened(forward, backward, gradients, loop=_loop(layer, n), checks=checks, sizes=sizes)
 
 
 def _loop(layer: Dense, n: int) -> str:
@@ -70,34 +75,41 @@ def _loop(layer: Dense, n: int) -> str:
     return "\n".join(lines)
 
 
-def _checks(
-    forward: Steps, backward: Steps, layer: Dense, x: Tensor, dy: Tensor, seed: int
-) -> tuple[Check, ...]:
-    at = x.backend
-    bias = None if layer.bias is None else host(at, layer.bias.data)
-    xs, dys, w, b = double(host(at, x.data), host(at, dy.data), host(at, layer.weight.data), bias)
+@dataclass(frozen=True)
+class _Loop:
+    """The loops of `minigrad.naive` for single numbers: a row by a column."""
 
-    def y_at(place: Place) -> float:
-        n, o = place
-        product = float(naive.matmul(xs[n : n + 1], w[o : o + 1].T).item())
-        return product if b is None else product + float(b[o])
+    x: Host
+    dy: Host
+    weight: Host
 
-    def dx_at(place: Place) -> float:
-        n, i = place
-        return float(naive.matmul(dys[n : n + 1], w[:, i : i + 1]).item())
+    def y_at(self, place: Place) -> float:
+        return float(naive.matmul(self.x[place[0]][None], self.weight[place[1]][:, None]).item())
 
-    def dweight_at(place: Place) -> float:
-        o, i = place
-        return float(naive.matmul(dys[:, o : o + 1].T, xs[:, i : i + 1]).item())
+    def dx_at(self, place: Place) -> float:
+        return float(naive.matmul(self.dy[place[0]][None], self.weight[:, place[1]][:, None]).item())
 
-    values = {step.symbol: step.values for step in backward}
-    checks = [
-        check_places("y", forward[-1].values, y_at, len(w[0]), seed),
-        check_places("dx", values["dx"], dx_at, len(w), seed),
-        check_places("dweight", values["dweight"], dweight_at, len(xs), seed),
-    ]
-    if b is not None:
-        checks.append(
-            check_places("dbias", values["dbias"], lambda o: plain_sum(dys[:, o[0]]), len(xs), seed)
+    def dweight_at(self, place: Place) -> float:
+        return float(naive.matmul(self.dy[:, place[0]][None], self.x[:, place[1]][:, None]).item())
+
+
+def _checks(layer: Dense, x: Tensor, dy: Tensor, steps: tuple[Step, ...], seed: int) -> tuple[Check, ...]:
+    values = {step.symbol: step.values for step in steps}
+    arrays = double(*(host(x.backend, t.data) for t in (x, dy, layer.weight)))
+    bias = None if layer.bias is None else double(host(x.backend, layer.bias.data))[0]
+    loop, squares = _Loop(*arrays), _Loop(*(a**2 for a in arrays))
+
+    def compared(symbol: str, products: int, shift: Host | None = None) -> Check:
+        value_at, square_at = (getattr(each, f"{symbol}_at") for each in (loop, squares))
+        return check_places(
+            symbol,
+            values[symbol],
+            lambda place: value_at(place) + (0.0 if shift is None else float(shift[place[1]])),
+            lambda place: math.sqrt(square_at(place)),
+            products,
+            seed,
         )
-    return tuple(checks)
+
+    outputs, features = layer.weight.shape
+    checks = [compared("y", features, bias), compared("dx", outputs), compared("dweight", len(x))]
+    return (*checks, *(() if bias is None else [check_sums("dbias", values["dbias"], arrays[1], seed)]))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from ..tables import columns
 from .look import Host, look, summary_of
 
-WIDTH = 100  # characters of a line
+WIDTH = 100  # characters of a line of words
+INDENT = 5  # of steps, for their numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Step:
         return self.values.shape
 
     def __str__(self) -> str:
-        lines = textwrap.wrap(f"{self.name}: {self.sentence}", WIDTH)
+        lines = textwrap.wrap(f"{self.name}: {self.sentence}", WIDTH - INDENT)
         lines.append(f"  {self.symbol} {summary_of(self.values)}")
         return "\n".join(lines + [f"    {line}" for line in look(self.values)])
 
@@ -86,6 +87,8 @@ class Explanation:
         loop: the same forward and backward in plain loops over single numbers. It is Python, over arrays
             of these names; what is added to begins as 0.
         checks: what the steps were compared with.
+        sizes: how large a gradient is where its terms do not cancel, by name, if they may: what an error
+            is relative to, if it is larger than the gradient.
         parts: of a `Sequential`, each layer's own explanation by its name.
     """
 
@@ -100,6 +103,7 @@ class Explanation:
     notes: tuple[str, ...]
     loop: str
     checks: tuple[Check, ...]
+    sizes: Mapping[str, Host] = field(default_factory=dict)
     parts: "Mapping[str, Explanation]" = field(default_factory=dict)
 
     @property
@@ -131,7 +135,8 @@ class Explanation:
         for heading, steps in (("forward", self.forward), ("backward, from dy", self.backward)):
             lines += ["", heading]
             for i, step in enumerate(steps, 1):
-                lines += textwrap.indent(str(step), "     ").replace("     ", f"{i:3}. ", 1).splitlines()
+                text = textwrap.indent(str(step), " " * INDENT)
+                lines += f"{i:3}. {text[INDENT:]}".splitlines()
         lines += [""] if self.notes else []
         for note in self.notes:
             lines += textwrap.wrap(note, WIDTH)

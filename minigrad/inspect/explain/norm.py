@@ -1,19 +1,19 @@
 """BatchNorm: two statistics of each channel, and what flows back through them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from ... import naive
 from ...backend.base import Array, per_channel
 from ...nn import BatchNorm
 from ...tensor import Tensor
-from .checks import check, chosen, double
+from .checks import check, chosen, double, norms
 from .explanation import Check, Step
 from .look import Host
 from .registry import Opened, Steps, explains, host
 
+LOOP = 20  # products that one value counts as in the loops
 ONE_PASS = (
     "The engine itself takes the last steps in one pass over memory: what is the same for all of a channel "
     "(weight / sqrt(variance + eps) and what is added) is one factor and one summand, (C,) each."
@@ -44,20 +44,19 @@ def _by_batch(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
     forward.take("variance", "variance", spread, variance)
     buffers = _running(forward, layer, mean, variance, count)
     normalised = _normalise(forward, layer, x, mean, variance)
-    gradients, size = _by_terms(backward, layer, dy, normalised, count)
-    checks = _checks(layer, x, dy, (*forward, *backward), size, seed)
+    gradients, sizes = _by_terms(backward, layer, dy, normalised, count)
+    checks = _checks(layer, x, dy, (*forward, *backward), sizes, seed)
     loop = _loop_by_batch(layer, x)
-    sizes = {"x": size}
-    return Opened(forward, backward, gradients, (ONE_PASS,), loop, checks, buffers=buffers, sizes=sizes)
+    return Opened(forward, backward, gradients, (ONE_PASS,), loop, checks, buffers, sizes)
 
 
 def _by_terms(
     steps: Steps, layer: BatchNorm, dy: Tensor, normalised: _Normalised, count: int
-) -> tuple[dict[str, Array], Host]:
-    """The gradients by two sums and three terms; and the first term of dx.
+) -> tuple[dict[str, Array], dict[str, Host]]:
+    """The gradients by two sums and three terms; and how large they are where nothing cancels.
 
-    That is how large dx would be if the others took nothing off: of two values a channel, say, they leave
-    next to nothing.
+    dx would be its first term if the others took nothing off: of two values a channel, say, they leave next
+    to nothing.
     """
     dbias = _sum(steps, "dbias", f"the sum of each channel's {count:,} values of dy", dy.data)
     product = _sum(
@@ -90,7 +89,8 @@ def _by_terms(
         (dy.data - tilted - shift) * scale,
     )  # fmt: skip
     gradients = {"x": dx, "weight": dweight, "bias": dbias.astype(dy.dtype)}
-    return gradients, host(steps.backend, dy.data * scale)
+    xhat = normalised.centred * per_channel(normalised.inv_std.astype(dy.dtype), dy.ndim)
+    return gradients, {"x": host(steps.backend, dy.data * scale), **_sizes(dy, xhat)}
 
 
 def _by_kept(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
@@ -111,8 +111,9 @@ def _by_kept(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
         dy.data * per_channel(scale.astype(x.dtype), x.ndim),
     )  # fmt: skip
     gradients = {"x": dx, "weight": dweight.astype(x.dtype), "bias": dbias.astype(x.dtype)}
-    checks = _checks(layer, x, dy, (*forward, *backward), None, seed)
-    return Opened(forward, backward, gradients, (ONE_PASS,), _loop_by_kept(layer, x), checks)
+    sizes = _sizes(dy, xhat)
+    checks = _checks(layer, x, dy, (*forward, *backward), sizes, seed)
+    return Opened(forward, backward, gradients, (ONE_PASS,), _loop_by_kept(layer, x), checks, sizes=sizes)
 
 
 def _running(steps: Steps, layer: BatchNorm, mean: Array, variance: Array, count: int) -> dict[str, Array]:
@@ -155,6 +156,11 @@ def _normalise(steps: Steps, layer: BatchNorm, x: Tensor, mean: Array, variance:
     return _Normalised(centred, mean - near, inv_std)
 
 
+def _sizes(dy: Tensor, xhat: Array) -> dict[str, Host]:
+    """How large the two sums are as a rule."""
+    return {"weight": norms(host(dy.backend, dy.data * xhat)), "bias": norms(host(dy.backend, dy.data))}
+
+
 def _sum(steps: Steps, symbol: str, sentence: str, values: Array) -> Array:
     """Over all but the channels, in float64."""
     axes = (0, 2, 3)[: values.ndim - 1]
@@ -177,6 +183,8 @@ def _loop_by_batch(layer: BatchNorm, x: Tensor) -> str:
     v, d = [x[:, c][k] for k in places], [dy[:, c][k] for k in places]
     mean = sum(v) / {count}
     variance = sum((a - mean) ** 2 for a in v) / {count}
+    running_mean[c] += {layer.momentum!r} * (mean - running_mean[c])
+    running_var[c] += {layer.momentum!r} * (variance * {count} / {count - 1} - running_var[c])
     h = [(a - mean) / sqrt(variance + {layer.eps!r}) for a in v]
     dbias[c] = sum(d)
     dweight[c] = sum(b * a for b, a in zip(d, h))
@@ -199,26 +207,42 @@ def _loop_by_kept(layer: BatchNorm, x: Tensor) -> str:
 
 
 def _checks(
-    layer: BatchNorm, x: Tensor, dy: Tensor, steps: tuple[Step, ...], size: Host | None, seed: int
+    layer: BatchNorm, x: Tensor, dy: Tensor, steps: tuple[Step, ...], sizes: Mapping[str, Host], seed: int
 ) -> tuple[Check, ...]:
     """The steps against the loops, on whole channels: as many as stay quick."""
-    at = x.backend
     tensors = (x, dy, layer.weight, layer.bias, layer.running_mean, layer.running_var)
-    xs, dys, *vectors = double(*(host(at, t.data) for t in tensors))
-    few = chosen(x.shape[1], 20 * x.size // x.shape[1], seed)
+    xs, dys, *vectors = double(*(host(x.backend, t.data) for t in tensors))
+    channels = x.shape[1]
+    few = chosen(channels, LOOP * x.size // channels, seed)
     xs, dys = xs[:, few], dys[:, few]
     weight, bias, mean, variance = (v[few] for v in vectors)
     if layer.training:
         y = naive.batch_norm(xs, weight, bias, layer.eps)
         gradients = naive.batch_norm_gradients(xs, dys, weight, layer.eps)
+        kept = _moved(layer, xs, mean, variance)
     else:
         y = naive.normalize(xs, mean, variance, weight, bias, layer.eps)
         gradients = naive.normalize_gradients(xs, dys, mean, variance, weight, layer.eps)
+        kept = {}
     values = {step.symbol: step.values for step in steps}
-    by = "the loop" if len(few) == x.shape[1] else f"the loop, on {len(few)} of {x.shape[1]:,} channels"
+    by = "the loop" if len(few) == channels else f"the loop, on {len(few)} of {channels:,} channels"
     found = [check("y", by, values["y"][:, few], y)]
-    for symbol, expected in zip(("dx", "dweight", "dbias"), gradients, strict=True):
-        part = values[symbol][:, few] if symbol == "dx" else values[symbol][few].astype(str(x.dtype))
-        cancels = size[:, few] if symbol == "dx" and size is not None else None
-        found.append(check(symbol, by, part, np.asarray(expected), size=cancels))
+    found += [check(name, by, values[name][few], expected) for name, expected in kept.items()]
+    for name, expected in zip(("x", "weight", "bias"), gradients, strict=True):
+        got = values[f"d{name}"].astype(str(x.dtype))  # the sums are float64
+        part = (slice(None), few) if name == "x" else few
+        size = sizes[name][part] if name in sizes else None
+        found.append(check(f"d{name}", by, got[part], expected, size=size))
     return tuple(found)
+
+
+def _moved(layer: BatchNorm, x: Host, mean: Host, variance: Host) -> dict[str, Host]:
+    """The running statistics of some channels after a forward, from what they were."""
+    means, variances = mean.copy(), variance.copy()
+    for c in range(x.shape[1]):
+        values = x[:, c]
+        own = naive.sum(values) / values.size
+        means[c] += layer.momentum * (own - means[c])
+        unbiased = naive.sum((values - own) ** 2) / (values.size - 1)
+        variances[c] += layer.momentum * (unbiased - variances[c])
+    return {"running_mean": means, "running_var": variances}

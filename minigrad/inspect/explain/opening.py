@@ -35,13 +35,15 @@ def opened(layer: Module, x: Tensor, grad: Any, seed: int) -> Explanation:
         found.notes,
         found.loop,
         (*_own_checks(found, own, result, gradients), *found.checks),
+        found.sizes,
         found.parts,
     )
 
 
 def _heading(layer: Module, x: Tensor, y: Tensor) -> str:
     mode = "training" if layer.training else "eval"
-    return f"x {x.shape} to y {y.shape}, {x.dtype} on {x.device!r}, in {mode} mode"
+    own = "".join(f", {name} {p.shape}" for name, p in layer.named_parameters() if "." not in name)
+    return f"x {x.shape} to y {y.shape}{own}; {x.dtype} on {x.device!r}, in {mode} mode"
 
 
 def _own_checks(found: Opened, own: Own, result: Host, gradients: dict[str, Host]) -> list[Check]:

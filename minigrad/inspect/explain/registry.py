@@ -44,9 +44,8 @@ class Opened:
     Attributes:
         forward, backward: the steps.
         gradients: by name ("x", "weight", ...), on the backend.
-        notes, loop, checks, parts: as of an `Explanation`; the checks against loops alone.
+        notes, loop, checks, sizes, parts: as of an `Explanation`; the checks against loops alone.
         buffers: what the layer's buffers are after the forward, by name, on the backend.
-        sizes: of gradients that may be small beside what they are summed of: the largest of the terms.
     """
 
     forward: Steps
@@ -55,9 +54,9 @@ class Opened:
     notes: tuple[str, ...] = ()
     loop: str = ""
     checks: tuple[Check, ...] = ()
-    parts: Mapping[str, Explanation] = field(default_factory=dict)
     buffers: Mapping[str, Array] = field(default_factory=dict)
     sizes: Mapping[str, Host] = field(default_factory=dict)
+    parts: Mapping[str, Explanation] = field(default_factory=dict)
 
 
 Explainer = Callable[[Any, Tensor, Tensor, int], Opened]

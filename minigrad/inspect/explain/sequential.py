@@ -1,7 +1,7 @@
 """Sequential: each layer on what comes in there, and all together."""
 
 import itertools
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from ... import random
 from ...nn import Sequential
@@ -10,6 +10,7 @@ from ...tensor import Tensor, enable_grad
 from ...tensor import grad as gradients_of
 from .engine import bare_copy
 from .explanation import Explanation
+from .look import Host
 from .opening import opened
 from .registry import Opened, Steps, explains
 
@@ -38,7 +39,12 @@ def sequential(layer: Sequential, x: Tensor, dy: Tensor, seed: int) -> Opened:
         part = parts[name]
         backward.take(name, "dx", part.layer, x.backend.asarray(part.gradients["x"]))
     parts = {name: parts[name] for name in names}  # in the order of the layers
-    return Opened(forward, backward, _gathered(layer, parts, x), _notes(layer), parts=parts)
+    made = {
+        name: x.backend.asarray(gradient)
+        for name, gradient in _gathered(layer, parts, lambda part: part.gradients).items()
+    }
+    sizes = _gathered(layer, parts, lambda part: part.sizes)
+    return Opened(forward, backward, made, _notes(layer), sizes=sizes, parts=parts)
 
 
 def _handed_on(layer: Sequential, x: Tensor) -> tuple[list[Tensor], list[random.State]]:
@@ -51,16 +57,19 @@ def _handed_on(layer: Sequential, x: Tensor) -> tuple[list[Tensor], list[random.
     return passed, states
 
 
-def _gathered(layer: Sequential, parts: dict[str, Explanation], x: Tensor) -> dict[str, Any]:
-    """The parts' gradients by the names that the whole has for them; those of a shared parameter add up."""
+def _gathered(
+    layer: Sequential, parts: Mapping[str, Explanation], of: Callable[[Explanation], Mapping[str, Host]]
+) -> dict[str, Host]:
+    """What the parts have for x and each parameter, by the whole's names; a shared one's is added up."""
     names = {id(p): name for name, p in layer.named_parameters()}
-    first = next(iter(parts.values()))
-    gradients: dict[str, Any] = {"x": first.gradients["x"]}
+    gathered = {name: value for name, value in of(next(iter(parts.values()))).items() if name == "x"}
     for place, child in layer.children():
+        found = of(parts[place])
         for name, parameter in child.named_parameters():
-            gradient, whole = parts[place].gradients[name], names[id(parameter)]
-            gradients[whole] = gradients[whole] + gradient if whole in gradients else gradient
-    return {name: x.backend.asarray(gradient) for name, gradient in gradients.items()}
+            if name in found:
+                whole = names[id(parameter)]
+                gathered[whole] = gathered[whole] + found[name] if whole in gathered else found[name]
+    return gathered
 
 
 def _notes(layer: Sequential) -> tuple[str, ...]:
