@@ -138,6 +138,20 @@ def test_padding_and_stride_by_hand():
     assert "1 above, 0 below, 0 left, 1 right" in found.forward[0].sentence
 
 
+def test_sentences_of_convolutions_have_their_numbers():
+    found = explain(nn.ConvTranspose2d(3, 2, 4, 2, 1), np.ones((2, 3, 5, 5)))
+    columns, y = found.forward[2].sentence, found.forward[3].sentence
+    assert columns == "rows @ kernel^T: (50, 3) by (3, 32), 4,800 multiplications"
+    assert "as 4 x 4 pixels, 2 x 2 pixels from the one before, and what overlaps is added: a pixel is" in y
+    assert "the sum of 1 to 4. What falls outside (1 above, 1 below, 1 left, 1 right) is dropped" in y
+    assert "In memory the 2 channels of a pixel" in found.backward[0].sentence
+    apart = explain(nn.ConvTranspose2d(1, 1, 2, 3, dilation=2), np.ones((1, 1, 2, 2)))
+    assert "(2 x 2 pixels from tap to tap), 3 x 3 pixels from the one before" in apart.forward[3].sentence
+    touching = explain(nn.ConvTranspose2d(1, 1, 2, 2), np.ones((1, 1, 2, 2)))
+    assert touching.forward[3].sentence.endswith("from the one before, and nothing overlaps")
+    assert touching.backward[0].sentence == "dy with nothing around it"
+
+
 def test_a_batch_norm_by_hand():
     layer = filled(nn.BatchNorm(1, eps=3.0, dtype="float64"), weight=[2], bias=[1])
     x, dy = [[1], [3], [1], [3]], [[1], [2], [3], [4]]
@@ -219,6 +233,17 @@ def test_nothing_is_dropped_in_eval_mode():
     assert [step.symbol for step in found.forward] == ["y"]
     assert np.array_equal(found.result, np.ones((2, 2)))
     assert "eval mode" in found.forward[0].sentence
+
+
+def test_a_reshape_tells_where_a_number_goes():
+    x = np.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    for layer, given in ((nn.Flatten(), x), (nn.Reshape(3, 4, 5), x.reshape(2, 60))):
+        step = explain(layer, given).forward[0]
+        place = "n, k // 20, k // 5 % 4, k % 5"
+        assert f"[{place}]" in step.sentence
+        for n, k in np.ndindex(2, 60):
+            image, row = (x, step.values) if layer.describe() == "Flatten()" else (step.values, given)
+            assert image[eval(place)] == row[n, k]
 
 
 def test_a_reshape_tells_of_a_copy():

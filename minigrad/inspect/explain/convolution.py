@@ -102,13 +102,12 @@ def conv_transpose2d(layer: ConvTranspose2d, x: Tensor, dy: Tensor, seed: int) -
 def _columns(steps: Steps, name: str, image: Array, g: ConvGeometry) -> Array:
     """im2col of an image (N, C, H, W), in two steps."""
     n, c = image.shape[:2]
-    prefix = name.removesuffix("x").removesuffix("y")
+    prefix = name[:-1]  # "d" of a gradient
     margin = _margin(g)
     zeros = f"with zeros around it: {margin}" if margin else "with nothing around it"
     steps.take(
         "pad", f"{prefix}canvas",
-        f"{name} {zeros}. In memory the {_count(c, 'channel')} of a pixel lie side by side, as the columns "
-        "want them",
+        f"{name} {zeros}" + (f". {_side_by_side(c)}, as the columns want them" if c > 1 else ""),
         channels_first(steps.backend.canvas(image, g)),
     )  # fmt: skip
     return steps.take(
@@ -136,7 +135,7 @@ def _kernel(steps: Steps, weight: Array, g: ConvGeometry, of: str) -> Array:
 def _rows(steps: Steps, name: str, image: Array, g: ConvGeometry) -> Array:
     """The smaller image, (N, O, oh, ow), with a row for each pixel."""
     n, o = image.shape[:2]
-    prefix = name.removesuffix("x").removesuffix("y")
+    prefix = name[:-1]  # "d" of a gradient
     return steps.take(
         "rows", f"{prefix}rows",
         f"{name} with each of its {n} x {_size(g.output_size)} pixels as a row of {_count(o, 'channel')}",
@@ -150,7 +149,7 @@ def _images(steps: Steps, name: str, rows: Array, n: int, g: ConvGeometry) -> Ar
     return steps.take(
         "images", name,
         f"the rows seen as {_count(n, 'image')} of {_count(o, 'channel')} x {_size(g.output_size)} pixels; "
-        "nothing is copied: in memory the channels still lie side by side",
+        "nothing is copied" + (f". {_side_by_side(o)}, as before" if o > 1 else ""),
         channels_first(rows.reshape(n, *g.output_size, o)),
     )  # fmt: skip
 
@@ -160,12 +159,13 @@ def _overlap(steps: Steps, name: str, columns: Array, n: int, g: ConvGeometry) -
     times = [np.bincount(taps(g, axis)[0], minlength=g.input_size[axis]) for axis in range(2)]
     least, most = (int(f(times[0])) * int(f(times[1])) for f in (np.min, np.max))
     many = f"{least}" if least == most else f"{least} to {most}"
+    added = f"what overlaps is added: a pixel is the sum of {many}" if most > 1 else "nothing overlaps"
     margin = _margin(g)
     return steps.take(
         "col2im", name,
         f"the way back of im2col: each row is laid on the image as {_size(g.kernel_size)} pixels"
-        f"{_spacing(g)}, {_size(g.stride)} pixels from the one before, and what overlaps is added: a pixel "
-        f"is the sum of {many}" + (f". What falls outside ({margin}) is dropped" if margin else ""),
+        f"{_spacing(g)}, {_size(g.stride)} pixels from the one before, and {added}"
+        + (f". What falls outside ({margin}) is dropped" if margin else ""),
         steps.backend.col2im(columns, n, g),
     )  # fmt: skip
 
@@ -226,6 +226,10 @@ def _margin(g: ConvGeometry) -> str:
     bottom, right = height - top - g.input_size[0], width - left - g.input_size[1]
     sides = {"above": top, "below": bottom, "left": left, "right": right}
     return ", ".join(f"{count} {side}" for side, count in sides.items()) if any(sides.values()) else ""
+
+
+def _side_by_side(channels: int) -> str:
+    return f"In memory the {channels:,} channels of a pixel lie side by side"
 
 
 def _times(factor: int, name: str) -> str:

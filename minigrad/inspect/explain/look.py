@@ -52,5 +52,5 @@ def look(values: Host) -> list[str]:
 
 
 def number(value: Any) -> str:
-    """A number in four digits; True and False as 1 and 0; a whole number as it is."""
-    return f"{value:.4g}" if isinstance(value, np.floating) else str(int(value))
+    """A number in four digits; True and False as 1 and 0; a whole number as it is; -0 as 0."""
+    return f"{value + 0:.4g}" if isinstance(value, np.floating) else str(int(value))

@@ -144,7 +144,7 @@ def _normalise(steps: Steps, layer: BatchNorm, x: Tensor, mean: Array, variance:
     inv_std = 1 / backend.xp.sqrt(variance + layer.eps)
     steps.take(
         "normalise", "xhat",
-        f"centred / sqrt(variance + {layer.eps:g}): mean 0 and variance 1 in each channel"
+        f"centred / sqrt(variance + {layer.eps:g}): mean 0, and variance 1 but for eps, in each channel"
         + ("" if layer.training else ", if the batch is like those of training"),
         centred * per_channel(inv_std.astype(x.dtype), x.ndim),
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """Flatten and Reshape: the same numbers in another shape."""
 
+import math
+
 import numpy as np
 
 from ...nn import Flatten, Module, Reshape
@@ -29,7 +31,8 @@ def _opened(layer: Module, x: Tensor, dy: Tensor) -> Opened:
     )  # fmt: skip
     forward.take(
         "shape", "y",
-        f"the {x.size:,} numbers of x {x.shape} in the same order as {dy.shape}; {memory}",
+        f"the {x.size:,} numbers of x {x.shape} in the same order as {dy.shape}{_rule(x.shape, dy.shape)}; "
+        f"{memory}",
         y,
     )  # fmt: skip
     backward.take("shape", "dx", f"dy's numbers in x's shape {x.shape}", dx)
@@ -42,6 +45,25 @@ def _opened(layer: Module, x: Tensor, dy: Tensor) -> Opened:
         "    y[m] = x[k]\n    dx[k] = dy[m]"
     )
     return Opened(forward, backward, {"x": dx}, loop=loop, checks=tuple(same))
+
+
+def _rule(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    """Where the numbers of an item are, if they come from a row, or go into one."""
+    if len(before) == 2 < len(after):
+        return f": number k of row n becomes y[n, {_place(after)}]"
+    if len(after) == 2 < len(before):
+        return f": x[n, {_place(before)}] becomes number k of row n"
+    return ""
+
+
+def _place(shape: tuple[int, ...]) -> str:
+    """The place of number k in an item of a batch of this shape."""
+    terms = []
+    for axis in range(1, len(shape)):
+        step = math.prod(shape[axis + 1 :])
+        whole = "k" if step == 1 else f"k // {step}"
+        terms.append(whole if axis == 1 else f"{whole} % {shape[axis]}")
+    return ", ".join(terms)
 
 
 def _in_turn(values: np.ndarray) -> np.ndarray:
