@@ -146,7 +146,9 @@ def batch_norm_gradients(x: Array, dy: Array, weight: Array, eps: float = 1e-3) 
         variance = math.fsum(v * v for v in centred) / count
         root = math.sqrt(variance + eps)
         dxhat = [d * float(weight[c]) for d in above]
-        dvariance = math.fsum(d * v for d, v in zip(dxhat, centred, strict=True)) * -0.5 / root**3
+        dvariance = (
+            math.fsum(d * v for d, v in zip(dxhat, centred, strict=True)) * -0.5 / (root * root * root)
+        )
         dmean = -math.fsum(dxhat) / root - 2 * dvariance * math.fsum(centred) / count
         for k, index in enumerate(np.ndindex(x[:, c].shape)):
             dx[:, c][index] = dxhat[k] / root + dvariance * 2 * centred[k] / count + dmean / count

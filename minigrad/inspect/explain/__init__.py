@@ -29,7 +29,7 @@ def explain(layer: Module, x: Any, *, grad: Any = None, seed: int = 0) -> Explan
     The steps are the backend's own primitives in their plain form (`minigrad/backend/base.py`): im2col,
     product and col2im of a convolution, the statistics of a BatchNorm. What comes out is compared on the
     spot with the layer's own forward and backward, whatever form the engine picks for these sizes, and with
-    plain loops over single numbers (`minigrad/naive.py`), at as many places as stay quick.
+    plain loops over single numbers (`minigrad/naive.py`), for as many numbers as stay quick.
 
     Nothing is changed: the layer works as a copy, without hooks, in the mode that it is in, and the engine's
     random state is put back. A Dropout shows the draws that its next call will make.
@@ -40,11 +40,11 @@ def explain(layer: Module, x: Any, *, grad: Any = None, seed: int = 0) -> Explan
         x: what the layer takes: a Tensor, or an array or lists, which are moved to where the layer is, in
             its dtype.
         grad: dy, the gradient of the result, of its shape; by default standard normal numbers.
-        seed: of those, and of the places at which the loops are gone.
+        seed: of those, and of which numbers the loops compute.
 
     Raises TypeError for a layer that no steps are known of (`explains` adds them), ValueError for a `grad`
-    of another shape, and what the layer's forward raises where x does not fit. With TensorFloat-32 allowed
-    products are so much coarser that the checks say so.
+    of another shape and for numbers that are not finite, and what the layer's forward raises where x does
+    not fit. With TensorFloat-32 allowed products are so much coarser that the checks say so.
     """
     explainer_of(layer)
     state = random.get_state()

@@ -16,7 +16,7 @@ from .look import Host
 from .registry import Opened, Steps, explains, host
 
 FAR = 300.0  # beyond this the loops' exponentials of float64 end, and the functions are flat
-PRODUCTS_EACH = 10  # what one number of the loops counts as
+EACH = 10  # products that one number of the loops counts as
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _opened(activation: _Activation, x: Tensor, dy: Tensor, seed: int) -> Opened
 
     xs, dys = (a.reshape(-1) for a in double(host(backend, x.data), host(backend, dy.data)))
     near = np.flatnonzero(np.abs(xs) < FAR)  # NaN is not
-    few = near[chosen(len(near), PRODUCTS_EACH, seed)]
+    few = near[chosen(len(near), EACH, seed)]
     by, slopes = where(len(few), x.size), np.array([activation.slope(v) for v in xs[few]])
     checks = (
         check("y", by, forward[-1].values.reshape(-1)[few], activation.plain(xs[few])),

@@ -1,4 +1,4 @@
-"""Two ways to the same numbers, compared; and the places at which a slow way is gone."""
+"""Two ways to the same numbers, compared; all of them, or as many as a slow way can make quickly."""
 
 from collections.abc import Callable
 from typing import Any

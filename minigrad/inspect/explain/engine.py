@@ -35,7 +35,8 @@ class Own:
 def given(layer: Module, x: Any) -> Tensor:
     """x as a tensor of its own: what is no tensor goes where the layer is, in its dtype.
 
-    Raises TypeError or ValueError for what is no batch of real numbers.
+    Raises TypeError or ValueError for what is no batch of real numbers, and where the layer's own are not
+    finite.
     """
     if not isinstance(x, Tensor):
         like = next((p for p in layer.parameters()), None)
@@ -48,7 +49,18 @@ def given(layer: Module, x: Any) -> Tensor:
         raise TypeError(f"explain: expected x of {' or '.join(FLOATS)}, got {x.dtype}: use x.to('float32')")
     if not x.size:
         raise ValueError(f"explain: expected x with numbers in it, got shape {x.shape}")
+    named = {"x": x, **dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    for name, t in named.items():
+        _check_finite(name, t.numpy())
     return x.detach()
+
+
+def _check_finite(name: str, values: Host) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"explain: expected finite numbers, got others in {name}; minigrad.inspect.detect_anomaly finds "
+            "where they come up"
+        )
 
 
 def bare_copy(layer: Module) -> Module:
@@ -87,4 +99,5 @@ def _start(grad: Any, y: Tensor, seed: int) -> Tensor:
     values = grad.numpy() if isinstance(grad, Tensor) else np.asarray(grad)
     if values.shape != y.shape:
         raise ValueError(f"explain: expected grad of the result's shape {y.shape}, got {values.shape}")
+    _check_finite("grad", values)
     return Tensor(y.backend.asarray(values.astype(str(y.dtype))))

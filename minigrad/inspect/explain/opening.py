@@ -13,14 +13,12 @@ from .registry import Opened, explainer_of, host
 
 
 def opened(layer: Module, x: Tensor, grad: Any, seed: int) -> Explanation:
-    """As `explain`, but that the engine's random state moves on as by a forward of the layer."""
+    """As `explain`, but that the engine's random state moves on."""
     explainer = explainer_of(layer)
     state = random.get_state()
     own = run(layer, x, grad, seed)
-    after = random.get_state()
     random.set_state(state)
     found = explainer(layer, x, own.dy, seed)
-    random.set_state(after)
     result = found.forward[-1].values
     gradients = {name: host(x.backend, array) for name, array in found.gradients.items()}
     return Explanation(
