@@ -131,6 +131,57 @@ def batch_norm(x: Array, weight: Array, bias: Array, eps: float = 1e-3) -> Array
     return y
 
 
+def batch_norm_gradients(x: Array, dy: Array, weight: Array, eps: float = 1e-3) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias) of `batch_norm`: back through the variance and the mean, one after the other.
+
+    Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, as it stands there.
+    """
+    dx = np.empty(x.shape, np.float64)
+    dweight, dbias = np.empty((2, x.shape[1]))
+    for c in range(x.shape[1]):
+        values, above = ([float(v) for v in a[:, c].reshape(-1)] for a in (x, dy))
+        count = len(values)
+        mean = math.fsum(values) / count
+        centred = [v - mean for v in values]
+        variance = math.fsum(v * v for v in centred) / count
+        root = math.sqrt(variance + eps)
+        dxhat = [d * float(weight[c]) for d in above]
+        dvariance = (
+            math.fsum(d * v for d, v in zip(dxhat, centred, strict=True)) * -0.5 / (root * root * root)
+        )
+        dmean = -math.fsum(dxhat) / root - 2 * dvariance * math.fsum(centred) / count
+        for k, index in enumerate(np.ndindex(x[:, c].shape)):
+            dx[:, c][index] = dxhat[k] / root + dvariance * 2 * centred[k] / count + dmean / count
+        dweight[c] = math.fsum(d * v / root for d, v in zip(above, centred, strict=True))
+        dbias[c] = math.fsum(above)
+    return dx, dweight, dbias
+
+
+def normalize(x: Array, mean: Array, variance: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Each channel of (N, C) or (N, C, H, W), normalised by a given mean and variance."""
+    y = np.empty(x.shape, np.float64)
+    for index in np.ndindex(x.shape):
+        c = index[1]
+        xhat = (float(x[index]) - float(mean[c])) / math.sqrt(float(variance[c]) + eps)
+        y[index] = xhat * float(weight[c]) + float(bias[c])
+    return y
+
+
+def normalize_gradients(
+    x: Array, dy: Array, mean: Array, variance: Array, weight: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias) of `normalize`, mean and variance constants."""
+    dx = np.empty(x.shape, np.float64)
+    dweight, dbias = np.zeros((2, x.shape[1]))
+    for index in np.ndindex(x.shape):
+        c = index[1]
+        root = math.sqrt(float(variance[c]) + eps)
+        dx[index] = float(dy[index]) * float(weight[c]) / root
+        dweight[c] += float(dy[index]) * (float(x[index]) - float(mean[c])) / root
+        dbias[c] += float(dy[index])
+    return dx, dweight, dbias
+
+
 def cross_entropy(x: Array, labels: Any = (2, 0, 1)) -> Array:
     """-log(exp(x[label]) / the sum of all exp(x)), row by row."""
     rows = []

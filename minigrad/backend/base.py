@@ -253,6 +253,18 @@ class Backend:
         """
         return self.convolve(x, weight, None, geometry), self.convolve_weight_gradient(x, y, geometry)
 
+    def convolution_form(
+        self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int
+    ) -> str:
+        """In which form this backend computes one of the products above, in words for people.
+
+        Args:
+            product: the method's name, such as "convolve_input_gradient".
+            n: the size of the batch.
+            channels, out_channels: of the weight (out_channels, channels, kh, kw).
+        """
+        return "by columns and one matrix product"
+
     # -- batch normalisation -------------------------------------------------------------------
 
     def moments(self, x: Array) -> tuple[Array, Array]:

@@ -409,6 +409,16 @@ class CPUBackend(Backend):
         wanted = max(2, n * columns // max(LARGEST_SLICE, 2 * weight))
         return even(n, wanted)
 
+    def convolution_form(
+        self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int
+    ) -> str:
+        if frequency.pays(geometry, n, channels, out_channels):
+            return "in the frequency domain (backend/frequency.py)"
+        single = product in ("convolve_input_gradient", "convolve_weight_gradient")
+        if single and _is_narrow(geometry, channels, out_channels):
+            return "by the columns of the result, which are narrower (backend/cpu.py)"
+        return "by columns and matrix products, slice by slice of the batch (backend/cpu.py)"
+
     # -- batch normalisation -------------------------------------------------------------------
 
     def moments(self, x: Array) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """Looking into networks: what is in them, and, at work, where they go wrong.
 
 - `summary`: the layers of a network in a table.
+- `explain`: one layer opened up on real numbers, step by step, and checked on the spot.
 - `detect_anomaly`: where the first number that is not finite comes up.
 - `profile`: where the time goes.
 - `geometry`: the sizes of a convolution, and how evenly its kernel covers the image.
@@ -11,6 +12,7 @@
 
 from .anomaly import AnomalyError, detect_anomaly
 from .compare import TOLERANCE, Difference, compare, measure
+from .explain import Check, Explanation, Opened, Step, Steps, explain, explains
 from .geometry import Geometry, geometry
 from .graph import Box, Graph, graph
 from .profile import Event, Line, Profile, profile
@@ -21,18 +23,25 @@ __all__ = [
     "TOLERANCE",
     "AnomalyError",
     "Box",
+    "Check",
     "Difference",
     "Event",
+    "Explanation",
     "Geometry",
     "Graph",
     "Line",
+    "Opened",
     "Profile",
     "Row",
     "Shadow",
     "ShadowError",
+    "Step",
+    "Steps",
     "Summary",
     "compare",
     "detect_anomaly",
+    "explain",
+    "explains",
     "geometry",
     "graph",
     "measure",

@@ -226,7 +226,7 @@ class Sequential(Module):
         modules = list(self)
         while modules:
             module = modules.pop(0)
-            together = bool(modules) and _go_together(module, modules[0])
+            together = bool(modules) and go_together(module, modules[0])
             x = module(x, modules.pop(0).slope) if together else module(x)
         return x
 
@@ -240,7 +240,7 @@ class Sequential(Module):
         return list(self)[index]
 
 
-def _go_together(module: Module, follower: Module) -> bool:
+def go_together(module: Module, follower: Module) -> bool:
     """Whether a layer takes the leaky ReLU behind it into its own pass over memory."""
     # Hooks want an output of each.
     hooked = any(m.forward_hooks or m.backward_hooks for m in (module, follower))
