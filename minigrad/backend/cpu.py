@@ -417,6 +417,8 @@ class CPUBackend(Backend):
         single = product in ("convolve_input_gradient", "convolve_weight_gradient")
         if single and _is_narrow(geometry, channels, out_channels):
             return "by the columns of the result, which are narrower (backend/cpu.py)"
+        if product == "convolve_input_gradient" and phases.pays(geometry, channels, out_channels):
+            return "by the phases of its stride (backend/phases.py)"
         return "by columns and matrix products, slice by slice of the batch (backend/cpu.py)"
 
     # -- batch normalisation -------------------------------------------------------------------
