@@ -133,7 +133,7 @@ class Profile(observer.Observer):
         ]
         return tuple(sorted(lines, key=lambda line: -line.seconds))
 
-    def table(self) -> str:
+    def __str__(self) -> str:
         """`lines` for people; the share is of all time between the begin and the end of the profile."""
         total = self.seconds or 1.0
         rows = [HEADS]
@@ -180,7 +180,7 @@ def profile(model: Networks = None) -> Profile:
         with inspect.profile(model) as found:
             loss(model(x)).backward()
             optimizer.step()
-        print(found.table())
+        print(found)
         found.chrome_trace("trace.json")
 
     Watching takes some microseconds an operation, which small ones notice. On a GPU work goes on after

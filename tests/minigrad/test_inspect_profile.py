@@ -100,13 +100,13 @@ def test_times_are_the_operations_own(sleepers):
         ("doze", "backward", 1, 0),
     ]  # fmt: skip
     assert found.seconds == 12
-    shares = [line.split()[-1] for line in found.table().splitlines()[-2:]]
+    shares = [line.split()[-1] for line in str(found).splitlines()[-2:]]
     assert shares == ["8.3%", "100.0%"]
 
 
 def test_the_table():
     found = trained()
-    rows = [line.split() for line in found.table().splitlines()]
+    rows = [line.split() for line in str(found).splitlines()]
     assert rows[0][:5] == ["operation", "phase", "calls", "ms", "share"]
     assert {tuple(row[:3]) for row in rows} >= {("Adam", "step", "1"), ("tanh", "forward", "1")}
     assert rows[-1][0] == "all"
@@ -172,4 +172,4 @@ def test_an_empty_profile_has_a_table():
     with profile() as found:
         pass
     assert found.lines == ()
-    assert len(found.table().splitlines()) == 3
+    assert len(str(found).splitlines()) == 3
