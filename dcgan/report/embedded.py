@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 MOST_PIXELS, MOST_BYTES = 2**24, 2**25  # of one picture
 SIDE = 384  # pixels that small pictures are shown on, about
+MOST_TIMES = 24  # that they are enlarged: a few numbers are no reason for a large picture
 
 
 class Data:
@@ -98,5 +99,5 @@ def png(image: Image.Image, **options: Any) -> bytes:
 def picture(content: bytes, alt: str, side: int = SIDE, id_: str | None = None) -> Markup:
     """A PNG file in the page; a small one is enlarged a whole number of times, to `side` pixels at most."""
     wide, high = size_of(content)
-    times = max(1, side // max(wide, high))
+    times = min(MOST_TIMES, max(1, side // max(wide, high)))
     return tag("img", src=url(content), alt=alt, width=times * wide, height=times * high, id=id_)

@@ -43,7 +43,7 @@ def _measured(reading: Reading) -> list[Markup]:
     if shares:
         heads = ("digit", *range(len(shares)))
         lines = [("share of samples, %", *shares)] + ([("share of real, %", *real)] if real else [])
-        parts.append(table(heads, lines, "how often each digit was drawn"))
+        parts.append(table(heads, lines, "shares of the digits", "how often each digit was drawn"))
     try:
         content = png_of(reading.directory / "evaluation.png")
     except ValueError:

@@ -47,8 +47,12 @@ def section(name: str, title: str, *content: object) -> Markup:
     return tag("section", tag("h2", title), *content, id=name)
 
 
-def table(heads: Iterable[object], rows: Iterable[Iterable[object]], caption: str = "") -> Markup:
-    """A table; the first cell of each row names it. Wide ones scroll by themselves."""
+def table(heads: Iterable[object], rows: Iterable[Iterable[object]], name: str, caption: str = "") -> Markup:
+    """A table; the first cell of each row names it. Wide ones scroll by themselves.
+
+    Args:
+        name: of the table, for those who hear the page; `caption` is seen.
+    """
     top = tag("tr", *(tag("th", head, scope="col") for head in heads))
     body = (
         tag("tr", *(tag("td", cell) if i else tag("th", cell, scope="row") for i, cell in enumerate(row)))
@@ -57,7 +61,7 @@ def table(heads: Iterable[object], rows: Iterable[Iterable[object]], caption: st
     said = [tag("caption", caption)] if caption else []
     return tag(
         "div", tag("table", *said, tag("thead", top), tag("tbody", *body)), class_="wide", tabindex=0,
-        role="region", aria_label=caption or "a table",
+        role="region", aria_label=name,
     )  # fmt: skip
 
 

@@ -55,14 +55,16 @@ def networks(reading: Reading) -> Markup:
         discriminator = load_discriminator(reading.state)
     except UserError as error:
         return section(*title, *parts, paragraph(f"{error}."))
-    names, images, notes = ["of the generated picture"], [looks[-1].made], []
+    names, images, notes = ["generated picture"], [looks[-1].made], []
     try:
         images.append(_real(reading, preset))
-        names.append("of a real one")
+        names.append("real picture")
     except ValueError as error:
         notes.append(paragraph(f"No real picture to show it: {error}."))
     judged = look_at_discriminator(discriminator, np.concatenate(images))
-    likely = " and ".join(f"{p:.3f} {name}" for p, name in zip(words(preset, judged), names, strict=True))
+    likely = " and ".join(
+        f"{p:.3f} for the {name}" for p, name in zip(words(preset, judged), names, strict=True)
+    )
     parts += [*notes, paragraph(f"It runs in eval mode. How likely it finds them to be real: {likely}.")]
     return section(*title, *parts, _shown(images, names), *_layers(judged, names))
 
@@ -158,32 +160,38 @@ def _of(count: int, most: int, what: str) -> str:
 
 def _figure(matrix: Array, what: str, limit: float, name: str, values: Array) -> Markup:
     """A picture of numbers, with their smallest, mean and largest value."""
-    said = tag("strong", name), f": {what}; full colour at ±{nice(limit)}; {_range(values)}"
+    least, mean, most = map(nice, _range(values))
+    numbers = f"full colour at ±{nice(limit)}; min {least}, mean {mean}, max {most}"
+    said = tag("strong", name), f": {what}; {numbers}"
     alt = f"{name}: {what}, as colours"
     return tag("figure", picture(heatmap(matrix, limit), alt), tag("figcaption", *said))
 
 
-def _range(values: Array) -> str:
+def _range(values: Array) -> tuple[float, float, float]:
+    """The smallest, mean and largest number."""
     wide = values.astype(np.float64)
-    return f"min {nice(float(wide.min()))}, mean {nice(float(wide.mean()))}, max {nice(float(wide.max()))}"
+    return float(wide.min()), float(wide.mean()), float(wide.max())
 
 
 # -- what it is made of ----------------------------------------------------------------------------
 
 
 def _weights(looks: list[Look], i: int) -> list[Markup]:
-    """Filters of a convolution, the matrix of a Dense, the numbers of a BatchNorm; nothing for others."""
+    """Filters of a convolution, the matrix of a Dense, the numbers of a BatchNorm; words for others."""
     layer = looks[i].layer
     if isinstance(layer, nn.Conv2d):
-        return [_kernels(layer.weight.numpy(), "filters", "output", "input")]
+        return [_kernels(layer.weight.numpy(), "filters", "output channel", "input channel")]
     if isinstance(layer, nn.ConvTranspose2d):
-        return [_kernels(layer.weight.numpy(), "filters", "input", "output")]
+        return [_kernels(layer.weight.numpy(), "filters", "input channel", "output channel")]
     if isinstance(layer, nn.Dense):
         return [_dense(layer.weight.numpy(), looks, i)]
     if isinstance(layer, nn.BatchNorm):
-        rows = [(name, _range(tensor.numpy())) for name, tensor in layer.state_dict().items()]
-        return [table(("of its channels", "min, mean, max"), rows, "parameters and running statistics")]
-    return []
+        rows = [(name, *map(nice, _range(tensor.numpy()))) for name, tensor in layer.state_dict().items()]
+        return [table(("", "min", "mean", "max"), rows, "parameters and running statistics", _OVER)]
+    return [paragraph("It has no weights.", class_="none")]
+
+
+_OVER = "parameters and running statistics, over the channels"
 
 
 def _kernels(weight: Array, name: str, of_rows: str, of_columns: str) -> Markup:
@@ -193,14 +201,10 @@ def _kernels(weight: Array, name: str, of_rows: str, of_columns: str) -> Markup:
     if min(rows, columns) == 1:
         axis = of_rows if columns == 1 else of_columns
         kernels = weight.reshape(-1, *weight.shape[2:])[:MOST_MAPS]  # (rows or columns, H, W)
-        return _figure(
-            square(kernels), _of(max(rows, columns), MOST_MAPS, f"{axis} channel"), limit, name, weight
-        )
+        return _figure(square(kernels), _of(max(rows, columns), MOST_MAPS, axis), limit, name, weight)
     high = min(rows, MOST_ROWS if columns >= MOST_ROWS else MOST_KERNELS // MOST_ROWS * 2)
     wide = min(columns, MOST_KERNELS // high)
-    what = (
-        f"{_of(rows, high, f'{of_rows} channel')} down, {_of(columns, wide, f'{of_columns} channel')} across"
-    )
+    what = f"{_of(rows, high, of_rows)} down, {_of(columns, wide, of_columns)} across"
     kernels = weight[:high, :wide].reshape(-1, *weight.shape[2:])  # (high * wide, H, W)
     return _figure(tiled(kernels, wide), what, limit, name, weight)
 
@@ -209,9 +213,13 @@ def _dense(weight: Array, looks: list[Look], i: int) -> Markup:
     """The weight (outputs, inputs) of a Dense: as pictures where one side of it is one, else as a matrix."""
     outputs, inputs = weight.shape
     if (shape := _shape_before(looks, i)) is not None:
-        return _kernels(weight.reshape(outputs, *shape), "weights", "output", "input")  # (outputs, C, H, W)
+        return _kernels(
+            weight.reshape(outputs, *shape), "weights", "output", "input channel"
+        )  # (outputs, C, H, W)
     if (shape := _shape_after(looks, i)) is not None:
-        return _kernels(weight.T.reshape(inputs, *shape), "weights", "input", "output")  # (inputs, C, H, W)
+        return _kernels(
+            weight.T.reshape(inputs, *shape), "weights", "input", "output channel"
+        )  # (inputs, C, H, W)
     limit = limit_of(weight)
     if min(outputs, inputs) == 1:
         return _figure(strip(weight.ravel()[:MOST_NUMBERS]), _of(weight.size, MOST_NUMBERS, "weight"), limit,

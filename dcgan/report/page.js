@@ -419,7 +419,8 @@ class Curve {
     const beyond = x > this.svg.clientWidth / 2;
     this.values.style.left = beyond ? "" : `${x + 12}px`;
     this.values.style.right = beyond ? `${this.svg.clientWidth - x + 12}px` : "";
-    this.values.style.top = `${this.svg.offsetTop + MARGIN.top + 4}px`;
+    const above = this.svg.getBoundingClientRect().top - this.figure.getBoundingClientRect().top;
+    this.values.style.top = `${above + MARGIN.top + 4}px`;
   }
 
   /** Put the cursor at the point nearest to a step. */
@@ -471,7 +472,6 @@ class Curve {
   pressed(event) {
     if (event.button !== 0) return;
     this.svg.setPointerCapture(event.pointerId);
-    this.svg.focus({ preventScroll: true });
     this.pointers.set(event.pointerId, this.placeOf(event));
     const places = [...this.pointers.values()];
     this.picked = places.length === 1 ? [places[0], places[0]] : null;

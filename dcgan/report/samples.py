@@ -74,20 +74,21 @@ def evenly(sizes: list[int], most: int) -> list[int]:
 
 
 def real_and_generated(reading: Reading) -> Markup:
-    """The section with real images beside generated ones: the run's own picture, or one of each."""
+    """The section with real images beside generated ones: both grids, or the picture of the run's end."""
     title = ("real-and-generated", "Real beside generated")
-    try:
-        content = png_of(reading.directory / "real_and_fake.png")
-        return section(*title, picture(content, "real images, and generated ones beside them"))
-    except ValueError as error:
-        notes = [paragraph(f"{error}; it is written at the end of a run.")]
     frames = frame_files(reading.directory / "frames")
     sides = [("real", reading.directory / reading.preset.real_name)]
     sides += [(f"generated, after step {int(path.stem):,}", path) for path in frames[-1:]]
-    figures = []
+    figures, notes = [], []
     for name, path in sides:
         try:
             figures.append(tag("figure", picture(png_of(path), name, SHOWN), tag("figcaption", name)))
         except ValueError as error:
             notes.append(paragraph(f"{error}."))
+    if len(figures) < 2:
+        try:
+            content = png_of(reading.directory / "real_and_fake.png")
+            figures = [picture(content, "real images, and generated ones beside them", SHOWN)]
+        except ValueError as error:
+            notes.append(paragraph(f"{error}; it is written at the end of a run."))
     return section(*title, *notes, tag("div", *figures, class_="pair"))
