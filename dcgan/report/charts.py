@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import printable
 from ..pictures import CURVES
 from .embedded import Data
 from .markup import Markup, paragraph, section, tag
@@ -54,7 +55,7 @@ class Chart:
     smooth: bool = False
 
 
-def thinned(steps: Array, values: Array, most: int = MOST) -> tuple[Array, Array]:
+def thinned(steps: Array, values: Array, most: int) -> tuple[Array, Array]:
     """At most `most` points of a line, 4 or more: each stretch's smallest and largest value.
 
     So spikes stay, however short. The first and the last point stay too, and of a stretch without a number
@@ -84,8 +85,8 @@ def line(name: str, lines: Iterable[dict[str, Any]], key: str, colour: str = "")
 def _line(name: str, points: Sequence[tuple[int, float]], colour: str = "") -> Line:
     steps = np.array([step for step, _ in points], np.int64)
     values = np.array([value for _, value in points], np.float64)
-    few = thinned(steps, values)
-    return Line(name, *few, colour, len(steps) if len(few[0]) < len(steps) else 0)
+    few = thinned(steps, values, MOST)
+    return Line(printable(name), *few, colour, len(steps) if len(few[0]) < len(steps) else 0)
 
 
 def has_numbers(one: Line) -> bool:

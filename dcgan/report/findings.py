@@ -15,10 +15,8 @@ def findings(reading: Reading) -> Markup:
     if items:
         return section("findings", "What went wrong", tag("ul", *items, class_="findings"), *notes)
     if not reading.vitals:
-        unmeasured = "Nobody looked: the run's directory has no vital signs (vitals.jsonl). The losses are "
-        said = unmeasured + (
-            "finite at every step." if reading.metrics else "not known either: no step is done."
-        )
+        losses = "finite at every step" if reading.metrics else "not known either: no step is done"
+        said = f"Not known: the run's directory has no vital signs (vitals.jsonl). The losses are {losses}."
         return section("findings", "What went wrong", paragraph(said), *notes)
     last = reading.vitals[-1]["step"]
     said = (

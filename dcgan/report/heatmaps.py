@@ -25,10 +25,10 @@ def limit_of(*values: Array) -> float:
 
 
 def indices(values: Array, limit: float) -> Array:
-    """Numbers of any shape as colours, bytes: -limit is 0, 0 is 127, limit is 254, no number 255."""
+    """Numbers of any shape as colours, bytes: -limit is 0, 0 is 127, limit is 254, NaN 255."""
     scaled = np.clip(np.asarray(values, np.float64) / limit, -1.0, 1.0)
-    known = np.isfinite(scaled)
-    return np.where(known, np.rint(MIDDLE * (1.0 + np.where(known, scaled, 0.0))), NOTHING).astype(np.uint8)
+    coloured = np.rint(MIDDLE * (1.0 + np.nan_to_num(scaled)))
+    return np.where(np.isnan(scaled), NOTHING, coloured).astype(np.uint8)
 
 
 def palette() -> Array:

@@ -195,18 +195,24 @@ _OVER = "parameters and running statistics, over the channels"
 
 
 def _kernels(weight: Array, name: str, of_rows: str, of_columns: str) -> Markup:
-    """Kernels (rows, columns, H, W): a square of them where there is one row or column, else a table."""
-    rows, columns = weight.shape[:2]
+    """Kernels (rows, columns, H, W): a square of them where there is one row or column, else a table.
+
+    The fewer are down, the more across, since wide pictures fit a page better than high ones.
+    """
     limit = limit_of(weight)
-    if min(rows, columns) == 1:
-        axis = of_rows if columns == 1 else of_columns
-        kernels = weight.reshape(-1, *weight.shape[2:])[:MOST_MAPS]  # (rows or columns, H, W)
-        return _figure(square(kernels), _of(max(rows, columns), MOST_MAPS, axis), limit, name, weight)
-    high = min(rows, MOST_ROWS if columns >= MOST_ROWS else MOST_KERNELS // MOST_ROWS * 2)
-    wide = min(columns, MOST_KERNELS // high)
+    kernels = weight
+    if len(weight) > weight.shape[1]:
+        kernels, of_rows, of_columns = weight.swapaxes(0, 1), of_columns, of_rows
+    rows, columns = kernels.shape[:2]
+    if rows == 1:
+        return _figure(
+            square(kernels[0, :MOST_MAPS]), _of(columns, MOST_MAPS, of_columns), limit, name, weight
+        )
+    high = min(rows, MOST_ROWS)
+    wide = min(columns, MOST_KERNELS // high, MOST_MAPS)
     what = f"{_of(rows, high, of_rows)} down, {_of(columns, wide, of_columns)} across"
-    kernels = weight[:high, :wide].reshape(-1, *weight.shape[2:])  # (high * wide, H, W)
-    return _figure(tiled(kernels, wide), what, limit, name, weight)
+    shown = kernels[:high, :wide].reshape(-1, *kernels.shape[2:])  # (high * wide, H, W)
+    return _figure(tiled(shown, wide), what, limit, name, weight)
 
 
 def _dense(weight: Array, looks: list[Look], i: int) -> Markup:
@@ -225,7 +231,7 @@ def _dense(weight: Array, looks: list[Look], i: int) -> Markup:
         return _figure(strip(weight.ravel()[:MOST_NUMBERS]), _of(weight.size, MOST_NUMBERS, "weight"), limit,
                        "weights", weight)  # fmt: skip
     down, across, matrix = (outputs, "output"), (inputs, "input"), weight
-    if outputs > inputs:  # wide pictures fit a page better than high ones
+    if outputs > inputs:  # as in _kernels
         down, across, matrix = across, down, weight.T
     what = f"{_of(down[0], MOST_SIDE, down[1])} down, {_of(across[0], MOST_SIDE, across[1])} across"
     return _figure(matrix[:MOST_SIDE, :MOST_SIDE], what, limit, "weights", weight)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import minigrad as mg
 from minigrad import inspect
 
 from .. import models
@@ -96,13 +95,10 @@ def _networks(preset: Preset) -> list[Markup]:
 
 def ledger(reading: Reading) -> Markup:
     """The section with one step, watched and put in words."""
-    state = mg.random.get_state()
     try:
         words = explain(reading.preset)
     except (UserError, ValueError) as error:
         return section("ledger", "One step", paragraph(f"The step can't be watched: {error}."))
-    finally:
-        mg.random.set_state(state)
     return section(
         "ledger", "One step", tag("pre", words, tabindex=0, role="region", aria_label="one step in words")
     )
