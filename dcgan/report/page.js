@@ -610,8 +610,8 @@ function startPlayer() {
   }
 
   function next() {
-    if (Number(slider.value) >= data.frames.length - 1) stop();
-    else show(Number(slider.value) + 1);
+    show(Math.min(Number(slider.value) + 1, data.frames.length - 1));
+    if (Number(slider.value) === data.frames.length - 1) stop();
   }
 
   play.addEventListener("click", () => {
