@@ -24,7 +24,8 @@ from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading
 
 Array = np.ndarray[Any, Any]
-MOST_MAPS = 64  # channels of an activation
+MOST_MAPS = 64  # channels of an activation: 64 of 8 to 80 pixels a side,
+MOST_ACROSS = 640  # fewer of larger ones, so that a page of 256 x 256 images can still be sent around
 MOST_KERNELS, MOST_ROWS = 256, 16  # of a weight, and of its rows where it has rows and columns
 MOST_NUMBERS = 4096  # of a vector
 MOST_SIDE = 256  # of a matrix
@@ -147,7 +148,8 @@ def _activations(made: Array, names: list[str]) -> Iterator[Markup]:
 def _activation(values: Array) -> tuple[Array, str]:
     """The output for one picture as a matrix to be coloured, and what it is."""
     if values.ndim == 3 and values.shape[1:] != (1, 1):
-        return square(values[:MOST_MAPS]), _of(len(values), MOST_MAPS, "channel")
+        most = min(MOST_MAPS, max(2, MOST_ACROSS // max(values.shape[1:])) ** 2)
+        return square(values[:most]), _of(len(values), most, "channel")
     flat = values.ravel()
     return strip(flat[:MOST_NUMBERS]), _of(flat.size, MOST_NUMBERS, "number") + ", row by row"
 

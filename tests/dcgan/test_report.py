@@ -402,6 +402,51 @@ def test_weights_of_a_dense_are_pictures_where_one_side_is_one():
     assert networks._shape_before(chain, 2) is None
 
 
+def shown_numbers(figure, limit):
+    """The numbers of a picture by its colours, to half a colour, with NaN for the gaps; and its caption."""
+    page = Page(figure)
+    (image,) = page.all("img")
+    with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as picture:
+        colours = np.asarray(picture).astype(float)
+    return np.where(colours == 255, np.nan, (colours - 127) / 127 * limit), page.text
+
+
+def test_filters_lie_by_their_channels_the_fewer_down():
+    rng = np.random.default_rng(2)
+    weight = rng.uniform(-1, 1, (20, 3, 2, 2))
+    limit = heatmaps.limit_of(weight)
+    shown, said = shown_numbers(networks._kernels(weight, "filters", "output", "input"), limit)
+    assert "3 inputs down, 20 outputs across" in said
+    assert shown.shape == (3 * 3 - 1, 20 * 3 - 1)
+    clipped = np.clip(weight, -limit, limit)
+    for i, o in ((0, 0), (2, 5), (1, 19)):
+        np.testing.assert_allclose(
+            shown[3 * i : 3 * i + 2, 3 * o : 3 * o + 2], clipped[o, i], atol=limit / 250
+        )
+    one, said = shown_numbers(networks._kernels(weight[:5, :1], "filters", "output", "input"), 1.0)
+    assert "5 outputs" in said
+    assert one.shape == (5, 8)  # in three columns
+
+
+def test_weights_of_a_dense_show_what_they_make_and_what_they_see():
+    rng = np.random.default_rng(3)
+    first, second = nn.Dense(9, 5, bias=False), nn.Dense(5, 8, bias=False)
+    x = mg.tensor(rng.uniform(-1, 1, (1, 1, 3, 3)).astype(np.float32))
+    model = nn.Sequential(nn.Flatten(), first, second, nn.Reshape(2, 2, 2))
+    looks = looking.look(model, x, 1)
+    sees, makes = first.weight.numpy(), second.weight.numpy()
+    limit = heatmaps.limit_of(sees)
+    shown, _ = shown_numbers(networks._weights(looks, 1)[0], limit)
+    np.testing.assert_allclose(
+        shown[4:7, 4:7], np.clip(sees[4].reshape(3, 3), -limit, limit), atol=limit / 250
+    )  # the fifth of five, in three columns
+    limit = heatmaps.limit_of(makes)
+    shown, said = shown_numbers(networks._weights(looks, 2)[0], limit)
+    assert "2 output channels down, 5 inputs across" in said
+    expected = np.clip(makes[4:8, 3].reshape(2, 2), -limit, limit)  # what input 3 adds to channel 1
+    np.testing.assert_allclose(shown[3:5, 9:11], expected, atol=limit / 250)
+
+
 SMALL = {"grid_rows": 1, "grid_columns": 2}
 
 

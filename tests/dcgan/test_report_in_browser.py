@@ -255,6 +255,30 @@ def test_keys_and_the_wheel_zoom_where_the_curve_has_the_focus(browser, pages):
     assert steps_shown(figure) == whole
 
 
+def test_two_fingers_zoom_and_one_picks(browser, pages):
+    open_page(browser, pages["long"])
+    figure = chart(browser, "Losses")
+    box, whole = svg_of(browser, figure).rect, steps_shown(figure)
+    top = box["y"] - browser.execute_script("return scrollY") + 100
+
+    def touch(kind, *shares):
+        points = [{"x": box["x"] + share * box["width"], "y": top, "id": i} for i, share in enumerate(shares)]
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0.5, 0.6)
+    touch("touchMove", 0.4, 0.8)
+    touch("touchEnd")
+    begin, end = (int(n.replace(",", "")) for n in re.findall(r"[\d,]+", steps_shown(figure)[1]))
+    assert end - begin == pytest.approx(5_000, abs=20)  # 0.1 of the width became 0.4
+    assert begin < (box["width"] * 0.5 - 58) / (box["width"] - 70) * 20_000 < end  # what was under a finger
+    find(figure, ".tools button")[0].click()
+    assert steps_shown(figure) == whole
+    touch("touchStart", 0.3)
+    touch("touchMove", 0.5)
+    touch("touchEnd")
+    assert steps_shown(figure) != whole
+
+
 def test_hovering_shows_the_step_and_the_values(opened):
     from selenium.webdriver import ActionChains
 
@@ -266,6 +290,19 @@ def test_hovering_shows_the_step_and_the_values(opened):
         svg, 25, 0
     ).perform()  # the middle of the axis, which is step 2
     assert values.text.split("\n") == ["step 2", "0 Dense", "0.25"]
+
+
+def test_means_are_those_of_the_points_around(opened):
+    script = "return Array.from(means(Float64Array.from(arguments[0]), arguments[1]), String)"
+    numbers = [1, 5, 3, "NaN", 7]
+    assert opened.execute_script(script, numbers, 3) == ["3", "3", "4", "5", "7"]
+    figure = chart(opened, "Losses")
+    assert len(find(figure, "path.faint")) == 0
+    opened.execute_script(
+        "const s = document.getElementById('smoothing'); s.value = '5'; s.dispatchEvent(new Event('change'))"
+    )
+    assert len(find(figure, "path.faint")) == len(find(figure, "path.line")) == 2
+    assert len(find(chart(opened, "Spread"), "path.faint")) == 0  # measured now and then: nothing to smooth
 
 
 def test_names_hide_lines_and_curves_zoom_together(opened):
