@@ -7,7 +7,7 @@ reading.py   what the run's directory holds
 findings.py, samples.py, charts.py, evaluations.py, networks.py, recipe.py, machine.py   a section each
 looking.py   what every layer makes of a picture
 heatmaps.py  numbers as colours
-embedded.py  numbers and pictures as text in the page
+embedded.py, drawing.py   pictures in the page; what its script draws
 markup.py    text as HTML
 page.py, page.css, page.js   the whole
 """

@@ -3,56 +3,19 @@
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import printable
 from ..pictures import CURVES
-from .embedded import Data
+from .drawing import Chart, Data, Line
 from .markup import Markup, paragraph, section, tag
 from .reading import Lines, Reading, number
 
 Array = np.ndarray[Any, Any]
 MOST = 100_000  # points of a line in the page
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a chart.
-
-    Attributes:
-        steps, values: (N,) each, by rising steps; NaN where there is no number.
-        colour: its name in page.css; "" for one by its place among the others, as of layers.
-        thinned: of how many points these are the extremes; 0 where none is left out.
-    """
-
-    name: str
-    steps: Array
-    values: Array
-    colour: str = ""
-    thinned: int = 0
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines over the steps.
-
-    Attributes:
-        about: what it shows, in a sentence.
-        log: whether the axis of values is logarithmic at first.
-        low, high: what the axis shows of a share, before anyone zooms; None for what the lines need.
-        smooth: whether a mean over steps makes sense of it.
-    """
-
-    title: str
-    about: str
-    lines: tuple[Line, ...]
-    log: bool = False
-    low: float | None = None
-    high: float | None = None
-    smooth: bool = False
 
 
 def thinned(steps: Array, values: Array, most: int) -> tuple[Array, Array]:

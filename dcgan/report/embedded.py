@@ -1,58 +1,19 @@
-"""Numbers and pictures as text inside a page."""
+"""Pictures as text inside a page."""
 
 import base64
 import hashlib
 import io
-import json
 import warnings
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from .markup import Markup, tag
 
-if TYPE_CHECKING:
-    from .charts import Chart
-
-Array = np.ndarray[Any, Any]
 MOST_PIXELS, MOST_BYTES = 2**24, 2**25  # of one picture
 SIDE = 384  # pixels that small pictures are shown on, about
 MOST_TIMES = 24  # that they are enlarged: a few numbers are no reason for a large picture
-
-
-class Data:
-    """What the page's script draws: charts and their numbers, each array once, and the frames."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[str, bytes], int] = {}
-        self._charts: list[dict[str, Any]] = []
-        self.frames: list[dict[str, Any]] = []
-
-    def chart(self, chart: "Chart") -> Markup:
-        """Take a chart in; where the page has its place."""
-        drawn = asdict(chart)
-        for line, given in zip(drawn["lines"], chart.lines, strict=True):
-            line["steps"], line["values"] = self._index(given.steps, "<i4"), self._index(given.values, "<f4")
-        self._charts.append(drawn)
-        said = tag("figcaption", tag("h3", chart.title), tag("p", chart.about))
-        return tag("figure", said, class_="chart", data_chart=len(self._charts) - 1)
-
-    def _index(self, values: Array, kind: str) -> int:
-        with np.errstate(over="ignore"):  # infinity, which is drawn as a gap
-            content = np.asarray(values).astype(kind).tobytes()
-        return self._arrays.setdefault((kind, content), len(self._arrays))
-
-    def to_json(self) -> str:
-        """JSON that may stand in a <script>: no "<" of it ends the element or begins a comment."""
-        arrays = [
-            {"kind": "int32" if kind == "<i4" else "float32", "base64": base64.b64encode(content).decode()}
-            for kind, content in self._arrays
-        ]
-        whole = {"arrays": arrays, "charts": self._charts, "frames": self.frames}
-        return json.dumps(whole, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def url(png: bytes) -> str:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ..evaluation.report import FIGURES
-from .charts import Chart, drawn, line, nice
-from .embedded import Data, picture, png_of
+from .charts import drawn, line, nice
+from .drawing import Chart, Data
+from .embedded import picture, png_of
 from .markup import Markup, paragraph, section, table, tag
 from .reading import Lines, Reading, json_file, number
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from . import charts, evaluations, findings, machine, networks, recipe, samples
 from .charts import nice
-from .embedded import Data, policy_hash
+from .drawing import Data
+from .embedded import policy_hash
 from .markup import Markup, joined, tag
 from .reading import Reading, number
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .embedded import Data, picture, png_of, url
+from .drawing import Data
+from .embedded import picture, png_of, url
 from .markup import Markup, paragraph, section, tag
 from .reading import Reading
 

@@ -20,6 +20,7 @@ from dcgan.checkpoint import Checkpoint
 from dcgan.errors import UserError
 from dcgan.report import charts, findings, heatmaps, looking, networks, samples
 from dcgan.report.__main__ import main
+from dcgan.report.drawing import Data
 from dcgan.report.reading import Reading, read
 from dcgan.sampling import load_discriminator, load_generator
 from minigrad import nn
@@ -260,7 +261,7 @@ def test_short_lines_are_not_thinned_and_long_ones_say_so(run, monkeypatch):
     charted = charts.of_metrics(reading.metrics, [])[0].lines[0]
     assert charted.thinned == 1010
     assert len(charted.steps) <= 1000
-    assert "the longest has 1,010" in charts.curves(reading, charts.Data())
+    assert "the longest has 1,010" in charts.curves(reading, Data())
 
 
 # -- pictures --------------------------------------------------------------------------------------
