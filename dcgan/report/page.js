@@ -127,7 +127,7 @@ if (all.from === all.to) {
   all.from -= 0.5;
   all.to += 0.5;
 }
-const LEAST = Math.min(2, all.to - all.from); // steps: nothing is to be seen nearer
+const LEAST = Math.min(1, all.to - all.from); // steps: nothing is to be seen nearer
 
 const settings = { smoothing: 0, together: false, now: null };
 

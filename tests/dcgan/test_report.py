@@ -18,7 +18,7 @@ import minigrad as mg
 from dcgan import checkpoint, errors, models, presets
 from dcgan.checkpoint import Checkpoint
 from dcgan.errors import UserError
-from dcgan.report import charts, findings, heatmaps, looking, networks, samples
+from dcgan.report import charts, findings, heatmaps, looking, markup, networks, samples
 from dcgan.report.__main__ import main
 from dcgan.report.drawing import Data
 from dcgan.report.reading import Reading, read
@@ -164,6 +164,14 @@ def test_out_names_another_file(run, tmp_path):
     assert not (run / "report.html").exists()
 
 
+def test_attributes_are_escaped_too():
+    evil = '" onload="alert(1)\' <b>'
+    made = markup.tag("img", alt=evil, aria_label=None, hidden=True, data_chart=0)
+    (image,) = Page(made).all("img")
+    assert image == {"alt": evil, "hidden": None, "data-chart": "0"}
+    assert markup.tag("p", "<b>", markup.tag("i", "&")) == "<p>&lt;b&gt;<i>&amp;</i></p>"
+
+
 def test_what_files_say_is_text_and_never_html(trained, tmp_path):
     name = "<img src=x onerror=alert(1)> & \"'"
     run = shutil.copytree(trained[0], tmp_path / name)
@@ -234,6 +242,7 @@ def test_thinning_keeps_every_spike_and_every_gap():
     values = np.sin(np.arange(10_000) / 50)
     values[[1234, 8765]] = 40.0, -30.0
     values[4000:4400] = np.nan
+    values[[0, -1]] = 0.01, -0.02  # nothing that would be kept for its size
     steps, kept = charts.thinned(np.arange(10_000) + 1, values, 500)
     assert len(steps) <= 500
     assert len(steps) > 300
