@@ -250,11 +250,12 @@ class Curve {
     }
     if (low > high) [low, high] = [0, 1];
     const room = (high - low) * 0.05 || Math.abs(high) * 0.05 || 0.5;
-    const whole = !this.isZoomed();
+    // A share has its limits at first: nothing lies beyond them, and no room is needed there.
+    const limits = this.isZoomed() ? { low: null, high: null } : this.chart;
     return {
       log: false,
-      low: Math.min(low - room, whole ? this.chart.low ?? Infinity : Infinity),
-      high: Math.max(high + room, whole ? this.chart.high ?? -Infinity : -Infinity),
+      low: limits.low !== null && low >= limits.low ? limits.low : low - room,
+      high: limits.high !== null && high <= limits.high ? limits.high : high + room,
     };
   }
 
@@ -272,9 +273,10 @@ class Curve {
     this.scale = this.findScale();
     this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.svg.replaceChildren(...this.axes());
+    const top = MARGIN.top - 3; // so much room that a line along the edge is whole
     const inside = drawnElement("svg", {
-      x: MARGIN.left, y: MARGIN.top, width: this.width, height: this.height,
-      viewBox: `${MARGIN.left} ${MARGIN.top} ${this.width} ${this.height}`, overflow: "hidden",
+      x: MARGIN.left, y: top, width: this.width, height: this.height + 6,
+      viewBox: `${MARGIN.left} ${top} ${this.width} ${this.height + 6}`, overflow: "hidden",
     });
     for (const line of this.lines.filter((one) => one.visible)) inside.append(...this.paths(line));
     this.over = drawnElement("g", {});

@@ -71,26 +71,27 @@ def _value(value: Any) -> str:
 
 def _networks(preset: Preset) -> list[Markup]:
     """Both networks layer by layer."""
+    image = (preset.channels, preset.image_size, preset.image_size)
     try:
         generator, discriminator = models.build(preset)
-    except UserError as error:
-        return [paragraph(f"{error}.")]
-    image = (preset.channels, preset.image_size, preset.image_size)
-    parts = []
-    for name, network, shape in (
-        ("generator", generator, preset.z_shape),
-        ("discriminator", discriminator, image),
-    ):
-        found = inspect.summary(network, shape)
-        rows = [
-            (f"{row.name} {row.layer}", " x ".join(map(str, row.shape[1:])), f"{row.parameters:,}",
-             f"{row.multiply_adds:,}", "-" if row.field is None else "{} x {}".format(*row.field))
-            for row in found.rows
-        ]  # fmt: skip
-        rows.append(("all", "", f"{found.parameters:,}", f"{found.multiply_adds:,}", ""))
-        heads = ("layer", "makes", "parameters", "multiply-adds", "a pixel sees")
-        parts += [tag("h3", f"The {name}'s layers"), table(heads, rows, f"layers of the {name}")]
-    return parts
+        found = {
+            "generator": inspect.summary(generator, preset.z_shape),
+            "discriminator": inspect.summary(discriminator, image),
+        }
+    except (UserError, ValueError) as error:
+        return [paragraph(f"The recipe does not fit together: {error}.")]
+    return [part for name, summary in found.items() for part in _layers(name, summary)]
+
+
+def _layers(name: str, summary: inspect.Summary) -> list[Markup]:
+    rows = [
+        (f"{row.name} {row.layer}", " x ".join(map(str, row.shape[1:])), f"{row.parameters:,}",
+         f"{row.multiply_adds:,}", "-" if row.field is None else "{} x {}".format(*row.field))
+        for row in summary.rows
+    ]  # fmt: skip
+    rows.append(("all", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}", ""))
+    heads = ("layer", "makes", "parameters", "multiply-adds", "a pixel sees")
+    return [tag("h3", f"The {name}'s layers"), table(heads, rows, f"layers of the {name}")]
 
 
 def ledger(reading: Reading) -> Markup:

@@ -601,6 +601,13 @@ def test_weights_that_are_not_finite_are_told(run):
     assert "hold numbers that are not finite" in report(run).text
 
 
+def test_a_recipe_that_does_not_fit_together_is_told(run):
+    config = json.loads((run / "config.json").read_text())
+    del config["preset"]["generator"][0]
+    (run / "config.json").write_text(json.dumps(config))
+    assert "The recipe does not fit together" in report(run).text
+
+
 @pytest.mark.parametrize(
     "vitals",
     [

@@ -231,6 +231,14 @@ def test_a_spike_of_one_step_in_twenty_thousand_is_drawn_where_it_is(browser, pa
     assert line["top"] - box["top"] == pytest.approx(height * 0.05 / 1.1, abs=2)
 
 
+def test_a_share_has_an_axis_from_0_to_1_until_it_is_zoomed(opened):
+    figure = chart(opened, "Dead units, generator")
+    assert [text.text for text in find(figure, "text.y")] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    opened.execute_script("curves.find((c) => c.chart.title === 'Dead units, generator').zoom(1, 2)")
+    zoomed = [float(text.text) for text in find(figure, "text.y")]
+    assert 0.2 < min(zoomed) <= 0.25 <= max(zoomed) < 0.3  # the one line lies at 0.25
+
+
 def test_keys_and_the_wheel_zoom_where_the_curve_has_the_focus(browser, pages):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
