@@ -22,6 +22,7 @@ SOURCES = {
     "pytorch": ("the PyTorch tutorial", "https://pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html"),
 }
 APART = ("name", "summary", "generator", "discriminator")  # fields that have a place of their own
+MISFITS = (UserError, ValueError, OverflowError, MemoryError)  # what a recipe of absurd numbers ends in
 
 
 def recipe(reading: Reading) -> Markup:
@@ -78,7 +79,7 @@ def _networks(preset: Preset) -> list[Markup]:
             "generator": inspect.summary(generator, preset.z_shape),
             "discriminator": inspect.summary(discriminator, image),
         }
-    except (UserError, ValueError) as error:
+    except MISFITS as error:
         return [paragraph(f"The recipe does not fit together: {error}.")]
     return [part for name, summary in found.items() for part in _layers(name, summary)]
 
@@ -98,7 +99,7 @@ def ledger(reading: Reading) -> Markup:
     """The section with one step, watched and put in words."""
     try:
         words = explain(reading.preset)
-    except (UserError, ValueError) as error:
+    except MISFITS as error:
         return section("ledger", "One step", paragraph(f"The step can't be watched: {error}."))
     return section(
         "ledger", "One step", tag("pre", words, tabindex=0, role="region", aria_label="one step in words")

@@ -19,6 +19,7 @@ from dcgan import checkpoint, errors, models, presets
 from dcgan.checkpoint import Checkpoint
 from dcgan.errors import UserError
 from dcgan.report import charts, findings, heatmaps, looking, markup, networks, samples
+from dcgan.report import page as whole
 from dcgan.report.__main__ import main
 from dcgan.report.drawing import Data
 from dcgan.report.reading import Reading, read
@@ -99,9 +100,15 @@ def run(trained, tmp_path):
     return shutil.copytree(trained[0], tmp_path / "run")
 
 
-def report(run, *arguments):
-    assert main([str(run), *arguments]) == 0
+def report(run):
+    """The page of a run, by the command."""
+    assert main([str(run)]) == 0
     return Page((run / "report.html").read_text())
+
+
+def page_of(run):
+    """The same page, unwritten: a disk may be slow."""
+    return Page(whole.page(read(run, None)))
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def test_what_files_say_is_text_and_never_html(trained, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["machine"], config["versions"], config["data"] = evil, {evil: evil}, "\u202edesrever\x1b[2J"
     (run / "config.json").write_text(json.dumps(config))
-    page = report(run)
+    page = page_of(run)
     assert [s.get("type") for s in page.all("script")] == ["application/json", None]
     assert all(image["src"].startswith("data:") for image in page.all("img"))
     assert f"so {evil}" in page.text
@@ -197,7 +204,7 @@ def test_what_files_say_is_text_and_never_html(trained, tmp_path):
 
 def test_the_curves_are_the_numbers_of_the_files(run):
     reported.write_lines(run / "vitals.jsonl", [reported.vital_signs(step) for step in (1, 3)])
-    page, metrics = report(run), jsonl(run / "metrics.jsonl")
+    page, metrics = page_of(run), jsonl(run / "metrics.jsonl")
     drawn = {**lines_of(page, "Losses"), **lines_of(page, "D(x) and D(G(z))")}
     names = {"D": "loss_d", "G": "loss_g", "D(x), real": "d_x",
              "D(G(z)), fake, in the step's first half": "d_g_z1",
@@ -215,7 +222,7 @@ def test_the_curves_are_the_numbers_of_the_files(run):
 
 def test_vital_signs_are_drawn_by_layer(run):
     reported.write_lines(run / "vitals.jsonl", [reported.vital_signs(step) for step in (1, 2, 4)])
-    page = report(run)
+    page = page_of(run)
     found = {c["title"]: {n: (s.tolist(), v.tolist()) for n, (s, v) in lines_of(page, c["title"]).items()}
              for c in page.data["charts"]}  # fmt: skip
     at = [1, 2, 4]
@@ -277,7 +284,7 @@ def test_short_lines_are_not_thinned_and_long_ones_say_so(run, monkeypatch):
 
 
 def test_the_slider_has_every_frame_as_the_file_is(run):
-    page = report(run)
+    page = page_of(run)
     expected = [
         {"step": step, "src": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
         for step in range(4)
@@ -297,14 +304,14 @@ def test_frames_are_left_out_evenly_where_they_are_too_many(run, monkeypatch):
     assert samples.evenly([], 5) == []
     size = sum((run / "frames" / f"{step:08d}.png").stat().st_size for step in (0, 3))
     monkeypatch.setattr(samples, "MOST_BYTES", size)
-    page = report(run)
+    page = page_of(run)
     assert [frame["step"] for frame in page.data["frames"]] == [0, 3]
     assert "2 of 4 frames are left out" in page.text
 
 
 def test_a_damaged_frame_is_told_and_left_out(run):
     (run / "frames" / "00000002.png").write_bytes(b"<svg onload=alert(1)>")
-    page = report(run)
+    page = page_of(run)
     assert [frame["step"] for frame in page.data["frames"]] == [0, 1, 3]
     assert "00000002.png can't be shown" in page.text
 
@@ -540,7 +547,7 @@ def test_the_evaluations_are_in_the_table_and_the_best_is_marked(run):
                 "count": 100, "weights": "ema", "statistics": "running", "about": "<others>",
                 "features": "a judge"}  # fmt: skip
     (run / "evaluation.json").write_text(json.dumps(measured))
-    page = report(run)
+    page = page_of(run)
     assert {"1", "2 (best)", "3", "30.00", "10.00", "500.000", "0.250", "12.5", "12.35", "2.00"} <= {
         text for name in ("td", "th") for text in page.texts[name]
     }
@@ -552,7 +559,7 @@ def test_the_evaluations_are_in_the_table_and_the_best_is_marked(run):
 
 
 def test_the_recipe_marks_what_was_replaced_and_the_step_is_explained(run):
-    page = report(run)
+    page = page_of(run)
     assert {"8 (else 64)", "3 (else 0)", "5 (else 16)"} <= set(page.texts["mark"])
     assert "Replaced for this run: generator, discriminator, z_shape, batch_size, steps" in page.text
     assert "One step of quick." in page.texts["pre"][0]
@@ -571,7 +578,7 @@ def test_a_run_that_has_only_begun_says_what_is_missing(run):
     for path in run.iterdir():
         if path.name != "config.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    page = report(run)
+    page = page_of(run)
     for said in (
         "no step is done", "There are no frames", "There are no numbers yet",
         "training_images.png can't be shown", "Nothing was measured", "There is no checkpoint yet",
@@ -583,13 +590,13 @@ def test_a_run_that_has_only_begun_says_what_is_missing(run):
 def test_a_run_that_still_writes_and_one_that_is_damaged_are_read_as_far_as_they_go(run):
     whole = (run / "metrics.jsonl").read_text()
     (run / "metrics.jsonl").write_text(whole[:-20])  # a line that is being written
-    page = report(run)
+    page = page_of(run)
     assert lines_of(page, "Losses")["D"][0].tolist() == [1, 2]
     assert "damaged" not in page.text
     first, second, third = whole.splitlines(keepends=True)
     (run / "metrics.jsonl").write_text(first + "{]\n" + second + third)
     (run / checkpoint.FILE_NAME).write_bytes(b"nothing")
-    page = report(run)
+    page = page_of(run)
     assert "metrics.jsonl is damaged after step 1: the rest of it, 3 lines, is left out." in page.text
     assert "The checkpoint can't be used" in page.text
 
@@ -598,14 +605,14 @@ def test_weights_that_are_not_finite_are_told(run):
     state = checkpoint.load(run)
     state.tensors["generator_ema.0.weight"][0, 0] = np.nan
     checkpoint.save(run / checkpoint.FILE_NAME, state.preset, state.position, {"": state.tensors})
-    assert "hold numbers that are not finite" in report(run).text
+    assert "hold numbers that are not finite" in page_of(run).text
 
 
 def test_a_recipe_that_does_not_fit_together_is_told(run):
     config = json.loads((run / "config.json").read_text())
     del config["preset"]["generator"][0]
     (run / "config.json").write_text(json.dumps(config))
-    assert "The recipe does not fit together" in report(run).text
+    assert "The recipe does not fit together" in page_of(run).text
 
 
 @pytest.mark.parametrize(
