@@ -63,7 +63,7 @@ def open_page(browser, address):
     return browser
 
 
-def until(browser, script, seconds=10):
+def until(browser, script, seconds=60):
     """Wait until a script's value is true."""
     from selenium.webdriver.support.ui import WebDriverWait
 
