@@ -41,19 +41,7 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     for each image.
     """
     generator = build_generator(preset)
-    image = (preset.channels, preset.image_size, preset.image_size)
-    modules, judged = _modules(preset.discriminator, image, "discriminator", MOST_WEIGHTS)
-    if judged != (1,):
-        raise UserError(
-            f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
-        )
-    if LOSSES[preset.loss].takes_logits == isinstance(preset.discriminator[-1], layers.Sigmoid):
-        takes = "logits, not a Sigmoid's output" if LOSSES[preset.loss].takes_logits else "a Sigmoid's output"
-        raise UserError(
-            f"loss={preset.loss!r} takes {takes}, and the discriminator of {preset.name!r} ends in "
-            f"{preset.discriminator[-1]}: replace one of them"
-        )
-    return generator, nn.Sequential(*modules)
+    return generator, build_discriminator(preset)
 
 
 def build_generator(preset: Preset, most: int = MOST_WEIGHTS) -> Generator:
@@ -66,6 +54,23 @@ def build_generator(preset: Preset, most: int = MOST_WEIGHTS) -> Generator:
             "image_size and channels are free in the presets flowers and pytorch"
         )
     return Generator(preset.z_shape, *modules)
+
+
+def build_discriminator(preset: Preset, most: int = MOST_WEIGHTS) -> nn.Module:
+    """The discriminator alone. Raises UserError as `build` does, and above `most` weights."""
+    image = (preset.channels, preset.image_size, preset.image_size)
+    modules, judged = _modules(preset.discriminator, image, "discriminator", most)
+    if judged != (1,):
+        raise UserError(
+            f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
+        )
+    if LOSSES[preset.loss].takes_logits == isinstance(preset.discriminator[-1], layers.Sigmoid):
+        takes = "logits, not a Sigmoid's output" if LOSSES[preset.loss].takes_logits else "a Sigmoid's output"
+        raise UserError(
+            f"loss={preset.loss!r} takes {takes}, and the discriminator of {preset.name!r} ends in "
+            f"{preset.discriminator[-1]}: replace one of them"
+        )
+    return nn.Sequential(*modules)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """Images from a trained generator: its weights, what its BatchNorm uses, and batches without a graph."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,24 @@ def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
     """
     if weights not in ("last", "ema"):
         weights = "ema" if loaded.preset.ema_decay else "last"
-    state = loaded.under("generator_ema" if weights == "ema" else "generator")
-    if not state:
+    prefix = "generator_ema" if weights == "ema" else "generator"
+    if not loaded.under(prefix):
         raise UserError(
             f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
         )
+    return _trained(loaded, prefix, models.build_generator)
+
+
+def load_discriminator(loaded: Checkpoint) -> nn.Module:
+    """The trained discriminator of a checkpoint, on the CPU. Raises UserError as `load_generator` does."""
+    if not loaded.under("discriminator"):
+        raise UserError("this checkpoint has no discriminator")
+    return _trained(loaded, "discriminator", models.build_discriminator)
+
+
+def _trained(loaded: Checkpoint, prefix: str, build: Callable[[Preset, int], nn.Module]) -> nn.Module:
+    """A network with a checkpoint's weights under a prefix."""
+    state = loaded.under(prefix)
     if not all(np.isfinite(array).all() for array in state.values()):
         raise UserError(
             f"after step {loaded.position['step']} the weights hold numbers that are not finite: the run had "
@@ -60,11 +74,11 @@ def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
         )
     held = sum(array.size for array in state.values())
     try:
-        generator = models.build_generator(loaded.preset, held)  # a recipe may say more than memory holds
-        generator.load_state_dict(state)
+        network = build(loaded.preset, held)  # a recipe may say more than memory holds
+        network.load_state_dict(state)
     except (ValueError, UserError) as error:
         raise UserError(f"the checkpoint does not fit its recipe: {error!s:.500}") from error
-    return generator
+    return network
 
 
 def choose_statistics(generator: nn.Module, preset: Preset, wanted: str | None, count: int) -> str:

@@ -5,8 +5,14 @@ the GPU. The second runs are marked `gpu`; where there is no CuPy or no GPU they
 the end. What is about the CPU itself (its threads, NumPy's memory) is marked `cpu_only`, with the reason, and
 has no second run.
 
+What looks at a page in a browser is marked `browser`. Where there is no Chromium, or nothing to drive it by,
+it is skipped and counted likewise.
+
 What takes minutes is marked `slow`, and only runs where `-m` asks for it.
 """
+
+import importlib.util
+import shutil
 
 import pytest
 
@@ -22,8 +28,15 @@ def _why_no_gpu():
     return ""
 
 
-WHY_NO_GPU = _why_no_gpu()
-ON_GPU = set()  # the ids of the tests marked so
+def _why_no_browser():
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    missing += ["selenium"] if importlib.util.find_spec("selenium") is None else []
+    return f"no {' and no '.join(missing)}" if missing else ""
+
+
+# By the marker of tests that need something of the machine: why they can't run, "" where they can.
+WHY_NOT = {"gpu": _why_no_gpu(), "browser": _why_no_browser()}
+NEED = {marker: set() for marker in WHY_NOT}  # the ids of the tests marked so
 
 
 def pytest_generate_tests(metafunc):
@@ -53,19 +66,21 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     for item in items:
-        if item.get_closest_marker("gpu"):
-            ON_GPU.add(item.nodeid)
-            if WHY_NO_GPU:
-                item.add_marker(pytest.mark.skip(reason=f"no GPU ({WHY_NO_GPU})"))
+        for marker, why in WHY_NOT.items():
+            if item.get_closest_marker(marker):
+                NEED[marker].add(item.nodeid)
+                if why:
+                    item.add_marker(pytest.mark.skip(reason=f"no {marker} ({why})"))
 
 
 def pytest_terminal_summary(terminalreporter):
-    def count(*outcomes):
+    def count(marker, *outcomes):
         reports = (r for outcome in outcomes for r in terminalreporter.getreports(outcome))
-        return sum(r.nodeid in ON_GPU for r in reports)
+        return sum(r.nodeid in NEED[marker] for r in reports)
 
-    skipped, ran = count("skipped"), count("passed", "failed")
-    if skipped:
-        terminalreporter.write_line(f"GPU tests: NOT RUN ({skipped}): {WHY_NO_GPU}")
-    elif ran:
-        terminalreporter.write_line(f"GPU tests: run ({ran})")
+    for marker, name in (("gpu", "GPU"), ("browser", "browser")):
+        skipped, ran = count(marker, "skipped"), count(marker, "passed", "failed")
+        if skipped:
+            terminalreporter.write_line(f"{name} tests: NOT RUN ({skipped}): {WHY_NOT[marker]}")
+        elif ran:
+            terminalreporter.write_line(f"{name} tests: run ({ran})")

@@ -1,0 +1,55 @@
+"""`python -m dcgan.report RUN`: everything that a run has left, in one HTML file."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from minigrad.serialize import write_whole
+
+from ..errors import UserError, run_command, tell
+from ..sampling import WEIGHTS
+from .page import page
+from .reading import read
+
+FILE_NAME = "report.html"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan.report",
+        description="Put a run into one HTML file: findings, samples over time, curves, every layer at work, "
+        "evaluation, recipe. It needs no network, and the run may still be training.",
+    )
+    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file in it")
+    parser.add_argument(
+        "--out", type=Path, help=f"the file to write (default: {FILE_NAME} in the run's directory)"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="of the generator whose layers are shown: of the last step, averaged, or those of the best "
+        "evaluation on the way (default: the recipe's, averaged where it averages)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    arguments = _parser().parse_args(argv)
+    out = arguments.out
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {out}: expected a name that ends in .html")
+    reading = read(arguments.run, arguments.weights)
+    content = page(reading).encode()
+    out = out or reading.directory / FILE_NAME
+    try:
+        write_whole(out, content)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from error
+    size = f"{len(content) / 1e6:.1f} MB"
+    tell(f"{out}: {reading.preset.name} after step {reading.step}, {size}; open it in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, "dcgan.report")

@@ -1,0 +1,64 @@
+"""Pictures as text inside a page."""
+
+import base64
+import hashlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .markup import Markup, tag
+
+MOST_PIXELS, MOST_BYTES = 2**24, 2**25  # of one picture
+SIDE = 384  # pixels that small pictures are shown on, about
+MOST_TIMES = 24  # that they are enlarged: a few numbers are no reason for a large picture
+
+
+def url(png: bytes) -> str:
+    """A PNG file's content as the address of a picture."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def policy_hash(content: str) -> str:
+    """What a Content-Security-Policy calls a script or a style of this content."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def png_of(path: Path) -> bytes:
+    """The content of a PNG file. Raises ValueError where it is none, is damaged or too large."""
+    try:
+        if not path.is_file():  # a pipe would wait for its other end
+            raise ValueError("no such file" if not path.exists() else "not a plain file")
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        content = path.read_bytes()
+        file = io.BytesIO(content)
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
+            image.verify()
+    except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
+        raise ValueError(f"{path.name} can't be shown: {error!s:.200}") from error
+    return content
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """The width and the height of a PNG file, pixels."""
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        return image.width, image.height
+
+
+def png(image: Image.Image, **options: Any) -> bytes:
+    """An image as the content of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True, **options)
+    return buffer.getvalue()
+
+
+def picture(content: bytes, alt: str, side: int = SIDE, id_: str | None = None) -> Markup:
+    """A PNG file in the page; a small one is enlarged a whole number of times, to `side` pixels at most."""
+    wide, high = size_of(content)
+    times = min(MOST_TIMES, max(1, side // max(wide, high)))
+    return tag("img", src=url(content), alt=alt, width=times * wide, height=times * high, id=id_)

@@ -1,0 +1,68 @@
+"""What went wrong in a run, in sentences: from its vital signs, and from losses that are no numbers."""
+
+from typing import Any
+
+from .markup import Markup, paragraph, section, tag
+from .reading import Lines, Reading
+
+MOST = 500  # characters of a sentence
+
+
+def findings(reading: Reading) -> Markup:
+    """The section of what was found."""
+    items = [*_diverged(reading.metrics), *_signs(reading.vitals)]
+    notes = [paragraph(note, class_="note") for note in reading.notes]
+    if items:
+        return section("findings", "What went wrong", tag("ul", *items, class_="findings"), *notes)
+    if not reading.vitals:
+        losses = "finite at every step" if reading.metrics else "not known either: no step is done"
+        said = f"Not known: the run's directory has no vital signs (vitals.jsonl). The losses are {losses}."
+        return section("findings", "What went wrong", paragraph(said), *notes)
+    last = reading.vitals[-1]["step"]
+    said = (
+        f"Nothing found: {_times(len(reading.vitals))}, the last at step {last:,}, show no sign of trouble."
+    )
+    return section("findings", "What went wrong", paragraph(said, class_="good"), *notes)
+
+
+def _times(count: int) -> str:
+    return "1 measurement" if count == 1 else f"{count:,} measurements"
+
+
+def _diverged(metrics: Lines) -> list[Markup]:
+    """The first step with a number that is not finite, which ends a run."""
+    for line in metrics:
+        wrong = [name for name, value in line.items() if value is None]
+        if wrong:
+            what = " and ".join(wrong)
+            said = f"At step {line['step']:,} {what} {'is' if len(wrong) == 1 else 'are'} not finite."
+            remedy = "The run diverged there: start again with smaller lr_generator and lr_discriminator."
+            return [_item("not-finite", said, remedy, f"step {line['step']:,}")]
+    return []
+
+
+def _signs(vitals: Lines) -> list[Markup]:
+    """Each sign that was found, once: its last sentence, and when it was there."""
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for line in vitals:
+        listed = line.get("findings")
+        for finding in listed if isinstance(listed, list) else ():
+            if isinstance(finding, dict) and isinstance(finding.get("sentence"), str):
+                found.setdefault(str(finding.get("sign"))[:60], []).append((line["step"], finding))
+    return [_seen(sign, times, vitals) for sign, times in found.items()]
+
+
+def _seen(sign: str, times: list[tuple[int, dict[str, Any]]], vitals: Lines) -> Markup:
+    steps = sorted({step for step, _ in times})
+    first, last = steps[0], steps[-1]
+    when = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+    when += f", at {len(steps):,} of {_times(len(vitals))}"
+    still = "and at the last one" if last == vitals[-1]["step"] else "and no more at the last one"
+    finding = times[-1][1]
+    remedy = finding.get("remedy")
+    return _item(sign, finding["sentence"], remedy if isinstance(remedy, str) else "", f"{when}, {still}")
+
+
+def _item(sign: str, sentence: str, remedy: str, when: str) -> Markup:
+    parts = [tag("strong", sentence[:MOST]), " ", remedy[:MOST]]
+    return tag("li", tag("div", *parts), tag("div", f"{sign}: {when}", class_="when"))

@@ -1,0 +1,59 @@
+"""Where a run was trained, with which versions, and how to go on with it."""
+
+import shlex
+from typing import Any
+
+import numpy as np
+
+from .. import checkpoint
+from .markup import Markup, paragraph, section, table, tag
+from .reading import Reading, number
+
+
+def machine(reading: Reading) -> Markup:
+    """The section of the machine and the versions, as config.json has them."""
+    config = reading.config
+    versions = config.get("versions")
+    rows: list[tuple[str, Any]] = [
+        (name, config[key])
+        for name, key in (
+            ("machine", "machine"),
+            ("device", "device"),
+            ("TensorFloat-32", "tf32"),
+            ("data", "data"),
+        )
+        if isinstance(config.get(key), str | bool)
+    ]
+    rows += [(f"{name}", f"{v}") for name, v in (versions.items() if isinstance(versions, dict) else ())]
+    speeds = [number(line.get("images_per_second")) for line in reading.timing]
+    known = [speed for speed in speeds if speed == speed]
+    if known:
+        rows.append(("images per second, median", f"{np.median(known):,.0f}"))
+    if not rows:
+        return section(
+            "machine", "Machine and versions", paragraph("There is no config.json that would say.")
+        )
+    shown = [(name, str(value)[:300]) for name, value in rows]
+    return section("machine", "Machine and versions", table(("", ""), shown, "machine and versions"))
+
+
+def going_on(reading: Reading) -> Markup:
+    """The section with the commands that this run can be followed by."""
+    run = shlex.quote(str(reading.named))
+    weights = f" --weights {reading.weights}" if reading.weights else ""
+    commands = [
+        ("Go on training", f"python -m dcgan.train --resume {run}"),
+        ("Draw more", f"python -m dcgan.sample {run} --out more.png --grid 8x8 --seed 1{weights}"),
+        ("Measure", f"python -m dcgan.evaluate {run}{weights}"),
+        ("Animate", f"python -m dcgan.animate {run}"),
+        (
+            "Walk between noises",
+            f"python -m dcgan.interpolate {run} --out way.png --between 0/1 0/5 0/9{weights}",
+        ),
+        ("Make this page anew", f"python -m dcgan.report {run}{weights}"),
+    ]
+    if (reading.directory / checkpoint.BEST_NAME).is_file() and reading.weights != "best":
+        best = f"python -m dcgan.sample {run} --out best.png --weights best"
+        commands.insert(2, ("Draw by the best checkpoint", best))
+    rows = [(name, tag("code", command)) for name, command in commands]
+    return section("going-on", "Going on", table(("to", "command"), rows, "commands"))

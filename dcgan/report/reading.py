@@ -1,0 +1,141 @@
+"""What a run's directory holds, as far as it can be read."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import checkpoint, jsonfile
+from ..checkpoint import Checkpoint
+from ..errors import UserError
+from ..plan import total_steps
+from ..preset import Preset
+from ..rundir import RunDirectory
+from ..sampling import load_run
+
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A run on disk, at the moment when it was read.
+
+    Attributes:
+        named: the directory or the checkpoint, as the command line has it; `directory`, the run's.
+        weights: those that were asked for, None for the recipe's.
+        preset: the recipe; config: what config.json says besides.
+        state: the checkpoint; None where there is none, and `stateless` says why.
+        metrics, timing, evaluations, vitals: the lines of those files, by rising steps.
+        notes: what is damaged, in sentences.
+    """
+
+    named: Path
+    directory: Path
+    weights: str | None
+    preset: Preset
+    config: dict[str, Any]
+    state: Checkpoint | None
+    stateless: str
+    metrics: Lines
+    timing: Lines
+    evaluations: Lines
+    vitals: Lines
+    notes: list[str]
+
+    @property
+    def step(self) -> int:
+        """The last step that the files know of."""
+        saved = self.state.position["step"] if self.state else 0
+        return max([saved, *(line["step"] for line in (*self.metrics[-1:], *self.vitals[-1:]))])
+
+    @property
+    def total(self) -> int | None:
+        """Steps of the whole run; None where only the number of images, which no file says, would tell."""
+        images = re.match(r"(\d{1,12}) images", self.state.images) if self.state else None
+        if images is None:
+            return self.preset.steps or None
+        return total_steps(self.preset, math.ceil(int(images[1]) / self.preset.batch_size))
+
+
+def read(run: Path, weights: str | None) -> Reading:
+    """Read a run's directory, or that of a checkpoint file, with the checkpoint that `weights` asks for.
+
+    What is missing or damaged is left out, and told. Raises UserError where `run` is none of both, where
+    the recipe can't be read, or where there is not the checkpoint that was asked for by name.
+    """
+    directory = run if run.is_dir() else run.parent
+    files = RunDirectory(directory)
+    if not run.exists():
+        raise UserError(f"{run}: expected a run's directory or its checkpoint file")
+    state, stateless = _state(run, weights)
+    config = files.config()
+    notes: list[str] = []
+    metrics, timing, evaluations, vitals = (
+        _lines(files, name, notes) for name in ("metrics", "timing", "evaluations", "vitals")
+    )
+    return Reading(
+        run, directory, weights, _preset(run, config, state), config, state, stateless,
+        metrics, timing, evaluations, vitals, notes,
+    )  # fmt: skip
+
+
+def number(value: Any) -> float:
+    """A number of a file as a float; NaN for null and for all that is no number."""
+    if type(value) not in (int, float) or abs(value) > 1e300:  # an int may be larger than any float
+        return math.nan
+    return float(value)
+
+
+def json_file(reading: Reading, name: str) -> dict[str, Any]:
+    """The object of a JSON file of the run; {} where there is none that can be read."""
+    try:
+        value = jsonfile.read(reading.directory / name)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _state(run: Path, weights: str | None) -> tuple[Checkpoint | None, str]:
+    """The checkpoint, or None and why."""
+    try:
+        return load_run(run, weights), ""
+    except UserError as error:
+        if weights is not None or not run.is_dir():
+            raise
+        if not (run / checkpoint.FILE_NAME).exists():
+            return (
+                None,
+                "There is no checkpoint yet: the first is written with a grid, or after about a minute.",
+            )
+        return None, f"The checkpoint can't be used: {error}."
+
+
+def _preset(run: Path, config: dict[str, Any], state: Checkpoint | None) -> Preset:
+    """The recipe by config.json, which a run that goes on writes anew; else by the checkpoint."""
+    try:
+        return Preset.from_json(config["preset"])
+    except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if state is not None:
+            return state.preset
+        raise UserError(
+            f"{run}: no recipe in its config.json ({error!s:.200}) and no checkpoint: expected the directory "
+            "of a run that was started by dcgan.train"
+        ) from error
+
+
+def _lines(files: RunDirectory, name: str, notes: list[str]) -> Lines:
+    """The lines of a .jsonl file, each step once, in order; a note where some can't be read."""
+    path = files.path / f"{name}.jsonl"
+    if not path.is_file():
+        return []
+    lines = files.lines(path.name)
+    with open(path, "rb") as file:
+        whole = sum(line.endswith(b"\n") for line in file)  # the last may be being written now
+    if whole > len(lines):
+        after = f"after step {lines[-1]['step']}" if lines else "from its first line on"
+        notes.append(
+            f"{path.name} is damaged {after}: the rest of it, {whole - len(lines)} lines, is left out."
+        )
+    by_step = {line["step"]: line for line in lines if 0 <= line["step"] < 2**31}
+    return [by_step[step] for step in sorted(by_step)]

@@ -1,0 +1,95 @@
+"""The pictures of a run: its grid over time, and real beside generated."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from .drawing import Data
+from .embedded import picture, png_of, url
+from .markup import Markup, paragraph, section, tag
+from .reading import Reading
+
+MOST_BYTES = 24_000_000  # of all frames in a page, before base64 adds a third
+SHOWN = 560  # pixels of a frame's width on the page, about
+
+
+def samples(reading: Reading, data: Data) -> Markup:
+    """The section with the frames, a slider over them, and a button that plays them."""
+    files = frame_files(reading.directory / "frames")
+    chosen = evenly([path.stat().st_size for path in files], MOST_BYTES)
+    notes, shown = [], b""
+    for place in chosen:
+        try:
+            shown = png_of(files[place])
+        except ValueError as error:
+            notes.append(f"{error}.")
+            continue
+        data.frames.append({"step": int(files[place].stem), "src": url(shown)})
+    if not data.frames:
+        notes.append("There are no frames: a run writes the first before its first step.")
+        return section("samples", "Samples over time", *map(paragraph, notes))
+    if len(chosen) < len(files):
+        notes.append(
+            f"{len(files) - len(chosen):,} of {len(files):,} frames are left out, evenly: a page has "
+            f"{MOST_BYTES / 1e6:.0f} MB of them at most."
+        )
+    last = data.frames[-1]["step"]
+    preset = reading.preset
+    about = (
+        f"The same {preset.grid_rows * preset.grid_columns} noises, drawn every {preset.frame_every:,} steps"
+        + (f" with the averaged weights (decay {preset.ema_decay:g})." if preset.ema_decay else ".")
+    )
+    slider = tag(
+        "input", type="range", id="frame", min=0, max=len(data.frames) - 1, value=len(data.frames) - 1,
+        aria_label="frame", autocomplete="off",
+    )  # fmt: skip
+    play = tag("button", "Play", type="button", id="play")
+    label = tag("output", f"step {last:,}", id="frame-label", for_="frame")
+    image = picture(shown, f"generated images after step {last}", SHOWN, "frame-picture")
+    return section(
+        "samples", "Samples over time", paragraph(about), image,
+        tag("div", play, slider, label, class_="player"), *map(paragraph, notes),
+    )  # fmt: skip
+
+
+def frame_files(directory: Path) -> list[Path]:
+    """The frames of a run, in the order of their steps."""
+    files = [path for path in directory.glob("*.png") if path.stem.isdecimal() and path.is_file()]
+    return sorted(files, key=lambda path: int(path.stem))
+
+
+def evenly(sizes: list[int], most: int) -> list[int]:
+    """Which of so many files are taken, evenly, the first and the last among them, so that all fit in `most`.
+
+    The last one is always taken.
+    """
+    count = len(sizes)
+    while count > 1:
+        places = np.linspace(0, len(sizes) - 1, count).round().astype(int).tolist()
+        total = sum(sizes[place] for place in places)
+        if total <= most:
+            return places
+        count = min(count - 1, math.floor(count * most / total))
+    return [len(sizes) - 1] if sizes else []
+
+
+def real_and_generated(reading: Reading) -> Markup:
+    """The section with real images beside generated ones: both grids, or the picture of the run's end."""
+    title = ("real-and-generated", "Real beside generated")
+    frames = frame_files(reading.directory / "frames")
+    sides = [("real", reading.directory / reading.preset.real_name)]
+    sides += [(f"generated, after step {int(path.stem):,}", path) for path in frames[-1:]]
+    figures, notes = [], []
+    for name, path in sides:
+        try:
+            figures.append(tag("figure", picture(png_of(path), name, SHOWN), tag("figcaption", name)))
+        except ValueError as error:
+            notes.append(paragraph(f"{error}."))
+    if len(figures) < 2:
+        try:
+            content = png_of(reading.directory / "real_and_fake.png")
+            figures = [picture(content, "real images, and generated ones beside them", SHOWN)]
+        except ValueError as error:
+            notes.append(paragraph(f"{error}; it is written at the end of a run."))
+    return section(*title, *notes, tag("div", *figures, class_="pair"))
