@@ -4,6 +4,7 @@ The arithmetic is that of base.py, slice by slice. What differs is where results
 made once, and into scratch memory that stays in the cache.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +67,10 @@ class CPUBackend(Backend):
     # -- shapes --------------------------------------------------------------------------------
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        if x.ndim != 4 or x.flags.c_contiguous or shape[:1] != x.shape[:1]:
+        innermost = x.ndim == 4 and not x.flags.c_contiguous and channels_last(x).flags.c_contiguous
+        if not innermost or shape[:1] != x.shape[:1] or math.prod(shape) != x.size:
             return x.reshape(shape)
-        y = self.arena.empty(shape, x.dtype)  # the channels lie innermost in x: it has to be copied
+        y = self.arena.empty(shape, x.dtype)  # the channels have to go outwards: no view can do that
 
         def work(s: slice) -> None:
             y[s].reshape(x[s].shape)[...] = x[s]

@@ -1,5 +1,6 @@
 """Operations that move elements and compute nothing: each one's backward moves them back."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,18 @@ class Reshape(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
+        def last(x: Tensor) -> Tensor:
+            return transpose(reshape(transpose(x, 0, 3, 1, 2), 2, -1), 1, 0)
+
         yield Case(
             lambda x: reshape(x, 3, -1), normal((2, 3, 2)), lambda x: x.reshape(3, 4), second_order=False
+        )
+        yield Case(
+            last,
+            normal((2, 2, 3, 2)),
+            lambda x: x.transpose(0, 3, 1, 2).reshape(2, 12).T,
+            "channels innermost",
+            second_order=False,
         )
 
     def forward(self, x: Array) -> Array:
@@ -257,9 +268,17 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x in another shape, given as ints or as one tuple; one of them may be -1."""
     wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
     try:
-        return Reshape(wanted)(x)
+        return Reshape(_whole(wanted, x.size))(x)
     except ValueError:
         raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {wanted}") from None
+
+
+def _whole(shape: Shape, size: int) -> Shape:
+    """The shape with the size that its -1 stands for, where there is one."""
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) != 1 or not known or size % known:
+        return shape  # for NumPy to refuse, if it must be
+    return tuple(size // known if n == -1 else n for n in shape)
 
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
