@@ -57,24 +57,33 @@ class Checkup:
             self._take_in(line)
 
     def diverged(self, step: int, where: str | None) -> None:
-        """Write down the step that ended the run, where no measure has shown it."""
-        if not self.every or "not-finite" in self._signs_at(-1):
+        """Write down where the step that ended the run went wrong: in its line, if it was measured."""
+        measured = bool(self._last) and self._last[-1]["step"] == step
+        if not self.every or (measured and where is None and "not-finite" in self._signs_at(-1)):
             return
-        known = {line["step"]: line for line in self.run.lines("metrics.jsonl")[-1:]}.get(step, {})
         said = "numbers are not finite" + (f": the first comes up {where}" if where else "")
-        self._pending.append(
-            {
-                "step": step,
-                "epoch": self.batches.epoch_of(step),
-                **{name: known.get(name) for name in ("d_x", "d_g_z1", "d_g_z2")},
-                "layers": [],
-                "spread": None,
-                "real_saturated": None,
-                "batch_norm_gap": [],
-                "findings": [finding("not-finite", step, said)],
-            }
-        )
+        line = self._last[-1] if measured else self._unmeasured(step)
+        others = [found for found in line["findings"] if found["sign"] != "not-finite"]
+        line = {**line, "findings": [finding("not-finite", step, said), *others]}
         self.write()
+        if measured:
+            self.run.replace_last(FILE_NAME, line)
+        else:
+            self.run.append(FILE_NAME, [line])
+
+    def _unmeasured(self, step: int) -> Line:
+        """What a line says of a step that was not measured."""
+        known = {line["step"]: line for line in self.run.lines("metrics.jsonl")[-1:]}.get(step, {})
+        return {
+            "step": step,
+            "epoch": self.batches.epoch_of(step),
+            **{name: known.get(name) for name in ("d_x", "d_g_z1", "d_g_z2")},
+            "layers": [],
+            "spread": None,
+            "real_saturated": None,
+            "batch_norm_gap": [],
+            "findings": [],
+        }
 
     def finish(self) -> None:
         """Tell what is still wrong, and draw the signs over the steps, where there are two or more."""

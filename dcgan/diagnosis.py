@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .vitals import Line
+from .vitals import ACTIVATIONS, Line
 
 # D's gradients shrink with 1 - D(x) and D(G(z)): with less than a hundredth of each it hardly learns.
 SURE = 0.99
@@ -235,7 +235,7 @@ MEASURES = max(sign.measures for sign in SIGNS)  # lines that are looked at
 
 def learns(layer: Line) -> bool:
     """Whether a layer of a line has parameters: activations have none."""
-    return layer["kind"] not in ("ReLU", "LeakyReLU", "Tanh", "Sigmoid")
+    return layer["kind"] not in (activation.__name__ for activation in ACTIVATIONS)
 
 
 def _called(layer: Line) -> str:

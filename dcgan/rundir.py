@@ -170,6 +170,11 @@ class RunDirectory:
                 file.truncate(before)
                 raise
 
+    def replace_last(self, name: str, line: Mapping[str, Any]) -> None:
+        """Put a line in the place of the last one of a .jsonl file."""
+        before = [text for _, text in _whole_lines(self.path / name)][:-1]
+        write_whole(self.path / name, "".join([*before, json.dumps(line, allow_nan=False), "\n"]).encode())
+
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The lines of a .jsonl file, up to the first that is damaged; none where there is no such file."""
         return [json.loads(line) for _, line in _whole_lines(self.path / name)]

@@ -305,11 +305,18 @@ class _StopOnSignal:
         os.write(2, b"\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n")
 
 
+def _again(training: Training) -> str:
+    """The options that are no part of the recipe, and have to be given once more."""
+    every = f" --every {training.every}" if training.every else ""
+    measured = training.checkup.every
+    return every + (f" --vitals-every {measured}" if measured != checkup.EVERY else "")
+
+
 def _tell_where(training: Training, total: int) -> None:
     path = training.run.path
     if training.done < total:
         tell(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
-        tell(f"go on with python -m dcgan.train --resume {path}")
+        tell(f"go on with python -m dcgan.train --resume {path}{_again(training)}")
     tell(f"samples    {training.run.samples}/")
     for label, name in (
         ("animation", "output.gif"), ("curves", "losses.png"), ("vitals", checkup.PICTURE_NAME),

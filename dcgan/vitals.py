@@ -22,6 +22,8 @@ from .steps import Gan, StepResult
 Array = Any  # of the device that trains
 Line = dict[str, Any]
 
+LIMITS: dict[type[nn.Module], tuple[float, float]] = {nn.Tanh: (-1.0, 1.0), nn.Sigmoid: (0.0, 1.0)}
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, *LIMITS)
 NEAR = 0.01  # an output so near to a limit of its activation is saturated
 FEWEST = 16  # values of a unit: with fewer nobody knows whether it is dead, or had no reason to speak
 DIGITS = 6  # that are written down of a number
@@ -45,14 +47,13 @@ class _Layer:
 
     @property
     def is_rectifier(self) -> bool:
-        return self.module.slope is not None
+        """Whether it passes nothing below 0. (A leaky ReLU does: its units can't die.)"""
+        return self.module.slope == 0
 
     @property
     def limits(self) -> tuple[float, float] | None:
         """Between which its outputs lie."""
-        if isinstance(self.module, nn.Tanh):
-            return -1.0, 1.0
-        return (0.0, 1.0) if isinstance(self.module, nn.Sigmoid) else None
+        return LIMITS.get(type(self.module))
 
 
 class Measurement(observer.Observer):
@@ -108,7 +109,7 @@ class Measurement(observer.Observer):
         """What was found, as a line of vitals.jsonl; None for what is not finite, or nobody can measure.
 
         Of a layer: gradient_norm and update_ratio are the Euclidean norms of its gradients, and of what its
-        parameters moved by that of the parameters; dead is the share of a rectifier's units that are above
+        parameters moved by that of the parameters; dead is the share of a ReLU's units that are above
         0 nowhere, saturated that of the outputs of a tanh or sigmoid within NEAR of a limit. spread is
         how far two of G's pictures are from each other, by the same of real ones; real_saturated the share
         of the real pixels within NEAR of black or white; a gap what `_gap` says.
@@ -245,7 +246,7 @@ def _distance(images: Array) -> float | None:
 
 
 def _dead(output: Array) -> float | None:
-    """The share of the units (axis 1) of a rectifier's output that are nowhere above 0."""
+    """The share of the units (axis 1) of a ReLU's output that are nowhere above 0."""
     units = output.shape[1]
     if output.size // units < FEWEST or not _is_finite(output):
         return None

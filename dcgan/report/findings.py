@@ -10,7 +10,7 @@ MOST = 500  # characters of a sentence
 
 def findings(reading: Reading) -> Markup:
     """The section of what was found."""
-    items = [*_diverged(reading.metrics), *_signs(reading.vitals)]
+    items = [*_diverged(reading), *_signs(reading.vitals)]
     notes = [paragraph(note, class_="note") for note in reading.notes]
     if items:
         return section("findings", "What went wrong", tag("ul", *items, class_="findings"), *notes)
@@ -29,16 +29,20 @@ def _times(count: int) -> str:
     return "1 measurement" if count == 1 else f"{count:,} measurements"
 
 
-def _diverged(metrics: Lines) -> list[Markup]:
-    """The first step with a number that is not finite, which ends a run."""
-    for line in metrics:
-        wrong = [name for name, value in line.items() if value is None]
-        if wrong:
-            what = " and ".join(wrong)
-            said = f"At step {line['step']:,} {what} {'is' if len(wrong) == 1 else 'are'} not finite."
-            remedy = "The run diverged there: start again with smaller lr_generator and lr_discriminator."
-            return [_item("not-finite", said, remedy, f"step {line['step']:,}")]
-    return []
+def _diverged(reading: Reading) -> list[Markup]:
+    """The step with a number that is not finite, which ended the run; unless the vital signs tell of it."""
+    line = reading.diverged
+    if line is None or any(_has_sign(measured, "not-finite") for measured in reading.vitals):
+        return []
+    wrong = [name for name, value in line.items() if value is None]
+    said = f"At step {line['step']:,} {' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite."
+    remedy = "The run diverged there: start again with smaller lr_generator and lr_discriminator."
+    return [_item("not-finite", said, remedy, f"step {line['step']:,}")]
+
+
+def _has_sign(line: dict[str, Any], sign: str) -> bool:
+    listed = line.get("findings")
+    return isinstance(listed, list) and any(isinstance(f, dict) and f.get("sign") == sign for f in listed)
 
 
 def _signs(vitals: Lines) -> list[Markup]:

@@ -72,7 +72,9 @@ def _facts(reading: Reading) -> list[Markup]:
     """What a person wants to know first."""
     total, last = reading.total, reading.metrics[-1] if reading.metrics else {}
     done = f"{reading.step:,}" + (f" of {total:,}" if total else "")
-    if total and reading.step < total:
+    if reading.diverged is not None:
+        done += f", diverged at step {reading.diverged['step']:,}"
+    elif total and reading.step < total:
         done += ", not at its end yet"
     facts = [("run", str(reading.named)), ("steps", done)]
     if isinstance(reading.config.get("data"), str):

@@ -50,6 +50,11 @@ class Reading:
         return max([saved, *(line["step"] for line in (*self.metrics[-1:], *self.vitals[-1:]))])
 
     @property
+    def diverged(self) -> dict[str, Any] | None:
+        """The line of metrics with a number that is not finite, which ended the run; None where none has."""
+        return next((line for line in self.metrics if None in line.values()), None)
+
+    @property
     def total(self) -> int | None:
         """Steps of the whole run; None where only the number of images, which no file says, would tell."""
         images = re.match(r"(\d{1,12}) images", self.state.images) if self.state else None
@@ -118,9 +123,10 @@ def _preset(run: Path, config: dict[str, Any], state: Checkpoint | None) -> Pres
     except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
         if state is not None:
             return state.preset
+        recipe = f"no recipe in its config.json ({error!s:.200})" if config else "no config.json"
         raise UserError(
-            f"{run}: no recipe in its config.json ({error!s:.200}) and no checkpoint: expected the directory "
-            "of a run that was started by dcgan.train"
+            f"{run}: {recipe} and no checkpoint: expected the directory of a run that was started by "
+            "dcgan.train"
         ) from error
 
 
@@ -129,9 +135,10 @@ def _lines(files: RunDirectory, name: str, notes: list[str]) -> Lines:
     path = files.path / f"{name}.jsonl"
     if not path.is_file():
         return []
-    lines = files.lines(path.name)
+    # Counted before they are read: training may add some in between. The last may be being written now.
     with open(path, "rb") as file:
-        whole = sum(line.endswith(b"\n") for line in file)  # the last may be being written now
+        whole = sum(line.endswith(b"\n") for line in file)
+    lines = files.lines(path.name)
     if whole > len(lines):
         after = f"after step {lines[-1]['step']}" if lines else "from its first line on"
         notes.append(

@@ -19,14 +19,19 @@ class AnomalyError(ArithmeticError):
         layer: the name of the layer with its description, or "" outside of any.
         operation: of the engine, such as "log", or an optimizer.
         phase: "forward", "backward", "step" (of an optimizer) or "update" (of running statistics).
-        range: the smallest and the largest number that went in, or None where nothing did.
+        range: the smallest and the largest finite number that went in, or None where there was none.
+        bad: for each tensor that went in and held numbers that were not finite already, a clause; () as a
+            rule.
     """
 
-    def __init__(self, layer: str, operation: str, phase: str, range: Range | None) -> None:
-        self.layer, self.operation, self.phase, self.range = layer, operation, phase, range
+    def __init__(
+        self, layer: str, operation: str, phase: str, range: Range | None, bad: tuple[str, ...] = ()
+    ) -> None:
+        self.layer, self.operation, self.phase, self.range, self.bad = layer, operation, phase, range, bad
         where = f"in {layer}, " if layer else ""
-        into = "" if range is None else " (what went in lies between {:.3g} and {:.3g})".format(*range)
-        super().__init__(f"{where}the {phase} of {operation}{into}")
+        into = [] if range is None else ["what went in lies between {:.3g} and {:.3g}".format(*range)]
+        into += bad
+        super().__init__(f"{where}the {phase} of {operation}" + (f" ({'; '.join(into)})" if into else ""))
 
 
 class _Watch(observer.Observer):
@@ -35,11 +40,12 @@ class _Watch(observer.Observer):
     def __init__(self, names: Names) -> None:
         super().__init__()
         self._names = names
+        # By the identity of a parameter or buffer: its layer, and what it is called there.
         self._owners = {
-            id(value): self._names.of([module])
+            id(value): (self._names.of([module]), name)
             for root in names.networks.values()
             for _, module in root.named_modules()
-            for value in vars(module).values()
+            for name, value in vars(module).items()
             if isinstance(value, Tensor)
         }
         self._layers: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -62,10 +68,23 @@ class _Watch(observer.Observer):
             self._layers[subject] = self._layers.get(rule, "") if rule else self._names.of(self.modules)
         for value in subject.params if phase == observer.STEP else outputs:
             if isinstance(value, Tensor) and not _is_finite(value):
-                layer = self._layers.get(subject) or self._owners.get(id(value), "")
+                layer = self._layers.get(subject) or self._owners.get(id(value), ("", ""))[0]
                 if rule:
                     subject, phase = rule, observer.BACKWARD
-                raise AnomalyError(layer, _name(subject), phase, _range(inputs))
+                raise AnomalyError(layer, _name(subject), phase, _range(inputs), self._bad(inputs, layer))
+
+    def _bad(self, inputs: tuple[Any, ...], layer: str) -> tuple[str, ...]:
+        """Each input that holds numbers that are not finite: how many, and whose."""
+        found = []
+        for i, value in enumerate(inputs):
+            if isinstance(value, Tensor) and not _is_finite(value):
+                owner, name = self._owners.get(id(value), ("", f"input {i}"))
+                count = int((~np.isfinite(value.numpy())).sum())
+                called = f"the {name}" if owner else name
+                whose = f"{called} of {owner}" if owner and owner != layer else called
+                verb = "is" if count == 1 else "are"
+                found.append(f"{count:,} of {value.size:,} numbers of {whose} {verb} not finite already")
+        return tuple(found)
 
 
 def detect_anomaly(model: Networks = None) -> observer.Observer:
@@ -93,8 +112,9 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _range(inputs: tuple[Any, ...]) -> Range | None:
-    """The smallest and the largest number that went in."""
-    arrays = [t.numpy() for t in inputs if isinstance(t, Tensor) and t.size and str(t.dtype) in FLOATS]
-    if not arrays:
+    """The smallest and the largest finite number that went in."""
+    arrays = [t.numpy() for t in inputs if isinstance(t, Tensor) and str(t.dtype) in FLOATS]
+    finite = [a[np.isfinite(a)] for a in arrays]
+    if not any(a.size for a in finite):
         return None
-    return float(min(a.min() for a in arrays)), float(max(a.max() for a in arrays))
+    return float(min(a.min() for a in finite if a.size)), float(max(a.max() for a in finite if a.size))

@@ -23,6 +23,7 @@ from dcgan.report import page as whole
 from dcgan.report.__main__ import main
 from dcgan.report.drawing import Data
 from dcgan.report.reading import Reading, read
+from dcgan.rundir import RunDirectory
 from dcgan.sampling import load_discriminator, load_generator
 from minigrad import nn
 
@@ -524,6 +525,7 @@ def test_findings_are_told_once_with_their_steps(run):
 
 
 def test_nothing_found_and_nothing_measured_differ(run):
+    (run / "vitals.jsonl").unlink()
     assert "Not known" in findings.findings(read(run, None))
     reported.write_lines(run / "vitals.jsonl", [reported.vital_signs(1), reported.vital_signs(3)])
     assert "Nothing found: 2 measurements, the last at step 3" in findings.findings(read(run, None))
@@ -534,6 +536,34 @@ def test_a_divergence_is_found_in_the_losses(run):
     lines[2]["loss_g"] = lines[2]["d_x"] = None
     reported.write_lines(run / "metrics.jsonl", lines)
     assert "At step 3 loss_g and d_x are not finite." in findings.findings(read(run, None))
+
+
+def test_a_divergence_is_told_once_and_in_the_head(run):
+    lines = jsonl(run / "metrics.jsonl")
+    lines[2]["loss_g"] = None
+    reported.write_lines(run / "metrics.jsonl", lines)
+    found = {"sign": "not-finite", "sentence": "At step 3 it comes up in D.", "remedy": "Go slower."}
+    reported.write_lines(run / "vitals.jsonl", [{**reported.vital_signs(3), "findings": [found]}])
+    page = page_of(run)
+    assert "At step 3 it comes up in D." in page.text
+    assert "loss_g is not finite" not in page.text
+    assert any("diverged at step 3" in text for text in page.texts["dd"])
+    assert "not at its end yet" not in page.text
+
+
+def test_lines_that_are_added_while_it_reads_are_no_damage(run, monkeypatch):
+    right, more = RunDirectory.lines, jsonl(run / "metrics.jsonl")[-1]
+
+    def meanwhile(self, name):
+        if name == "metrics.jsonl":
+            self.append(name, [{**more, "step": more["step"] + 1}])
+        found = right(self, name)
+        if name == "metrics.jsonl":
+            self.append(name, [{**more, "step": more["step"] + 2}])
+        return found
+
+    monkeypatch.setattr(RunDirectory, "lines", meanwhile)
+    assert read(run, None).notes == []
 
 
 def test_the_evaluations_are_in_the_table_and_the_best_is_marked(run):
@@ -635,7 +665,7 @@ def test_odd_vital_signs_are_no_harm(run, vitals):
     ("arguments", "message"),
     [
         (("{tmp}/none",), "none: expected a run's directory or its checkpoint file"),
-        (("{tmp}",), "no recipe in its config.json .* expected the directory of a run"),
+        (("{tmp}",), "no config.json and no checkpoint: expected the directory of a run"),
         (("{run}/metrics.jsonl",), "metrics.jsonl.*can't be read|not a checkpoint|safetensors"),
         (("{run}", "--out", "{tmp}/page.png"), "expected a name that ends in .html"),
         (("{run}", "--out", "{tmp}/no/page.html"), "--out .*No such file or directory"),

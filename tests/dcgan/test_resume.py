@@ -226,12 +226,12 @@ def wait_for(path, process):
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path):
     out = tmp_path / "run"
-    process = started(out)
+    process = started(out, "--vitals-every", "50")
     wait_for(out / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert f"go on with python -m dcgan.train --resume {out}" in said
+    assert f"go on with python -m dcgan.train --resume {out} --vitals-every 50\n" in said
     assert checkpoint.load(out).position["step"] >= 1
 
 

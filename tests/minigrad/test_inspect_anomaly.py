@@ -62,6 +62,35 @@ def test_the_range_of_what_went_in_is_told():
     assert str(caught.value) == "the forward of log (what went in lies between 0 and 3)"
 
 
+def test_what_was_not_finite_already_is_told_with_the_range_of_the_rest():
+    model = flux()
+    model[4].weight.data[1, 2, 0, :3] = np.nan, np.inf, -np.inf
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        model(noise())
+    found = caught.value
+    assert found.bad == ("3 of 3,200 numbers of the weight are not finite already",)
+    low, high = found.range
+    assert -1 < low < 0 < high < 10
+    assert str(found).endswith(f" and {high:.3g}; {found.bad[0]})")
+    x = np.random.default_rng(0).standard_normal((3, 100))
+    x[1, 7] = np.nan
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(flux()):
+        model(mg.tensor(x, "float32"))
+    assert caught.value.bad == ("1 of 300 numbers of input 0 is not finite already",)
+    match = r"^the forward of log \(1 of 1 numbers of input 0 is not finite already\)$"
+    with pytest.raises(AnomalyError, match=match), detect_anomaly():
+        F.log(mg.tensor([np.nan]))
+
+
+def test_another_layers_bad_parameter_is_told_with_its_layer():
+    lent, layer = nn.Dense(2, 2), nn.Dense(2, 2)
+    lent.weight.data[0, 0] = np.inf
+    model = nn.Sequential(layer, lent)
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        layer(mg.tensor([[1.0, 1.0]])) @ lent.weight
+    assert caught.value.bad == ("1 of 4 numbers of the weight of 1 Dense(2, 2) is not finite already",)
+
+
 class Root(nn.Module):
     """Whose gradient at 0 is infinite, where its value is finite."""
 
