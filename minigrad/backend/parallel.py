@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -116,7 +116,7 @@ class Pool:
             helper = threading.Thread(target=_help, args=(self._jobs,), name="minigrad", daemon=True)
             self._helpers.append(helper)
             helper.start()
-        job = Job(work, deque(slices), SimpleQueue())
+        job = Job(work, slices)
         for _ in range(min(self.threads, len(slices)) - 1):
             self._jobs.put(job)
         own = dropped = 0
@@ -128,26 +128,35 @@ class Pool:
             while job.take() is not None:  # where the caller's own slice failed, nobody need go on
                 dropped += 1
             problems = [job.done.get() for _ in range(len(slices) - own - dropped)]
+            job.work = _nothing  # a helper that comes late finds nothing to do, and holds no array meanwhile
         for problem in problems:
             if problem is not None:
                 raise problem
 
 
-class Job(NamedTuple):
-    """Work on slices that several threads share."""
+class Job:
+    """Work on slices that several threads share.
 
-    work: Callable[[slice], None]
-    waiting: deque[slice]
-    done: (
-        "SimpleQueue[BaseException | None]"  # of each slice that a helper took: what went wrong, if anything
-    )
+    Attributes:
+        work: what is to be called on each.
+        done: of each slice that a helper took: what went wrong, if anything.
+    """
+
+    def __init__(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+        self.work = work
+        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._waiting = deque(slices)
 
     def take(self) -> slice | None:
         """The next slice, or None where there is none left; no two threads get the same one."""
         try:
-            return self.waiting.popleft()
+            return self._waiting.popleft()
         except IndexError:
             return None
+
+
+def _nothing(_: slice) -> None:
+    """The work of a job that is done."""
 
 
 def _help(jobs: "SimpleQueue[Job | None]") -> None:

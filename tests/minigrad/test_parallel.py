@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -140,3 +141,20 @@ def test_a_large_use_of_scratch_memory_is_not_kept():
     scratch = Scratch()
     large = scratch.get("a", (MOST_KEPT + 1,), np.uint8)
     assert not np.shares_memory(large, scratch.get("a", (MOST_KEPT + 1,), np.uint8))
+
+
+def test_a_helper_that_comes_late_holds_no_array():
+    pool, begun, go = Pool(2), threading.Event(), threading.Event()
+    busy = threading.Thread(target=pool.run, args=(lambda s: (begun.set(), go.wait(10)), [slice(0, 1)] * 2))
+    busy.start()
+    assert begun.wait(10)
+    array = np.ones(10)
+    held = weakref.ref(array)
+    pool.run(lambda s, array=array: array.sum(), [slice(0, 1)] * 4)  # all by this thread: the helper waits
+    del array
+    try:
+        assert held() is None
+    finally:
+        go.set()
+        busy.join()
+        pool.resize(1)
