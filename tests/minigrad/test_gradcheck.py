@@ -370,7 +370,7 @@ def check_table_of_all(said):
 
 
 def test_the_worst_element_stands_in_the_table(checked):
-    wrong = "dy * 2.0 * mg.tensor(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.01]]))"
+    wrong = "dy * 2.0 * mg.tensor(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.01]]), device=dy.device)"
     code, said, found = checked(operation("Double", "x * 2.0", wrong))
     row = found["double"]
     assert (code, row["wrong"]) == (1, "  WRONG")
