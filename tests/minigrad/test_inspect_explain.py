@@ -724,6 +724,28 @@ def test_what_can_not_be_explained_is_an_error():
         explain(nn.Sequential(), x)
 
 
+@pytest.mark.parametrize("layer", [nn.Dense(1, 1), nn.ReLU()])
+@pytest.mark.parametrize("name", ["x", "grad"])
+def test_numbers_that_the_layers_dtype_can_not_hold_are_refused(layer, name):
+    def given(values):
+        return {"x": mg.tensor([[1.0]]) if name == "grad" else values, "grad": values}
+
+    for values in (np.array([[1j]]), np.array([["a"]])):
+        with pytest.raises(TypeError, match=f"expected real numbers as {name}, got {values.dtype}: pass"):
+            explain(layer, **given(values))
+    for values in ([[1j]], [[1.0], [1.0, 2.0]], "a"):
+        with pytest.raises(TypeError, match=f"explain: {name} is no array of real numbers: .*equal length"):
+            explain(layer, **given(values))
+    with pytest.raises(ValueError, match=f"others in {name}; float32 holds none beyond 3.4e"):
+        explain(layer, **given([[1e300]]))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ValueError, match=f"expected seed to be a whole number from 0 on, got {seed!r}"):
+        explain(nn.ReLU(), [[1.0]], grad=[[1.0]], seed=seed)
+
+
 def test_a_layer_of_ones_own_is_taught():
     @explains(Double)
     def double(layer, x, dy, seed):
