@@ -127,7 +127,7 @@ class PhaseForm:
         for axis in range(2):
             lines = phases(geometry, axis)
             out = geometry.output_size[axis]
-            lead = max(0, *(-line.start for line in lines), 0)
+            lead = max(0, *(-line.start for line in lines))
             before.append(lead)
             size.append(lead + max(out, *(line.start + line.count + len(line.taps) - 1 for line in lines)))
         (top, left), (oh, ow) = before, geometry.output_size

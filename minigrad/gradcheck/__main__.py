@@ -7,6 +7,7 @@ differences (check.py), the element where it is, the adjoint test (adjoint.py), 
 import argparse
 import difflib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from .. import backend as backends
 from ..ops import OPERATIONS, Operation
 from . import table
 from .suite import check_operation
+
+INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
 
 
 def load_module(path: Path) -> list[type[Operation]]:
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         backends.get(arguments.device)
     except (ValueError, ImportError, RuntimeError) as error:
-        print(f"minigrad.gradcheck: --device {arguments.device}: {error}", file=sys.stderr)
+        print(f"minigrad.gradcheck: --device {arguments.device}: {_missing(error)}", file=sys.stderr)
         return 2
     try:
         operations = load_module(arguments.module) if arguments.module else list(OPERATIONS.values())
@@ -77,19 +80,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(operations, arguments.device)
 
 
+def _missing(error: Exception) -> str:
+    """Why a device can't be used; where CuPy is not there, what to do."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return f"CuPy is not installed. To install it: {INSTALL}"
+    return str(error)
+
+
 def run(operations: list[type[Operation]], device: str) -> int:
     """Check the operations and print the table, line by line; 1 where something is wrong, else 0."""
     width = max(len(operation.name) for operation in operations)
     width = max(width, len("operation"))
-    print(table.head(width))
+    tell(table.head(width))
     rows = []
     for operation in operations:
         rows.append(check_operation(operation, device))
-        print(table.line(rows[-1], width), flush=True)
-    print(table.total(rows, width))
-    print(f"\n{table.notes(rows)}")
+        tell(table.line(rows[-1], width))
+    tell(table.total(rows, width))
+    tell(f"\n{table.notes(rows)}")
     return 1 if any(row.failures for row in rows) else 0
 
 
+def tell(text: str) -> None:
+    """Print. Where that fails (`| head`, a full disk), the checks go on, for what the exit code says.
+
+    What the output has no letters for is written in escapes.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def command() -> int:
+    """Run the command line; 130 where Ctrl-C ended it."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("minigrad.gradcheck: interrupted", file=sys.stderr)
+        return 130
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

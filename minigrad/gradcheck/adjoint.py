@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor, grad
-from .check import as_list
+from .check import as_list, check_repeats, checked_inputs
 from .report import Adjoint, GradcheckError
 from .vectors import Array, halves, inner, norm
 
@@ -51,12 +51,12 @@ def check_adjoint(fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], *, 
         seed: of the random numbers.
 
     Returns the largest error, and the inputs that `fn` is linear in. Raises GradcheckError where an error is
-    over ADJOINT_TOLERANCES, and ValueError where no input requires a gradient.
+    over ADJOINT_TOLERANCES and for a function that is not deterministic, TypeError for inputs that are no
+    tensors, and ValueError where none requires a gradient.
     """
-    points = as_list(inputs)
+    points = checked_inputs(inputs, "check_adjoint")
     wanted = [i for i, p in enumerate(points) if p.requires_grad]
-    if not wanted:
-        raise ValueError("check_adjoint: no input requires a gradient; set requires_grad=True")
+    check_repeats(as_list(fn(*points)), as_list(fn(*points)))
     rng = np.random.default_rng(seed)
     error = 0.0
     linear: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ within the step (log at 1e-6).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,9 @@ from ..tensor import Tensor, grad
 from .report import Element, GradcheckError, Report
 from .vectors import Array, halves, inner, norm
 
-# What |analytic - numeric| / |numeric| may be, by the dtype that the inputs have. Norms over all that
-# is compared, so that one tiny element among large ones does not decide.
+# What |analytic - numeric| / max(|analytic|, |numeric|, 1e-3) may be, by the dtype that the inputs have.
+# Norms over all that is compared, so that one tiny element among large ones does not decide; the 1e-3 is so
+# that the rounding of what is next to 0 does not.
 TOLERANCES = {"float64": 1e-6}
 
 STEP = 1e-4  # h, for an input of size 1: its fourth power is under the tolerance by far, and F's
@@ -75,26 +76,45 @@ def measure(
     fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], order: int = 1, *, seed: int = 0
 ) -> Report:
     """As `gradcheck`, but gives what was measured; an error for a wrong gradient holds it as `found`."""
-    points = as_list(inputs)
     if order not in (1, 2):
         raise ValueError(f"gradcheck: expected order 1 or 2, got {order!r}")
-    _check_inputs(points)
-    rng = np.random.default_rng(seed)
-    report = _Check(fn, points, rng, order=1).run()
-    return report | check_second_order(fn, points, rng) if order == 2 else report
-
-
-def _check_inputs(points: list[Tensor]) -> None:
+    points = checked_inputs(inputs, "gradcheck")
     for i, point in enumerate(points):
-        if not isinstance(point, Tensor):
-            raise TypeError(f"gradcheck: expected tensors, got {type(point).__name__} as input {i}")
         if point.requires_grad and str(point.dtype) not in TOLERANCES:
             raise TypeError(
                 f"gradcheck: input {i} is {point.dtype}, in which differences measure mostly rounding: "
                 "use .to('float64')"
             )
+    rng = np.random.default_rng(seed)
+    report = _Check(fn, points, rng, order=1).run()
+    return report | check_second_order(fn, points, rng) if order == 2 else report
+
+
+def checked_inputs(inputs: Any, name: str) -> list[Tensor]:
+    """One tensor or several as a list; an error of the check of this name where there is none to check."""
+    several = isinstance(inputs, Iterable) and not isinstance(inputs, Tensor | np.ndarray)
+    points = list(inputs) if several else [inputs]
+    for i, point in enumerate(points):
+        if not isinstance(point, Tensor):
+            raise TypeError(
+                f"{name}: expected tensors, got {type(point).__name__} as input {i}: make it one with "
+                "minigrad.tensor(..., requires_grad=True)"
+            )
     if not any(point.requires_grad for point in points):
-        raise ValueError("gradcheck: no input requires a gradient; set requires_grad=True")
+        raise ValueError(f"{name}: no input requires a gradient; set requires_grad=True")
+    return points
+
+
+def check_repeats(first: list[Tensor], second: list[Tensor]) -> None:
+    """GradcheckError where two calls of a function with the same inputs gave something else."""
+    advice = "the function is not deterministic. Call minigrad.manual_seed inside it, or use eval()"
+    if len(first) != len(second):
+        raise GradcheckError(
+            f"{len(first)} outputs, then {len(second)}, in two calls with the same inputs: {advice}"
+        )
+    for i, (a, b) in enumerate(zip(first, second, strict=True)):
+        if not np.array_equal(a.numpy(), b.numpy(), equal_nan=True):
+            raise GradcheckError(f"output {i} differs between two calls with the same inputs: {advice}")
 
 
 def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.random.Generator) -> Report:
@@ -151,7 +171,8 @@ class _Check:
         self.scale = [np.maximum(np.abs(a), SMALLEST) for a in self.start]
         outputs = self._outputs(self.start)
         self.weights = [rng.standard_normal(out.shape) for out in outputs]
-        self._check_repeats(outputs)
+        check_repeats(outputs, self._outputs(self.start))
+        self._check_outputs(outputs)
         self.centre = self._value(self.start)
 
     def run(self) -> Report:
@@ -180,19 +201,14 @@ class _Check:
         products = [(w * out.numpy()).reshape(-1) for w, out in zip(self.weights, outputs, strict=True)]
         return math.fsum(np.concatenate(products).tolist()) if products else 0.0
 
-    def _check_repeats(self, first: list[Tensor]) -> None:
-        for i, (a, b) in enumerate(zip(first, self._outputs(self.start), strict=True)):
-            if str(a.dtype) not in TOLERANCES:
+    def _check_outputs(self, outputs: list[Tensor]) -> None:
+        for i, out in enumerate(outputs):
+            if str(out.dtype) not in TOLERANCES:
                 raise GradcheckError(
-                    f"output {i} is {a.dtype} for float64 inputs: something inside converts; look for "
+                    f"output {i} is {out.dtype} for float64 inputs: something inside converts; look for "
                     "arrays or parameters made without dtype='float64'"
                 )
-            if not np.array_equal(a.numpy(), b.numpy(), equal_nan=True):
-                raise GradcheckError(
-                    f"output {i} differs between two calls with the same inputs: the function is not "
-                    "deterministic. Call minigrad.manual_seed inside it, or use eval()"
-                )
-            if not np.isfinite(a.numpy()).all():
+            if not np.isfinite(out.numpy()).all():
                 raise GradcheckError(f"output {i} is not finite: check at inputs inside of the domain")
 
     def _analytic(self) -> list[Array]:

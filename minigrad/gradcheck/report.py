@@ -29,8 +29,9 @@ class Report:
     """What the differences measured, over one or several checks.
 
     Attributes:
-        error: the largest relative error: |analytic - numeric| / |numeric| in norms over one gradient, or of
-            the rates along a random direction.
+        error: the largest relative error: |analytic - numeric| / max(|analytic|, |numeric|, 1e-3), in norms
+            over one gradient, or of the rates along a random direction u, where the divisor is at least
+            1e-3 |analytic gradients| |u| too.
         element: of the gradient with the largest error the one that is off most, held against its own size;
             None where there were only directions.
         left_out: how many elements stand on kinks and were not compared, over both orders.

@@ -12,6 +12,7 @@ from ..backend.geometry import ConvGeometry, extent
 from ..nn import Conv2d, ConvTranspose2d, Module
 from ..serialize import write_whole
 from .receptive import Axis, taps
+from .shapes import is_shape
 
 Pair = tuple[int, int]
 Host = np.ndarray[Any, Any]
@@ -93,10 +94,20 @@ def geometry(layer: Module, input_shape: tuple[int, ...]) -> Geometry:
         layer: a Conv2d or a ConvTranspose2d.
         input_shape: of an image: (H, W), (C, H, W) or (N, C, H, W).
 
-    Raises TypeError for another layer, and ValueError where the channels or the kernel don't fit.
+    Raises TypeError for another layer and for what is no shape, and ValueError where the channels or the
+    kernel don't fit.
     """
     if not isinstance(layer, Conv2d | ConvTranspose2d):
-        raise TypeError(f"geometry: expected a Conv2d or a ConvTranspose2d, got {layer.describe()}")
+        given = layer.describe() if isinstance(layer, Module) else type(layer).__name__
+        raise TypeError(
+            f"geometry: expected a Conv2d or a ConvTranspose2d, got {given}: of a network, pass one of those "
+            "in it"
+        )
+    if not is_shape(input_shape):
+        raise TypeError(
+            "geometry: expected as input_shape that of an image, such as (28, 28) or (1, 28, 28), "
+            f"got {input_shape!r:.80}: write its sizes as a tuple of whole numbers from 1 on"
+        )
     transposed = isinstance(layer, ConvTranspose2d)
     channels = layer.weight.shape[0 if transposed else 1]
     if not 2 <= len(input_shape) <= 4 or (len(input_shape) > 2 and input_shape[-3] != channels):

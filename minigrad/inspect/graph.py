@@ -115,8 +115,18 @@ def graph(tensor: Tensor, model: Module | None = None) -> Graph:
         tensor: such as a loss, before its `backward`, which frees the graph.
         model: the names of whose parameters leaves are given.
 
-    Raises ValueError where nothing was recorded, and RuntimeError where it was freed.
+    Raises TypeError for what is no tensor or no model, ValueError where nothing was recorded, and
+    RuntimeError where it was freed.
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"graph: expected a tensor, got {type(tensor).__name__}: pass what was computed, such as a loss"
+        )
+    if model is not None and not isinstance(model, Module):
+        raise TypeError(
+            f"graph: expected a layer or a network of minigrad.nn as model, got {type(model).__name__}: "
+            "pass the one whose parameters are to be named, or leave it out"
+        )
     if tensor.node is None:
         raise ValueError("graph: nothing was recorded for this tensor: no input requires a gradient")
     names = {} if model is None else {id(p): name for name, p in model.named_parameters()}

@@ -11,6 +11,7 @@ from ..nn import Module
 from ..tensor import Tensor, no_grad
 from .products import flop
 from .receptive import Fields
+from .shapes import is_shape
 from .tables import columns, in_bytes
 
 HEADS = ("name", "layer", "output", "parameters", "multiply-adds", "output's bytes", "sees")
@@ -99,8 +100,19 @@ def summary(model: Module, input_shape: "tuple[int, ...] | Tensor") -> Summary:
         model: a layer or a network of one input.
         input_shape: of one item, without the batch, for one of zeros; or a batch as a Tensor (N, ...).
 
-    Raises what the model's forward does where the shape does not fit: ValueError, naming the layer.
+    Raises TypeError for what is no model, no shape and no batch, and what the model's forward does where the
+    shape does not fit: ValueError, naming the layer.
     """
+    if not isinstance(model, Module):
+        raise TypeError(
+            f"summary: expected a layer or a network of minigrad.nn as model, got {type(model).__name__}"
+        )
+    if not isinstance(input_shape, Tensor) and not is_shape(input_shape):
+        raise TypeError(
+            "summary: expected as input_shape the shape of one item, such as (100,) or (1, 28, 28), "
+            f"or a batch as a Tensor, got {input_shape!r:.80}: write the sizes as a tuple of whole numbers "
+            "from 1 on, or use minigrad.tensor"
+        )
     model = copy.deepcopy(model).eval()
     names: dict[int, str] = {}
     for name, module in model.named_modules():

@@ -221,4 +221,14 @@ def test_fixed_inputs_and_empty_ones_are_fine():
 def test_inputs_that_can_not_be_checked_are_refused():
     with pytest.raises(ValueError, match="no input requires a gradient"):
         check_adjoint(F.tanh, mg.tensor(np.ones(2)))
+    for given, kind in ((np.ones(3), "ndarray as input 0"), ([point(2), np.ones(3)], "ndarray as input 1")):
+        with pytest.raises(TypeError, match=f"check_adjoint: expected tensors, got {kind}: make it one"):
+            check_adjoint(F.tanh, given)
     assert "no output depends" in str(failure(lambda x: x.detach() * 2.0, point(2)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_function_that_gives_other_values_at_each_call_is_noticed(dtype):
+    calls = iter(range(100))
+    said = str(failure(lambda x: x * float(next(calls)) + 1.0, point(3, dtype=dtype)))
+    assert "output 0 differs between two calls with the same inputs: the function is not determ" in said

@@ -1,5 +1,6 @@
 """What gradcheck catches, what it says then, and what it leaves alone."""
 
+import os
 import re
 import subprocess
 import sys
@@ -149,6 +150,8 @@ def test_what_is_random_inside_is_noticed():
         return layer(x)
 
     assert mg.gradcheck(seeded, point(50))
+    counts = iter((1, 2))
+    assert "1 outputs, then 2" in failure(lambda x: [x * 2.0] * next(counts), point(2))
 
 
 def test_an_output_of_the_wrong_dtype_is_noticed():
@@ -172,6 +175,9 @@ def test_inputs_that_can_not_be_checked_are_refused():
         mg.gradcheck(F.tanh, mg.tensor(np.ones(2)))
     with pytest.raises(ValueError, match="expected order 1 or 2, got 3"):
         mg.gradcheck(F.tanh, point(2), order=3)
+    for given, kind in ((np.ones(3), "ndarray"), (2.0, "float"), ([point(2), 3], "int as input 1")):
+        with pytest.raises(TypeError, match=rf"gradcheck: expected tensors, got {kind}.*minigrad\.tensor\("):
+            mg.gradcheck(F.tanh, given)
 
 
 def test_outputs_that_are_not_finite_are_told():
@@ -566,9 +572,57 @@ def test_the_command_tells_a_mistake(arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def run_command(*arguments):
-    command = [sys.executable, "-W", "error", "-m", "minigrad.gradcheck", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_command(*arguments, stdout=subprocess.PIPE, **variables):
+    program = [sys.executable, "-W", "error", "-m", "minigrad.gradcheck", *arguments]
+    return subprocess.run(
+        program,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
+
+
+@pytest.mark.parametrize(("factor", "code"), [("2.0", 0), ("3.0", 1)])
+def test_the_command_goes_on_where_nobody_reads_and_says_what_it_found(tmp_path, factor, code):
+    (tmp_path / "mine.py").write_text(operation("Mine", "x * 2.0", f"dy * {factor}"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run_command("--module", str(tmp_path / "mine.py"), stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_the_command_writes_letters_that_the_output_has_not_in_escapes(tmp_path):
+    text = operation("Mine", "x * 2.0", "dy * 2.0").replace("class Mine(", "class Mine\u00e9(")
+    (tmp_path / "mine.py").write_text(text, "utf-8")
+    done = run_command("--module", str(tmp_path / "mine.py"), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nmine\\xe9 " in done.stdout
+
+
+def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path):
+    text = operation("Mine", "x * 2.0", "dy * 2.0", "os.kill(os.getpid(), signal.SIGINT)")
+    (tmp_path / "mine.py").write_text(f"import os, signal\n{text}")
+    done = run_command("--module", str(tmp_path / "mine.py"))
+    assert (done.returncode, done.stderr) == (130, "minigrad.gradcheck: interrupted\n")
+
+
+@pytest.mark.cpu_only("it is about a device that is not there")
+def test_the_command_says_how_to_install_cupy(capsys, monkeypatch):
+    def factory():
+        raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
+
+    monkeypatch.setitem(backend._factories, "gpu", factory)
+    monkeypatch.delitem(backend._backends, "gpu", raising=False)
+    assert command.main(["--device", "gpu"]) == 2
+    assert capsys.readouterr().err == (
+        "minigrad.gradcheck: --device gpu: CuPy is not installed. To install it: "
+        "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)\n"
+    )
 
 
 @pytest.mark.cpu_only("it is about a device that is not there")

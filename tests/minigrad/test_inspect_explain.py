@@ -225,22 +225,33 @@ def test_a_dense_layer_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("layer", "y", "factor"),
+    ("layer", "y", "factor", "looped"),
     [
-        (nn.ReLU(), lambda v: max(v, 0.0), lambda v: float(v > 0)),
-        (nn.LeakyReLU(0.5), lambda v: max(v, v / 2), lambda v: 1.0 if v > 0 else 0.5),
-        (nn.Tanh(), math.tanh, lambda v: 1 - math.tanh(v) ** 2),
-        (nn.Sigmoid(), lambda v: (1 + math.tanh(v / 2)) / 2, lambda v: (1 - math.tanh(v / 2) ** 2) / 4),
+        (nn.ReLU(), lambda v: max(v, 0.0), lambda v: float(v > 0), 4),
+        (nn.LeakyReLU(0.5), lambda v: max(v, v / 2), lambda v: 1.0 if v > 0 else 0.5, 4),
+        (nn.Tanh(), math.tanh, lambda v: 1 - math.tanh(v) ** 2, 3),
+        (nn.Sigmoid(), lambda v: (1 + math.tanh(v / 2)) / 2, lambda v: (1 - math.tanh(v / 2) ** 2) / 4, 3),
     ],
 )
-def test_activations_by_hand(layer, y, factor):
+def test_activations_by_hand(layer, y, factor, looped):
     x, dy = [[-2.0, 0.0, 3.0, 500.0]], [[1.0, 2.0, -3.0, 4.0]]
     found = explain(layer, mg.tensor(x, "float64"), grad=dy)
     assert_equal(found.result, [y(v) for v in x[0]])
     assert_equal(found.backward[0].values, [factor(v) for v in x[0]])
     assert_equal(found.gradients["x"], [factor(v) * d for v, d in zip(x[0], dy[0], strict=True)])
     assert found.right
-    assert [c.count for c in found.checks] == [4, 4, 3, 3]  # no loop takes the exponential of 500
+    assert [c.count for c in found.checks] == [4, 4, looped, looped]  # none takes the exponential of 500
+
+
+def test_no_check_is_one_of_no_numbers():
+    far = [[1000.0, -500.0]]
+    for layer, counts in ((nn.ReLU(), [2] * 4), (nn.LeakyReLU(0.2), [2] * 4), (nn.Tanh(), [2] * 2)):
+        found = explain(layer, far, grad=[[1.0, 2.0]])
+        assert [c.count for c in found.checks] == counts
+        assert str(found).endswith(f"right: all {len(counts)} checks found the same numbers")
+    wrong = mock.patch.object(CPUBackend, "leaky_relu", lambda self, x, slope: x * 1.01)
+    with wrong:  # the steps make the same mistake as the layer: the loop of y alone tells it
+        assert [c.equal for c in explain(nn.ReLU(), far).checks] == [True, True, False, True]
 
 
 def test_a_dropout_shows_the_draws_of_its_next_call():
@@ -711,6 +722,28 @@ def test_what_can_not_be_explained_is_an_error():
             explain(layer, given, grad=grad)
     with pytest.raises(ValueError, match="no layers in it"):
         explain(nn.Sequential(), x)
+
+
+@pytest.mark.parametrize("layer", [nn.Dense(1, 1), nn.ReLU()])
+@pytest.mark.parametrize("name", ["x", "grad"])
+def test_numbers_that_the_layers_dtype_can_not_hold_are_refused(layer, name):
+    def given(values):
+        return {"x": mg.tensor([[1.0]]) if name == "grad" else values, "grad": values}
+
+    for values in (np.array([[1j]]), np.array([["a"]])):
+        with pytest.raises(TypeError, match=f"expected real numbers as {name}, got {values.dtype}: pass"):
+            explain(layer, **given(values))
+    for values in ([[1j]], [[1.0], [1.0, 2.0]], "a"):
+        with pytest.raises(TypeError, match=f"explain: {name} is no array of real numbers: .*equal length"):
+            explain(layer, **given(values))
+    with pytest.raises(ValueError, match=f"others in {name}; float32 holds none beyond 3.4e"):
+        explain(layer, **given([[1e300]]))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ValueError, match=f"expected seed to be a whole number from 0 on, got {seed!r}"):
+        explain(nn.ReLU(), [[1.0]], grad=[[1.0]], seed=seed)
 
 
 def test_a_layer_of_ones_own_is_taught():

@@ -1,5 +1,7 @@
 """`geometry`: sizes by running layers, touches by kernels of ones, what is seen by changing pixels."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,17 @@ def test_what_is_no_convolution_or_does_not_fit_is_an_error():
         geometry(nn.Conv2d(1, 3, 3), (2, 8, 8))
     with pytest.raises(ValueError, match="the kernel of"):
         geometry(nn.Conv2d(1, 3, 5), (3, 3))
+    with pytest.raises(
+        TypeError, match="expected a Conv2d or a ConvTranspose2d, got str: of a network, pass"
+    ):
+        geometry("x", (3, 3))
+
+
+@pytest.mark.parametrize("given", [5, None, "5", (5.0, 5.0), (5, 0), (-5, 5), np.ones((5, 5))])
+def test_what_is_no_shape_is_an_error(given):
+    message = (
+        "expected as input_shape that of an image.*got " + re.escape(repr(given)[:40]) + ".*tuple of whole"
+    )
+    with pytest.raises(TypeError, match=f"(?s){message}"):
+        geometry(nn.Conv2d(1, 3, 3), given)
+    assert geometry(nn.Conv2d(1, 3, 3), [np.int64(5), 5]).output_size == (3, 3)

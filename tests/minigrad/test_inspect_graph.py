@@ -146,3 +146,11 @@ def test_what_was_not_recorded_or_was_freed_is_an_error():
     y.backward()
     with pytest.raises(RuntimeError, match="freed by backward"):
         graph(y)
+
+
+def test_what_is_no_tensor_or_no_model_is_an_error():
+    with pytest.raises(TypeError, match="expected a tensor, got int: pass what was computed, such as a loss"):
+        graph(3)
+    y = F.tanh(mg.tensor([1.0], requires_grad=True))
+    with pytest.raises(TypeError, match=r"network of minigrad\.nn as model, got str: pass the one whose"):
+        graph(y, "model")

@@ -1,5 +1,7 @@
 """`summary`: numbers by hand, and receptive fields by changing pixels of the input one by one."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -178,3 +180,18 @@ def test_a_layer_that_is_used_twice_has_two_rows_and_is_counted_once():
 def test_a_shape_that_does_not_fit_is_an_error_with_the_layers_name():
     with pytest.raises(ValueError, match=r"Conv2d\(1, 3\): expected"):
         summary(critic(), (2, 16, 12))
+
+
+@pytest.mark.parametrize("given", [100, None, "100", (100.0,), (0,), (-100,), np.ones((1, 100))])
+def test_what_is_no_shape_is_an_error(given):
+    message = (
+        "shape of one item, such as .*got " + re.escape(repr(given)[:40]) + ".*write the sizes as a tuple"
+    )
+    with pytest.raises(TypeError, match=f"(?s){message}"):
+        summary(nn.Dense(100, 2), given)
+    assert summary(nn.Dense(100, 2), [np.int64(100)]).rows[0].shape == (1, 2)
+
+
+def test_what_is_no_model_is_an_error():
+    with pytest.raises(TypeError, match=r"expected a layer or a network of minigrad\.nn as model, got str"):
+        summary("x", (100,))

@@ -42,8 +42,9 @@ def explain(layer: Module, x: Any, *, grad: Any = None, seed: int = 0) -> Explan
         grad: dy, the gradient of the result, of its shape; by default standard normal numbers.
         seed: of those, and of which numbers the loops compute.
 
-    Raises TypeError for a layer that no steps are known of (`explains` adds them), ValueError for a `grad`
-    of another shape and for numbers that are not finite, and what the layer's forward raises where x does
+    Raises TypeError for a layer that no steps are known of (`explains` adds them), for an `x` or a
+    `grad` that is not of real numbers, ValueError for a `grad` of another shape, for numbers that are not
+    finite in the layer's dtype, and for a seed below 0, and what the layer's forward raises where x does
     not fit. With TensorFloat-32 allowed products are so much coarser that the checks say so.
     """
     explainer_of(layer)

@@ -15,7 +15,7 @@ from .checks import check, chosen, double, where
 from .look import Host
 from .registry import Opened, Steps, explains, host
 
-FAR = 300.0  # beyond this the loops' exponentials of float64 end, and the functions are flat
+FAR = 300.0  # beyond this the loops' exponentials of float64 end, and tanh and sigmoid are flat
 EACH = 10  # products that one number of the loops counts as
 
 
@@ -31,6 +31,7 @@ class _Activation:
         plain: the function by loops, of an array.
         slope: the derivative of one number, from x.
         loop: the body of the loop, over k.
+        far: the size of x from which on the loops are not asked.
     """
 
     name: str
@@ -41,6 +42,7 @@ class _Activation:
     plain: Callable[[Host], Host]
     slope: Callable[[float], float]
     loop: str
+    far: float
 
 
 @explains(ReLU)
@@ -65,6 +67,7 @@ def tanh(layer: Tanh, x: Tensor, dy: Tensor, seed: int) -> Opened:
         naive.tanh,
         lambda x: 1 / math.cosh(x) ** 2,
         "    y[k] = tanh(x[k])\n    dx[k] = dy[k] * (1 - tanh(x[k]) ** 2)",
+        FAR,
     )
     return _opened(activation, x, dy, seed)
 
@@ -80,6 +83,7 @@ def sigmoid(layer: Sigmoid, x: Tensor, dy: Tensor, seed: int) -> Opened:
         naive.sigmoid,
         lambda x: 1 / (2 * math.cosh(x / 2)) ** 2,
         "    y[k] = 1 / (1 + exp(-x[k]))\n    dx[k] = dy[k] * exp(-x[k]) / (1 + exp(-x[k])) ** 2",
+        FAR,
     )
     return _opened(activation, x, dy, seed)
 
@@ -95,6 +99,7 @@ def _rectifier(name: str, formula: str, slope: float) -> _Activation:
         lambda x: 1.0 if x > 0 else slope,
         f"    y[k] = x[k] if x[k] > 0 else {slope:g} * x[k]\n"
         f"    dx[k] = dy[k] if x[k] > 0 else {slope:g} * dy[k]",
+        math.inf,
     )
 
 
@@ -106,12 +111,14 @@ def _opened(activation: _Activation, x: Tensor, dy: Tensor, seed: int) -> Opened
     dx = backward.take("product", "dx", "dy * factor, number by number", dy.data * factor)
 
     xs, dys = (a.reshape(-1) for a in double(host(backend, x.data), host(backend, dy.data)))
-    near = np.flatnonzero(np.abs(xs) < FAR)  # NaN is not
+    near = np.flatnonzero(np.abs(xs) < activation.far)  # NaN is not
     few = near[chosen(len(near), EACH, seed)]
+    loop = f"for k in ndindex({', '.join(map(str, x.shape))}):\n{activation.loop}"
+    if not few.size:  # a check of no numbers would count as one that found them right
+        return Opened(forward, backward, {"x": dx}, loop=loop)
     by, slopes = where(len(few), x.size), np.array([activation.slope(v) for v in xs[few]])
     checks = (
         check("y", by, forward[-1].values.reshape(-1)[few], activation.plain(xs[few])),
         check("dx", by, backward[-1].values.reshape(-1)[few], slopes * dys[few]),
     )
-    loop = f"for k in ndindex({', '.join(map(str, x.shape))}):\n{activation.loop}"
     return Opened(forward, backward, {"x": dx}, loop=loop, checks=checks)

@@ -41,10 +41,10 @@ def given(layer: Module, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         like = next((p for p in layer.parameters()), None)
         if like is None:
-            x = tensor(x)
+            x = _taken("x", x)
             x = x if str(x.dtype) in FLOATS else x.to("float32")
         else:
-            x = tensor(x, str(like.dtype), like.device)
+            x = _taken("x", x, str(like.dtype), like.device)
     if str(x.dtype) not in FLOATS:
         raise TypeError(f"explain: expected x of {' or '.join(FLOATS)}, got {x.dtype}: use x.to('float32')")
     if not x.size:
@@ -55,12 +55,33 @@ def given(layer: Module, x: Any) -> Tensor:
     return x.detach()
 
 
+def _taken(name: str, given: Any, dtype: str | None = None, device: str | None = None) -> Tensor:
+    """What was given as a tensor; TypeError for what are no real numbers.
+
+    What `dtype` can't hold becomes infinite, for `_check_finite` to find.
+    """
+    kind = getattr(getattr(given, "dtype", None), "kind", "f")  # lists have none: `tensor` looks into them
+    if kind not in "fiub":
+        raise TypeError(f"explain: expected real numbers as {name}, got {given.dtype}: pass real floats")
+    try:
+        with np.errstate(over="ignore"):
+            return tensor(given, dtype, device)
+    except TypeError as error:
+        raise TypeError(f"explain: {name} is no array of real numbers: {error}") from None
+
+
 def _check_finite(name: str, values: Host) -> None:
     if not np.isfinite(values).all():
+        most = f"{values.dtype} holds none beyond {np.finfo(values.dtype).max:.2g}"
         raise ValueError(
-            f"explain: expected finite numbers, got others in {name}; minigrad.inspect.detect_anomaly finds "
-            "where they come up"
+            f"explain: expected finite numbers, got others in {name}; {most}, and "
+            "minigrad.inspect.detect_anomaly finds where others come up"
         )
+
+
+def _check_seed(seed: Any) -> None:
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"explain: expected seed to be a whole number from 0 on, got {seed!r}")
 
 
 def bare_copy(layer: Module) -> Module:
@@ -75,8 +96,10 @@ def bare_copy(layer: Module) -> Module:
 def run(layer: Module, x: Tensor, grad: Any, seed: int) -> Own:
     """The layer's own pass; the layer is left as it is, the engine's random state moves on.
 
-    Raises ValueError where `grad` has not the shape of the result.
+    Raises TypeError or ValueError where `grad` is not finite real numbers in the shape of the result, and
+    ValueError for a seed that is no whole number from 0 on.
     """
+    _check_seed(seed)
     copied = bare_copy(layer)
     x = Tensor(x.data, requires_grad=True, backend=x.backend)
     with enable_grad():
@@ -96,8 +119,8 @@ def _start(grad: Any, y: Tensor, seed: int) -> Tensor:
     """The gradient of y: the given one, or standard normal numbers."""
     if grad is None:
         grad = np.random.default_rng((seed, GRAD)).standard_normal(y.shape)
-    values = grad.numpy() if isinstance(grad, Tensor) else np.asarray(grad)
-    if values.shape != y.shape:
-        raise ValueError(f"explain: expected grad of the result's shape {y.shape}, got {values.shape}")
-    _check_finite("grad", values)
-    return Tensor(y.backend.asarray(values.astype(str(y.dtype))))
+    start = _taken("grad", grad, str(y.dtype), y.device)
+    if start.shape != y.shape:
+        raise ValueError(f"explain: expected grad of the result's shape {y.shape}, got {start.shape}")
+    _check_finite("grad", start.numpy())
+    return start
