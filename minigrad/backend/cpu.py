@@ -285,9 +285,10 @@ class CPUBackend(Backend):
                 place += taps[:, :, :, i, :, j].transpose(0, 1, 3, 2, 4)
         return canvas[:, top : top + height, left : left + width]
 
-    def _slices(self, n: int, channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
-        """Slices of a batch of n whose columns have about the size that `cut` aims at."""
-        return cut(n, geometry.positions * geometry.taps * channels * itemsize)
+    @staticmethod
+    def _slices(n: int, channels: int, out_channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
+        """Slices of a batch of n whose columns and rows of y together have about the size that `cut` aims at."""
+        return cut(n, _bytes_each(channels, out_channels, geometry, itemsize))
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
@@ -304,7 +305,7 @@ class CPUBackend(Backend):
                 rows += bias
             self._activate(rows, slope)
 
-        self.pool.run_products(work, self._slices(len(x), x.shape[1], geometry, x.itemsize))
+        self.pool.run_products(work, self._slices(len(x), x.shape[1], len(weight), geometry, x.itemsize))
         return channels_first(y)
 
     def convolve_input_gradient(
@@ -333,7 +334,7 @@ class CPUBackend(Backend):
             dx[s] = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
             finish(dx[s])
 
-        self.pool.run_products(work, self._slices(n, c, geometry, dy.itemsize))
+        self.pool.run_products(work, self._slices(n, c, len(weight), geometry, dy.itemsize))
         return channels_first(dx)
 
     def _finished(self, y: Array, bias: Array | None, slope: float) -> Array:
@@ -404,10 +405,10 @@ class CPUBackend(Backend):
         """Slices of a batch for a weight gradient: each one's columns outweigh its sum, which is as large as
         the weight, and they are two at the least.
         """
-        columns, weight = geometry.positions * geometry.taps * c * itemsize, geometry.taps * c * o * itemsize
-        if n * columns < 2 * SMALLEST_SLICE:
-            return cut(n, columns)
-        wanted = max(2, n * columns // max(LARGEST_SLICE, 2 * weight))
+        each, weight = _bytes_each(c, o, geometry, itemsize), geometry.taps * c * o * itemsize
+        if n * each < 2 * SMALLEST_SLICE:
+            return cut(n, each)
+        wanted = max(2, n * each // max(LARGEST_SLICE, 2 * weight))
         return even(n, wanted)
 
     def convolution_form(
@@ -557,6 +558,11 @@ def _product_slices(count: int, operations_each: int) -> list[slice]:
     """Slices of a product's longer side, ENOUGH_SLICES at the most: thin ones would run at half the speed."""
     most = ENOUGH_SLICES * LARGEST_SLICE // max(count, 1)
     return cut(count, min(operations_each // OPERATIONS_PER_BYTE, most))
+
+
+def _bytes_each(channels: int, out_channels: int, geometry: ConvGeometry, itemsize: int) -> int:
+    """Bytes of an image's columns and of its rows of y, which a product holds side by side."""
+    return geometry.positions * (geometry.taps * channels + out_channels) * itemsize
 
 
 def _is_narrow(geometry: ConvGeometry, channels: int, out_channels: int) -> bool:
