@@ -150,6 +150,12 @@ class Backend:
         """x * scale where the mask is True, 0 elsewhere."""
         return x * mask * scale
 
+    def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
+        """The gradient of a leaky ReLU and of the dropout behind it, y being the dropout's result: dy times
+        `scale` where the mask is True, times `slope` where y is not above 0.
+        """
+        return self.leaky_relu_backward(self.mask_scale(dy, mask, scale), y, slope)
+
     # -- convolution: three products over one geometry, each the others' derivative ------------
 
     def kernel_matrix(self, weight: Array) -> Array:
@@ -222,6 +228,13 @@ class Backend:
         if slope != 1:
             y = self.leaky_relu(y, slope)
         return channels_first(y.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+
+    def convolve_dropout(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
+        p: float, key: Key, counter: Counter,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """`convolve`, and `dropout` of its result: (y, mask)."""
+        return self.dropout(self.convolve(x, weight, bias, geometry, slope), p, key, counter)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0

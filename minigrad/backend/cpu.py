@@ -22,6 +22,7 @@ from .parallel import (
     available_threads,
     cut,
     even,
+    steps,
 )
 from .philox import Counter, Key
 from .taps import TapOrder
@@ -31,6 +32,7 @@ Array = np.ndarray[Any, Any]
 # Where a product is cut, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
 BLOCK = 8  # draws of one count of Philox4x64: four words of 64 bits
+NEAR = 1 << 18  # numbers that are drawn at a time: they stay in the cache
 LONG_RUN = 16  # numbers that are worth an inner loop of NumPy's
 SUMMED = 256  # rows that are added in float32 before float64 goes on
 ONES = np.ones((1, SUMMED), np.float32)
@@ -133,16 +135,20 @@ class CPUBackend(Backend):
     # -- element by element --------------------------------------------------------------------
 
     def _each_slice(self, work: Callable[..., None], *arrays: Array) -> Array:
-        """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice."""
+        """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice.
+
+        Where all lie in memory alike, `work` gets their numbers as they lie there: (numbers,).
+        """
         out = self._empty_like(arrays[-1])
         if out.ndim == 0:
             work(out, *arrays)
             return out
+        lying = _lying(out, *arrays) or [out, *arrays]
 
         def on_slice(s: slice) -> None:
-            work(out[s], *(array[s] for array in arrays))
+            work(*(array[s] for array in lying))
 
-        self.pool.run(on_slice, cut(len(out), out.nbytes // max(len(out), 1)))
+        self.pool.run(on_slice, cut(len(lying[0]), out.nbytes // max(len(lying[0]), 1)))
         return out
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
@@ -191,8 +197,8 @@ class CPUBackend(Backend):
         keep = self.arena.empty((count,), np.bool_)
 
         def work(s: slice) -> None:
-            start, stop = s.start * BLOCK, min(s.stop * BLOCK, count)
-            keep[start:stop] = self._kept(stop - start, p, key, counter, s.start)
+            for few in steps(slice(s.start * BLOCK, min(s.stop * BLOCK, count)), NEAR):
+                keep[few] = self._kept(few.start, few.stop, p, key, counter)
 
         self.pool.run(work, cut(-(-count // BLOCK), BLOCK * 8))
         if len(shape) == 4:
@@ -205,22 +211,29 @@ class CPUBackend(Backend):
             return super().dropout(x, p, key, counter)
         pixels = channels_last(x)  # (N, H, W, C)
         y, keep = self.arena.empty(pixels.shape, x.dtype), self.arena.empty(pixels.shape, np.bool_)
+
         flat_x, flat_y, flat_keep = (a.reshape(-1) for a in (pixels, y, keep))
 
         def work(s: slice) -> None:
-            start, stop = s.start * BLOCK, min(s.stop * BLOCK, x.size)
-            part = flat_keep[start:stop]
-            part[...] = self._kept(stop - start, p, key, counter, s.start)
-            np.multiply(flat_x[start:stop], 1 / (1 - p), out=flat_y[start:stop])
-            flat_y[start:stop] *= part
+            flat_y[s] = flat_x[s]
+            self._drop(flat_y, flat_keep, s, p, key, counter)
 
-        self.pool.run(work, cut(-(-x.size // BLOCK), BLOCK * (x.itemsize + 1)))
+        self.pool.run(work, cut(x.size, x.itemsize + 1))
         return channels_first(y), channels_first(keep)
 
-    def _kept(self, count: int, p: float, key: Key, counter: Counter, first: int) -> Array:
-        """`dropout_mask` of `count` numbers in a row, from the block of draws number `first` on."""
-        place = (counter[0] + first, counter[1], counter[2], counter[3])
-        return super().dropout_mask((count,), p, key, place)
+    def _drop(self, y: Array, keep: Array, s: slice, p: float, key: Key, counter: Counter) -> None:
+        """`dropout` of the elements s of y (numbers,), in place, and of the mask; a few draws at a time."""
+        for few in steps(s, NEAR):
+            kept, part = keep[few], y[few]
+            kept[...] = self._kept(few.start, few.stop, p, key, counter)
+            part *= 1 / (1 - p)
+            part *= kept
+
+    def _kept(self, start: int, stop: int, p: float, key: Key, counter: Counter) -> Array:
+        """`dropout_mask` of the elements number start, ..., stop - 1."""
+        block, skipped = divmod(start, BLOCK)
+        place = (counter[0] + block, counter[1], counter[2], counter[3])
+        return super().dropout_mask((stop - block * BLOCK,), p, key, place)[skipped:]
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         def work(out: Array, mask: Array, x: Array) -> None:
@@ -228,6 +241,22 @@ class CPUBackend(Backend):
             np.multiply(out, mask, out=out)
 
         return self._each_slice(work, mask, x)
+
+    def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
+        def work(out: Array, dy: Array, mask: Array, y: Array) -> None:
+            scaled = np.multiply(dy, scale, out=self.scratch.get("scaled", dy.shape, dy.dtype))
+            scaled *= mask
+            self._deactivate(scaled, y, slope, out)
+
+        return self._each_slice(work, self._lying_like(y, dy), mask, y)
+
+    def _lying_like(self, like: Array, x: Array) -> Array:
+        """x in the memory order of `like`: itself, or a copy."""
+        if _lying(like, x) is not None:
+            return x
+        copy = self._empty_like(like)
+        self.pool.run(lambda s: np.copyto(copy[s], x[s]), cut(len(x), x[:1].nbytes))
+        return copy
 
     # -- convolution ---------------------------------------------------------------------------
 
@@ -285,42 +314,71 @@ class CPUBackend(Backend):
                 place += taps[:, :, :, i, :, j].transpose(0, 1, 3, 2, 4)
         return canvas[:, top : top + height, left : left + width]
 
-    @staticmethod
-    def _slices(n: int, channels: int, out_channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
-        """Slices of a batch of n whose columns and rows of y together have about the size that `cut` aims at."""
-        return cut(n, _bytes_each(channels, out_channels, geometry, itemsize))
-
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
+        def finish(y: Array, s: slice) -> None:
+            self._finish(y[s], bias, slope)
+
+        return channels_first(self._convolved(x, weight, geometry, finish if _changes(bias, slope) else None))
+
+    def convolve_dropout(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
+        p: float, key: Key, counter: Counter,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        keep = self.arena.empty((len(x), *geometry.output_size, len(weight)), np.bool_)  # (N, oh, ow, O)
+
+        def finish(y: Array, s: slice) -> None:
+            self._finish(y[s], bias, slope)
+            numbers = slice(s.start * keep[0].size, s.stop * keep[0].size)
+            self._drop(y.reshape(-1), keep.reshape(-1), numbers, p, key, counter)
+
+        return channels_first(self._convolved(x, weight, geometry, finish)), channels_first(keep)
+
+    def _convolved(
+        self, x: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None] | None
+    ) -> Array:
+        """The convolution, channels innermost: (N, oh, ow, O).
+
+        `finish(y, s)` changes the images s of y in place, while they are in the cache.
+        """
         if frequency.pays(geometry, len(x), x.shape[1], len(weight)):
-            return self._finished(self.frequency.convolve(x, weight, geometry), bias, slope)
+            y = self.frequency.convolve(x, weight, geometry)
+            if finish is not None:
+                self.pool.run(lambda s: finish(y, s), cut(len(y), y[:1].nbytes))
+            return y
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
-        y = self.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)  # (N, oh, ow, O)
+        y = self.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
 
         def work(s: slice) -> None:
             rows = y[s].reshape((s.stop - s.start) * geometry.positions, len(weight))  # a view
             np.matmul(self._columns(x[s], geometry), kernel, out=rows)
-            if bias is not None:
-                rows += bias
-            self._activate(rows, slope)
+            if finish is not None:
+                finish(y, s)
 
-        self.pool.run_products(work, self._slices(len(x), x.shape[1], len(weight), geometry, x.itemsize))
-        return channels_first(y)
+        self.pool.run_products(work, cut(len(x), _bytes_each(x.shape[1], len(weight), geometry, x.itemsize)))
+        return y
+
+    def _finish(self, part: Array, bias: Array | None, slope: float) -> None:
+        """Add a bias to a slice with the channels innermost, and take it through a leaky ReLU, in place."""
+        if bias is not None:
+            part += bias
+        self._activate(part, slope)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
         n, c = len(dy), weight.shape[1]
         if frequency.pays(geometry, n, c, len(weight)):
-            return self._finished(self.frequency.input_gradient(dy, weight, geometry), bias, slope)
+            made = self.frequency.input_gradient(dy, weight, geometry)
+            if _changes(bias, slope):
+                self.pool.run(lambda s: self._finish(made[s], bias, slope), cut(n, made[:1].nbytes))
+            return channels_first(made)
         if _is_narrow(geometry, c, len(weight)):
             return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), slope)
 
         def finish(part: Array) -> None:
-            if bias is not None:
-                part += bias
-            self._activate(part, slope)
+            self._finish(part, bias, slope)
 
         if phases.pays(geometry, c, len(weight)):
             return channels_first(self.phases.input_gradient(dy, weight, geometry, finish))
@@ -334,20 +392,8 @@ class CPUBackend(Backend):
             dx[s] = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
             finish(dx[s])
 
-        self.pool.run_products(work, self._slices(n, c, len(weight), geometry, dy.itemsize))
+        self.pool.run_products(work, cut(n, _bytes_each(c, len(weight), geometry, dy.itemsize)))
         return channels_first(dx)
-
-    def _finished(self, y: Array, bias: Array | None, slope: float) -> Array:
-        """y (N, H, W, C) plus a bias, through a leaky ReLU, in place; as (N, C, H, W)."""
-        if bias is not None or slope != 1:
-
-            def work(s: slice) -> None:
-                if bias is not None:
-                    y[s] += bias
-                self._activate(y[s], slope)
-
-            self.pool.run(work, cut(len(y), y[:1].nbytes))
-        return channels_first(y)
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
@@ -551,13 +597,27 @@ class CPUBackend(Backend):
             t *= rate
             p -= t
 
-        self.pool.run(work, cut(parameter.size, 16 * parameter.itemsize))
+        self.pool.run(work, cut(parameter.size, 4 * parameter.itemsize))
 
 
 def _product_slices(count: int, operations_each: int) -> list[slice]:
     """Slices of a product's longer side, ENOUGH_SLICES at the most: thin ones would run at half the speed."""
     most = ENOUGH_SLICES * LARGEST_SLICE // max(count, 1)
     return cut(count, min(operations_each // OPERATIONS_PER_BYTE, most))
+
+
+def _changes(bias: Array | None, slope: float) -> bool:
+    """Whether a bias and a leaky ReLU leave anything to do."""
+    return bias is not None or slope != 1
+
+
+def _lying(*arrays: Array) -> list[Array] | None:
+    """The arrays as they lie in memory, (numbers,); None where they do not all lie in one order."""
+    if all(a.flags.c_contiguous for a in arrays):
+        return [a.reshape(-1) for a in arrays]
+    if all(a.ndim == 4 and channels_last(a).flags.c_contiguous for a in arrays):
+        return [channels_last(a).reshape(-1) for a in arrays]
+    return None
 
 
 def _bytes_each(channels: int, out_channels: int, geometry: ConvGeometry, itemsize: int) -> int:

@@ -59,6 +59,12 @@ def even(count: int, pieces: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
+def steps(s: slice, size: int) -> Iterator[slice]:
+    """Slices of `size`, the last perhaps smaller, that cover `s`."""
+    for start in range(s.start, s.stop, size):
+        yield slice(start, min(start + size, s.stop))
+
+
 class Pool:
     """Threads that work through slices; `threads` of them, the caller's own among them."""
 

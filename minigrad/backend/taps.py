@@ -7,12 +7,12 @@ few channels at a time are first copied as they are, into rows of an odd length,
 times as fast for a weight of megabytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .parallel import Pool, Scratch, cut
+from .parallel import Pool, Scratch, cut, steps
 
 Array = np.ndarray[Any, Any]
 
@@ -68,7 +68,7 @@ class TapOrder:
         step = max(1, NEAR // (kh * kw * weight.itemsize))
 
         def work(s: slice) -> None:
-            for part in _steps(s, step):
+            for part in steps(s, step):
                 taps[:, part] = rows[part].T
 
         self.pool.run(work, cut(o * c, 8 * kh * kw * weight.itemsize))
@@ -82,15 +82,9 @@ class TapOrder:
         each = o * kh * kw * dtype.itemsize
 
         def work(s: slice) -> None:
-            for part in _steps(s, max(1, NEAR // each)):
+            for part in steps(s, max(1, NEAR // each)):
                 width = (part.stop - part.start) * kh * kw
                 turn(part, self.scratch.get("near", (o, width + APART), dtype)[:, :width])
 
         # Turning takes several times what copying would: so it is worth sharing earlier.
         self.pool.run(work, cut(c, 8 * each))
-
-
-def _steps(s: slice, size: int) -> Iterator[slice]:
-    """Slices of `size`, the last perhaps smaller, that cover `s`."""
-    for start in range(s.start, s.stop, size):
-        yield slice(start, min(start + size, s.stop))

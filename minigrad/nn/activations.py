@@ -53,6 +53,11 @@ class Dropout(Module):
             raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
         self.p = p
 
+    @property
+    def drops(self) -> float:
+        """The probability as things are: 0 in `eval()`."""
+        return self.p if self.training else 0.0
+
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
 

@@ -92,7 +92,7 @@ class Conv2d(_Convolution):
     `weight` is (out_channels, in_channels, kh, kw). Sizes: see `functional.conv2d`.
     """
 
-    takes_slope = True
+    takes_slope = takes_dropout = True
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
@@ -104,9 +104,12 @@ class Conv2d(_Convolution):
             out_channels if bias else None, dilation, dtype, device,
         )  # fmt: skip
 
-    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, slope: float = 1.0, drops: float = 0.0) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)")
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, slope=slope)
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation,
+            slope=slope, dropout=F.draw_dropout(drops),
+        )  # fmt: skip
 
     def describe(self) -> str:
         return f"Conv2d({self.weight.shape[1]}, {self.weight.shape[0]})"

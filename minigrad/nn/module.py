@@ -1,7 +1,8 @@
 """Module: parameters, buffers and modules in a tree, by the names of their attributes."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import backend as backends
@@ -52,12 +53,18 @@ class Module:
 
     training: bool
     takes_slope = False  # whether `forward(x, slope)` takes the leaky ReLU that follows with it
+    takes_dropout = False  # whether `forward(x, slope, p)` takes a dropout that follows, too
     slope: float | None = None  # of a module that is such a leaky ReLU
 
     def __init__(self) -> None:
         self.training = True
         self.forward_hooks: list[Hook] = []
         self.backward_hooks: list[Hook] = []
+
+    @property
+    def drops(self) -> float | None:
+        """Of a module that is such a dropout: the probability, as things are now."""
+        return None
 
     def __call__(self, *inputs: Any) -> Tensor:
         output = self._watched(*inputs) if observer.observers else self.forward(*inputs)
@@ -226,8 +233,9 @@ class Sequential(Module):
         modules = list(self)
         while modules:
             module = modules.pop(0)
-            together = bool(modules) and go_together(module, modules[0])
-            x = module(x, modules.pop(0).slope) if together else module(x)
+            followers = taken_along(module, modules)
+            del modules[: len(followers)]
+            x = module(x, *_settings(followers))
         return x
 
     def __iter__(self) -> Iterator[Module]:
@@ -240,8 +248,30 @@ class Sequential(Module):
         return list(self)[index]
 
 
-def go_together(module: Module, follower: Module) -> bool:
-    """Whether a layer takes the leaky ReLU behind it into its own pass over memory."""
-    # Hooks want an output of each.
-    hooked = any(m.forward_hooks or m.backward_hooks for m in (module, follower))
-    return module.takes_slope and follower.slope is not None and not hooked
+def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
+    """Those of the modules that follow which a layer takes into its own pass over memory: a leaky ReLU, a
+    dropout, or a dropout behind a leaky ReLU.
+    """
+    if _is_hooked(module):
+        return []
+    taken: list[Module] = []
+    free = list(itertools.takewhile(lambda m: not _is_hooked(m), following[:2]))
+    if module.takes_slope and free and free[0].slope is not None:
+        taken.append(free.pop(0))
+    if module.takes_dropout and free and free[0].drops is not None:
+        taken.append(free.pop(0))
+    return taken
+
+
+def _is_hooked(module: Module) -> bool:
+    """Whether hooks want an output of its own, or its gradient."""
+    return bool(module.forward_hooks or module.backward_hooks)
+
+
+def _settings(followers: Sequence[Module]) -> tuple[float, ...]:
+    """What `forward` takes beside x: the slope (1 where no leaky ReLU is taken along), the probability."""
+    if not followers:
+        return ()
+    slope = next((m.slope for m in followers if m.slope is not None), 1.0)
+    drops = next((m.drops for m in followers if m.drops is not None), None)
+    return (slope,) if drops is None else (slope, drops)

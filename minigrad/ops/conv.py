@@ -20,7 +20,7 @@ from .. import naive
 from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
 from ..tensor import Tensor, is_grad_enabled
-from .elementwise import LeakyReluGradient, normal
+from .elementwise import Dropout, LeakyDropoutGradient, LeakyReluGradient, MaskScale, normal
 from .operation import Case, Operation
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
@@ -53,12 +53,13 @@ def _sized(*names: str) -> Any:
 class Convolve(Operation):
     """y = f(x (*) w + b): dx, dw by the other two operations, db = the sum of dy over all but channels.
 
-    f is a leaky ReLU with `slope`, taken in the same pass over memory (1 for none); dy is taken back
-    through it first.
+    f is a leaky ReLU with `slope` (1 for none) and, behind it, `dropout`, taken in the same pass over memory;
+    dy is taken back through them first.
     """
 
     geometry: ConvGeometry
     slope: float = 1.0
+    dropout: Dropout | None = None
     keep_inputs = True
 
     def __post_init__(self) -> None:
@@ -79,19 +80,42 @@ class Convolve(Operation):
                 lambda x, w, b, g=g: naive.leaky_relu(naive.convolve(x, w, g) + b.reshape(-1, 1, 1), 0.2),
                 f"{label}, leaky ReLU",
             )
+        place = 0.4, (5, 7), (0, 3, 0, 0)
+        for label, slope in (("stride 2, padding 1", 0.2), ("plain", 1.0)):
+            g = GEOMETRIES[label]
+            yield Case(
+                lambda x, w, b, g=g, slope=slope: Convolve(g, slope, Dropout(*place))(x, w, b),
+                {name: inputs for name, _, inputs in _sized("x", "w", "b")}[label],
+                lambda x, w, b, g=g, slope=slope: naive.dropout(
+                    naive.leaky_relu(naive.convolve(x, w, g) + b.reshape(-1, 1, 1), slope), *place
+                ),
+                f"{label}, {'leaky ReLU, ' if slope != 1 else ''}dropout",
+            )
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        return self.backend.convolve(x, weight, bias, self.geometry, self.slope)
+        if self.dropout is None:
+            return self.backend.convolve(x, weight, bias, self.geometry, self.slope)
+        y, self._mask = self.backend.convolve_dropout(
+            x, weight, bias, self.geometry, self.slope, *self.dropout.place
+        )
+        return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *bias = self.inputs
-        if self.slope != 1:
-            dy = LeakyReluGradient(self.slope, self._output)(dy)
+        dy = self._through_finish(dy)
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry)(x, dy) if self.needs[1] else None,
             *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
         )
+
+    def _through_finish(self, dy: Tensor) -> Tensor:
+        """dy taken back through f."""
+        if self.dropout is None:
+            return dy if self.slope == 1 else LeakyReluGradient(self.slope, self._output)(dy)
+        if self.slope == 1:
+            return MaskScale(self._mask, self.dropout.scale)(dy)
+        return LeakyDropoutGradient(self.slope, self._output, self._mask, self.dropout.scale)(dy)
 
 
 @dataclass(eq=False)
@@ -178,6 +202,7 @@ def conv2d(
     dilation: Any = 1,
     *,
     slope: float = 1.0,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """The cross-correlation of x with a kernel (what neural networks call a convolution).
 
@@ -189,6 +214,8 @@ def conv2d(
         padding: an int, (h, w), ((top, bottom), (left, right)), "valid" (none) or "same"
             (TensorFlow's: ceil(size / stride) pixels come out; the odd pixel of padding goes after).
         slope: of a leaky ReLU that follows, taken in the same pass; 1 for none.
+        dropout: one that follows (behind the leaky ReLU), taken in the same pass; see
+            `functional.draw_dropout`.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
@@ -199,7 +226,7 @@ def conv2d(
         geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"conv2d: {error}") from None
-    operation = Convolve(geometry, slope)
+    operation = Convolve(geometry, slope, dropout)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
 
 

@@ -411,12 +411,22 @@ class Dropout(Operation):
                 second_order=False,
             )
 
+    @property
+    def place(self) -> tuple[float, Key, Counter]:
+        """(p, key, counter), as the backend takes them."""
+        return self.p, self.key, self.counter
+
+    @property
+    def scale(self) -> float:
+        """What the kept elements are multiplied by."""
+        return 1 / (1 - self.p)
+
     def forward(self, x: Array) -> Array:
-        y, self._mask = self.backend.dropout(x, self.p, self.key, self.counter)
+        y, self._mask = self.backend.dropout(x, *self.place)
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (MaskScale(self._mask, 1 / (1 - self.p))(dy),)
+        return (MaskScale(self._mask, self.scale)(dy),)
 
 
 @dataclass(eq=False)
@@ -439,6 +449,35 @@ class MaskScale(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (MaskScale(self.mask, self.scale)(dy),)
+
+
+@dataclass(eq=False)
+class LeakyDropoutGradient(Operation):
+    """dx = dy * scale where the mask is True, times slope where y is not above 0; 0 elsewhere.
+
+    That is back through a dropout and the leaky ReLU before it: linear in dy, and its own transpose.
+    """
+
+    slope: float
+    y: Array
+    mask: Array
+    scale: float
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def call(dy: Tensor) -> Tensor:
+            y = dy.backend.asarray([[1.0, -2.0, 0.0], [3.0, -1.0, 0.0]], dy.dtype)
+            mask = dy.backend.asarray([[True, True, False], [True, True, True]])
+            return LeakyDropoutGradient(0.2, y, mask, 1.25)(dy)
+
+        factors = [[1.25, 0.25, 0.0], [1.25, 0.25, 0.25]]
+        yield Case(call, normal((2, 3)), lambda dy: dy * factors, second_order=False)
+
+    def forward(self, dy: Array) -> Array:
+        return self.backend.leaky_dropout_backward(dy, self.y, self.mask, self.slope, self.scale)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (LeakyDropoutGradient(self.slope, self.y, self.mask, self.scale)(dy),)
 
 
 # -- the functions ---------------------------------------------------------------------------------

@@ -539,7 +539,8 @@ def networks(biased=True):
     )  # fmt: skip
     discriminator = nn.Sequential(
         nn.Conv2d(2, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3),
-        nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1, bias=biased), nn.BatchNorm(6), nn.LeakyReLU(0.2)),
+        nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1, bias=biased), nn.BatchNorm(6), nn.LeakyReLU(0.2),
+                      nn.Dropout(0.3)),
         nn.Flatten(), nn.LeakyReLU(0.3), nn.Dense(24, 1),
     )  # fmt: skip
     return {"generator": generator, "discriminator": discriminator}
@@ -691,7 +692,7 @@ def nth(number):
 CONV, TRANSPOSED = "discriminator.0 Conv2d(2, 4)", "generator.4 ConvTranspose2d(3, 4)"
 INNER, LAST = "discriminator.3.0 Conv2d(4, 6)", "generator.7 ConvTranspose2d(4, 2)"
 NORM, DENSE = "discriminator.3.1 BatchNorm(6)", "discriminator.6 Dense(24, 1)"
-DROPOUT, LEAKY = "discriminator.2 Dropout(0.3)", "discriminator.5 LeakyReLU(0.3)"
+DROPOUT, LEAKY = "discriminator.3.3 Dropout(0.3)", "discriminator.5 LeakyReLU(0.3)"
 LOSS = "mean_logit_binary_cross_entropy"
 FORWARD, GRADIENTS = "forward", [f"gradient of input {i}" for i in range(3)]
 
@@ -701,7 +702,7 @@ FAULTS = [
     (Planted("matmul", (2, 0), when=shape_is(6, 24)), DENSE, "dense", FORWARD),
     (Planted("matmul", (1, 9), when=shape_is(6, 1)), DENSE, "dense", GRADIENTS[0]),
     (Planted("matmul", (0, 8), when=shape_is(1, 6)), DENSE, "dense", GRADIENTS[1]),
-    (Planted("convolve", (5, 3, 2, 1)), CONV, "convolve", FORWARD),
+    (Planted("convolve_dropout", (5, 3, 2, 1), part=0), CONV, "convolve", FORWARD),
     (Planted("convolve", (0, 5, 1, 0), when=shape_is(6, 4, 4, 4)), INNER, "convolve", FORWARD),
     (Planted("convolve", (2, 1, 3, 0), when=without_bias), LAST, "convolve_input_gradient", GRADIENTS[0]),
     (Planted("convolve_input_gradient", (3, 2, 0, 1)), TRANSPOSED, "convolve_input_gradient", FORWARD),
@@ -717,8 +718,8 @@ FAULTS = [
     (Planted("normalize_backward", (4, 2, 1, 0), part=0), NORM, "batch_norm", GRADIENTS[0]),
     (Planted("normalize_backward", (3,), part=1), NORM, "batch_norm", GRADIENTS[1]),
     (Planted("normalize_backward", (0,), part=2), NORM, "batch_norm", GRADIENTS[2]),
-    (Planted("dropout", (1, 2, 3, 3), part=0), DROPOUT, "dropout", FORWARD),
-    (Planted("mask_scale", (1, 2, 3, 3), when=nth(2)), DROPOUT, "dropout", GRADIENTS[0]),
+    (Planted("dropout", (1, 2, 1, 1), part=0, when=shape_is(6, 6, 2, 2)), DROPOUT, "dropout", FORWARD),
+    (Planted("mask_scale", (1, 2, 1, 1), when=nth(3)), DROPOUT, "dropout", GRADIENTS[0]),
     (Planted("leaky_relu", (5, 23), when=shape_is(6, 24)), LEAKY, "leaky_relu", FORWARD),
     (Planted("leaky_relu_backward", (0, 4), when=shape_is(6, 24)), LEAKY, "leaky_relu", GRADIENTS[0]),
     (Planted("tanh", (0, 1, 7, 0)), "generator.8 Tanh()", "tanh", FORWARD),
@@ -761,6 +762,9 @@ def test_a_mistake_is_reported_with_its_place_and_both_numbers(
          GRADIENTS[0]),
         (Planted("leaky_relu_backward", (0, 3, 2, 1), when=shape_is(6, 4, 4, 4)), CONV, "convolve",
          GRADIENTS[1]),
+        (Planted("leaky_dropout_backward", (0, 3, 2, 1)), CONV, "convolve", GRADIENTS[1]),
+        (Planted("dropout", (1, 2, 3, 3), part=0), CONV, "convolve", FORWARD),
+        (Planted("mask_scale", (0, 3, 2, 1), when=nth(4)), CONV, "convolve", GRADIENTS[1]),
         (Planted("matmul", (40, 3), when=shape_is(96, 32)), CONV, "convolve", FORWARD),
         (Planted("im2col", (7, 31), when=shape_is(6, 2, 8, 8)), CONV, "convolve", FORWARD),
         (Planted("softplus", (1, 0)), "", LOSS, FORWARD),

@@ -1,11 +1,10 @@
 """Sequential: each layer on what comes in there, and all together."""
 
-import itertools
 from collections.abc import Callable, Mapping
 
 from ... import random
 from ...nn import Sequential
-from ...nn.module import go_together
+from ...nn.module import taken_along
 from ...tensor import Tensor, enable_grad
 from ...tensor import grad as gradients_of
 from .engine import bare_copy
@@ -73,16 +72,17 @@ def _gathered(
 
 
 def _notes(layer: Sequential) -> tuple[str, ...]:
-    """Which layers take the activation behind them along."""
+    """Which layers take those behind them along."""
     named = list(layer.children())
-    together = [
-        f"{a} {first.describe()} takes {b} {second.describe()} along"
-        for (a, first), (b, second) in itertools.pairwise(named)
-        if go_together(first, second)
-    ]
+    together = []
+    for i, (name, first) in enumerate(named):
+        followers = named[i + 1 : i + 1 + len(taken_along(first, [m for _, m in named[i + 1 :]]))]
+        if followers:
+            taken = " and ".join(f"{n} {m.describe()}" for n, m in followers)
+            together.append(f"{name} {first.describe()} takes {taken} along")
     if not together:
         return ()
     return (
-        f"The engine itself takes some activations in the pass of the layer before: {'; '.join(together)}. "
+        f"The engine itself takes some layers in the pass of the layer before: {'; '.join(together)}. "
         "Here each has a step of its own; the checks compare both.",
     )
