@@ -7,8 +7,10 @@ for the same sizes each time, so what its arrays leave behind serves the next st
 
 import math
 import mmap
+import sys
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,8 @@ class _Block(np.ndarray[Any, Any]):
     memory: mmap.mmap
     arena: "Arena | None" = None
 
-    def __del__(self) -> None:
-        if self.arena is not None:
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self.arena is not None and not at_exit():  # then what it calls may have gone already
             self.arena._take_back(self.memory)
 
 

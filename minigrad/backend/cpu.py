@@ -12,6 +12,7 @@ import numpy as np
 from . import frequency, phases
 from .arena import Arena, owns_memory
 from .base import Backend, channels_first, channels_last
+from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
 from .parallel import (
     ENOUGH_SLICES,
@@ -50,8 +51,8 @@ class CPUBackend(Backend):
         self.pool = Pool(available_threads())
         self.scratch = Scratch()
         self.arena = Arena()
-        self.frequency = frequency.FrequencyForm(self.pool, self.scratch, self.arena.empty)
         self.taps = TapOrder(self.pool, self.scratch, self.arena.empty)
+        self.bilinear = BilinearForm(self.pool, self.scratch, self.arena.empty)
         self.phases = phases.PhaseForm(self.pool, self.scratch, self.arena.empty, self.taps)
 
     # -- memory --------------------------------------------------------------------------------
@@ -119,11 +120,14 @@ class CPUBackend(Backend):
         (m, k), n = a.shape, b.shape[1]
         y = self.arena.empty((m, n), np.result_type(a, b))
 
+        # BLAS is slow at a column times a row (`Dense` to a single feature, on the way back).
+        multiply = np.multiply if k == 1 else np.matmul
+
         def rows(s: slice) -> None:
-            np.matmul(a[s], b, out=y[s])
+            multiply(a[s], b, out=y[s])
 
         def columns(s: slice) -> None:
-            np.matmul(a, b[:, s], out=y[:, s])
+            multiply(a, b[:, s], out=y[:, s])
 
         # Along the longer side, so that no slice reads the larger factor whole.
         if m >= n:
@@ -342,11 +346,9 @@ class CPUBackend(Backend):
 
         `finish(y, s)` changes the images s of y in place, while they are in the cache.
         """
-        if frequency.pays(geometry, len(x), x.shape[1], len(weight)):
-            y = self.frequency.convolve(x, weight, geometry)
-            if finish is not None:
-                self.pool.run(lambda s: finish(y, s), cut(len(y), y[:1].nbytes))
-            return y
+        transform = _transform(geometry, len(x), x.shape[1], len(weight), x.dtype)
+        if transform is not None:
+            return self.bilinear.convolve(x, weight, geometry, transform, finish)
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         y = self.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
 
@@ -369,19 +371,21 @@ class CPUBackend(Backend):
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
     ) -> Array:
         n, c = len(dy), weight.shape[1]
-        if frequency.pays(geometry, n, c, len(weight)):
-            made = self.frequency.input_gradient(dy, weight, geometry)
-            if _changes(bias, slope):
-                self.pool.run(lambda s: self._finish(made[s], bias, slope), cut(n, made[:1].nbytes))
-            return channels_first(made)
+
+        def finish(dx: Array, s: slice) -> None:
+            self._finish(dx[s], bias, slope)
+
+        transform = _transform(geometry, n, c, len(weight), dy.dtype)
+        if transform is not None:
+            return channels_first(self.bilinear.input_gradient(dy, weight, geometry, transform, finish))
         if _is_narrow(geometry, c, len(weight)):
             return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), slope)
 
-        def finish(part: Array) -> None:
-            self._finish(part, bias, slope)
+        def finish_rows(rows: Array) -> None:
+            self._finish(rows, bias, slope)
 
         if phases.pays(geometry, c, len(weight)):
-            return channels_first(self.phases.input_gradient(dy, weight, geometry, finish))
+            return channels_first(self.phases.input_gradient(dy, weight, geometry, finish_rows))
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
 
@@ -390,7 +394,7 @@ class CPUBackend(Backend):
             columns = self.scratch.get("columns", (len(rows), len(kernel)), dy.dtype)
             np.matmul(rows, kernel.T, out=columns)
             dx[s] = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
-            finish(dx[s])
+            finish(dx, s)
 
         self.pool.run_products(work, cut(n, _bytes_each(c, len(weight), geometry, dy.itemsize)))
         return channels_first(dx)
@@ -399,9 +403,10 @@ class CPUBackend(Backend):
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         n, c, o = len(x), x.shape[1], len(weight)
-        if frequency.pays(geometry, n, c, o):
-            convolved, dw = self.frequency.convolve_and_weight_gradient(x, weight, y, geometry)
-            return channels_first(convolved), dw
+        transform = _transform(geometry, n, c, o, x.dtype)
+        if transform is not None:
+            found, dw = self.bilinear.convolve_and_weight_gradient(x, weight, y, geometry, transform)
+            return channels_first(found), dw
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         convolved = self.arena.empty((n, *geometry.output_size, o), x.dtype)  # (N, oh, ow, O)
 
@@ -413,8 +418,9 @@ class CPUBackend(Backend):
 
     def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         n, c, o = len(x), x.shape[1], dy.shape[1]
-        if frequency.pays(geometry, n, c, o):
-            return self.frequency.weight_gradient(x, dy, geometry)
+        transform = _transform(geometry, n, c, o, x.dtype)
+        if transform is not None:
+            return self.bilinear.weight_gradient(x, dy, geometry, transform)
         if _is_narrow(geometry, c, o):
             return _turned(self.convolve_weight_gradient(dy, x, geometry.mirrored()))
         return self._sum_of_products(x, dy, geometry)
@@ -604,6 +610,15 @@ def _product_slices(count: int, operations_each: int) -> list[slice]:
     """Slices of a product's longer side, ENOUGH_SLICES at the most: thin ones would run at half the speed."""
     most = ENOUGH_SLICES * LARGEST_SLICE // max(count, 1)
     return cut(count, min(operations_each // OPERATIONS_PER_BYTE, most))
+
+
+def _transform(
+    geometry: ConvGeometry, n: int, channels: int, out_channels: int, dtype: np.dtype[Any]
+) -> Transform | None:
+    """The transform between which the products of these sizes are fewest; None for the plain forms."""
+    if not frequency.pays(geometry, n, channels, out_channels):
+        return None
+    return frequency.transform(geometry, str(dtype))
 
 
 def _changes(bias: Array | None, slope: float) -> bool:

@@ -1,5 +1,9 @@
 """The frequency form of convolutions, and the others that the CPU chooses among: against naive loops."""
 
+import dataclasses
+import functools
+import itertools
+
 import numpy as np
 import pytest
 from accuracy import assert_close
@@ -9,13 +13,15 @@ from hypothesis import strategies as st
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, naive
+from minigrad.backend import bilinear, frequency
 from minigrad.backend import cpu as cpu_module
-from minigrad.backend import frequency
 from minigrad.backend.base import Backend
+from minigrad.backend.bilinear import BilinearForm
 from minigrad.backend.geometry import ConvGeometry
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 FLUX = ConvGeometry.of_conv((7, 7), (5, 5), 1, 2, 1)
+STRIDED = ConvGeometry.of_conv((14, 14), (4, 4), 2, 1, 1)
 side, pad = st.integers(1, 4), st.integers(0, 5)
 
 
@@ -29,15 +35,31 @@ def unstrided(draw):
     return ConvGeometry.of_conv(size, kernel, 1, padding, dilation)
 
 
+@st.composite
+def strided(draw):
+    """Any convolution without dilation that fits: kernels smaller than the stride, too."""
+    kernel, stride = draw(st.tuples(side, side)), draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = draw(st.tuples(st.tuples(pad, pad), st.tuples(pad, pad)))
+    size = tuple(max(1, k - sum(p)) + draw(st.integers(0, 6)) for k, p in zip(kernel, padding, strict=True))
+    return ConvGeometry.of_conv(size, kernel, stride, padding, 1)
+
+
 def arrays(geometry, dtype, n=2, c=3, o=2):
     rng = np.random.default_rng(0)
     shapes = (n, c, *geometry.input_size), (o, c, *geometry.kernel_size), (n, o, *geometry.output_size)
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-def form():
-    engine = backend.get("cpu")
-    return frequency.FrequencyForm(engine.pool, engine.scratch, engine.arena.empty)
+class Form:
+    """The three products of a geometry in the frequency domain, channels innermost."""
+
+    def __init__(self, geometry, dtype):
+        engine = backend.get("cpu")
+        self.own = BilinearForm(engine.pool, engine.scratch, engine.arena.empty)
+        self.geometry, self.transform = geometry, frequency.transform(geometry, dtype)
+
+    def __getattr__(self, name):
+        return functools.partial(getattr(self.own, name), geometry=self.geometry, t=self.transform)
 
 
 def first(y):
@@ -46,19 +68,40 @@ def first(y):
 
 
 @QUICK
-@given(unstrided(), st.sampled_from(["float32", "float64"]))
+@given(unstrided() | strided(), st.sampled_from(["float32", "float64"]))
 def test_the_three_products_of_any_geometry(geometry, dtype):
     x, weight, dy = arrays(geometry, dtype)
     exact = [a.astype("float64") for a in (x, weight, dy)]
+    form = Form(geometry, dtype)
     y = naive.convolve(exact[0], exact[1], geometry)
-    assert_close(first(form().convolve(x, weight, geometry)), y, dtype)
+    assert_close(first(form.convolve(x, weight)), y, dtype)
     dx = naive.convolve_input_gradient(exact[2], exact[1], geometry)
-    assert_close(first(form().input_gradient(dy, weight, geometry)), dx, dtype)
+    assert_close(first(form.input_gradient(dy, weight)), dx, dtype)
     dw = naive.convolve_weight_gradient(exact[0], exact[2], geometry)
-    assert_close(form().weight_gradient(x, dy, geometry), dw, dtype)
-    both = form().convolve_and_weight_gradient(x, weight, dy, geometry)
+    assert_close(form.weight_gradient(x, dy), dw, dtype)
+    both = form.convolve_and_weight_gradient(x, weight, dy)
     assert_close(first(both[0]), y, dtype)
     assert_close(both[1], dw, dtype)
+
+
+@QUICK
+@given(strided())
+def test_the_phases_of_a_stride_share_out_pixels_and_taps(geometry):
+    for axis in range(2):
+        size, kernel, stride = (v[axis] for v in (geometry.input_size, geometry.kernel_size, geometry.stride))
+        before, found = geometry.padding[axis][0], frequency.lines(geometry, axis)
+        pixels = [list(range(size))[line.pixels] for line in found]
+        assert sorted(itertools.chain(*pixels)) == list(range(size))
+        assert sorted(np.concatenate([line.taps for line in found])) == list(range(kernel))
+        met = {
+            (int(u) - j, a, int(tap))
+            for line, own in zip(found, pixels, strict=True)
+            for a, u in zip(own, line.places, strict=True)
+            for j, tap in enumerate(line.taps)
+        }
+        out = geometry.output_size[axis]
+        reads = {(q, stride * q + i - before, i) for q in range(out) for i in range(kernel)}
+        assert {read for read in reads if 0 <= read[1] < size} == {m for m in met if 0 <= m[0] < out}
 
 
 @QUICK
@@ -79,49 +122,96 @@ def test_the_period_is_the_smallest_on_which_nothing_wraps(geometry):
             assert wraps(period - 1) or before > geometry.kernel_size[axis] - 1
 
 
-def test_fluxs_layer_takes_161_products_of_channels():
-    f = frequency.frequencies(FLUX, "float64")
-    assert (frequency.period(FLUX, 0), f.rows, f.real, f.pairs) == (9, 81, 1, 40)
-    assert f.real + 4 * f.pairs == 161
-    assert (f.image.shape, f.kernel.shape, f.back.shape) == ((81, 49), (81, 25), (49, 81))
+@pytest.mark.parametrize(
+    ("geometry", "period", "rows", "shapes"),
+    [
+        (FLUX, 9, 1 + 3 * 40, [(121, 49)]),
+        (STRIDED, 8, 4 + 3 * 30, [(94, 49)] * 4),
+    ],
+)
+def test_fluxs_layers_take_so_many_products_of_channels(geometry, period, rows, shapes):
+    t = frequency.transform(geometry, "float64")
+    assert [frequency.period(geometry, axis) for axis in range(2)] == [period, period]
+    assert t.rows == rows
+    assert [phase.matrix.shape for phase in t.phases] == shapes
+    assert (t.kernel.shape, t.back.shape) == ((rows * len(shapes), geometry.taps), (49, rows))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
 def test_an_even_circle_has_more_real_frequencies(size):
-    f = frequency.frequencies(ConvGeometry.of_conv((size, size), (1, 1), 1, 0, 1), "float64")
-    assert f.real == (4 if size % 2 == 0 else 1)
-    assert f.rows == size * size
+    t = frequency.transform(ConvGeometry.of_conv((size, size), (1, 1), 1, 0, 1), "float64")
+    real = 4 if size % 2 == 0 else 1
+    assert t.rows == real + 3 * (size * size - real) // 2
 
 
-def test_a_fluxs_layer_is_as_exact_as_the_plain_form():
-    x, weight, dy = arrays(FLUX, "float32", n=16, c=128, o=256)
-    engine = backend.get("cpu")
+@pytest.mark.parametrize("name", ["FLUX", "STRIDED"])
+def test_fluxs_layers_are_as_exact_as_the_plain_form(name):
+    geometry, c, o = {"FLUX": (FLUX, 128, 256), "STRIDED": (STRIDED, 64, 128)}[name]
+    x, weight, dy = arrays(geometry, "float32", n=16, c=c, o=o)
+    engine, form = backend.get("cpu"), Form(geometry, "float32")
     exact = [a.astype("float64") for a in (x, weight, dy)]
 
     def error(got, expected):
         return np.linalg.norm(got - expected) / np.linalg.norm(expected)
 
-    y = Backend.convolve(engine, exact[0], exact[1], None, FLUX)
-    assert error(first(form().convolve(x, weight, FLUX)), y) < 6e-7
-    assert error(Backend.convolve(engine, x, weight, None, FLUX), y) > 5e-8  # the plain form errs as well
-    dx = Backend.convolve_input_gradient(engine, exact[2], exact[1], None, FLUX)
-    assert error(first(form().input_gradient(dy, weight, FLUX)), dx) < 6e-7
-    dw = Backend.convolve_weight_gradient(engine, exact[0], exact[2], FLUX)
-    assert error(form().weight_gradient(x, dy, FLUX), dw) < 6e-7
+    y = Backend.convolve(engine, exact[0], exact[1], None, geometry)
+    assert error(first(form.convolve(x, weight)), y) < 6e-7
+    assert error(Backend.convolve(engine, x, weight, None, geometry), y) > 5e-8  # the plain form errs as well
+    dx = Backend.convolve_input_gradient(engine, exact[2], exact[1], None, geometry)
+    assert error(first(form.input_gradient(dy, weight)), dx) < 6e-7
+    dw = Backend.convolve_weight_gradient(engine, exact[0], exact[2], geometry)
+    assert error(form.weight_gradient(x, dy), dw) < 6e-7
 
 
 def test_which_form_runs_follows_from_the_sizes():
     assert frequency.pays(FLUX, 128, 128, 256)
-    assert not frequency.pays(ConvGeometry.of_conv((14, 14), (4, 4), 2, 1, 1), 128, 64, 128)  # strided
-    assert not frequency.pays(ConvGeometry.of_conv((28, 28), (5, 5), 1, 2, 1), 128, 128, 256)  # large
+    assert frequency.pays(STRIDED, 128, 64, 128)
+    assert not frequency.pays(STRIDED, 16, 64, 128)  # few images: the kernel's transform is not worth it
+    assert not frequency.pays(ConvGeometry.of_conv((32, 32), (4, 4), 2, 1, 1), 128, 64, 128)  # large
+    assert not frequency.pays(ConvGeometry.of_conv((28, 28), (5, 5), 1, 2, 1), 128, 64, 64)
+    assert not frequency.pays(ConvGeometry.of_conv((64, 64), (9, 9), 1, 4, 1), 128, 4096, 4096)  # huge
+    assert not frequency.pays(ConvGeometry.of_conv((8, 8), (4, 4), 2, 1, 1), 128, 256, 512)  # many channels
     assert not frequency.pays(ConvGeometry.of_conv((7, 7), (1, 1), 1, 0, 1), 128, 128, 256)
+    assert not frequency.pays(ConvGeometry.of_conv((14, 14), (4, 4), 2, 1, 2), 128, 64, 128)  # dilated, too
     assert not frequency.pays(FLUX, 128, 1, 1)  # the transforms are not worth it
+
+
+def test_a_kernels_transform_is_made_once_while_its_bits_are_the_same():
+    form, rng = Form(FLUX, "float32"), np.random.default_rng(3)
+    weights = [rng.standard_normal((2, 3, 5, 5)).astype("float32") for _ in range(4)]
+    made = [form.own.of_kernel(w, form.transform) for w in weights]
+    assert all(form.own.of_kernel(w.copy(), form.transform) is m for w, m in zip(weights, made, strict=True))
+    weights[1][0, 0, 0, 0] = -0.0
+    changed = form.own.of_kernel(weights[1], form.transform)  # takes the place of the first
+    weights[1][0, 0, 0, 0] = 0.0
+    again = form.own.of_kernel(weights[1], form.transform)
+    assert changed is not made[1]
+    assert again is not changed
+    assert form.own.of_kernel(weights[0], form.transform) is not made[0]
+    other = frequency.transform(STRIDED, "float32")
+    assert form.own.of_kernel(weights[3][:, :, :4, :4], other).shape == (94, 12, 2)
+
+
+def test_a_weight_that_changes_in_place_is_seen(always):
+    engine, (x, weight, _) = backend.get("cpu"), arrays(FLUX, "float64")
+    before = engine.convolve(x, weight, None, FLUX)
+    weight[1, 2, 3, 4] += 1.0
+    after = engine.convolve(x, weight, None, FLUX)
+    assert_close(after, naive.convolve(x, weight, FLUX), "float64")
+    assert np.abs(after - before).max() > 0.1
+
+
+def test_a_kernel_too_large_to_keep_is_not_kept(monkeypatch):
+    monkeypatch.setattr(bilinear, "MOST_KEPT", 100)
+    form, weight = Form(FLUX, "float32"), np.ones((2, 3, 5, 5), "float32")
+    first_made = form.own.of_kernel(weight, form.transform)
+    assert form.own.of_kernel(weight, form.transform) is not first_made
 
 
 @pytest.fixture
 def always(monkeypatch):
     """The frequency form wherever it can be used."""
-    monkeypatch.setattr(frequency, "pays", lambda geometry, *sizes: geometry.stride == (1, 1))
+    monkeypatch.setattr(frequency, "pays", lambda geometry, *sizes: geometry.dilation == (1, 1))
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.2])
@@ -148,13 +238,13 @@ def test_gradients_of_both_orders(always, call):
 
 
 def test_a_planted_mistake_of_one_percent_is_caught(always, monkeypatch):
-    right = frequency.FrequencyForm._matrix
+    right = frequency.transform
 
-    def wrong(self, kernel):
-        matrix = right(self, kernel)
-        return matrix * 1.01 if len(kernel) > 1 else matrix
+    def wrong(geometry, dtype):
+        t = right(geometry, dtype)
+        return dataclasses.replace(t, back=t.back * np.where(np.arange(t.rows) == 5, 1.01, 1))
 
-    monkeypatch.setattr(frequency.FrequencyForm, "_matrix", wrong)
+    monkeypatch.setattr(frequency, "transform", wrong)
     geometry = ConvGeometry.of_conv((4, 4), (3, 3), 1, 1, 1)
     x, weight, _ = arrays(geometry, "float64")
     got = backend.get("cpu").convolve(x, weight, None, geometry)

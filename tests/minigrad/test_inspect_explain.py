@@ -13,7 +13,7 @@ import minigrad as mg
 from minigrad import backend, naive, nn, observer, random
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu import CPUBackend
-from minigrad.backend.frequency import FrequencyForm
+from minigrad.backend.bilinear import BilinearForm
 from minigrad.inspect import Check, Opened, Steps, explain, explains
 from minigrad.inspect.explain import checks, look, registry
 
@@ -471,7 +471,7 @@ def test_a_mistake_in_the_frequency_domain_is_told():
     found = explain(layer, x)
     assert "frequency domain" in found.notes[0]
     assert found.right
-    with scaled(FrequencyForm, "input_gradient"):
+    with scaled(BilinearForm, "input_gradient"):
         found = explain(layer, x)
     assert [(c.what, c.expected) for c in found.checks if not c.equal] == [("y", OWN)]
 
@@ -526,8 +526,8 @@ def test_the_form_that_is_named_is_the_one_that_runs(layer, shape):
     ran = []
 
     def watched(name):
-        right = getattr(FrequencyForm, name)
-        return mock.patch.object(FrequencyForm, name, lambda *a: ran.append(name) or right(*a))
+        right = getattr(BilinearForm, name)
+        return mock.patch.object(BilinearForm, name, lambda *a, **k: ran.append(name) or right(*a, **k))
 
     with contextlib.ExitStack() as watching:
         for name in ("convolve", "input_gradient", "weight_gradient", "convolve_and_weight_gradient"):

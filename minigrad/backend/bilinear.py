@@ -1,0 +1,288 @@
+"""Convolution between transforms: few products of channels, between matrices that make and undo them.
+
+A convolution is linear in x and in w. Written out it multiplies each tap by each pixel it meets; but there
+are ways to the same numbers that multiply far less. All of them look like this, for each channel of x and y:
+
+    y = A ((B x) . (G w)),
+
+where B, G and A are matrices of constants and the point stands for products row by row. Fourier's matrices
+are in frequency.py; how to get there and back fast is here:
+
+- At each row the channels meet in one product of matrices, (N x C) by (C x O), which BLAS does at full speed.
+- The transforms are products by small matrices too, for all channels at once. Their rows are written once,
+  and read where they lie.
+- With a stride s the pixels that are s apart belong together, and so do the taps (see phases.py): each such
+  phase has a transform of its own, and counts as further channels.
+
+The other two products of a convolution (ops/conv.py) are the transposes of this one: the same three matrices,
+transposed. Nothing else need be derived, and no padding argued about again.
+
+Source of the form: Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .geometry import ConvGeometry
+from .parallel import Pool, Scratch, cut
+
+Array = np.ndarray[Any, Any]
+Finish = Callable[[Array, slice], None]
+
+MOST_KERNELS = 4  # whose transforms are kept
+MOST_KEPT = 8 << 20  # numbers that one of them may have
+SAMPLE = 256  # numbers that tell most kernels apart
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The pixels of one phase of the stride.
+
+    Attributes:
+        down, across: which rows and columns of x.
+        matrix: B for them, (rows, pixels).
+    """
+
+    down: slice
+    across: slice
+    matrix: Array
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The matrices of a geometry.
+
+    Attributes:
+        phases: B, phase by phase.
+        kernel: G, (rows * phases, kh * kw), the phases innermost.
+        back: A, (oh * ow, rows).
+    """
+
+    phases: tuple[Phase, ...]
+    kernel: Array
+    back: Array
+
+    @property
+    def rows(self) -> int:
+        """Products of an image's channels by a kernel's."""
+        return self.back.shape[1]
+
+
+def cost(n: int, channels: int, out_channels: int, geometry: ConvGeometry, rows: int, phases: int = 1) -> int:
+    """Multiply-adds of a convolution of n images by a transform: the products', the transforms'."""
+    inner = phases * channels
+    pixels = geometry.input_size[0] * geometry.input_size[1]  # those of all phases together
+    images = n * (pixels * channels + geometry.positions * out_channels)
+    return rows * (n * inner * out_channels + images + geometry.taps * inner * out_channels)
+
+
+def plain_cost(n: int, channels: int, out_channels: int, geometry: ConvGeometry) -> int:
+    """Multiply-adds of the plain form."""
+    return n * geometry.positions * geometry.taps * channels * out_channels
+
+
+class KernelTransforms:
+    """G w of the kernels that were used last.
+
+    Between two updates a layer's weight is used several times, forward and back. Whether it is still the same
+    is seen by its bits: to compare them takes a tenth of the time of a transform, and nobody has to tell.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[Transform, Array, Array]] = deque(maxlen=MOST_KERNELS)
+
+    def find(self, weight: Array, t: Transform) -> Array | None:
+        """The transform of this weight by t, if it is among those kept."""
+        bits = _bits(weight)
+        for of, kept, made in self._kept:
+            alike = of is t and kept.dtype == bits.dtype and kept.shape == bits.shape
+            if alike and np.array_equal(kept[:SAMPLE], bits[:SAMPLE]) and np.array_equal(kept, bits):
+                return made
+        return None
+
+    def keep(self, weight: Array, t: Transform, made: Array) -> None:
+        """Keep a transform, in the place of the one kept longest."""
+        if made.size <= MOST_KEPT:
+            self._kept.append((t, _bits(weight).copy(), made))
+
+
+def _bits(weight: Array) -> Array:
+    """Floating-point numbers as whole ones, (numbers,): 0 and -0 differ then, and NaN is equal to itself."""
+    return np.ascontiguousarray(weight).reshape(-1).view(f"u{weight.itemsize}")
+
+
+class BilinearForm:
+    """The three products of a convolution, between transforms.
+
+    `finish(y, s)` changes the images s of a result (N, height, width, channels) in place, in the cache.
+
+    Args:
+        pool: the threads; images are shared out in transforms, rows in products.
+        scratch: a thread's own memory.
+        empty: makes arrays, as numpy.empty.
+    """
+
+    def __init__(self, pool: Pool, scratch: Scratch, empty: Callable[[tuple[int, ...], Any], Array]) -> None:
+        self.pool, self.scratch, self.empty = pool, scratch, empty
+        self._kernels = KernelTransforms()
+
+    def convolve(
+        self, x: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
+    ) -> Array:
+        """`Backend.convolve` without a bias, channels innermost: (N, oh, ow, O)."""
+        return self._convolved(self.of_images(x, t), weight, geometry, t, finish)
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform
+    ) -> tuple[Array, Array]:
+        """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
+        image = self.of_images(x, t)
+        return self._convolved(image, weight, geometry, t), self._weights(image, y, weight.shape, t)
+
+    def input_gradient(
+        self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
+    ) -> Array:
+        """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
+        made = self._products(self.of_results(dy, t), self.of_kernel(weight, t).transpose(0, 2, 1))
+        return self._to_images(made, weight.shape[1], geometry, t, finish)
+
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform) -> Array:
+        """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
+        shape = (dy.shape[1], x.shape[1], *geometry.kernel_size)
+        return self._weights(self.of_images(x, t), dy, shape, t)
+
+    # -- there -----------------------------------------------------------------------------------
+
+    def of_images(self, x: Array, t: Transform) -> Array:
+        """B x, of (N, C, H, W): (N, rows, phases * C)."""
+        n, c = x.shape[:2]
+        made = self.empty((n, t.rows, len(t.phases), c), x.dtype)
+        pixels = x.transpose(0, 2, 3, 1)  # (N, H, W, C)
+
+        def work(s: slice) -> None:
+            for i, phase in enumerate(t.phases):
+                part = pixels[s, phase.down, phase.across]
+                near = self.scratch.get("pixels", part.shape, x.dtype)
+                near[...] = part
+                np.matmul(phase.matrix, near.reshape(len(part), phase.matrix.shape[1], c), out=made[s, :, i])
+
+        self.pool.run_products(work, cut(n, made[:1].nbytes))
+        return made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
+
+    def of_results(self, y: Array, t: Transform) -> Array:
+        """The transpose of A, of (N, O, oh, ow): (N, rows, O)."""
+        n, o = y.shape[:2]
+        made = self.empty((n, t.rows, o), y.dtype)
+
+        def work(s: slice) -> None:
+            pixels = np.ascontiguousarray(y[s].transpose(0, 2, 3, 1))  # (n, oh, ow, O)
+            np.matmul(t.back.T, pixels.reshape(len(pixels), -1, o), out=made[s])
+
+        self.pool.run_products(work, cut(n, made[:1].nbytes))
+        return made
+
+    def of_kernel(self, weight: Array, t: Transform) -> Array:
+        """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed."""
+        if (kept := self._kernels.find(weight, t)) is not None:
+            return kept
+        o, c = weight.shape[:2]
+        by_tap = weight.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
+        made = self.empty((len(t.kernel), c, o), weight.dtype)
+
+        def work(s: slice) -> None:
+            near = self.scratch.get("taps", (len(by_tap), s.stop - s.start, o), weight.dtype)
+            near[...] = by_tap[:, s]
+            flat = near.reshape(len(near), -1)  # (taps, channels * O)
+            np.matmul(t.kernel, flat, out=made[:, s].reshape(len(made), -1))
+
+        self.pool.run_products(work, cut(c, made[:, :1].nbytes))
+        made = made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
+        self._kernels.keep(weight, t, made)
+        return made
+
+    # -- the products, row by row ------------------------------------------------------------------
+
+    def _products(self, images: Array, kernel: Array) -> Array:
+        """(N, rows, A) by (rows, A, B): (N, rows, B)."""
+        (n, rows, a), b = images.shape, kernel.shape[2]
+        made = self.empty((n, rows, b), images.dtype)
+        by_row, result = images.transpose(1, 0, 2), made.transpose(1, 0, 2)  # (rows, N, A), (rows, N, B)
+
+        def work(s: slice) -> None:
+            np.matmul(by_row[s], kernel[s], out=result[s])
+
+        self.pool.run_products(work, cut(rows, a * b * images.itemsize))
+        return made
+
+    def _weights(self, image: Array, y: Array, shape: tuple[int, ...], t: Transform) -> Array:
+        """`weight_gradient`, from the transform of x on."""
+        result = self.of_results(y, t)
+        (_, rows, inner), o, dtype = image.shape, result.shape[2], image.dtype
+        made = self.empty((rows, inner, o), dtype)
+        x_rows, y_rows = image.transpose(1, 2, 0), result.transpose(1, 0, 2)  # (rows, inner, N), (rows, N, O)
+
+        def work(s: slice) -> None:
+            np.matmul(x_rows[s], y_rows[s], out=made[s])
+
+        self.pool.run_products(work, cut(rows, inner * o * dtype.itemsize))
+        return self._to_kernel(made.reshape(len(t.kernel), -1, o), shape, t)  # (rows * phases, C, O)
+
+    # -- and back --------------------------------------------------------------------------------
+
+    def _convolved(
+        self, image: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
+    ) -> Array:
+        """`convolve`, from the transform of x on."""
+        made = self._products(image, self.of_kernel(weight, t))
+        (n, _, o), size = made.shape, geometry.output_size
+        y = self.empty((n, *size, o), made.dtype)
+        flat = y.reshape(n, -1, o)  # (N, oh * ow, O)
+
+        def work(s: slice) -> None:
+            np.matmul(t.back, made[s], out=flat[s])
+            if finish is not None:
+                finish(y, s)
+
+        self.pool.run_products(work, cut(n, made[:1].nbytes))
+        return y
+
+    def _to_images(
+        self, made: Array, channels: int, geometry: ConvGeometry, t: Transform, finish: Finish | None
+    ) -> Array:
+        """The transpose of `of_images`: (N, rows, phases * C) to (N, H, W, C)."""
+        n, rows, _ = made.shape
+        by_phase = made.reshape(n, rows, len(t.phases), channels)
+        dx = self.empty((n, *geometry.input_size, channels), made.dtype)
+
+        def work(s: slice) -> None:
+            for i, phase in enumerate(t.phases):
+                part = dx[s, phase.down, phase.across]  # (n, height, width, C)
+                pixels = (len(part), phase.matrix.shape[1], channels)
+                whole = part.flags.c_contiguous
+                near = part.reshape(pixels) if whole else self.scratch.get("pixels", pixels, made.dtype)
+                np.matmul(phase.matrix.T, by_phase[s, :, i], out=near)
+                if not whole:
+                    part[...] = near.reshape(part.shape)
+            if finish is not None:
+                finish(dx, s)
+
+        self.pool.run_products(work, cut(n, made[:1].nbytes))
+        return dx
+
+    def _to_kernel(self, made: Array, shape: tuple[int, ...], t: Transform) -> Array:
+        """The transpose of `of_kernel`: (rows * phases, C, O) to a weight of `shape` (O, C, kh, kw)."""
+        o, c = shape[:2]
+        dw = self.empty((o, c, t.kernel.shape[1]), made.dtype)
+
+        def work(s: slice) -> None:
+            flat = made[:, s].reshape(len(made), -1)  # (rows * phases, channels * O)
+            near = self.scratch.get("taps", (t.kernel.shape[1], flat.shape[1]), made.dtype)
+            np.matmul(t.kernel.T, flat, out=near)
+            dw[:, s] = near.reshape(len(near), -1, o).transpose(2, 1, 0)
+
+        self.pool.run_products(work, cut(c, made[:, :1].nbytes))
+        return dw.reshape(shape)
