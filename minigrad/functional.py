@@ -81,7 +81,7 @@ def dropout(
     the threads. Source: Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
 
     Args:
-        p: 0 <= p < 1.
+        p: 0 <= p < 1, rounded to a multiple of 2^-16.
         generator: where the numbers come from; by default the engine's (`minigrad.manual_seed`).
     """
     require_float("dropout", x)

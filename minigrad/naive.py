@@ -207,7 +207,7 @@ def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int
 def dropout_mask(
     count: int, p: float, key: tuple[int, int], counter: tuple[int, int, int, int]
 ) -> list[bool]:
-    """Which of `count` elements are kept: those whose draw of 32 bits is p * 2^32 or more.
+    """Which of `count` elements are kept: those whose draw of 16 bits is p * 2^16 or more.
 
     The first block's counter is one more than the given one.
     """
@@ -216,8 +216,8 @@ def dropout_mask(
     while len(draws) < count:
         position += 1
         words = philox(key, tuple(position >> (64 * i) & (2**64 - 1) for i in range(4)))  # type: ignore[arg-type]
-        draws += [half for word in words for half in (word & 0xFFFFFFFF, word >> 32)]
-    return [draw >= round(p * 2**32) for draw in draws[:count]]
+        draws += [word >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
+    return [draw >= round(p * 2**16) for draw in draws[:count]]
 
 
 def dropout(x: Array, p: float, key: tuple[int, int], counter: tuple[int, int, int, int]) -> Array:

@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 # Where a product is cut, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
-BLOCK = 8  # draws of one count of Philox4x64: four words of 64 bits
+BLOCK = 16  # draws of one count of Philox4x64: four words of 64 bits
 NEAR = 1 << 18  # numbers that are drawn at a time: they stay in the cache
 LONG_RUN = 16  # numbers that are worth an inner loop of NumPy's
 SUMMED = 256  # rows that are added in float32 before float64 goes on
@@ -204,7 +204,7 @@ class CPUBackend(Backend):
             for few in steps(slice(s.start * BLOCK, min(s.stop * BLOCK, count)), NEAR):
                 keep[few] = self._kept(few.start, few.stop, p, key, counter)
 
-        self.pool.run(work, cut(-(-count // BLOCK), BLOCK * 8))
+        self.pool.run(work, cut(-(-count // BLOCK), BLOCK * 4))
         if len(shape) == 4:
             n, c, h, w = shape
             return channels_first(keep.reshape(n, h, w, c))  # (N, C, H, W)
@@ -331,10 +331,11 @@ class CPUBackend(Backend):
         p: float, key: Key, counter: Counter,
     ) -> tuple[Array, Array]:  # fmt: skip
         keep = self.arena.empty((len(x), *geometry.output_size, len(weight)), np.bool_)  # (N, oh, ow, O)
+        each = geometry.positions * len(weight)  # numbers of an image
 
         def finish(y: Array, s: slice) -> None:
             self._finish(y[s], bias, slope)
-            numbers = slice(s.start * keep[0].size, s.stop * keep[0].size)
+            numbers = slice(s.start * each, s.stop * each)
             self._drop(y.reshape(-1), keep.reshape(-1), numbers, p, key, counter)
 
         return channels_first(self._convolved(x, weight, geometry, finish)), channels_first(keep)

@@ -138,11 +138,11 @@ class GPUBackend(Backend):
         lying = _lying(x)
         y, mask = xp.empty_like(lying), xp.empty(lying.shape, np.bool_)
         place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
-        blocks = -(-lying.size // 8)
+        blocks = -(-lying.size // 16)
         if blocks:
             load.function("dropout", "dropout", _types(x.dtype))(
                 (-(-blocks // PHILOX_BLOCK),), (PHILOX_BLOCK,),
-                (lying, y, mask, place, np.uint64(round(p * 2**32)), x.dtype.type(1 / (1 - p)),
+                (lying, y, mask, place, np.uint32(round(p * 2**16)), x.dtype.type(1 / (1 - p)),
                  np.int64(lying.size)),
             )  # fmt: skip
         return _standing(y, x), _standing(mask, x)

@@ -11,7 +11,7 @@ import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, naive, nn
 from minigrad.backend.philox import philox
-from minigrad.nn import init
+from minigrad.nn import init, module
 
 EVERY_DEVICE = True
 
@@ -680,9 +680,61 @@ def test_dropouts_mask_is_whole_where_the_work_was_cut(pool):
     key, counter = mg.Generator(5).next_counter()
     count = 701 * 1009
     y = F.dropout(mg.tensor(np.ones((701, 1009), np.float32)), 0.5, generator=mg.Generator(5)).numpy()
-    stream = philox(key, counter).random_raw(-(-count // 2))
-    halves = np.stack([stream & 0xFFFFFFFF, stream >> 32], axis=1).ravel()[:count]
-    assert ((y != 0).ravel() == (halves >= 2**31)).all()
+    stream = philox(key, counter).random_raw(-(-count // 4))
+    draws = np.stack([stream >> shift & 0xFFFF for shift in (0, 16, 32, 48)], axis=1).ravel()[:count]
+    assert ((y != 0).ravel() == (draws >= 2**15)).all()
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        (lambda: (nn.Conv2d(1, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3)), (37, 1, 28, 28)),
+        (lambda: (nn.Conv2d(3, 5, 3), nn.Dropout(0.6)), (3, 3, 7, 8)),
+        (lambda: (nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Dropout(0.1)), (1, 2, 5, 5)),
+        (lambda: (nn.Conv2d(32, 48, 5, 1, 2), nn.LeakyReLU(0.2), nn.Dropout(0.3)), (32, 32, 7, 7)),
+        (lambda: (nn.Conv2d(2, 3, 3), nn.LeakyReLU(0.2), nn.Dropout(0.5)), (0, 2, 5, 5)),
+    ],
+    ids=["many slices", "without an activation", "one image", "in the frequency domain", "an empty batch"],
+)
+def test_a_dropout_taken_along_is_that_of_a_layer_by_itself_bit_for_bit(default_device, layers, shape):
+    results = []
+    for alone in (False, True):
+        mg.manual_seed(4)
+        network = nn.Sequential(*layers())
+        x = mg.tensor(np.random.default_rng(5).standard_normal(shape).astype("float32"), requires_grad=True)
+        taken = module.taken_along(network[0], list(network)[1:])
+        assert taken == list(network)[1:]
+        if alone:
+            for layer in network:
+                layer.register_forward_hook(lambda *_: None)
+            assert not module.taken_along(network[0], list(network)[1:])
+        y = network(x)
+        assert y.node.name == ("dropout" if alone else "convolve")
+        (y * y).sum().backward()
+        grads = [t.grad.numpy() for t in (x, *network.parameters())]
+        results.append([a.tobytes() for a in (y.numpy(), *grads)])
+        assert mg.random.get_state()["calls"] == 3  # the weight, the bias, the mask
+    assert results[0] == results[1]
+
+
+def test_a_dropout_is_taken_along_only_where_it_follows_at_once():
+    conv, leaky, dropout = nn.Conv2d(1, 2, 3), nn.LeakyReLU(0.2), nn.Dropout(0.5)
+    assert module.taken_along(conv, []) == []
+    assert module.taken_along(conv, [leaky, dropout, leaky]) == [leaky, dropout]
+    assert module.taken_along(conv, [dropout, leaky]) == [dropout]
+    assert module.taken_along(conv, [nn.Tanh(), dropout]) == []
+    assert module.taken_along(nn.BatchNorm(2), [leaky, dropout]) == [leaky]
+    assert module.taken_along(leaky, [dropout]) == []
+    dropout.register_forward_hook(lambda *_: None)
+    assert module.taken_along(conv, [leaky, dropout]) == [leaky]
+
+
+def test_a_dropout_taken_along_drops_nothing_in_eval_mode(default_device):
+    mg.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.5)).eval()
+    calls, x = mg.random.get_state()["calls"], mg.tensor(np.ones((2, 1, 4, 4), np.float32))
+    assert np.array_equal(network(x).numpy(), network[0](x).numpy())
+    assert mg.random.get_state()["calls"] == calls
 
 
 def test_dropout_draws_anew_each_time_and_again_the_same_from_a_seed():

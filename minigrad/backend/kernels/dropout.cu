@@ -1,12 +1,12 @@
 // Dropout, with the random numbers written out: must equal Backend.dropout bit for bit.
 //
-// Element i is dropped where word i of the Philox4x64-10 stream is under `limit` = p * 2^32 (words of 32
-// bits, low half first); the first block's counter is one more than the given one. One thread makes one block:
-// four words of 64 bits, eight elements. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
+// Element i is dropped where word i of the Philox4x64-10 stream is under `limit` = p * 2^16 (words of 16
+// bits, the lowest first); the first block's counter is one more than the given one. One thread makes one
+// block: four words of 64 bits, sixteen elements. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
 // (2011), section 3.3; minigrad.naive.philox.
-// `limit` has 64 bits, since a probability next to 1 rounds to 2^32, which drops all.
-// Launch: one thread for each 8 elements, in blocks of 128.
-// Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 8 elements.
+// `limit` has 32 bits, since a probability next to 1 rounds to 2^16, which drops all.
+// Launch: one thread for each 16 elements, in blocks of 128.
+// Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 16 elements.
 
 typedef unsigned long long u64;
 
@@ -35,15 +35,15 @@ __device__ void philox(const Place& place, u64 block, u64 out[4]) {
 }
 
 template <typename T>
-__global__ void dropout(const T* x, T* y, bool* mask, Place place, u64 limit, T scale, long long count) {
+__global__ void dropout(const T* x, T* y, bool* mask, Place place, unsigned int limit, T scale, long long count) {
     long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (block * 8 >= count) return;
+    if (block * 16 >= count) return;
     u64 words[4];
     philox(place, (u64)block + 1, words);
-    for (int k = 0; k < 8; ++k) {
-        long long i = block * 8 + k;
+    for (int k = 0; k < 16; ++k) {
+        long long i = block * 16 + k;
         if (i >= count) return;
-        unsigned int draw = (unsigned int)(words[k / 2] >> (32 * (k % 2)));
+        unsigned int draw = (unsigned int)(words[k / 4] >> (16 * (k % 4))) & 0xFFFF;
         bool keep = draw >= limit;
         mask[i] = keep;
         y[i] = keep ? x[i] * scale : x[i] * T(0);

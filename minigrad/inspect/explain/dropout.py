@@ -31,15 +31,15 @@ def dropout(layer: Dropout, x: Tensor, dy: Tensor, seed: int) -> Opened:
     calls = random.get_state()["calls"]
     key, counter = random.default.next_counter()
     draws = _draws(x.shape, key, counter)
-    threshold = round(p * 2**32)
+    threshold = round(p * 2**16)
     lying = ", numbered with the channels innermost, as they lie in memory" if x.ndim == 4 else ""
     forward.take(
         "draws", "draws",
-        f"{x.size:,} whole numbers below 2^32, from call {calls} of the engine's generator{lying}",
+        f"{x.size:,} whole numbers below 2^16, from call {calls} of the engine's generator{lying}",
         backend.asarray(draws),
     )  # fmt: skip
     mask = forward.take(
-        "mask", "mask", f"True where the draw is {p:g} * 2^32 = {threshold:,} or more: those are kept",
+        "mask", "mask", f"True where the draw is {p:g} * 2^16 = {threshold:,} or more: those are kept",
         backend.dropout_mask(x.shape, p, key, counter),
     )  # fmt: skip
     scale = 1 / (1 - p)
@@ -68,9 +68,9 @@ def dropout(layer: Dropout, x: Tensor, dy: Tensor, seed: int) -> Opened:
 
 
 def _draws(shape: tuple[int, ...], key: Key, counter: Counter) -> Host:
-    """The words of 32 bits behind `Backend.dropout_mask`, in the shape of x."""
+    """The words of 16 bits behind `Backend.dropout_mask`, in the shape of x."""
     count = math.prod(shape)
-    words = philox(key, counter).random_raw(-(-count // 2)).astype("<u8").view("<u4")[:count]
+    words = philox(key, counter).random_raw(-(-count // 4)).astype("<u8").view("<u2")[:count]
     if len(shape) != 4:
         return words.reshape(shape)
     n, c, h, w = shape
