@@ -290,6 +290,31 @@ class CPUBackend(Backend):
         canvas[:, top : top + height, left : left + width] = pixels
         return canvas
 
+    def _laid_in_pixels(self, rows: Array, kernel: Array, n: int, geometry: ConvGeometry) -> Array:
+        """What rows of dy (n * oh * ow, O) lay on x by a kernel (kh * kw * C, O), added up: (n, H, W, C)."""
+        columns = self.scratch.get("columns", (len(rows), len(kernel)), rows.dtype)
+        return self._overlapped(np.matmul(rows, kernel.T, out=columns), n, geometry)
+
+    def _laid_in_planes(self, rows: Array, kernel: Array, n: int, geometry: ConvGeometry) -> Array:
+        """The same for few channels: whole planes of a tap and a channel are added, in runs along a line of
+        positions, not in those of the channels.
+        """
+        (kh, kw), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.stride, geometry.dilation
+        (oh, ow), (top, _), (left, _) = geometry.output_size, *geometry.padding
+        height, width = geometry.input_size
+        c = len(kernel) // geometry.taps
+        columns = self.scratch.get("columns", (len(kernel), len(rows)), rows.dtype)
+        np.matmul(kernel, rows.T, out=columns)
+        planes = columns.reshape(kh, kw, c, n, oh, ow)
+        canvas = self.scratch.get("canvas", (c, n, *geometry.canvas_size), rows.dtype)
+        canvas[...] = 0
+        for i in range(kh):
+            down = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+            for j in range(kw):
+                right = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+                canvas[:, :, down, right] += planes[i, j]
+        return canvas[:, :, top : top + height, left : left + width].transpose(1, 2, 3, 0)
+
     def _overlapped(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
         """`col2im` with channels innermost, (n, H, W, C), in this thread's scratch memory.
 
@@ -301,8 +326,6 @@ class CPUBackend(Backend):
         (top, _), (left, _) = geometry.padding
         height, width = geometry.input_size
         c = columns.shape[1] // geometry.taps
-        if c < LONG_RUN:  # there the runs along a row of positions are longer than those of neighbouring taps
-            return channels_last(self.col2im(columns, n, geometry))
         canvas = self.scratch.get("canvas", (n, *geometry.canvas_size, c), columns.dtype)
         canvas[...] = 0
         down, right = (sh if kh % sh == 0 and dh == 1 else 1), (sw if kw % sw == 0 and dw == 1 else 1)
@@ -392,9 +415,8 @@ class CPUBackend(Backend):
 
         def work(s: slice) -> None:
             rows = self.position_rows(dy[s])  # (n * oh * ow, O)
-            columns = self.scratch.get("columns", (len(rows), len(kernel)), dy.dtype)
-            np.matmul(rows, kernel.T, out=columns)
-            dx[s] = self._overlapped(columns, len(dx[s]), geometry)  # (n, H, W, C)
+            lay = self._laid_in_planes if c < LONG_RUN else self._laid_in_pixels
+            dx[s] = lay(rows, kernel, len(dx[s]), geometry)  # (n, H, W, C)
             finish(dx, s)
 
         self.pool.run_products(work, cut(n, _bytes_each(c, len(weight), geometry, dy.itemsize)))
