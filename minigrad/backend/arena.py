@@ -18,6 +18,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one
 MOST_KEPT = 1 << 29  # bytes that wait to be used again, at the most
+WIDEST = 2  # times the size that is wanted, which memory that is used again may have
 HUGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
 
 
@@ -57,10 +58,12 @@ class Arena:
 
     def _memory(self, size: int) -> mmap.mmap:
         with self._lock:
-            waiting = self._waiting.get(size)
-            if waiting:
-                self._bytes -= size
-                return waiting.pop()  # the one used last: perhaps still in the cache
+            # Of this size, or of the next larger one: but not so large that too much would lie idle.
+            waiting = (other for other, blocks in self._waiting.items() if blocks)
+            best = min((other for other in waiting if size <= other <= WIDEST * size), default=None)
+            if best is not None:
+                self._bytes -= best
+                return self._waiting[best].pop()  # the one used last: perhaps still in the cache
         memory = mmap.mmap(-1, size)
         if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)

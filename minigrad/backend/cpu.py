@@ -4,14 +4,14 @@ The arithmetic is that of base.py, slice by slice. What differs is where results
 made once, and into scratch memory that stays in the cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import frequency, phases
 from .arena import Arena, owns_memory
-from .base import Backend, channels_first, channels_last
+from .base import AdamUpdate, Backend, channels_first, channels_last
 from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
 from .parallel import (
@@ -248,19 +248,17 @@ class CPUBackend(Backend):
 
     def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
         def work(out: Array, dy: Array, mask: Array, y: Array) -> None:
-            scaled = np.multiply(dy, scale, out=self.scratch.get("scaled", dy.shape, dy.dtype))
+            scaled = np.multiply(dy, scale, out=self._scratch_like(y))
             scaled *= mask
             self._deactivate(scaled, y, slope, out)
 
-        return self._each_slice(work, self._lying_like(y, dy), mask, y)
+        return self._each_slice(work, dy, mask, y)
 
-    def _lying_like(self, like: Array, x: Array) -> Array:
-        """x in the memory order of `like`: itself, or a copy."""
-        if _lying(like, x) is not None:
-            return x
-        copy = self._empty_like(like)
-        self.pool.run(lambda s: np.copyto(copy[s], x[s]), cut(len(x), x[:1].nbytes))
-        return copy
+    def _scratch_like(self, x: Array) -> Array:
+        """Scratch memory of x's shape and dtype, in x's memory order where it is one of the usual two."""
+        if x.ndim == 4 and not x.flags.c_contiguous:
+            return channels_first(self.scratch.get("like", channels_last(x).shape, x.dtype))
+        return self.scratch.get("like", x.shape, x.dtype)
 
     # -- convolution ---------------------------------------------------------------------------
 
@@ -412,14 +410,16 @@ class CPUBackend(Backend):
             return channels_first(self.phases.input_gradient(dy, weight, geometry, finish_rows))
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
+        few = c < LONG_RUN
+        lay = self._laid_in_planes if few else self._laid_in_pixels
 
         def work(s: slice) -> None:
             rows = self.position_rows(dy[s])  # (n * oh * ow, O)
-            lay = self._laid_in_planes if c < LONG_RUN else self._laid_in_pixels
             dx[s] = lay(rows, kernel, len(dx[s]), geometry)  # (n, H, W, C)
             finish(dx, s)
 
-        self.pool.run_products(work, cut(n, _bytes_each(c, len(weight), geometry, dy.itemsize)))
+        # Planes are added in many short calls: so these slices are larger, counted without the rows of dy.
+        self.pool.run_products(work, cut(n, _bytes_each(c, c if few else len(weight), geometry, dy.itemsize)))
         return channels_first(dx)
 
     def convolve_and_weight_gradient(
@@ -584,12 +584,35 @@ class CPUBackend(Backend):
 
     # -- optimisers ------------------------------------------------------------------------------
 
+    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
+        parts = []
+        for parameter, gradient, first, second, step in updates:
+            if not all(a.flags.c_contiguous for a in (parameter, first, second)):
+                super().adam_update(parameter, gradient, first, second, step=step, **constants)
+                continue
+            flat = [a.reshape(-1) for a in (parameter, gradient, first, second)]
+            # Some ten calls of NumPy's work on a slice: a short one would mostly wait for Python's lock.
+            slices = cut(parameter.size, len(flat) * parameter.itemsize)
+            parts += [([a[s] for a in flat], step) for s in slices]
+
+        def work(places: slice) -> None:
+            for arrays, step in parts[places]:
+                self._adam(*arrays, step=step, **constants)
+
+        # The slices of all parameters at once, so that threads wait for each other only at the end.
+        self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
+
     def adam_update(
+        self, parameter: Array, gradient: Array, first: Array, second: Array, *, step: int, **constants: Any
+    ) -> None:
+        self.adam_updates([(parameter, gradient, first, second, step)], **constants)
+
+    def _adam(
         self,
-        parameter: Array,
-        gradient: Array,
-        first: Array,
-        second: Array,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
         *,
         step: int,
         lr: float,
@@ -597,36 +620,24 @@ class CPUBackend(Backend):
         eps: float,
         weight_decay: float,
     ) -> None:
-        if not (parameter.flags.c_contiguous and first.flags.c_contiguous):
-            super().adam_update(
-                parameter, gradient, first, second,
-                step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-            )  # fmt: skip
-            return
+        """`adam_update` of a slice."""
         beta1, beta2 = betas
-        rate, correction = lr / (1 - beta1**step), 1 - beta2**step
-        flat = [array.reshape(-1) for array in (parameter, gradient, first, second)]
-
-        def work(s: slice) -> None:
-            p, g, m, v = (array[s] for array in flat)
-            t = self.scratch.get("adam", p.shape, p.dtype)
-            if weight_decay:
-                g = g + weight_decay * p
-            np.multiply(g, 1 - beta1, out=t)
-            m *= beta1
-            m += t
-            np.square(g, out=t)
-            t *= 1 - beta2
-            v *= beta2
-            v += t
-            np.divide(v, correction, out=t)
-            np.sqrt(t, out=t)
-            t += eps
-            np.divide(m, t, out=t)
-            t *= rate
-            p -= t
-
-        self.pool.run(work, cut(parameter.size, 4 * parameter.itemsize))
+        t = self.scratch.get("adam", p.shape, p.dtype)
+        if weight_decay:
+            g = g + weight_decay * p
+        np.multiply(g, 1 - beta1, out=t)
+        m *= beta1
+        m += t
+        np.square(g, out=t)
+        t *= 1 - beta2
+        v *= beta2
+        v += t
+        np.divide(v, 1 - beta2**step, out=t)
+        np.sqrt(t, out=t)
+        t += eps
+        np.divide(m, t, out=t)
+        t *= lr / (1 - beta1**step)
+        p -= t
 
 
 def _product_slices(count: int, operations_each: int) -> list[slice]:

@@ -53,6 +53,26 @@ def test_a_view_holds_the_memory(view):
     assert address(arena.empty(LARGE, np.float32)) == place
 
 
+def test_a_smaller_array_takes_the_least_memory_that_is_not_twice_too_large():
+    arena = Arena()
+    held = [arena.empty((size * SMALLEST,), np.uint8) for size in (9, 4, 3, 7)]
+    places = {size: address(array) for size, array in zip((9, 4, 3, 7), held, strict=True)}
+    del held
+    small = arena.empty((2 * SMALLEST - 5,), np.uint8)
+    assert (address(small), small.shape) == (places[3], (2 * SMALLEST - 5,))
+    five = arena.empty((5 * SMALLEST,), np.uint8)
+    assert address(five) == places[7]
+    second = arena.empty((2 * SMALLEST,), np.uint8)
+    assert address(second) == places[4]
+    third = arena.empty((4 * SMALLEST,), np.uint8)  # 9 waits, but is too large
+    assert address(third) not in places.values()
+    assert arena._bytes == 9 * SMALLEST
+    five[...] = 5
+    del small, second, third
+    assert arena._bytes == (9 + 3 + 4 + 4) * SMALLEST  # whole blocks come back, not what was asked of them
+    assert (five == 5).all()
+
+
 def test_small_arrays_are_numpys_own():
     array = Arena().empty((3,), np.float32)
     assert array.base is None

@@ -187,3 +187,13 @@ def test_what_is_said_to_be_flat_has_no_second_derivative(operation, case):
             assert g is None or not g.numpy().any()
     else:
         assert total.item() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(700, 300), (300, 700), (1, 5), (5, 1), (0, 3)])
+def test_a_column_times_a_row(default_device, sizes, dtype):
+    m, n = sizes
+    rng = np.random.default_rng(6)
+    column, row = rng.standard_normal((m, 1)).astype(dtype), rng.standard_normal((1, n)).astype(dtype)
+    y = (mg.tensor(column) @ mg.tensor(row)).numpy()
+    assert np.array_equal(y, [[a * b for b in row[0]] for a in column[:, 0]] if m else np.empty((0, n)))
