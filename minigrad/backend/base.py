@@ -268,6 +268,15 @@ class Backend:
         """
         return self.convolve(x, weight, None, geometry), self.convolve_weight_gradient(x, y, geometry)
 
+    def convolve_gradients(
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
+    ) -> tuple[Array, Array]:
+        """`convolve_input_gradient(dy, weight)` and `convolve_weight_gradient(x, dy)`, both gradients of a
+        convolution: what they make of dy a backend may make once.
+        """
+        dx = self.convolve_input_gradient(dy, weight, None, geometry)
+        return dx, self.convolve_weight_gradient(x, dy, geometry)
+
     def convolution_form(
         self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int
     ) -> str:

@@ -140,20 +140,27 @@ class BilinearForm:
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform
     ) -> tuple[Array, Array]:
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
-        image = self.of_images(x, t)
-        return self._convolved(image, weight, geometry, t), self._weights(image, y, weight.shape, t)
+        image, result = self.of_images(x, t), self.of_results(y, t)
+        return self._convolved(image, weight, geometry, t), self._weights(image, result, weight.shape, t)
 
     def input_gradient(
         self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
     ) -> Array:
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
-        made = self._products(self.of_results(dy, t), self.of_kernel(weight, t).transpose(0, 2, 1))
-        return self._to_images(made, weight.shape[1], geometry, t, finish)
+        return self._laid(self.of_results(dy, t), weight, geometry, t, finish)
+
+    def gradients(
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform
+    ) -> tuple[Array, Array]:
+        """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
+        result = self.of_results(dy, t)
+        dx = self._laid(result, weight, geometry, t)
+        return dx, self._weights(self.of_images(x, t), result, weight.shape, t)
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform) -> Array:
         """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
         shape = (dy.shape[1], x.shape[1], *geometry.kernel_size)
-        return self._weights(self.of_images(x, t), dy, shape, t)
+        return self._weights(self.of_images(x, t), self.of_results(dy, t), shape, t)
 
     # -- there -----------------------------------------------------------------------------------
 
@@ -218,9 +225,8 @@ class BilinearForm:
         self.pool.run_products(work, cut(rows, a * b * images.itemsize))
         return made
 
-    def _weights(self, image: Array, y: Array, shape: tuple[int, ...], t: Transform) -> Array:
-        """`weight_gradient`, from the transform of x on."""
-        result = self.of_results(y, t)
+    def _weights(self, image: Array, result: Array, shape: tuple[int, ...], t: Transform) -> Array:
+        """`weight_gradient`, from the transforms of x and dy on."""
         (_, rows, inner), o, dtype = image.shape, result.shape[2], image.dtype
         made = self.empty((rows, inner, o), dtype)
         x_rows, y_rows = image.transpose(1, 2, 0), result.transpose(1, 0, 2)  # (rows, inner, N), (rows, N, O)
@@ -250,11 +256,12 @@ class BilinearForm:
         self.pool.run_products(work, cut(n, made[:1].nbytes))
         return y
 
-    def _to_images(
-        self, made: Array, channels: int, geometry: ConvGeometry, t: Transform, finish: Finish | None
+    def _laid(
+        self, result: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
     ) -> Array:
-        """The transpose of `of_images`: (N, rows, phases * C) to (N, H, W, C)."""
-        n, rows, _ = made.shape
+        """`input_gradient`, from the transform of dy on."""
+        made = self._products(result, self.of_kernel(weight, t).transpose(0, 2, 1))
+        (n, rows, _), channels = made.shape, weight.shape[1]
         by_phase = made.reshape(n, rows, len(t.phases), channels)
         dx = self.empty((n, *geometry.input_size, channels), made.dtype)
 

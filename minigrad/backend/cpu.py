@@ -439,6 +439,15 @@ class CPUBackend(Backend):
 
         return channels_first(convolved), self._sum_of_products(x, y, geometry, work)
 
+    def convolve_gradients(
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
+    ) -> tuple[Array, Array]:
+        transform = _transform(geometry, len(x), x.shape[1], len(weight), x.dtype)
+        if transform is None:
+            return super().convolve_gradients(x, weight, dy, geometry)
+        dx, dw = self.bilinear.gradients(x, weight, dy, geometry, transform)
+        return channels_first(dx), dw
+
     def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         n, c, o = len(x), x.shape[1], dy.shape[1]
         transform = _transform(geometry, n, c, o, x.dtype)

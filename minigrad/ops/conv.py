@@ -103,6 +103,10 @@ class Convolve(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *bias = self.inputs
         dy = self._through_finish(dy)
+        if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from the same transform of dy
+            dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry)
+            db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+            return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry)(x, dy) if self.needs[1] else None,

@@ -82,6 +82,9 @@ def test_the_three_products_of_any_geometry(geometry, dtype):
     both = form.convolve_and_weight_gradient(x, weight, dy)
     assert_close(first(both[0]), y, dtype)
     assert_close(both[1], dw, dtype)
+    gradients = form.gradients(x, weight, dy)
+    assert_close(first(gradients[0]), dx, dtype)
+    assert_close(gradients[1], dw, dtype)
 
 
 @QUICK
@@ -261,6 +264,8 @@ def test_the_number_of_threads_changes_no_bit(always):
             engine.pool.resize(threads)
             y, dw = engine.convolve_and_weight_gradient(x, weight, dy, FLUX)
             dx = engine.convolve_input_gradient(dy, weight, None, FLUX)
+            gradients = engine.convolve_gradients(x, weight, dy, FLUX)
+            assert [a.tobytes() for a in gradients] == [dx.tobytes(), dw.tobytes()]
             results.append([a.tobytes() for a in (y, dw, dx)])
     finally:
         engine.pool.resize(before)

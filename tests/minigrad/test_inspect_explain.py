@@ -530,7 +530,9 @@ def test_the_form_that_is_named_is_the_one_that_runs(layer, shape):
         return mock.patch.object(BilinearForm, name, lambda *a, **k: ran.append(name) or right(*a, **k))
 
     with contextlib.ExitStack() as watching:
-        for name in ("convolve", "input_gradient", "weight_gradient", "convolve_and_weight_gradient"):
+        for name in (
+            "convolve", "input_gradient", "weight_gradient", "gradients", "convolve_and_weight_gradient",
+        ):  # fmt: skip
             watching.enter_context(watched(name))
         found = explain(layer, np.random.default_rng(0).normal(size=shape))
     assert ("frequency domain" in found.notes[0]) == bool(ran) == (shape[0] == 16)
