@@ -4,6 +4,7 @@ from typing import Any
 
 from .. import observer
 from ..backend.geometry import ConvGeometry
+from ..tensor import is_grad_enabled
 
 
 def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> int:
@@ -17,7 +18,8 @@ def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, 
         return 2 * outputs[0].size * inputs[0].shape[-1]
     if phase == observer.FORWARD and name.startswith("convolve"):
         return _convolution(name, subject.geometry, inputs)
-    if phase == observer.BACKWARD and name == "convolve_input_gradient" and all(subject.needs[:2]):
+    both = name in ("convolve", "convolve_input_gradient") and all(subject.needs[:2])
+    if phase == observer.BACKWARD and both and not is_grad_enabled():
         return 2 * _convolution(name, subject.geometry, subject.inputs)  # both at once, unseen
     return 0
 

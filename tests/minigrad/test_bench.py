@@ -26,6 +26,16 @@ def test_both_gradients_of_a_transposed_convolution_count(needed):
     assert bench.gflop(lambda: layer(x).sum().backward()) * 1e9 == pytest.approx(passes * product)
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 3)], ids=["conv", "transposed"]
+)
+def test_a_gradient_that_can_be_differentiated_again_counts_once(layer):
+    x = mg.tensor(np.ones((2, 3, 5, 5), np.float32), requires_grad=True)
+    forward = bench.gflop(lambda: layer(x))
+    work = bench.gflop(lambda: mg.grad(layer(x).sum(), [x, layer.weight], create_graph=True))
+    assert work == pytest.approx(3 * forward)
+
+
 def test_a_dense_layer_counts():
     layer = nn.Dense(6, 5)
     x = mg.tensor(np.ones((7, 6), np.float32), requires_grad=True)
