@@ -21,6 +21,7 @@ Source of the idea: Mathieu, Henaff and LeCun, "Fast training of convolutional n
 """
 
 import functools
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +88,12 @@ def period(geometry: ConvGeometry, axis: int) -> int:
 def pays(geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
     """Whether this form has so many fewer multiply-adds than the matrix product that it is worth it.
 
-    Kernels that have both a stride and a dilation are left to the plain form.
+    Kernels that have both a stride and a dilation are left to the plain form, and those under their stride,
+    which some pixels never meet.
     """
     if geometry.dilation != (1, 1) and geometry.stride != (1, 1):
+        return False
+    if geometry.positions > MOST_ROWS or any(map(operator.lt, geometry.kernel_size, geometry.stride)):
         return False
     rows = _count_rows(period(geometry, 0), period(geometry, 1))
     phases = geometry.stride[0] * geometry.stride[1]

@@ -211,11 +211,22 @@ def test_an_existing_run_is_refused_and_resume_named(run):
 # -- what stops a run --------------------------------------------------------------------------------
 
 
-def started(out, *arguments):
-    """A run in a process of its own, on as small batches as there are."""
-    command = [sys.executable, "-m", "dcgan.train", "--preset", "quick", "--batch-size", "4", *arguments]
-    place = ("--out", str(out)) if "--resume" not in arguments else ()
-    return subprocess.Popen([*command, *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def started():
+    """Starts runs in processes of their own, on as small batches as there are; none outlives the test."""
+    processes = []
+
+    def start(out, *arguments):
+        command = [sys.executable, "-m", "dcgan.train", "--preset", "quick", "--batch-size", "4", *arguments]
+        place = ("--out", str(out)) if "--resume" not in arguments else ()
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(subprocess.Popen([*command, *place], text=True, **pipes))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(path, process):
@@ -224,7 +235,7 @@ def wait_for(path, process):
         time.sleep(0.02)
 
 
-def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path):
+def test_sigterm_ends_a_run_as_ctrl_c_does(started, tmp_path):
     out = tmp_path / "run"
     process = started(out, "--vitals-every", "50")
     wait_for(out / "metrics.jsonl", process)
@@ -235,7 +246,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path):
     assert checkpoint.load(out).position["step"] >= 1
 
 
-def test_two_runs_in_one_directory_are_refused_and_a_killed_one_leaves_no_lock(tmp_path):
+def test_two_runs_in_one_directory_are_refused_and_a_killed_one_leaves_no_lock(started, tmp_path):
     out = tmp_path / "run"
     process = started(out, "--checkpoint-every", "1")
     wait_for(out / checkpoint.FILE_NAME, process)

@@ -177,6 +177,13 @@ def test_which_form_runs_follows_from_the_sizes():
     assert not frequency.pays(ConvGeometry.of_conv((7, 7), (1, 1), 1, 0, 1), 128, 128, 256)
     assert not frequency.pays(ConvGeometry.of_conv((14, 14), (4, 4), 2, 1, 2), 128, 64, 128)  # dilated, too
     assert not frequency.pays(FLUX, 128, 1, 1)  # the transforms are not worth it
+    assert not frequency.pays(ConvGeometry.of_conv((14, 14), (2, 3), 3, 1, 1), 128, 512, 512)  # thin
+
+
+def test_a_huge_stride_is_seen_at_once(monkeypatch):
+    monkeypatch.setattr(frequency, "lines", None)  # which would take them one by one
+    assert not frequency.pays(ConvGeometry.of_conv((9, 9), (3, 3), 10**9, 0, 1), 128, 64, 64)
+    assert not frequency.pays(ConvGeometry.of_conv((3000, 3000), (3, 3), 1, 1, 1), 128, 64, 64)
 
 
 def test_a_kernels_transform_is_made_once_while_its_bits_are_the_same():
