@@ -48,7 +48,7 @@ class _Layer:
     @property
     def is_rectifier(self) -> bool:
         """Whether it passes nothing below 0. (A leaky ReLU does: its units can't die.)"""
-        return self.module.slope == 0
+        return self.module.as_follower() == ("slope", 0.0)
 
     @property
     def limits(self) -> tuple[float, float] | None:

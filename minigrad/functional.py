@@ -37,7 +37,6 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "dense",
-    "draw_dropout",
     "dropout",
     "exp",
     "flatten",
@@ -85,22 +84,11 @@ def dropout(
         generator: where the numbers come from; by default the engine's (`minigrad.manual_seed`).
     """
     require_float("dropout", x)
-    drawn = draw_dropout(p, training, generator)
-    return x if drawn is None else drawn(x)
-
-
-def draw_dropout(
-    p: float = 0.5, training: bool = True, generator: random.Generator | None = None
-) -> Dropout | None:
-    """The operation behind `dropout`, which `conv2d` can take along; None where nothing is dropped.
-
-    It takes its place in the generator's stream now. Arguments and errors are those of `dropout`.
-    """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: expected 0 <= p < 1, got {p}")
     if not training or p == 0:
-        return None
-    return Dropout(p, *(generator or random.default).next_counter())
+        return x
+    return Dropout(p, *(generator or random.default).next_counter())(x)
 
 
 def batch_norm(

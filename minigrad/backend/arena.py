@@ -33,7 +33,7 @@ class _Block(np.ndarray[Any, Any]):
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
         if self.arena is not None and not at_exit():  # then what it calls may have gone already
-            self.arena._take_back(self.memory)
+            self.arena.take_back(self.memory)
 
 
 class Arena:
@@ -43,7 +43,9 @@ class Arena:
         # Waiting memory by its size, each list from the oldest to the youngest; sizes by their last use.
         self._waiting: OrderedDict[int, deque[mmap.mmap]] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.RLock()  # an array may go at any moment, in this thread too
+        # An array may go at any moment: in the middle of what is done here, too, when garbage is collected.
+        self._returned: deque[mmap.mmap] = deque()
+        self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """As numpy.empty: an array (C order) of whatever was there before."""
@@ -56,8 +58,18 @@ class Arena:
         block.memory, block.arena = memory, self
         return np.ndarray(shape, dtype, block)
 
+    def take_back(self, memory: mmap.mmap) -> None:
+        """Keep the memory of an array that has gone: at once, or with the next that is asked for."""
+        self._returned.append(memory)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sort_in()
+            finally:
+                self._lock.release()
+
     def _memory(self, size: int) -> mmap.mmap:
         with self._lock:
+            self._sort_in()
             # Of this size, or of the next larger one: but not so large that too much would lie idle.
             waiting = (other for other, blocks in self._waiting.items() if blocks)
             best = min((other for other in waiting if size <= other <= WIDEST * size), default=None)
@@ -69,17 +81,19 @@ class Arena:
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory
 
-    def _take_back(self, memory: mmap.mmap) -> None:
-        with self._lock:
+    def _sort_in(self) -> None:
+        """Let what came back wait by its size, and the oldest go where it is too much. The lock is held."""
+        while self._returned:
+            memory = self._returned.popleft()
             self._waiting.setdefault(len(memory), deque()).append(memory)
             self._waiting.move_to_end(len(memory))
             self._bytes += len(memory)
-            while self._bytes > MOST_KEPT:
-                oldest, waiting = next(iter(self._waiting.items()))
-                if waiting:
-                    self._bytes -= len(waiting.popleft())
-                else:
-                    del self._waiting[oldest]
+        while self._bytes > MOST_KEPT:
+            oldest, waiting = next(iter(self._waiting.items()))
+            if waiting:
+                self._bytes -= len(waiting.popleft())
+            else:
+                del self._waiting[oldest]
 
 
 def owns_memory(array: Array) -> bool:

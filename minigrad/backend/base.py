@@ -131,11 +131,11 @@ class Backend:
         Element i is dropped where word i of the Philox4x64-10 stream of `key` from `counter` is
         under p * 2^16 (words of 16 bits, the lowest first), rounded: p is kept to a multiple of
         2^-16. The draws are what dropout costs, and so there are four to a word of the generator.
-        Elements are numbered with
-        the channels innermost where there are four axes, since that is how they lie in memory.
+        Elements are numbered with the channels innermost where there are four axes, since that is
+        how they lie in memory.
         """
         count = int(np.prod(shape, dtype=np.int64))
-        # "<": the low half comes first on every machine.
+        # "<": the lowest 16 bits come first on every machine.
         draws = philox(key, counter).random_raw(-(-count // 4)).astype("<u8", copy=False).view("<u2")[:count]
         keep = draws >= np.uint32(round(p * 2**16))  # 2^16, for p next to 1, is no word of 16 bits
         if len(shape) == 4:

@@ -20,7 +20,6 @@ transposed. Nothing else need be derived, and no padding argued about again.
 Source of the form: Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +27,11 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry
+from .kept import KernelTransforms
 from .parallel import Pool, Scratch, cut
 
 Array = np.ndarray[Any, Any]
 Finish = Callable[[Array, slice], None]
-
-MOST_KERNELS = 4  # whose transforms are kept
-MOST_KEPT = 8 << 20  # numbers that one of them may have
-SAMPLE = 256  # numbers that tell most kernels apart
 
 
 @dataclass(frozen=True)
@@ -83,36 +79,6 @@ def cost(n: int, channels: int, out_channels: int, geometry: ConvGeometry, rows:
 def plain_cost(n: int, channels: int, out_channels: int, geometry: ConvGeometry) -> int:
     """Multiply-adds of the plain form."""
     return n * geometry.positions * geometry.taps * channels * out_channels
-
-
-class KernelTransforms:
-    """G w of the kernels that were used last.
-
-    Between two updates a layer's weight is used several times, forward and back. Whether it is still the same
-    is seen by its bits: to compare them takes a tenth of the time of a transform, and nobody has to tell.
-    """
-
-    def __init__(self) -> None:
-        self._kept: deque[tuple[Transform, Array, Array]] = deque(maxlen=MOST_KERNELS)
-
-    def find(self, weight: Array, t: Transform) -> Array | None:
-        """The transform of this weight by t, if it is among those kept."""
-        bits = _bits(weight)
-        for of, kept, made in self._kept:
-            alike = of is t and kept.dtype == bits.dtype and kept.shape == bits.shape
-            if alike and np.array_equal(kept[:SAMPLE], bits[:SAMPLE]) and np.array_equal(kept, bits):
-                return made
-        return None
-
-    def keep(self, weight: Array, t: Transform, made: Array) -> None:
-        """Keep a transform, in the place of the one kept longest."""
-        if made.size <= MOST_KEPT:
-            self._kept.append((t, _bits(weight).copy(), made))
-
-
-def _bits(weight: Array) -> Array:
-    """Floating-point numbers as whole ones, (numbers,): 0 and -0 differ then, and NaN is equal to itself."""
-    return np.ascontiguousarray(weight).reshape(-1).view(f"u{weight.itemsize}")
 
 
 class BilinearForm:
@@ -194,8 +160,10 @@ class BilinearForm:
 
     def of_kernel(self, weight: Array, t: Transform) -> Array:
         """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed."""
-        if (kept := self._kernels.find(weight, t)) is not None:
-            return kept
+        return self._kernels.get(weight, t, lambda own: self._of_kernel(own, t))
+
+    def _of_kernel(self, weight: Array, t: Transform) -> Array:
+        """`of_kernel`, made anew."""
         o, c = weight.shape[:2]
         by_tap = weight.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
         made = self.empty((len(t.kernel), c, o), weight.dtype)
@@ -207,9 +175,7 @@ class BilinearForm:
             np.matmul(t.kernel, flat, out=made[:, s].reshape(len(made), -1))
 
         self.pool.run_products(work, cut(c, made[:, :1].nbytes))
-        made = made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
-        self._kernels.keep(weight, t, made)
-        return made
+        return made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
 
     # -- the products, row by row ------------------------------------------------------------------
 
@@ -222,7 +188,7 @@ class BilinearForm:
         def work(s: slice) -> None:
             np.matmul(by_row[s], kernel[s], out=result[s])
 
-        self.pool.run_products(work, cut(rows, a * b * images.itemsize))
+        self.pool.run_products(work, _row_slices(rows, n, a, b, images.itemsize))
         return made
 
     def _weights(self, image: Array, result: Array, shape: tuple[int, ...], t: Transform) -> Array:
@@ -234,7 +200,7 @@ class BilinearForm:
         def work(s: slice) -> None:
             np.matmul(x_rows[s], y_rows[s], out=made[s])
 
-        self.pool.run_products(work, cut(rows, inner * o * dtype.itemsize))
+        self.pool.run_products(work, _row_slices(rows, len(image), inner, o, dtype.itemsize))
         return self._to_kernel(made.reshape(len(t.kernel), -1, o), shape, t)  # (rows * phases, C, O)
 
     # -- and back --------------------------------------------------------------------------------
@@ -293,3 +259,8 @@ class BilinearForm:
 
         self.pool.run_products(work, cut(c, made[:, :1].nbytes))
         return dw.reshape(shape)
+
+
+def _row_slices(rows: int, n: int, a: int, b: int, itemsize: int) -> list[slice]:
+    """Slices of the rows of a product of (n, a), (a, b) and (n, b) each."""
+    return cut(rows, (a * b + n * (a + b)) * itemsize)

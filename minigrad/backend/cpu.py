@@ -215,7 +215,6 @@ class CPUBackend(Backend):
             return super().dropout(x, p, key, counter)
         pixels = channels_last(x)  # (N, H, W, C)
         y, keep = self.arena.empty(pixels.shape, x.dtype), self.arena.empty(pixels.shape, np.bool_)
-
         flat_x, flat_y, flat_keep = (a.reshape(-1) for a in (pixels, y, keep))
 
         def work(s: slice) -> None:
@@ -418,8 +417,10 @@ class CPUBackend(Backend):
             dx[s] = lay(rows, kernel, len(dx[s]), geometry)  # (n, H, W, C)
             finish(dx, s)
 
-        # Planes are added in many short calls: so these slices are larger, counted without the rows of dy.
-        self.pool.run_products(work, cut(n, _bytes_each(c, c if few else len(weight), geometry, dy.itemsize)))
+        each = _bytes_each(c, len(weight), geometry, dy.itemsize)
+        if few:  # planes are added in many short calls: so in larger slices, counted without the rows of dy
+            each = 2 * _bytes_each(c, 0, geometry, dy.itemsize)
+        self.pool.run_products(work, cut(n, each))
         return channels_first(dx)
 
     def convolve_and_weight_gradient(
@@ -612,9 +613,20 @@ class CPUBackend(Backend):
         self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
 
     def adam_update(
-        self, parameter: Array, gradient: Array, first: Array, second: Array, *, step: int, **constants: Any
+        self,
+        parameter: Array,
+        gradient: Array,
+        first: Array,
+        second: Array,
+        *,
+        step: int,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
     ) -> None:
-        self.adam_updates([(parameter, gradient, first, second, step)], **constants)
+        update = parameter, gradient, first, second, step
+        self.adam_updates([update], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def _adam(
         self,

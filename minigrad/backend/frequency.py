@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from . import bilinear
+from . import bilinear, kept
 from .bilinear import Phase, Transform
 from .geometry import ConvGeometry
 
@@ -100,7 +100,7 @@ def pays(geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bo
     plain = bilinear.plain_cost(n, channels, out_channels, geometry)
     cost = bilinear.cost(n, channels, out_channels, geometry, rows, phases)
     kernel = rows * phases * channels * out_channels  # numbers
-    if kernel > bilinear.MOST_KEPT:
+    if kernel > kept.MOST_OF_ONE:
         cost += ANEW * kernel
     return ADVANTAGE * cost < plain and rows <= MOST_ROWS
 

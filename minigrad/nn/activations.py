@@ -8,10 +8,11 @@ from .module import Module
 class ReLU(Module):
     """max(x, 0)."""
 
-    slope = 0.0
-
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+    def as_follower(self) -> tuple[str, float]:
+        return "slope", 0.0
 
 
 class LeakyReLU(Module):
@@ -21,10 +22,13 @@ class LeakyReLU(Module):
         super().__init__()
         if not 0 <= negative_slope <= 1:
             raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
-        self.slope = self.negative_slope = negative_slope
+        self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
+
+    def as_follower(self) -> tuple[str, float]:
+        return "slope", self.negative_slope
 
     def describe(self) -> str:
         return f"LeakyReLU({self.negative_slope})"
@@ -53,13 +57,11 @@ class Dropout(Module):
             raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
         self.p = p
 
-    @property
-    def drops(self) -> float:
-        """The probability as things are: 0 in `eval()`."""
-        return self.p if self.training else 0.0
-
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
+
+    def as_follower(self) -> tuple[str, float]:
+        return "p", self.p if self.training else 0.0
 
     def describe(self) -> str:
         return f"Dropout({self.p})"

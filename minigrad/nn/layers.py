@@ -92,7 +92,7 @@ class Conv2d(_Convolution):
     `weight` is (out_channels, in_channels, kh, kw). Sizes: see `functional.conv2d`.
     """
 
-    takes_slope = takes_dropout = True
+    takes = ("slope", "p")
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
@@ -104,11 +104,11 @@ class Conv2d(_Convolution):
             out_channels if bias else None, dilation, dtype, device,
         )  # fmt: skip
 
-    def forward(self, x: Tensor, slope: float = 1.0, drops: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, slope: float = 1.0, p: float = 0.0) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)")
         return F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation,
-            slope=slope, dropout=F.draw_dropout(drops),
+            slope=slope, p=p,
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -127,7 +127,7 @@ class ConvTranspose2d(_Convolution):
     `weight` is (in_channels, out_channels, kh, kw). Sizes: see `functional.conv_transpose2d`.
     """
 
-    takes_slope = True
+    takes = ("slope",)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
@@ -165,7 +165,7 @@ class BatchNorm(Module):
         momentum: the new share, in [0, 1].
     """
 
-    takes_slope = True
+    takes = ("slope",)
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *,

@@ -1,7 +1,6 @@
 """Module: parameters, buffers and modules in a tree, by the names of their attributes."""
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,18 +51,17 @@ class Module:
     """
 
     training: bool
-    takes_slope = False  # whether `forward(x, slope)` takes the leaky ReLU that follows with it
-    takes_dropout = False  # whether `forward(x, slope, p)` takes a dropout that follows, too
-    slope: float | None = None  # of a module that is such a leaky ReLU
+    # Which of "slope" (of a leaky ReLU) and "p" (of a dropout) `forward` takes beside x, in this order, of
+    # the modules that follow.
+    takes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.training = True
         self.forward_hooks: list[Hook] = []
         self.backward_hooks: list[Hook] = []
 
-    @property
-    def drops(self) -> float | None:
-        """Of a module that is such a dropout: the probability, as things are now."""
+    def as_follower(self) -> tuple[str, float] | None:
+        """As what a layer before may take this one along, as things are: ("slope", 0.2) or ("p", 0.3)."""
         return None
 
     def __call__(self, *inputs: Any) -> Tensor:
@@ -251,27 +249,30 @@ class Sequential(Module):
 def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
     """Those of the modules that follow which a layer takes into its own pass over memory: a leaky ReLU, a
     dropout, or a dropout behind a leaky ReLU.
+
+    What a class says of itself holds for its own `forward`, not for that of a subclass.
     """
-    if _is_hooked(module):
-        return []
     taken: list[Module] = []
-    free = list(itertools.takewhile(lambda m: not _is_hooked(m), following[:2]))
-    if module.takes_slope and free and free[0].slope is not None:
-        taken.append(free.pop(0))
-    if module.takes_dropout and free and free[0].drops is not None:
-        taken.append(free.pop(0))
+    names = list(module.takes) if _speaks_for_itself(module, "takes") else []
+    for follower in following:
+        found = follower.as_follower() if _speaks_for_itself(follower, "as_follower") else None
+        if found is None or found[0] not in names:
+            break
+        names = names[names.index(found[0]) + 1 :]
+        taken.append(follower)
     return taken
 
 
-def _is_hooked(module: Module) -> bool:
-    """Whether hooks want an output of its own, or its gradient."""
-    return bool(module.forward_hooks or module.backward_hooks)
+def _speaks_for_itself(module: Module, attribute: str) -> bool:
+    """Whether the class that defines `forward` has the attribute too, and no hook wants what is between."""
+    own = next((cls for cls in type(module).__mro__ if "forward" in vars(cls)), object)
+    hooked = module.forward_hooks or module.backward_hooks or "forward" in vars(module)
+    return attribute in vars(own) and not hooked
 
 
 def _settings(followers: Sequence[Module]) -> tuple[float, ...]:
-    """What `forward` takes beside x: the slope (1 where no leaky ReLU is taken along), the probability."""
-    if not followers:
-        return ()
-    slope = next((m.slope for m in followers if m.slope is not None), 1.0)
-    drops = next((m.drops for m in followers if m.drops is not None), None)
-    return (slope,) if drops is None else (slope, drops)
+    """What `forward` takes beside x for these: (slope,), or (slope, p) with a slope of 1 for none."""
+    found = dict(setting for m in followers if (setting := m.as_follower()) is not None)
+    if "p" in found:
+        return found.get("slope", 1.0), found["p"]
+    return tuple(found.values())

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import naive
+from .. import naive, random
 from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
 from ..tensor import Tensor, is_grad_enabled
@@ -158,7 +158,7 @@ class ConvolveInputGradient(Operation):
         y, weight, *bias = self.inputs
         if self.slope != 1:
             dx = LeakyReluGradient(self.slope, self._output)(dx)
-        if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from the same columns of dx
+        if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from what is made of dx once
             dy, dw = self.backend.convolve_and_weight_gradient(dx.data, weight.data, y.data, self.geometry)
             db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
             return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
@@ -206,7 +206,7 @@ def conv2d(
     dilation: Any = 1,
     *,
     slope: float = 1.0,
-    dropout: Dropout | None = None,
+    p: float = 0.0,
 ) -> Tensor:
     """The cross-correlation of x with a kernel (what neural networks call a convolution).
 
@@ -218,8 +218,7 @@ def conv2d(
         padding: an int, (h, w), ((top, bottom), (left, right)), "valid" (none) or "same"
             (TensorFlow's: ceil(size / stride) pixels come out; the odd pixel of padding goes after).
         slope: of a leaky ReLU that follows, taken in the same pass; 1 for none.
-        dropout: one that follows (behind the leaky ReLU), taken in the same pass; see
-            `functional.draw_dropout`.
+        p: of a dropout that follows behind it, taken in the same pass; 0 for none. See `dropout`.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
@@ -230,6 +229,9 @@ def conv2d(
         geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"conv2d: {error}") from None
+    if not 0 <= p < 1:
+        raise ValueError(f"conv2d: expected 0 <= p < 1, got {p}")
+    dropout = Dropout(p, *random.default.next_counter()) if p else None
     operation = Convolve(geometry, slope, dropout)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
 

@@ -73,6 +73,45 @@ def test_a_smaller_array_takes_the_least_memory_that_is_not_twice_too_large():
     assert (five == 5).all()
 
 
+def test_garbage_that_is_collected_in_the_middle_comes_back_too():
+    arena, wrong = Arena(), []
+    before = gc.get_threshold()
+    gc.set_threshold(3)  # the collector runs inside of the arena's own lines
+    try:
+        for i in range(3000):
+            cycle = [arena.empty(((1 + i % 5) * SMALLEST,), np.uint8)]
+            cycle.append(cycle)
+            if cycle[0].nbytes != (1 + i % 5) * SMALLEST:
+                wrong.append(i)
+    finally:
+        gc.set_threshold(*before)
+    del cycle
+    gc.collect()
+    arena.empty((SMALLEST,), np.uint8)
+    assert wrong == []
+    assert not arena._returned
+    assert arena._bytes == sum(len(m) for waiting in arena._waiting.values() for m in waiting) > 0
+
+
+def test_nothing_comes_back_at_the_interpreters_end():
+    arena = Arena()
+    block = arena.empty((SMALLEST,), np.uint8).base
+    block.__del__(at_exit=lambda: True)
+    assert arena._bytes == len(arena._returned) == 0
+    del block  # now it does
+    assert arena._bytes == SMALLEST
+
+
+def test_memory_that_comes_back_while_somebody_asks_waits_its_turn():
+    arena = Arena()
+    array = arena.empty((SMALLEST,), np.uint8)
+    with arena._lock:
+        del array
+        assert (len(arena._returned), arena._bytes) == (1, 0)
+    arena.empty((9 * SMALLEST,), np.uint8)
+    assert not arena._returned
+
+
 def test_small_arrays_are_numpys_own():
     array = Arena().empty((3,), np.float32)
     assert array.base is None

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, naive
-from minigrad.backend import bilinear, frequency
 from minigrad.backend import cpu as cpu_module
+from minigrad.backend import frequency, kept
 from minigrad.backend.base import Backend
 from minigrad.backend.bilinear import BilinearForm
 from minigrad.backend.geometry import ConvGeometry
@@ -169,6 +169,7 @@ def test_fluxs_layers_are_as_exact_as_the_plain_form(name):
 def test_which_form_runs_follows_from_the_sizes():
     assert frequency.pays(FLUX, 128, 128, 256)
     assert frequency.pays(STRIDED, 128, 64, 128)
+    assert frequency.pays(FLUX, 32, 32, 48)  # test_nn.py counts on it
     assert not frequency.pays(STRIDED, 16, 64, 128)  # few images: the kernel's transform is not worth it
     assert not frequency.pays(ConvGeometry.of_conv((32, 32), (4, 4), 2, 1, 1), 128, 64, 128)  # large
     assert not frequency.pays(ConvGeometry.of_conv((28, 28), (5, 5), 1, 2, 1), 128, 64, 64)
@@ -186,36 +187,58 @@ def test_a_huge_stride_is_seen_at_once(monkeypatch):
     assert not frequency.pays(ConvGeometry.of_conv((3000, 3000), (3, 3), 1, 1, 1), 128, 64, 64)
 
 
-def test_a_kernels_transform_is_made_once_while_its_bits_are_the_same():
-    form, rng = Form(FLUX, "float32"), np.random.default_rng(3)
-    weights = [rng.standard_normal((2, 3, 5, 5)).astype("float32") for _ in range(4)]
-    made = [form.own.of_kernel(w, form.transform) for w in weights]
-    assert all(form.own.of_kernel(w.copy(), form.transform) is m for w, m in zip(weights, made, strict=True))
-    weights[1][0, 0, 0, 0] = -0.0
-    changed = form.own.of_kernel(weights[1], form.transform)  # takes the place of the first
-    weights[1][0, 0, 0, 0] = 0.0
-    again = form.own.of_kernel(weights[1], form.transform)
-    assert changed is not made[1]
-    assert again is not changed
-    assert form.own.of_kernel(weights[0], form.transform) is not made[0]
-    other = frequency.transform(STRIDED, "float32")
-    assert form.own.of_kernel(weights[3][:, :, :4, :4], other).shape == (94, 12, 2)
-
-
 def test_a_weight_that_changes_in_place_is_seen(always):
-    engine, (x, weight, _) = backend.get("cpu"), arrays(FLUX, "float64")
+    engine, (x, weight, _) = backend.get("cpu"), arrays(FLUX, "float64", c=30)
     before = engine.convolve(x, weight, None, FLUX)
-    weight[1, 2, 3, 4] += 1.0
+    assert weight.size > kept.SAMPLE
+    weight[-1, -1, -1, -1] += 1.0  # the last number of all
     after = engine.convolve(x, weight, None, FLUX)
     assert_close(after, naive.convolve(x, weight, FLUX), "float64")
     assert np.abs(after - before).max() > 0.1
 
 
-def test_a_kernel_too_large_to_keep_is_not_kept(monkeypatch):
-    monkeypatch.setattr(bilinear, "MOST_KEPT", 100)
-    form, weight = Form(FLUX, "float32"), np.ones((2, 3, 5, 5), "float32")
-    first_made = form.own.of_kernel(weight, form.transform)
-    assert form.own.of_kernel(weight, form.transform) is not first_made
+@pytest.mark.parametrize("shapes", [((48, 32, 5, 5), (32, 48, 5, 5)), ((1, 4, 5, 5), (2, 2, 5, 5))])
+def test_weights_of_the_same_numbers_in_another_shape_are_others(always, shapes):
+    engine = backend.get("cpu")
+    for shape in (*shapes, shapes[0]):
+        y = engine.convolve(np.ones((2, shape[1], 7, 7)), np.zeros(shape), None, FLUX)
+        assert (y.shape, np.abs(y).max()) == ((2, shape[0], 7, 7), 0.0)
+
+
+def test_what_dy_becomes_is_made_once_for_both_gradients(always, monkeypatch):
+    asked, right = [], BilinearForm.of_results
+    monkeypatch.setattr(BilinearForm, "of_results", lambda *a: asked.append(a) or right(*a))
+    x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
+    F.conv2d(x, weight, padding=2).sum().backward()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "size", "stride", "padding", "least"),
+    [
+        ((128, 1, 28, 28), 64, 4, 2, 1, 4),
+        ((128, 64, 14, 14), 128, 4, 2, 1, 4),
+        ((512, 32, 7, 7), 48, 5, 1, 2, 4),
+    ],
+)
+def test_all_work_on_a_large_layer_is_shared_out(monkeypatch, shape, out, size, stride, padding, least):
+    engine = backend.get("cpu")
+    geometry = ConvGeometry.of_conv(shape[2:], (size, size), stride, padding, 1)
+    rng = np.random.default_rng(0)
+    x = first(rng.standard_normal((shape[0], *shape[2:], shape[1])).astype("float32"))
+    dy = first(rng.standard_normal((shape[0], *geometry.output_size, out)).astype("float32"))
+    weight = rng.standard_normal((out, shape[1], size, size)).astype("float32")
+    run, cuts = engine.pool.run_products, {}
+
+    def watched(work, slices):
+        cuts[work.__qualname__] = len(slices)
+        run(work, slices)
+
+    monkeypatch.setattr(engine.pool, "run_products", watched)
+    engine.convolve(x, weight, None, geometry)
+    engine.convolve_gradients(x, weight, dy, geometry)
+    of_images = [count for name, count in cuts.items() if "kernel" not in name]  # these may be small
+    assert min(of_images) >= least, cuts
 
 
 @pytest.fixture

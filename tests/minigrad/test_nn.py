@@ -10,6 +10,7 @@ from accuracy import assert_close
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, naive, nn
+from minigrad.backend.geometry import ConvGeometry
 from minigrad.backend.philox import philox
 from minigrad.nn import init, module
 
@@ -722,11 +723,88 @@ def test_a_dropout_is_taken_along_only_where_it_follows_at_once():
     assert module.taken_along(conv, []) == []
     assert module.taken_along(conv, [leaky, dropout, leaky]) == [leaky, dropout]
     assert module.taken_along(conv, [dropout, leaky]) == [dropout]
+    assert module.taken_along(conv, [leaky, leaky]) == [leaky]
     assert module.taken_along(conv, [nn.Tanh(), dropout]) == []
     assert module.taken_along(nn.BatchNorm(2), [leaky, dropout]) == [leaky]
     assert module.taken_along(leaky, [dropout]) == []
     dropout.register_forward_hook(lambda *_: None)
     assert module.taken_along(conv, [leaky, dropout]) == [leaky]
+
+
+class Half(nn.Dropout):
+    def forward(self, x):
+        return x * 0.5
+
+
+class Doubled(nn.LeakyReLU):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class Plus(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class Named(nn.Conv2d):
+    """Says nothing of its own."""
+
+
+@pytest.mark.parametrize("follower", [Half, Doubled])
+def test_a_layer_with_a_forward_of_its_own_is_not_taken_along(default_device, follower):
+    x = mg.tensor(np.ones((1, 1, 3, 3), np.float32))
+    conv, own = nn.Conv2d(1, 2, 2), follower(0.5)
+    assert np.array_equal(nn.Sequential(conv, own)(x).numpy(), own(conv(x)).numpy())
+
+
+def test_a_layer_with_a_forward_of_its_own_takes_nothing_along(default_device):
+    x, leaky, dropout = (
+        mg.tensor(np.ones((1, 1, 3, 3), np.float32)),
+        nn.LeakyReLU(0.2),
+        nn.Dropout(0.5).eval(),
+    )
+    plus = Plus(1, 2, 2)
+    expected = leaky(plus(x)).numpy()
+    assert np.array_equal(nn.Sequential(plus, leaky, dropout)(x).numpy(), expected)
+    assert module.taken_along(Named(1, 2, 2), [leaky, dropout]) == [leaky, dropout]
+
+
+def test_a_module_may_have_attributes_of_any_name():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope, self.p, self.drops = 0.1, 0.2, 0.3
+
+        def forward(self, x):
+            return x
+
+    assert module.taken_along(nn.Conv2d(1, 2, 2), [Own()]) == []
+
+
+@pytest.mark.cpu_only("where the work is cut")
+@pytest.mark.parametrize("pieces", [1, 3, 7])
+def test_a_dropout_that_is_cut_anywhere_is_the_same(monkeypatch, pieces):
+    shape, geometry, place = (
+        (5, 3, 7, 5),
+        ConvGeometry.of_conv((7, 5), (1, 1), 1, 0, 1),
+        (0.4, (5, 7), (2, 3, 0, 0)),
+    )
+    engine = backend.get("cpu")
+
+    def cut(count, bytes_each):
+        return [slice(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
+
+    monkeypatch.setattr("minigrad.backend.cpu.cut", cut)
+    monkeypatch.setattr("minigrad.backend.cpu.NEAR", 29)
+    x = np.random.default_rng(0).standard_normal((5, 7, 5, 3)).transpose(0, 3, 1, 2)  # channels innermost
+    expected = naive.dropout(x, *place)
+    y, mask = engine.dropout(x, *place)
+    assert_close(y, expected, "float64")
+    assert np.array_equal(mask, expected != 0)
+    assert np.array_equal(engine.dropout_mask(shape, *place), mask)
+    y, mask = engine.convolve_dropout(x, np.eye(3).reshape(3, 3, 1, 1), None, geometry, 1.0, *place)
+    assert_close(y, expected, "float64")
+    assert np.array_equal(mask, expected != 0)
 
 
 def test_a_dropout_taken_along_drops_nothing_in_eval_mode(default_device):

@@ -2,8 +2,8 @@
 //
 // Element i is dropped where word i of the Philox4x64-10 stream is under `limit` = p * 2^16 (words of 16
 // bits, the lowest first); the first block's counter is one more than the given one. One thread makes one
-// block: four words of 64 bits, sixteen elements. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
-// (2011), section 3.3; minigrad.naive.philox.
+// block: four words of 64 bits, sixteen elements. Source: Salmon et al., "Parallel random numbers: as easy
+// as 1, 2, 3" (2011), section 3.3; minigrad.naive.philox.
 // `limit` has 32 bits, since a probability next to 1 rounds to 2^16, which drops all.
 // Launch: one thread for each 16 elements, in blocks of 128.
 // Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 16 elements.
@@ -35,7 +35,9 @@ __device__ void philox(const Place& place, u64 block, u64 out[4]) {
 }
 
 template <typename T>
-__global__ void dropout(const T* x, T* y, bool* mask, Place place, unsigned int limit, T scale, long long count) {
+__global__ void dropout(
+    const T* x, T* y, bool* mask, Place place, unsigned int limit, T scale, long long count
+) {
     long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (block * 16 >= count) return;
     u64 words[4];

@@ -18,7 +18,7 @@ from .registry import Opened, Steps, explains
 def sequential(layer: Sequential, x: Tensor, dy: Tensor, seed: int) -> Opened:
     """Each layer's own explanation, of the tensor and the gradient that the engine hands on to it.
 
-    There each has a pass of its own. In the whole, activations may go along with the layers before them: its
+    There each has a pass of its own. In the whole, some layers may go along with those before them: its
     checks compare the two.
     """
     names = [name for name, _ in layer.children()]

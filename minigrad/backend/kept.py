@@ -1,0 +1,81 @@
+"""Transforms of kernels, kept from one use to the next.
+
+Between two updates a layer's weight is used several times, forward and back. Whether it is still the same is
+seen by its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to
+tell. A transform goes with the array that it was made of.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+MOST_OF_ONE = 8 << 20  # numbers that one transform may have
+MOST = 16 << 20  # and all together
+SAMPLE = 256  # numbers that tell most kernels apart
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A transform and what it was made of.
+
+    Attributes:
+        source: the array that the weight lay in.
+        transform: by what it was made.
+        weight: a copy.
+        made: the transform of the weight; not to be changed.
+    """
+
+    source: "weakref.ref[Array]"
+    transform: object
+    weight: Array
+    made: Array
+
+    def is_of(self, weight: Array, transform: object) -> bool:
+        """Whether this is the transform of that weight, bit for bit."""
+        alike = self.weight.shape == weight.shape and self.weight.dtype == weight.dtype
+        if self.transform is not transform or not alike:
+            return False
+        kept, bits = _bits(self.weight), _bits(weight)
+        return np.array_equal(kept[:SAMPLE], bits[:SAMPLE]) and np.array_equal(kept, bits)
+
+
+class KernelTransforms:
+    """The transforms of the kernels that were used last."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Kept, ...] = ()  # never changed but replaced: other threads may be reading it
+
+    def get(self, weight: Array, transform: object, make: Callable[[Array], Array]) -> Array:
+        """`make(weight)`, or what that gave the last time. It is not to be changed."""
+        for kept in self._kept:
+            if kept.is_of(weight, transform):
+                return kept.made
+        # A copy, so that what is compared later was transformed, whoever changes the weight meanwhile.
+        copy = np.array(weight, order="C")
+        made = make(copy)
+        if made.size <= MOST_OF_ONE:
+            self._keep(Kept(weakref.ref(weight, self._forget), transform, copy, made))
+        return made
+
+    def _keep(self, new: Kept) -> None:
+        """Keep one more, in the place of what was in its array before, and of the oldest where it is much."""
+        source = new.source()
+        kept = [k for k in self._kept if k.transform is not new.transform or k.source() is not source]
+        kept.append(new)
+        while sum(k.made.size for k in kept) > MOST:
+            del kept[0]
+        self._kept = tuple(kept)
+
+    def _forget(self, source: "weakref.ref[Array]") -> None:
+        """An array has gone."""
+        self._kept = tuple(k for k in self._kept if k.source is not source)
+
+
+def _bits(weight: Array) -> Array:
+    """Floating-point numbers as whole ones, (numbers,): 0 and -0 differ then, and NaN is equal to itself."""
+    return np.ascontiguousarray(weight).reshape(-1).view(f"u{weight.itemsize}")

@@ -1,0 +1,145 @@
+"""Transforms of kernels that are kept: when they are found again, and when they go."""
+
+import gc
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from minigrad.backend import kept
+from minigrad.backend.kept import KernelTransforms
+
+ONE, OTHER = object(), object()  # transforms
+
+
+class Counted:
+    """Makes a result of its own for each call, and counts the calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, weight):
+        self.calls += 1
+        return np.array([weight.sum()])
+
+
+@pytest.fixture
+def kernels():
+    return KernelTransforms()
+
+
+def weight(size=kept.SAMPLE + 44, dtype="float32"):
+    return np.random.default_rng(0).standard_normal(size).astype(dtype)
+
+
+def test_a_transform_is_made_once_while_the_bits_are_the_same(kernels):
+    make, w = Counted(), weight()
+    first = kernels.get(w, ONE, make)
+    assert kernels.get(w, ONE, make) is first
+    assert kernels.get(w.copy(), ONE, make) is first  # whatever array they lie in
+    assert make.calls == 1
+
+
+@pytest.mark.parametrize("place", [0, kept.SAMPLE - 1, kept.SAMPLE, -1])
+def test_any_number_that_changes_is_seen(kernels, place):
+    make, w = Counted(), weight()
+    first = kernels.get(w, ONE, make)
+    w[place] += 1
+    assert kernels.get(w, ONE, make) is not first
+    assert make.calls == 2
+
+
+def test_zero_and_minus_zero_are_two_numbers_and_nan_is_one(kernels):
+    make, w = Counted(), np.zeros(3, "float32")
+    kernels.get(w, ONE, make)
+    w[1] = -0.0
+    kernels.get(w, ONE, make)
+    assert make.calls == 2
+    w[1] = np.nan
+    assert kernels.get(w, ONE, make) is kernels.get(w, ONE, make)
+    assert make.calls == 3
+
+
+def test_another_transform_shape_or_dtype_is_another(kernels):
+    make, w = Counted(), np.zeros((2, 6), "float32")
+    weights = [w, w.reshape(3, 4), np.zeros((2, 3), "float64"), np.zeros((2, 6), "int32")]
+    results = [kernels.get(weight, transform, make) for weight in weights for transform in (ONE, OTHER)]
+    assert len(set(map(id, results))) == make.calls == 8
+
+
+def test_what_is_transformed_is_what_is_compared(kernels):
+    w = weight()
+
+    def make(own):
+        w[0] += 1  # somebody changes the weight meanwhile
+        return np.array([own[0]])
+
+    before = w[0]
+    assert kernels.get(w, ONE, make) == before
+    assert kernels.get(w, ONE, make) == before + 1
+
+
+def test_a_weight_in_another_memory_order_is_the_same(kernels):
+    make, w = Counted(), weight((30, 20))
+    first = kernels.get(w, ONE, make)
+    assert kernels.get(np.asfortranarray(w), ONE, make) is first
+
+
+def test_the_transform_of_a_changed_weight_takes_the_place_of_the_old_one(kernels):
+    make, w = Counted(), weight()
+    for _ in range(5):
+        w += 1
+        kernels.get(w, ONE, make)
+        kernels.get(w, OTHER, make)
+    assert len(kernels._kept) == 2
+
+
+def test_a_transform_goes_with_its_weight(kernels):
+    make, w = Counted(), weight()
+    kernels.get(w, ONE, make)
+    del w
+    gc.collect()
+    assert kernels._kept == ()
+
+
+def test_what_is_kept_is_bounded_and_the_oldest_goes_first(kernels, monkeypatch):
+    monkeypatch.setattr(kept, "MOST_OF_ONE", 100)
+    monkeypatch.setattr(kept, "MOST", 250)
+    sizes = {"large": 101, "first": 100, "second": 90, "third": 80}
+    weights = {name: np.full(4, size, "float32") for name, size in sizes.items()}
+    calls = []
+
+    def get(name):
+        return kernels.get(weights[name], ONE, lambda w: calls.append(name) or np.zeros(sizes[name]))
+
+    for name in sizes:
+        get(name)
+    assert [k.made.size for k in kernels._kept] == [90, 80]
+    for name in ("second", "third", "large", "first"):
+        get(name)
+    assert calls == [*sizes, "large", "first"]
+
+
+def test_threads_may_ask_at_the_same_time(kernels):
+    weights = [weight() + i for i in range(6)]
+    wrong, interval = [], sys.getswitchinterval()
+
+    def ask(seed):
+        for i in np.random.default_rng(seed).integers(0, len(weights), 300):
+            try:
+                found = kernels.get(weights[i], ONE, lambda own: np.array([own.sum()]))
+                assert found == weights[i].sum()
+            except Exception as error:
+                wrong.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
