@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
+from minigrad import serialize
 
 from . import jsonfile
 from .errors import UserError
@@ -84,7 +85,7 @@ def load(run: Path) -> Checkpoint:
     """
     path = run / FILE_NAME if run.is_dir() else run
     try:
-        tensors, metadata = mg.load(path), mg.load_metadata(path)
+        tensors, metadata = serialize.read(path)  # at once: a live run may be writing the next
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file") from None
     except ValueError as error:

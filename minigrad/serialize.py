@@ -74,15 +74,19 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
 
     Raises FileNotFoundError where there is none, and ValueError where it is damaged or no such file.
     """
-    return _read(path)[0]
+    return read(path)[0]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The text that `save` was given as metadata. Raises as `load` does."""
-    return _read(path)[1]
+    return read(path)[1]
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """What `load` and `load_metadata` give, of one and the same file, though another take its place meanwhile.
+
+    Raises as they do.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     try:

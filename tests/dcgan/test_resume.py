@@ -19,7 +19,7 @@ from dcgan.data import mnist
 from dcgan.errors import UserError
 from dcgan.layers import BatchNorm, Conv, ConvTranspose, Dense, Dropout, Flatten, LeakyReLU, Reshape, Tanh
 from dcgan.rundir import RunDirectory
-from minigrad import backend
+from minigrad import backend, serialize
 
 IMAGES = 22  # three batches of 8, the last one partial
 SMALL = ("--preset", "quick", "--batch-size", "8", "--set", "grid_rows=2", "--set", "grid_columns=2")
@@ -407,3 +407,22 @@ def test_threads_and_a_restart_change_no_bit(run, tmp_path):
     finally:
         mg.set_num_threads(before)
     assert_equal_runs(tmp_path / "one", tmp_path / "three")
+
+
+def test_a_checkpoint_is_read_whole_while_a_live_run_puts_another_in_its_place(run, tmp_path, monkeypatch):
+    run(*SMALL, "--steps", 2, "--out", "run", "--checkpoint-every", 1)
+    run(*SMALL, "--steps", 3, "--out", "next", "--checkpoint-every", 1)
+    place, following = (tmp_path / name / checkpoint.FILE_NAME for name in ("run", "next"))
+    right, opened = serialize.safe_open, []
+
+    def overtaken(path, **options):
+        opened.append(path)
+        file = right(path, **options)
+        os.replace(following, place)  # the file that is open stays what it was
+        return file
+
+    monkeypatch.setattr(serialize, "safe_open", overtaken)
+    assert checkpoint.load(tmp_path / "run").position["step"] == 2
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path / "run").position["step"] == 3
+    assert len(opened) == 1
