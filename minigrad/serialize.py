@@ -83,7 +83,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """What `load` and `load_metadata` give, of one and the same file, though another take its place meanwhile.
+    """What `load` and `load_metadata` give, of one file, though another may take its place meanwhile.
 
     Raises as they do.
     """
