@@ -64,7 +64,10 @@ def guarded(gpu):
         assert np.array_equal(whole[-GUARD:], fill[-GUARD:])
 
 
-NUMBERS = {"int": "int32", "long long": "int64", "u64": "uint64", "float": "float32", "double": "float64"}
+NUMBERS = {
+    "int": "int32", "unsigned int": "uint32", "long long": "int64", "u64": "uint64",
+    "float": "float32", "double": "float64",
+}  # fmt: skip
 POINTERS = {**NUMBERS, "unsigned char": "uint8", "bool": "bool"}
 
 
