@@ -598,7 +598,7 @@ class CPUBackend(Backend):
         parts = []
         for parameter, gradient, first, second, step in updates:
             if not all(a.flags.c_contiguous for a in (parameter, first, second)):
-                super().adam_update(parameter, gradient, first, second, step=step, **constants)
+                self.adam_update(parameter, gradient, first, second, step=step, **constants)
                 continue
             flat = [a.reshape(-1) for a in (parameter, gradient, first, second)]
             # Some ten calls of NumPy's work on a slice: a short one would mostly wait for Python's lock.
@@ -611,22 +611,6 @@ class CPUBackend(Backend):
 
         # The slices of all parameters at once, so that threads wait for each other only at the end.
         self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
-
-    def adam_update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        first: Array,
-        second: Array,
-        *,
-        step: int,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        update = parameter, gradient, first, second, step
-        self.adam_updates([update], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def _adam(
         self,
