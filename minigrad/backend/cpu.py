@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 # Where a product is cut, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
 BLOCK = 16  # draws of one count of Philox4x64: four words of 64 bits
-NEAR = 1 << 18  # numbers that are drawn at a time: they stay in the cache
+NEAR = 1 << 18  # numbers that are drawn at a time: fewer would wait for Python's lock more than they take
 LONG_RUN = 16  # numbers that are worth an inner loop of NumPy's
 SUMMED = 256  # rows that are added in float32 before float64 goes on
 ONES = np.ones((1, SUMMED), np.float32)
@@ -344,7 +344,7 @@ class CPUBackend(Backend):
         def finish(y: Array, s: slice) -> None:
             self._finish(y[s], bias, slope)
 
-        return channels_first(self._convolved(x, weight, geometry, finish if _changes(bias, slope) else None))
+        return channels_first(self._convolved(x, weight, geometry, finish))
 
     def convolve_dropout(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
@@ -361,7 +361,7 @@ class CPUBackend(Backend):
         return channels_first(self._convolved(x, weight, geometry, finish)), channels_first(keep)
 
     def _convolved(
-        self, x: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None] | None
+        self, x: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None]
     ) -> Array:
         """The convolution, channels innermost: (N, oh, ow, O).
 
@@ -376,8 +376,7 @@ class CPUBackend(Backend):
         def work(s: slice) -> None:
             rows = y[s].reshape((s.stop - s.start) * geometry.positions, len(weight))  # a view
             np.matmul(self._columns(x[s], geometry), kernel, out=rows)
-            if finish is not None:
-                finish(y, s)
+            finish(y, s)
 
         self.pool.run_products(work, cut(len(x), _bytes_each(x.shape[1], len(weight), geometry, x.itemsize)))
         return y
@@ -658,11 +657,6 @@ def _transform(
     if not frequency.pays(geometry, n, channels, out_channels):
         return None
     return frequency.transform(geometry, str(dtype))
-
-
-def _changes(bias: Array | None, slope: float) -> bool:
-    """Whether a bias and a leaky ReLU leave anything to do."""
-    return bias is not None or slope != 1
 
 
 def _lying(*arrays: Array) -> list[Array] | None:
