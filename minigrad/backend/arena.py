@@ -76,7 +76,7 @@ class Arena:
             if best is not None:
                 self._bytes -= best
                 return self._waiting[best].pop()  # the one used last: perhaps still in the cache
-        memory = mmap.mmap(-1, size)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory

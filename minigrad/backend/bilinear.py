@@ -28,7 +28,7 @@ import numpy as np
 
 from .geometry import ConvGeometry
 from .kept import KernelTransforms
-from .parallel import Pool, Scratch, cut
+from .parallel import Pool, Scratch, Stage, cut
 
 Array = np.ndarray[Any, Any]
 Finish = Callable[[Array, slice], None]
@@ -100,63 +100,84 @@ class BilinearForm:
         self, x: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
     ) -> Array:
         """`Backend.convolve` without a bias, channels innermost: (N, oh, ow, O)."""
-        return self._convolved(self.of_images(x, t), weight, geometry, t, finish)
-
-    def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform
-    ) -> tuple[Array, Array]:
-        """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
-        image, result = self.of_images(x, t), self.of_results(y, t)
-        return self._convolved(image, weight, geometry, t), self._weights(image, result, weight.shape, t)
+        kernel = self.of_kernel(weight, t)
+        image, there = self._of_images(x, t)
+        y, stages = self._convolved(image, kernel, geometry, t, finish)
+        self.pool.run_stages(there, *stages)
+        return y
 
     def input_gradient(
         self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
     ) -> Array:
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
-        return self._laid(self.of_results(dy, t), weight, geometry, t, finish)
+        kernel = self.of_kernel(weight, t)
+        result, there = self._of_results(dy, t)
+        dx, stages = self._laid(result, kernel, weight.shape[1], geometry, t, finish)
+        self.pool.run_stages(there, *stages)
+        return dx
+
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform) -> Array:
+        """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
+        image, first = self._of_images(x, t)
+        result, second = self._of_results(dy, t)
+        dw, stages = self._weights(image, result, geometry, t)
+        self.pool.run_stages(first, second, *stages)
+        return dw
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform
+    ) -> tuple[Array, Array]:
+        """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
+        kernel = self.of_kernel(weight, t)
+        image, there = self._of_images(x, t)
+        convolved, stages = self._convolved(image, kernel, geometry, t)
+        self.pool.run_stages(there, *stages)
+        result, there = self._of_results(y, t)
+        dw, stages = self._weights(image, result, geometry, t)
+        self.pool.run_stages(there, *stages)
+        return convolved, dw
 
     def gradients(
         self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform
     ) -> tuple[Array, Array]:
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
-        result = self.of_results(dy, t)
-        dx = self._laid(result, weight, geometry, t)
-        return dx, self._weights(self.of_images(x, t), result, weight.shape, t)
-
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform) -> Array:
-        """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
-        shape = (dy.shape[1], x.shape[1], *geometry.kernel_size)
-        return self._weights(self.of_images(x, t), self.of_results(dy, t), shape, t)
+        kernel = self.of_kernel(weight, t)
+        result, there = self._of_results(dy, t)
+        dx, stages = self._laid(result, kernel, weight.shape[1], geometry, t)
+        self.pool.run_stages(there, *stages)
+        image, there = self._of_images(x, t)
+        dw, stages = self._weights(image, result, geometry, t)
+        self.pool.run_stages(there, *stages)
+        return dx, dw
 
     # -- there -----------------------------------------------------------------------------------
 
-    def of_images(self, x: Array, t: Transform) -> Array:
+    def _of_images(self, x: Array, t: Transform) -> tuple[Array, Stage]:
         """B x, of (N, C, H, W): (N, rows, phases * C)."""
         n, c = x.shape[:2]
         made = self.empty((n, t.rows, len(t.phases), c), x.dtype)
         pixels = x.transpose(0, 2, 3, 1)  # (N, H, W, C)
 
-        def work(s: slice) -> None:
+        def images_there(s: slice) -> None:
             for i, phase in enumerate(t.phases):
                 part = pixels[s, phase.down, phase.across]
                 near = self.scratch.get("pixels", part.shape, x.dtype)
                 near[...] = part
                 np.matmul(phase.matrix, near.reshape(len(part), phase.matrix.shape[1], c), out=made[s, :, i])
 
-        self.pool.run_products(work, cut(n, made[:1].nbytes))
-        return made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
+        whole = made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
+        return whole, Stage(images_there, cut(n, made[:1].nbytes))
 
-    def of_results(self, y: Array, t: Transform) -> Array:
+    def _of_results(self, y: Array, t: Transform) -> tuple[Array, Stage]:
         """The transpose of A, of (N, O, oh, ow): (N, rows, O)."""
         n, o = y.shape[:2]
         made = self.empty((n, t.rows, o), y.dtype)
 
-        def work(s: slice) -> None:
+        def results_there(s: slice) -> None:
             pixels = np.ascontiguousarray(y[s].transpose(0, 2, 3, 1))  # (n, oh, ow, O)
             np.matmul(t.back.T, pixels.reshape(len(pixels), -1, o), out=made[s])
 
-        self.pool.run_products(work, cut(n, made[:1].nbytes))
-        return made
+        return made, Stage(results_there, cut(n, made[:1].nbytes))
 
     def of_kernel(self, weight: Array, t: Transform) -> Array:
         """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed."""
@@ -168,70 +189,83 @@ class BilinearForm:
         by_tap = weight.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
         made = self.empty((len(t.kernel), c, o), weight.dtype)
 
-        def work(s: slice) -> None:
+        def kernel_there(s: slice) -> None:
             near = self.scratch.get("taps", (len(by_tap), s.stop - s.start, o), weight.dtype)
             near[...] = by_tap[:, s]
             flat = near.reshape(len(near), -1)  # (taps, channels * O)
             np.matmul(t.kernel, flat, out=made[:, s].reshape(len(made), -1))
 
-        self.pool.run_products(work, cut(c, made[:, :1].nbytes))
+        self.pool.run_products(kernel_there, cut(c, made[:, :1].nbytes))
         return made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
 
     # -- the products, row by row ------------------------------------------------------------------
 
-    def _products(self, images: Array, kernel: Array) -> Array:
+    def _products(self, images: Array, kernel: Array) -> tuple[Array, Stage]:
         """(N, rows, A) by (rows, A, B): (N, rows, B)."""
         (n, rows, a), b = images.shape, kernel.shape[2]
         made = self.empty((n, rows, b), images.dtype)
         by_row, result = images.transpose(1, 0, 2), made.transpose(1, 0, 2)  # (rows, N, A), (rows, N, B)
 
-        def work(s: slice) -> None:
+        def products(s: slice) -> None:
             np.matmul(by_row[s], kernel[s], out=result[s])
 
-        self.pool.run_products(work, _row_slices(rows, n, a, b, images.itemsize))
-        return made
+        return made, Stage(products, _row_slices(rows, n, a, b, images.itemsize))
 
-    def _weights(self, image: Array, result: Array, shape: tuple[int, ...], t: Transform) -> Array:
+    def _weights(
+        self, image: Array, result: Array, geometry: ConvGeometry, t: Transform
+    ) -> tuple[Array, tuple[Stage, Stage]]:
         """`weight_gradient`, from the transforms of x and dy on."""
-        (_, rows, inner), o, dtype = image.shape, result.shape[2], image.dtype
+        (n, rows, inner), o, dtype = image.shape, result.shape[2], image.dtype
         made = self.empty((rows, inner, o), dtype)
         x_rows, y_rows = image.transpose(1, 2, 0), result.transpose(1, 0, 2)  # (rows, inner, N), (rows, N, O)
 
-        def work(s: slice) -> None:
+        def sums_of_products(s: slice) -> None:
             np.matmul(x_rows[s], y_rows[s], out=made[s])
 
-        self.pool.run_products(work, _row_slices(rows, len(image), inner, o, dtype.itemsize))
-        return self._to_kernel(made.reshape(len(t.kernel), -1, o), shape, t)  # (rows * phases, C, O)
+        slices = _row_slices(rows, n, inner, o, dtype.itemsize)
+        by_phase = made.reshape(len(t.kernel), -1, o)  # (rows * phases, C, O)
+        dw, back = self._to_kernel(by_phase, geometry, t)
+        return dw, (Stage(sums_of_products, slices), back)
 
     # -- and back --------------------------------------------------------------------------------
 
     def _convolved(
-        self, image: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
-    ) -> Array:
-        """`convolve`, from the transform of x on."""
-        made = self._products(image, self.of_kernel(weight, t))
+        self,
+        image: Array,
+        kernel: Array,
+        geometry: ConvGeometry,
+        t: Transform,
+        finish: Finish | None = None,
+    ) -> tuple[Array, tuple[Stage, Stage]]:
+        """`convolve`, from the transforms of x and of the weight on."""
+        made, products = self._products(image, kernel)
         (n, _, o), size = made.shape, geometry.output_size
         y = self.empty((n, *size, o), made.dtype)
         flat = y.reshape(n, -1, o)  # (N, oh * ow, O)
 
-        def work(s: slice) -> None:
+        def results_back(s: slice) -> None:
             np.matmul(t.back, made[s], out=flat[s])
             if finish is not None:
                 finish(y, s)
 
-        self.pool.run_products(work, cut(n, made[:1].nbytes))
-        return y
+        return y, (products, Stage(results_back, cut(n, made[:1].nbytes)))
 
     def _laid(
-        self, result: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
-    ) -> Array:
-        """`input_gradient`, from the transform of dy on."""
-        made = self._products(result, self.of_kernel(weight, t).transpose(0, 2, 1))
-        (n, rows, _), channels = made.shape, weight.shape[1]
+        self,
+        result: Array,
+        kernel: Array,
+        channels: int,
+        geometry: ConvGeometry,
+        t: Transform,
+        finish: Finish | None = None,
+    ) -> tuple[Array, tuple[Stage, Stage]]:
+        """`input_gradient`, from the transforms of dy and of the weight on."""
+        made, products = self._products(result, kernel.transpose(0, 2, 1))
+        n, rows, _ = made.shape
         by_phase = made.reshape(n, rows, len(t.phases), channels)
         dx = self.empty((n, *geometry.input_size, channels), made.dtype)
 
-        def work(s: slice) -> None:
+        def images_back(s: slice) -> None:
             for i, phase in enumerate(t.phases):
                 part = dx[s, phase.down, phase.across]  # (n, height, width, C)
                 pixels = (len(part), phase.matrix.shape[1], channels)
@@ -243,22 +277,20 @@ class BilinearForm:
             if finish is not None:
                 finish(dx, s)
 
-        self.pool.run_products(work, cut(n, made[:1].nbytes))
-        return dx
+        return dx, (products, Stage(images_back, cut(n, made[:1].nbytes)))
 
-    def _to_kernel(self, made: Array, shape: tuple[int, ...], t: Transform) -> Array:
-        """The transpose of `of_kernel`: (rows * phases, C, O) to a weight of `shape` (O, C, kh, kw)."""
-        o, c = shape[:2]
+    def _to_kernel(self, made: Array, geometry: ConvGeometry, t: Transform) -> tuple[Array, Stage]:
+        """The transpose of `of_kernel`: (rows * phases, C, O) to (O, C, kh, kw)."""
+        c, o = made.shape[1:]
         dw = self.empty((o, c, t.kernel.shape[1]), made.dtype)
 
-        def work(s: slice) -> None:
+        def kernel_back(s: slice) -> None:
             flat = made[:, s].reshape(len(made), -1)  # (rows * phases, channels * O)
             near = self.scratch.get("taps", (t.kernel.shape[1], flat.shape[1]), made.dtype)
             np.matmul(t.kernel.T, flat, out=near)
             dw[:, s] = near.reshape(len(near), -1, o).transpose(2, 1, 0)
 
-        self.pool.run_products(work, cut(c, made[:, :1].nbytes))
-        return dw.reshape(shape)
+        return dw.reshape(o, c, *geometry.kernel_size), Stage(kernel_back, cut(c, made[:, :1].nbytes))
 
 
 def _row_slices(rows: int, n: int, a: int, b: int, itemsize: int) -> list[slice]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -105,53 +105,91 @@ class Pool:
         `work` may not call `run` itself: it would wait for the thread that it is. `run_products` is the
         same for work that multiplies matrices.
         """
-        if self.threads > 1 and len(slices) > 1:
-            self._share(work, slices)
-            return
-        for piece in slices:
-            work(piece)
+        self._run(Stage(work, slices))
 
     def run_products(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """`run`, with BLAS held to one thread (which takes a few microseconds)."""
-        with self.single_threaded_blas():
-            self.run(work, slices)
+        self.run_stages(Stage(work, slices))
 
-    def _share(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+    def run_stages(self, *stages: "Stage") -> None:
+        """`run_products` of each stage in turn, all of one before any of the next.
+
+        No thread goes back to sleep in between, and no Python but the work itself has to be run: after a
+        product its instructions and data have left the caches, and a line of it takes several times as long.
+        """
+        with self.single_threaded_blas():
+            self._run(*stages)
+
+    def _run(self, *stages: "Stage") -> None:
+        most = max(len(stage.slices) for stage in stages)
+        if self.threads > 1 and most > 1:
+            self._share(stages, min(self.threads, most) - 1)
+            return
+        for stage in stages:
+            for piece in stage.slices:
+                stage.work(piece)
+
+    def _share(self, stages: "Sequence[Stage]", helpers: int) -> None:
         """Helpers are called, but not waited for: by who has worked off all slices, only those taken are."""
         while len(self._helpers) < self.threads - 1:
             helper = threading.Thread(target=_help, args=(self._jobs,), name="minigrad", daemon=True)
             self._helpers.append(helper)
             helper.start()
-        job = Job(work, slices)
-        for _ in range(min(self.threads, len(slices)) - 1):
+        job = Job(stages)
+        for _ in range(helpers):
             self._jobs.put(job)
-        own = dropped = 0
         try:
-            while (piece := job.take()) is not None:
-                own += 1
-                work(piece)
+            job.work_off()
+        except BaseException as interrupted:  # while it waited: so that no helper goes on for long
+            job.problem = interrupted
         finally:
-            while job.take() is not None:  # where the caller's own slice failed, nobody need go on
-                dropped += 1
-            problems = [job.done.get() for _ in range(len(slices) - own - dropped)]
-            job.work = _nothing  # a helper that comes late finds nothing to do, and holds no array meanwhile
-        for problem in problems:
-            if problem is not None:
-                raise problem
+            job.stages = ()  # a helper that comes late finds nothing to do, and holds no array meanwhile
+        if job.problem is not None:
+            raise job.problem
+
+
+class Stage(NamedTuple):
+    """Work on slices, in any order and by any thread."""
+
+    work: Callable[[slice], None]
+    slices: Sequence[slice]
 
 
 class Job:
-    """Work on slices that several threads share.
+    """Stages that several threads work off together.
 
     Attributes:
-        work: what is to be called on each.
-        done: of each slice that a helper took: what went wrong, if anything.
+        stages: those that there are, while there is work to do.
+        problem: what went wrong first, if anything; the rest is dropped then.
     """
 
-    def __init__(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        self.work = work
-        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._waiting = deque(slices)
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages: tuple[_Open, ...] = tuple(_Open(stage) for stage in stages)
+        self.problem: BaseException | None = None
+
+    def work_off(self) -> None:
+        """Take slices, stage by stage, until all are done, by this thread or another."""
+        for stage in self.stages:
+            while (piece := stage.take()) is not None:
+                try:
+                    if self.problem is None:
+                        stage.work(piece)
+                except BaseException as problem:
+                    self.problem = problem
+                stage.count()
+            stage.wait()
+
+
+class _Open:
+    """A stage that is being worked off."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.work = stage.work
+        self._waiting = deque(stage.slices)
+        self._left = len(stage.slices)  # to be done
+        self._counting, self._gate = threading.Lock(), threading.Lock()
+        if self._left:
+            self._gate.acquire()
 
     def take(self) -> slice | None:
         """The next slice, or None where there is none left; no two threads get the same one."""
@@ -160,21 +198,28 @@ class Job:
         except IndexError:
             return None
 
+    def count(self) -> None:
+        """One more slice is done."""
+        with self._counting:
+            self._left -= 1
+            if not self._left:
+                self.work = _nothing  # whoever passes the gate late holds no array
+                self._gate.release()
+
+    def wait(self) -> None:
+        """Until all slices are done."""
+        with self._gate:
+            pass
+
 
 def _nothing(_: slice) -> None:
-    """The work of a job that is done."""
+    """The work of a stage that is done."""
 
 
 def _help(jobs: "SimpleQueue[Job | None]") -> None:
     """What a helper does all its life."""
     while (job := jobs.get()) is not None:
-        while (piece := job.take()) is not None:
-            try:
-                job.work(piece)
-            except BaseException as error:
-                job.done.put(error)
-            else:
-                job.done.put(None)
+        job.work_off()
         del job  # while this thread waits it must not hold the arrays that the work is on
 
 

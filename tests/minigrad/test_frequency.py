@@ -206,8 +206,8 @@ def test_weights_of_the_same_numbers_in_another_shape_are_others(always, shapes)
 
 
 def test_what_dy_becomes_is_made_once_for_both_gradients(always, monkeypatch):
-    asked, right = [], BilinearForm.of_results
-    monkeypatch.setattr(BilinearForm, "of_results", lambda *a: asked.append(a) or right(*a))
+    asked, right = [], BilinearForm._of_results
+    monkeypatch.setattr(BilinearForm, "_of_results", lambda *a: asked.append(a) or right(*a))
     x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
     F.conv2d(x, weight, padding=2).sum().backward()
     assert len(asked) == 1
@@ -228,13 +228,13 @@ def test_all_work_on_a_large_layer_is_shared_out(monkeypatch, shape, out, size, 
     x = first(rng.standard_normal((shape[0], *shape[2:], shape[1])).astype("float32"))
     dy = first(rng.standard_normal((shape[0], *geometry.output_size, out)).astype("float32"))
     weight = rng.standard_normal((out, shape[1], size, size)).astype("float32")
-    run, cuts = engine.pool.run_products, {}
+    run, cuts = engine.pool.run_stages, {}
 
-    def watched(work, slices):
-        cuts[work.__qualname__] = len(slices)
-        run(work, slices)
+    def watched(*stages):
+        cuts.update((stage.work.__qualname__, len(stage.slices)) for stage in stages)
+        run(*stages)
 
-    monkeypatch.setattr(engine.pool, "run_products", watched)
+    monkeypatch.setattr(engine.pool, "run_stages", watched)
     engine.convolve(x, weight, None, geometry)
     engine.convolve_gradients(x, weight, dy, geometry)
     of_images = [count for name, count in cuts.items() if "kernel" not in name]  # these may be small
