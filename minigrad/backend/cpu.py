@@ -115,7 +115,7 @@ class CPUBackend(Backend):
 
     def matmul(self, a: Array, b: Array) -> Array:
         if a.ndim != 2 or b.ndim != 2:
-            with self.pool.single_threaded_blas():
+            with self.pool.single_threaded_blas:
                 return np.matmul(a, b)
         (m, k), n = a.shape, b.shape[1]
         y = self.arena.empty((m, n), np.result_type(a, b))

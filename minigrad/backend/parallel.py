@@ -13,13 +13,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+
+from .blas import SingleThreadedBLAS
 
 LARGEST_SLICE = 1 << 21  # bytes that one slice's intermediate results may fill: they stay in the cache
 SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
@@ -66,11 +66,15 @@ def steps(s: slice, size: int) -> Iterator[slice]:
 
 
 class Pool:
-    """Threads that work through slices; `threads` of them, the caller's own among them."""
+    """Threads that work through slices; `threads` of them, the caller's own among them.
+
+    `with pool.single_threaded_blas:` holds BLAS to one thread, so that a product's sums do not depend on the
+    cores there are; one thread at a time comes in, and its work has all the cores anyway.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._controller = ThreadpoolController()
+        self.single_threaded_blas = SingleThreadedBLAS()
         self._start_anew()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_anew)
@@ -79,7 +83,7 @@ class Pool:
         """In a forked process: its parent's threads are not there, nor the one that holds the lock."""
         self._helpers: list[threading.Thread] = []
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._one_at_a_time = threading.RLock()
+        self.single_threaded_blas.start_anew()
 
     def resize(self, threads: int) -> None:
         """Use `threads` threads from now on."""
@@ -88,16 +92,6 @@ class Pool:
         for helper in self._helpers:
             helper.join()
         self._helpers, self.threads = [], threads
-
-    @contextmanager
-    def single_threaded_blas(self) -> Iterator[None]:
-        """Hold BLAS to one thread, so that a product's sums do not depend on the cores there are.
-
-        The limit is the whole process's, and can be lifted only by the thread that set it. So one
-        thread at a time comes in; its work has all the cores anyway.
-        """
-        with self._one_at_a_time, self._controller.limit(limits=1, user_api="blas"):
-            yield
 
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Call `work` on every slice; an exception in any of them is raised here.
@@ -117,7 +111,7 @@ class Pool:
         No thread goes back to sleep in between, and no Python but the work itself has to be run: after a
         product its instructions and data have left the caches, and a line of it takes several times as long.
         """
-        with self.single_threaded_blas():
+        with self.single_threaded_blas:
             self._run(*stages)
 
     def _run(self, *stages: "Stage") -> None:

@@ -56,7 +56,7 @@ def test_blas_is_held_to_one_thread_in_every_thread_and_let_go_again():
     before, pool, seen = blas_threads(), Pool(2), []
 
     def use():
-        with pool.single_threaded_blas(), pool.single_threaded_blas():
+        with pool.single_threaded_blas, pool.single_threaded_blas:
             seen.append(blas_threads())
 
     threads = [threading.Thread(target=use) for _ in range(8)]
