@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from .geometry import ConvGeometry
+from .geometry import ConvGeometry, Pair
 from .kept import KernelTransforms
 from .parallel import Pool, Scratch, Stage, cut
 
@@ -35,32 +35,27 @@ Finish = Callable[[Array, slice], None]
 
 
 @dataclass(frozen=True)
-class Phase:
-    """The pixels of one phase of the stride.
-
-    Attributes:
-        down, across: which rows and columns of x.
-        matrix: B for them, (rows, pixels).
-    """
-
-    down: slice
-    across: slice
-    matrix: Array
-
-
-@dataclass(frozen=True)
 class Transform:
-    """The matrices of a geometry.
+    """The matrices of a geometry, all phases of the stride side by side.
 
     Attributes:
-        phases: B, phase by phase.
+        stride: the geometry's.
+        size: the height and width of a phase; what only some of them have is zero in the others.
+        image: B, phase by phase, (phases, rows, height * width).
         kernel: G, (rows * phases, kh * kw), the phases innermost.
         back: A, (oh * ow, rows).
     """
 
-    phases: tuple[Phase, ...]
+    stride: Pair
+    size: Pair
+    image: Array
     kernel: Array
     back: Array
+
+    @property
+    def phases(self) -> int:
+        """Kinds of pixels."""
+        return len(self.image)
 
     @property
     def rows(self) -> int:
@@ -155,15 +150,14 @@ class BilinearForm:
     def _of_images(self, x: Array, t: Transform) -> tuple[Array, Stage]:
         """B x, of (N, C, H, W): (N, rows, phases * C)."""
         n, c = x.shape[:2]
-        made = self.empty((n, t.rows, len(t.phases), c), x.dtype)
-        pixels = x.transpose(0, 2, 3, 1)  # (N, H, W, C)
+        made = self.empty((n, t.rows, t.phases, c), x.dtype)
+        pixels, rows = (
+            x.transpose(0, 2, 3, 1),
+            made.transpose(2, 0, 1, 3),
+        )  # (N, H, W, C), (phases, N, rows, C)
 
         def images_there(s: slice) -> None:
-            for i, phase in enumerate(t.phases):
-                part = pixels[s, phase.down, phase.across]
-                near = self.scratch.get("pixels", part.shape, x.dtype)
-                near[...] = part
-                np.matmul(phase.matrix, near.reshape(len(part), phase.matrix.shape[1], c), out=made[s, :, i])
+            np.matmul(t.image[:, None], self._apart(pixels[s], t), out=rows[:, s])
 
         whole = made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
         return whole, Stage(images_there, cut(n, made[:1].nbytes))
@@ -178,6 +172,38 @@ class BilinearForm:
             np.matmul(t.back.T, pixels.reshape(len(pixels), -1, o), out=made[s])
 
         return made, Stage(results_there, cut(n, made[:1].nbytes))
+
+    def _apart(self, x: Array, t: Transform) -> Array:
+        """Images (n, H, W, C) phase by phase, (phases, n, height * width, C), in this thread's memory."""
+        (n, height, width, c), (h, w) = x.shape, t.size
+        if t.phases == 1:
+            return np.ascontiguousarray(x).reshape(1, n, h * w, c)
+        near = self.scratch.get("phases", (*t.stride, n, h, w, c), x.dtype)
+        if (height, width) == (h * t.stride[0], w * t.stride[1]):
+            near[...] = _by_phase(x, t)
+            return near.reshape(t.phases, n, h * w, c)
+        near[...] = 0
+        for i, j in np.ndindex(t.stride):
+            part = x[:, i :: t.stride[0], j :: t.stride[1]]
+            near[i, j, :, : part.shape[1], : part.shape[2]] = part
+        return near.reshape(t.phases, n, h * w, c)
+
+    def _together(self, matrices: Array, rows: Array, x: Array, t: Transform) -> None:
+        """x (n, H, W, C), the phases of which are matrices (phases, 1, height * width, rows) by rows
+        (phases, n, rows, C).
+        """
+        (n, height, width, c), (h, w) = x.shape, t.size
+        if t.phases == 1:
+            np.matmul(matrices, rows, out=x.reshape(1, n, h * w, c))
+            return
+        near = self.scratch.get("phases", (*t.stride, n, h, w, c), x.dtype)
+        np.matmul(matrices, rows, out=near.reshape(t.phases, n, h * w, c))
+        if (height, width) == (h * t.stride[0], w * t.stride[1]):
+            _by_phase(x, t)[...] = near
+            return
+        for i, j in np.ndindex(t.stride):
+            part = x[:, i :: t.stride[0], j :: t.stride[1]]
+            part[...] = near[i, j, :, : part.shape[1], : part.shape[2]]
 
     def of_kernel(self, weight: Array, t: Transform) -> Array:
         """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed."""
@@ -262,18 +288,11 @@ class BilinearForm:
         """`input_gradient`, from the transforms of dy and of the weight on."""
         made, products = self._products(result, kernel.transpose(0, 2, 1))
         n, rows, _ = made.shape
-        by_phase = made.reshape(n, rows, len(t.phases), channels)
+        by_phase = made.reshape(n, rows, t.phases, channels).transpose(2, 0, 1, 3)  # (phases, N, rows, C)
         dx = self.empty((n, *geometry.input_size, channels), made.dtype)
 
         def images_back(s: slice) -> None:
-            for i, phase in enumerate(t.phases):
-                part = dx[s, phase.down, phase.across]  # (n, height, width, C)
-                pixels = (len(part), phase.matrix.shape[1], channels)
-                whole = part.flags.c_contiguous
-                near = part.reshape(pixels) if whole else self.scratch.get("pixels", pixels, made.dtype)
-                np.matmul(phase.matrix.T, by_phase[s, :, i], out=near)
-                if not whole:
-                    part[...] = near.reshape(part.shape)
+            self._together(t.image.transpose(0, 2, 1)[:, None], by_phase[:, s], dx[s], t)
             if finish is not None:
                 finish(dx, s)
 
@@ -291,6 +310,12 @@ class BilinearForm:
             dw[:, s] = near.reshape(len(near), -1, o).transpose(2, 1, 0)
 
         return dw.reshape(o, c, *geometry.kernel_size), Stage(kernel_back, cut(c, made[:, :1].nbytes))
+
+
+def _by_phase(x: Array, t: Transform) -> Array:
+    """A view of (n, H, W, C), where both are multiples of the stride: (*stride, n, height, width, C)."""
+    (n, _, _, c), (h, w), (sh, sw) = x.shape, t.size, t.stride
+    return x.reshape(n, h, sh, w, sw, c).transpose(2, 4, 0, 1, 3, 5)
 
 
 def _row_slices(rows: int, n: int, a: int, b: int, itemsize: int) -> list[slice]:

@@ -21,6 +21,7 @@ Source of the idea: Mathieu, Henaff and LeCun, "Fast training of convolutional n
 """
 
 import functools
+import math
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from . import bilinear, kept
-from .bilinear import Phase, Transform
+from .bilinear import Transform
 from .geometry import ConvGeometry
 
 Array = np.ndarray[Any, Any]
@@ -58,11 +59,11 @@ class Line:
 
 @functools.lru_cache(maxsize=256)
 def lines(geometry: ConvGeometry, axis: int) -> tuple[Line, ...]:
-    """The phases of an axis; a single one without a stride."""
+    """The phases of an axis, by the first of their pixels; a single one without a stride."""
     size, stride, (before, _) = geometry.input_size[axis], geometry.stride[axis], geometry.padding[axis]
     found = []
-    for r in range(stride):
-        first = (r - before) % stride
+    for first in range(stride):
+        r = (first + before) % stride
         pixels = np.arange(first, size, stride)
         taps = np.arange(r, geometry.kernel_size[axis], stride)
         found.append(Line(slice(first, None, stride), (pixels + before) // stride, taps))
@@ -119,13 +120,18 @@ def transform(geometry: ConvGeometry, dtype: str) -> Transform:
     own = (2 * u % height == 0) & (2 * v % width == 0)  # opposite to themselves: real
     real = int(own.sum())
     turns = u / height, v / width  # of a frequency, for each place down and to the right
-    found, kernels = [], []
+    size = tuple(-(-n // s) for n, s in zip(geometry.input_size, geometry.stride, strict=True))
+    images, kernels = [], []
     for down in lines(geometry, 0):
         for across in lines(geometry, 1):
             image = _angles(*turns, down.places, across.places)
             # x^ = sum x e^(-i angle), and the kernel's conjugate: y[q] is a sum over q = u - j.
             a, b = np.cos(image), -np.sin(image)
-            found.append(Phase(down.pixels, across.pixels, _rows(a, (a, b, a + b), real).astype(dtype)))
+            rows = _rows(a, (a, b, a + b), real)
+            by_pixel = rows.reshape(len(rows), len(down.places), len(across.places))
+            missing = [(0, most - there) for most, there in zip(size, by_pixel.shape[1:], strict=True)]
+            padded = np.pad(by_pixel, [(0, 0), *missing])
+            images.append(padded.reshape(len(rows), math.prod(size)))  # (rows, pixels)
             kernels.append(_kernel_rows(geometry, turns, down, across, real))
     oh, ow = geometry.output_size
     output = _angles(*turns, np.arange(oh), np.arange(ow))
@@ -133,7 +139,9 @@ def transform(geometry: ConvGeometry, dtype: str) -> Transform:
     re, im = weight * np.cos(output), weight * -np.sin(output)  # what y gets of a product's two parts
     kernel = np.stack(kernels, axis=1)  # (rows, phases, taps)
     return Transform(
-        tuple(found),
+        geometry.stride,
+        (size[0], size[1]),
+        np.ascontiguousarray(np.stack(images).astype(dtype)),
         np.ascontiguousarray(kernel.reshape(-1, geometry.taps).astype(dtype)),
         np.ascontiguousarray(_rows(re, (im, -re, re + im), real).T.astype(dtype)),
     )
