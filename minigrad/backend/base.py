@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry
+from .kept import Memo
 from .philox import Counter, Key, philox
 
 Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
@@ -217,12 +218,16 @@ class Backend:
         return channels_first(canvas[:, top : top + height, left : left + width])
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
-    ) -> Array:
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw): (N, O, oh, ow).
 
         y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
         (i, j) * dilation - padding]), where f is `leaky_relu` with the slope (1 for no change).
+
+        Here and below, `memo` is where a backend may leave what it made of the first operand for the gradient
+        of the weight, and find it again.
         """
         y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None:
@@ -233,14 +238,15 @@ class Backend:
 
     def convolve_dropout(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
-        p: float, key: Key, counter: Counter,
+        p: float, key: Key, counter: Counter, memo: Memo | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """`convolve`, and `dropout` of its result: (y, mask)."""
-        return self.dropout(self.convolve(x, weight, bias, geometry, slope), p, key, counter)
+        return self.dropout(self.convolve(x, weight, bias, geometry, slope, memo), p, key, counter)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
-    ) -> Array:
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
 
         It is the transposed convolution of dy with the same weight; `bias` (C,) is added then, and
@@ -253,7 +259,9 @@ class Backend:
             dx += per_channel(bias, 4)
         return dx if slope == 1 else self.leaky_relu(dx, slope)
 
-    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    def convolve_weight_gradient(
+        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> Array:
         """The gradient of `convolve` with respect to the weight: (O, C, kh, kw)."""
         rows = self.position_rows(dy)  # (N * oh * ow, O)
         product = self.matmul(self.im2col(x, geometry).T, rows)  # (kh * kw * C, O)
@@ -261,21 +269,21 @@ class Backend:
         return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         """`convolve(x, weight)` and `convolve_weight_gradient(x, y)`, both gradients of a transposed
-        convolution: they read the same columns of x, which a backend may make once.
+        convolution: they read the same columns of x, which a backend may make once. `memo` is of y.
         """
         return self.convolve(x, weight, None, geometry), self.convolve_weight_gradient(x, y, geometry)
 
     def convolve_gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         """`convolve_input_gradient(dy, weight)` and `convolve_weight_gradient(x, dy)`, both gradients of a
-        convolution: what they make of dy a backend may make once.
+        convolution: what they make of dy a backend may make once. `memo` is of x.
         """
         dx = self.convolve_input_gradient(dy, weight, None, geometry)
-        return dx, self.convolve_weight_gradient(x, dy, geometry)
+        return dx, self.convolve_weight_gradient(x, dy, geometry, memo)
 
     def convolution_form(
         self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry, Pair
-from .kept import KernelTransforms
-from .parallel import Pool, Scratch, Stage, cut
+from .kept import KernelTransforms, Memo
+from .parallel import NOTHING, Pool, Scratch, Stage, cut
 
 Array = np.ndarray[Any, Any]
 Finish = Callable[[Array, slice], None]
@@ -80,6 +80,7 @@ class BilinearForm:
     """The three products of a convolution, between transforms.
 
     `finish(y, s)` changes the images s of a result (N, height, width, channels) in place, in the cache.
+    `memo` is where a transform of x (of y, in a transposed convolution) is left for the weight's gradient.
 
     Args:
         pool: the threads; images are shared out in transforms, rows in products.
@@ -92,86 +93,97 @@ class BilinearForm:
         self._kernels = KernelTransforms()
 
     def convolve(
-        self, x: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
-    ) -> Array:
+        self, x: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         """`Backend.convolve` without a bias, channels innermost: (N, oh, ow, O)."""
         kernel = self.of_kernel(weight, t)
-        image, there = self._of_images(x, t)
-        y, stages = self._convolved(image, kernel, geometry, t, finish)
-        self.pool.run_stages(there, *stages)
-        return y
+        image, there = self._of_images(x, t, memo)
+        return self._done(there, *self._convolved(image, kernel, geometry, t, finish))
 
     def input_gradient(
-        self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None
-    ) -> Array:
+        self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
         kernel = self.of_kernel(weight, t)
-        result, there = self._of_results(dy, t)
-        dx, stages = self._laid(result, kernel, weight.shape[1], geometry, t, finish)
-        self.pool.run_stages(there, *stages)
-        return dx
+        result, there = self._of_results(dy, t, memo)
+        return self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t, finish))
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform) -> Array:
+    def weight_gradient(
+        self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform, memo: Memo | None = None
+    ) -> Array:
         """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
-        image, first = self._of_images(x, t)
-        result, second = self._of_results(dy, t)
-        dw, stages = self._weights(image, result, geometry, t)
-        self.pool.run_stages(first, second, *stages)
-        return dw
+        image, first = self._of_images(x, t, memo)
+        result, second = self._of_results(dy, t, memo)
+        dw, *stages = self._weights(image, result, geometry, t)
+        return self._done(first, dw, second, *stages)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform
+        self,
+        x: Array,
+        weight: Array,
+        y: Array,
+        geometry: ConvGeometry,
+        t: Transform,
+        memo: Memo | None = None,
     ) -> tuple[Array, Array]:
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
         kernel = self.of_kernel(weight, t)
         image, there = self._of_images(x, t)
-        convolved, stages = self._convolved(image, kernel, geometry, t)
-        self.pool.run_stages(there, *stages)
-        result, there = self._of_results(y, t)
-        dw, stages = self._weights(image, result, geometry, t)
-        self.pool.run_stages(there, *stages)
-        return convolved, dw
+        convolved = self._done(there, *self._convolved(image, kernel, geometry, t))
+        result, there = self._of_results(y, t, memo)
+        return convolved, self._done(there, *self._weights(image, result, geometry, t))
 
     def gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform
-    ) -> tuple[Array, Array]:
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform,
+        memo: Memo | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
         kernel = self.of_kernel(weight, t)
         result, there = self._of_results(dy, t)
-        dx, stages = self._laid(result, kernel, weight.shape[1], geometry, t)
-        self.pool.run_stages(there, *stages)
-        image, there = self._of_images(x, t)
-        dw, stages = self._weights(image, result, geometry, t)
-        self.pool.run_stages(there, *stages)
-        return dx, dw
+        dx = self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t))
+        image, there = self._of_images(x, t, memo)
+        return dx, self._done(there, *self._weights(image, result, geometry, t))
+
+    def _done(self, first: Stage, made: Array, *others: Stage) -> Array:
+        """What the stages make, once they are done and what they needed on the way is free again."""
+        self.pool.run_stages(first, *others)
+        return made
 
     # -- there -----------------------------------------------------------------------------------
 
-    def _of_images(self, x: Array, t: Transform) -> tuple[Array, Stage]:
+    def _of_images(self, x: Array, t: Transform, memo: Memo | None = None) -> tuple[Array, Stage]:
         """B x, of (N, C, H, W): (N, rows, phases * C)."""
         n, c = x.shape[:2]
-        made = self.empty((n, t.rows, t.phases, c), x.dtype)
-        pixels, rows = (
-            x.transpose(0, 2, 3, 1),
-            made.transpose(2, 0, 1, 3),
-        )  # (N, H, W, C), (phases, N, rows, C)
+        pixels = x.transpose(0, 2, 3, 1)  # (N, H, W, C)
 
-        def images_there(s: slice) -> None:
-            np.matmul(t.image[:, None], self._apart(pixels[s], t), out=rows[:, s])
+        def make() -> tuple[Array, Stage]:
+            made = self.empty((n, t.rows, t.phases, c), x.dtype)
+            rows = made.transpose(2, 0, 1, 3)  # (phases, N, rows, C)
 
-        whole = made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
-        return whole, Stage(images_there, cut(n, made[:1].nbytes))
+            def images_there(s: slice) -> None:
+                np.matmul(t.image[:, None], self._apart(pixels[s], t), out=rows[:, s])
 
-    def _of_results(self, y: Array, t: Transform) -> tuple[Array, Stage]:
+            whole = made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
+            return whole, Stage(images_there, cut(n, made[:1].nbytes))
+
+        return _remembered(memo, x, t, make)
+
+    def _of_results(self, y: Array, t: Transform, memo: Memo | None = None) -> tuple[Array, Stage]:
         """The transpose of A, of (N, O, oh, ow): (N, rows, O)."""
         n, o = y.shape[:2]
-        made = self.empty((n, t.rows, o), y.dtype)
 
-        def results_there(s: slice) -> None:
-            pixels = np.ascontiguousarray(y[s].transpose(0, 2, 3, 1))  # (n, oh, ow, O)
-            np.matmul(t.back.T, pixels.reshape(len(pixels), -1, o), out=made[s])
+        def make() -> tuple[Array, Stage]:
+            made = self.empty((n, t.rows, o), y.dtype)
 
-        return made, Stage(results_there, cut(n, made[:1].nbytes))
+            def results_there(s: slice) -> None:
+                pixels = np.ascontiguousarray(y[s].transpose(0, 2, 3, 1))  # (n, oh, ow, O)
+                np.matmul(t.back.T, pixels.reshape(len(pixels), -1, o), out=made[s])
+
+            return made, Stage(results_there, cut(n, made[:1].nbytes))
+
+        return _remembered(memo, y, t, make)
 
     def _apart(self, x: Array, t: Transform) -> Array:
         """Images (n, H, W, C) phase by phase, (phases, n, height * width, C), in this thread's memory."""
@@ -239,7 +251,7 @@ class BilinearForm:
 
     def _weights(
         self, image: Array, result: Array, geometry: ConvGeometry, t: Transform
-    ) -> tuple[Array, tuple[Stage, Stage]]:
+    ) -> tuple[Array, Stage, Stage]:
         """`weight_gradient`, from the transforms of x and dy on."""
         (n, rows, inner), o, dtype = image.shape, result.shape[2], image.dtype
         made = self.empty((rows, inner, o), dtype)
@@ -251,7 +263,7 @@ class BilinearForm:
         slices = _row_slices(rows, n, inner, o, dtype.itemsize)
         by_phase = made.reshape(len(t.kernel), -1, o)  # (rows * phases, C, O)
         dw, back = self._to_kernel(by_phase, geometry, t)
-        return dw, (Stage(sums_of_products, slices), back)
+        return dw, Stage(sums_of_products, slices), back
 
     # -- and back --------------------------------------------------------------------------------
 
@@ -262,7 +274,7 @@ class BilinearForm:
         geometry: ConvGeometry,
         t: Transform,
         finish: Finish | None = None,
-    ) -> tuple[Array, tuple[Stage, Stage]]:
+    ) -> tuple[Array, Stage, Stage]:
         """`convolve`, from the transforms of x and of the weight on."""
         made, products = self._products(image, kernel)
         (n, _, o), size = made.shape, geometry.output_size
@@ -274,7 +286,7 @@ class BilinearForm:
             if finish is not None:
                 finish(y, s)
 
-        return y, (products, Stage(results_back, cut(n, made[:1].nbytes)))
+        return y, products, Stage(results_back, cut(n, made[:1].nbytes))
 
     def _laid(
         self,
@@ -284,7 +296,7 @@ class BilinearForm:
         geometry: ConvGeometry,
         t: Transform,
         finish: Finish | None = None,
-    ) -> tuple[Array, tuple[Stage, Stage]]:
+    ) -> tuple[Array, Stage, Stage]:
         """`input_gradient`, from the transforms of dy and of the weight on."""
         made, products = self._products(result, kernel.transpose(0, 2, 1))
         n, rows, _ = made.shape
@@ -296,7 +308,7 @@ class BilinearForm:
             if finish is not None:
                 finish(dx, s)
 
-        return dx, (products, Stage(images_back, cut(n, made[:1].nbytes)))
+        return dx, products, Stage(images_back, cut(n, made[:1].nbytes))
 
     def _to_kernel(self, made: Array, geometry: ConvGeometry, t: Transform) -> tuple[Array, Stage]:
         """The transpose of `of_kernel`: (rows * phases, C, O) to (O, C, kh, kw)."""
@@ -310,6 +322,19 @@ class BilinearForm:
             dw[:, s] = near.reshape(len(near), -1, o).transpose(2, 1, 0)
 
         return dw.reshape(o, c, *geometry.kernel_size), Stage(kernel_back, cut(c, made[:, :1].nbytes))
+
+
+def _remembered(
+    memo: Memo | None, images: Array, t: Transform, make: Callable[[], tuple[Array, Stage]]
+) -> tuple[Array, Stage]:
+    """What the memo has of the images, and nothing to do; or what `make` gives, left there."""
+    known = None if memo is None else memo.get(images, t)
+    if known is not None:
+        return known, NOTHING
+    made, stage = make()
+    if memo is not None:
+        memo.keep(images, t, made)
+    return made, stage
 
 
 def _by_phase(x: Array, t: Transform) -> Array:

@@ -14,6 +14,7 @@ from .arena import Arena, owns_memory
 from .base import AdamUpdate, Backend, channels_first, channels_last
 from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
+from .kept import Memo
 from .parallel import (
     ENOUGH_SLICES,
     LARGEST_SLICE,
@@ -339,16 +340,17 @@ class CPUBackend(Backend):
         return canvas[:, top : top + height, left : left + width]
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
-    ) -> Array:
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         def finish(y: Array, s: slice) -> None:
             self._finish(y[s], bias, slope)
 
-        return channels_first(self._convolved(x, weight, geometry, finish))
+        return channels_first(self._convolved(x, weight, geometry, finish, memo))
 
     def convolve_dropout(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
-        p: float, key: Key, counter: Counter,
+        p: float, key: Key, counter: Counter, memo: Memo | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         keep = self.arena.empty((len(x), *geometry.output_size, len(weight)), np.bool_)  # (N, oh, ow, O)
         each = geometry.positions * len(weight)  # numbers of an image
@@ -358,18 +360,19 @@ class CPUBackend(Backend):
             numbers = slice(s.start * each, s.stop * each)
             self._drop(y.reshape(-1), keep.reshape(-1), numbers, p, key, counter)
 
-        return channels_first(self._convolved(x, weight, geometry, finish)), channels_first(keep)
+        return channels_first(self._convolved(x, weight, geometry, finish, memo)), channels_first(keep)
 
     def _convolved(
-        self, x: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None]
-    ) -> Array:
+        self, x: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None],
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         """The convolution, channels innermost: (N, oh, ow, O).
 
         `finish(y, s)` changes the images s of y in place, while they are in the cache.
         """
         transform = _transform(geometry, len(x), x.shape[1], len(weight), x.dtype)
         if transform is not None:
-            return self.bilinear.convolve(x, weight, geometry, transform, finish)
+            return self.bilinear.convolve(x, weight, geometry, transform, finish, memo)
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         y = self.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
 
@@ -388,8 +391,9 @@ class CPUBackend(Backend):
         self._activate(part, slope)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
-    ) -> Array:
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         n, c = len(dy), weight.shape[1]
 
         def finish(dx: Array, s: slice) -> None:
@@ -397,7 +401,7 @@ class CPUBackend(Backend):
 
         transform = _transform(geometry, n, c, len(weight), dy.dtype)
         if transform is not None:
-            return channels_first(self.bilinear.input_gradient(dy, weight, geometry, transform, finish))
+            return channels_first(self.bilinear.input_gradient(dy, weight, geometry, transform, finish, memo))
         if _is_narrow(geometry, c, len(weight)):
             return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), slope)
 
@@ -423,12 +427,12 @@ class CPUBackend(Backend):
         return channels_first(dx)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         n, c, o = len(x), x.shape[1], len(weight)
         transform = _transform(geometry, n, c, o, x.dtype)
         if transform is not None:
-            found, dw = self.bilinear.convolve_and_weight_gradient(x, weight, y, geometry, transform)
+            found, dw = self.bilinear.convolve_and_weight_gradient(x, weight, y, geometry, transform, memo)
             return channels_first(found), dw
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         convolved = self.arena.empty((n, *geometry.output_size, o), x.dtype)  # (N, oh, ow, O)
@@ -440,19 +444,21 @@ class CPUBackend(Backend):
         return channels_first(convolved), self._sum_of_products(x, y, geometry, work)
 
     def convolve_gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         transform = _transform(geometry, len(x), x.shape[1], len(weight), x.dtype)
         if transform is None:
             return super().convolve_gradients(x, weight, dy, geometry)
-        dx, dw = self.bilinear.gradients(x, weight, dy, geometry, transform)
+        dx, dw = self.bilinear.gradients(x, weight, dy, geometry, transform, memo)
         return channels_first(dx), dw
 
-    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    def convolve_weight_gradient(
+        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> Array:
         n, c, o = len(x), x.shape[1], dy.shape[1]
         transform = _transform(geometry, n, c, o, x.dtype)
         if transform is not None:
-            return self.bilinear.weight_gradient(x, dy, geometry, transform)
+            return self.bilinear.weight_gradient(x, dy, geometry, transform, memo)
         if _is_narrow(geometry, c, o):
             return _turned(self.convolve_weight_gradient(dy, x, geometry.mirrored()))
         return self._sum_of_products(x, dy, geometry)

@@ -15,6 +15,7 @@ from cupy._core import _routines_linalg
 
 from .base import AdamUpdate, Backend, channels_first, channels_last
 from .geometry import ConvGeometry
+from .kept import Memo
 from .kernels import load
 from .philox import Counter, Key
 
@@ -191,8 +192,9 @@ class GPUBackend(Backend):
         return channels_first(x)
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
-    ) -> Array:
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         return self._convolved(self.im2col(x, geometry), len(x), weight, bias, geometry, slope)
 
     def _convolved(
@@ -208,7 +210,9 @@ class GPUBackend(Backend):
             )  # fmt: skip
         return channels_first(rows.reshape(n, *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
-    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    def convolve_weight_gradient(
+        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> Array:
         return self._weight_gradient(self.im2col(x, geometry), dy, geometry)
 
     def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
@@ -219,15 +223,16 @@ class GPUBackend(Backend):
         return xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         columns = self.im2col(x, geometry)
         convolved = self._convolved(columns, len(x), weight, None, geometry, 1.0)
         return convolved, self._weight_gradient(columns, y, geometry)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0
-    ) -> Array:
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
         columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
         return self._gathered(columns, len(dy), geometry, bias, slope)
 

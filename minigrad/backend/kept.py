@@ -1,4 +1,6 @@
-"""Transforms of kernels, kept from one use to the next.
+"""Transforms of images and of kernels, kept from one use to the next.
+
+What a forward makes of its images serves the weight's gradient too: an operation hands its `Memo` to both.
 
 Between two updates a layer's weight is used several times, forward and back. Whether it is still the same is
 seen by its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to
@@ -17,6 +19,27 @@ Array = np.ndarray[Any, Any]
 MOST_OF_ONE = 8 << 20  # numbers that one transform may have
 MOST = 16 << 20  # and all together
 SAMPLE = 256  # numbers that tell most kernels apart
+
+
+class Memo:
+    """What was made of an operation's images, for as long as the operation keeps this.
+
+    (The images must not change meanwhile; the graph sees to that.)
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Array, object, Array] | None = None
+
+    def get(self, images: Array, transform: object) -> Array | None:
+        """What was kept of the very same array, made by the same transform."""
+        if self._kept is None or self._kept[0] is not images or self._kept[1] is not transform:
+            return None
+        return self._kept[2]
+
+    def keep(self, images: Array, transform: object, made: Array) -> None:
+        """Keep what was made, which nobody is to change; what is made later, of other images, is not kept."""
+        if self._kept is None:
+            self._kept = images, transform, made
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,9 @@ class Stage(NamedTuple):
     slices: Sequence[slice]
 
 
+NOTHING = Stage(lambda _: None, ())
+
+
 class Job:
     """Stages that several threads work off together.
 

@@ -19,6 +19,7 @@ from typing import Any
 from .. import naive, random
 from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
+from ..backend.kept import Memo
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import Dropout, LeakyDropoutGradient, LeakyReluGradient, MaskScale, normal
 from .operation import Case, Operation
@@ -93,10 +94,11 @@ class Convolve(Operation):
             )
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self._memo = Memo() if is_grad_enabled() else None
         if self.dropout is None:
-            return self.backend.convolve(x, weight, bias, self.geometry, self.slope)
+            return self.backend.convolve(x, weight, bias, self.geometry, self.slope, self._memo)
         y, self._mask = self.backend.convolve_dropout(
-            x, weight, bias, self.geometry, self.slope, *self.dropout.place
+            x, weight, bias, self.geometry, self.slope, *self.dropout.place, self._memo
         )
         return y
 
@@ -104,12 +106,12 @@ class Convolve(Operation):
         x, weight, *bias = self.inputs
         dy = self._through_finish(dy)
         if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from the same transform of dy
-            dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry)
+            dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
             db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
             return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
-            ConvolveWeightGradient(self.geometry)(x, dy) if self.needs[1] else None,
+            ConvolveWeightGradient(self.geometry, self._memo)(x, dy) if self.needs[1] else None,
             *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
         )
 
@@ -152,28 +154,35 @@ class ConvolveInputGradient(Operation):
             )
 
     def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
-        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.slope)
+        self._memo = Memo() if is_grad_enabled() else None
+        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.slope, self._memo)
 
     def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
         y, weight, *bias = self.inputs
         if self.slope != 1:
             dx = LeakyReluGradient(self.slope, self._output)(dx)
         if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from what is made of dx once
-            dy, dw = self.backend.convolve_and_weight_gradient(dx.data, weight.data, y.data, self.geometry)
+            dy, dw = self.backend.convolve_and_weight_gradient(
+                dx.data, weight.data, y.data, self.geometry, self._memo
+            )
             db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
             return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
         return (
             Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
-            ConvolveWeightGradient(self.geometry)(dx, y) if self.needs[1] else None,
+            ConvolveWeightGradient(self.geometry, self._memo)(dx, y) if self.needs[1] else None,
             *(dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
         )
 
 
 @dataclass(eq=False)
 class ConvolveWeightGradient(Operation):
-    """w = the sum over the batch and all positions of x's patch times y: dx, dy by the other two."""
+    """w = the sum over the batch and all positions of x's patch times y: dx, dy by the other two.
+
+    `memo` is that of the operation whose gradient this is, of x or of y.
+    """
 
     geometry: ConvGeometry
+    memo: Memo | None = None
     keep_inputs = True
 
     @classmethod
@@ -187,7 +196,7 @@ class ConvolveWeightGradient(Operation):
             )
 
     def forward(self, x: Array, y: Array) -> Array:
-        return self.backend.convolve_weight_gradient(x, y, self.geometry)
+        return self.backend.convolve_weight_gradient(x, y, self.geometry, self.memo)
 
     def backward(self, dw: Tensor) -> tuple[Tensor | None, ...]:
         x, y = self.inputs

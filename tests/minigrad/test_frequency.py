@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from minigrad.backend import frequency, kept
 from minigrad.backend.base import Backend
 from minigrad.backend.bilinear import BilinearForm
 from minigrad.backend.geometry import ConvGeometry
+from minigrad.ops import conv
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 FLUX = ConvGeometry.of_conv((7, 7), (5, 5), 1, 2, 1)
@@ -211,6 +213,45 @@ def test_what_dy_becomes_is_made_once_for_both_gradients(always, monkeypatch):
     x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
     F.conv2d(x, weight, padding=2).sum().backward()
     assert len(asked) == 1
+
+
+@pytest.fixture
+def work_done(monkeypatch):
+    """The names of the stages of work that the engine has been through."""
+    pool, done = backend.get("cpu").pool, []
+    run = pool.run_stages
+
+    def watched(*stages):
+        done.extend(stage.work.__name__ for stage in stages if len(stage.slices))
+        run(*stages)
+
+    monkeypatch.setattr(pool, "run_stages", watched)
+    return done
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("call", [F.conv2d, F.conv_transpose2d])
+def test_each_image_is_transformed_once_for_forward_and_backward(always, work_done, call, frozen):
+    images, weight, results = arrays(FLUX, "float64")
+    given, gradient = (images, results) if call is F.conv2d else (results, images)
+    w = mg.tensor(weight, requires_grad=True)
+    call(mg.tensor(given, requires_grad=not frozen), w, padding=2).backward(mg.tensor(gradient))
+    there = sorted(name for name in work_done if name in ("images_there", "results_there"))
+    assert there == ["images_there", "results_there"]
+    assert_close(w.grad.numpy(), naive.convolve_weight_gradient(images, results, FLUX), "float64")
+
+
+def test_what_was_made_of_an_image_goes_with_the_graph(always, monkeypatch):
+    memos, right = [], conv.Memo
+    monkeypatch.setattr(conv, "Memo", lambda: memos.append(weakref.ref(made := right())) or made)
+    x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
+    y = F.conv2d(x, weight, padding=2)
+    assert memos[0]()._kept is not None
+    y.sum().backward()
+    assert memos[0]() is None
+    with mg.no_grad():
+        F.conv2d(x, weight, padding=2)
+    assert len(memos) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Transforms of kernels that are kept: when they are found again, and when they go."""
+"""Transforms that are kept: when they are found again, and when they go."""
 
 import gc
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minigrad.backend import kept
-from minigrad.backend.kept import KernelTransforms
+from minigrad.backend.kept import KernelTransforms, Memo
 
 ONE, OTHER = object(), object()  # transforms
 
@@ -143,3 +143,15 @@ def test_threads_may_ask_at_the_same_time(kernels):
     finally:
         sys.setswitchinterval(interval)
     assert wrong == []
+
+
+def test_a_memo_knows_the_very_array_and_transform_alone():
+    memo, x, made = Memo(), weight(), weight()
+    assert memo.get(x, ONE) is None
+    memo.keep(x, ONE, made)
+    assert memo.get(x, ONE) is made
+    assert memo.get(x, OTHER) is memo.get(x.copy(), ONE) is memo.get(x[:], ONE) is None
+    other = weight()
+    memo.keep(other, ONE, made)  # the gradient's: the forward's stays
+    assert memo.get(other, ONE) is None
+    assert memo.get(x, ONE) is made
