@@ -138,7 +138,8 @@ class Backend:
         count = int(np.prod(shape, dtype=np.int64))
         # "<": the lowest 16 bits come first on every machine.
         draws = philox(key, counter).random_raw(-(-count // 4)).astype("<u8", copy=False).view("<u2")[:count]
-        keep = draws >= np.uint32(round(p * 2**16))  # 2^16, for p next to 1, is no word of 16 bits
+        dropped = round(p * 2**16)  # of 2^16 draws; all of them, for p next to 1: no word of 16 bits
+        keep = draws >= np.uint16(dropped) if dropped < 2**16 else np.zeros(count, np.bool_)
         if len(shape) == 4:
             n, c, h, w = shape
             return channels_first(self.asarray(keep.reshape(n, h, w, c)))  # (N, C, H, W)
