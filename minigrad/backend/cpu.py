@@ -27,6 +27,7 @@ from .parallel import (
     steps,
 )
 from .philox import Counter, Key
+from .runs import Channels
 from .taps import TapOrder
 
 Array = np.ndarray[Any, Any]
@@ -525,14 +526,14 @@ class CPUBackend(Backend):
         slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}
         means, squares = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)
+        first = Channels(rows[0])  # seen from there: what is far from 0 would not add up well in float32
 
         def work(s: slice) -> None:
             part = rows[s]
-            # Seen from the first row: what is far from 0 would not add up well in float32.
-            centred = np.subtract(part, part[0], out=self.scratch.get("rows", part.shape, part.dtype))
-            mean = part[0] + self._sum_rows(centred) / len(part)
+            centred = first.apply(np.subtract, part, self.scratch.get("rows", part.shape, part.dtype))
+            mean = first.vector + self._sum_rows(centred) / len(part)
             near = mean.astype(part.dtype)  # what can be taken off in the dtype of the rows
-            np.subtract(part, near, out=centred)
+            Channels(near).apply(np.subtract, part, centred)
             np.square(centred, out=centred)
             # sum (x - near)^2 = sum (x - mean)^2 + n (mean - near)^2
             spread = self._sum_rows(centred) - len(part) * (mean - near) ** 2
@@ -550,12 +551,13 @@ class CPUBackend(Backend):
     ) -> Array:  # fmt: skip
         rows = _rows(x)  # (M, C)
         y = self.arena.empty(rows.shape, rows.dtype)
-        near, scale, shift = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
+        constants = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
+        near, scale, shift = (Channels(c) for c in constants)
 
         def work(s: slice) -> None:
-            part = np.subtract(rows[s], near, out=y[s])
-            part *= scale
-            part += shift
+            part = near.apply(np.subtract, rows[s], y[s])
+            scale.apply(np.multiply, part, part)
+            shift.apply(np.add, part, part)
             self._activate(part, slope)
 
         self.pool.run(work, _slices_of(rows))
@@ -566,7 +568,7 @@ class CPUBackend(Backend):
         slope: float = 1.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         inv_std = 1 / np.sqrt(variance + eps)
-        rows, grads, near = _rows(x), _rows(dy), mean.astype(x.dtype)  # (M, C), (M, C), (C,)
+        rows, grads, near = _rows(x), _rows(dy), Channels(mean.astype(x.dtype))  # (M, C), (M, C), (C,)
         dx = self.arena.empty(rows.shape, rows.dtype)
         result, given = (None, grads) if slope == 1 else (_rows(y), dx)  # dx holds dy taken back, for a while
         slices = _slices_of(rows)
@@ -577,22 +579,25 @@ class CPUBackend(Backend):
             part, grad = rows[s], given[s]
             if result is not None:
                 self._deactivate(grads[s], result[s], slope, grad)
-            product = np.subtract(part, near, out=self.scratch.get("rows", part.shape, part.dtype))
+            product = near.apply(np.subtract, part, self.scratch.get("rows", part.shape, part.dtype))
             product *= grad
             products[places[s.start]] = self._sum_rows(product)
             dbiases[places[s.start]] = self._sum_rows(grad)
 
         self.pool.run_products(sums, slices)
         product, dbias = products.sum(axis=0), dbiases.sum(axis=0)  # (C,)
-        coefficients = self.normalize_coefficients(len(rows), mean - near, inv_std, weight, product, dbias)
-        dweight, tilt, shift, scale = (v.astype(x.dtype) for v in coefficients)
+        coefficients = self.normalize_coefficients(
+            len(rows), mean - near.vector, inv_std, weight, product, dbias
+        )
+        dweight, *others = (v.astype(x.dtype) for v in coefficients)
+        tilt, shift, scale = (Channels(v) for v in others)
 
         def apply(s: slice) -> None:
-            part = np.subtract(rows[s], near, out=self.scratch.get("rows", rows[s].shape, rows.dtype))
-            part *= tilt
-            part += shift
+            part = near.apply(np.subtract, rows[s], self.scratch.get("rows", rows[s].shape, rows.dtype))
+            tilt.apply(np.multiply, part, part)
+            shift.apply(np.add, part, part)
             np.subtract(given[s], part, out=part)
-            np.multiply(part, scale, out=dx[s])
+            scale.apply(np.multiply, part, dx[s])
 
         self.pool.run(apply, slices)
         return _like(dx, x), dweight, dbias.astype(x.dtype)
