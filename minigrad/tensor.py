@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from . import backend as backends
 from . import observer
 from .backend import Backend
+from .backend.base import FLOAT_TYPES
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -161,7 +162,7 @@ class Tensor:
     def requires_grad(self, wanted: bool) -> None:
         if self.node is not None and not wanted:
             raise RuntimeError("requires_grad: this tensor was computed; use detach() to cut it off")
-        if wanted and str(self.dtype) not in FLOATS:
+        if wanted and self.dtype not in FLOAT_TYPES:
             raise TypeError(f"requires_grad: only {' and '.join(FLOATS)} have gradients, not {self.dtype}")
         self._requires_grad = wanted
 

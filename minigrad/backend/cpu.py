@@ -667,7 +667,7 @@ def _transform(
     """The transform between which the products of these sizes are fewest; None for the plain forms."""
     if not frequency.pays(geometry, n, channels, out_channels):
         return None
-    return frequency.transform(geometry, str(dtype))
+    return frequency.transform(geometry, dtype.char)
 
 
 def _lying(*arrays: Array) -> list[Array] | None:

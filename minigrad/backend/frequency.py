@@ -114,7 +114,7 @@ def _count_rows(height: int, width: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def transform(geometry: ConvGeometry, dtype: str) -> Transform:
-    """The matrices of a geometry, made in float64."""
+    """The matrices of a geometry, made in float64 and given in `dtype`, such as "float32" or "f"."""
     height, width = period(geometry, 0), period(geometry, 1)
     u, v = _half(height, width)
     own = (2 * u % height == 0) & (2 * v % width == 0)  # opposite to themselves: real

@@ -24,21 +24,18 @@ def pair(value: object, name: str, least: int) -> Pair:
 
 def explicit_padding(padding: Padding) -> tuple[Pair, Pair]:
     """An int, (h, w) or ((top, bottom), (left, right)), as the last of these."""
-    message = (
-        'padding: expected an int, (h, w), ((top, bottom), (left, right)), "valid" or "same", '
-        f"got {padding!r}"
-    )
-    if isinstance(padding, str):
-        if padding == "valid":
-            return ((0, 0), (0, 0))
-        raise ValueError(message)
-    sides = (padding, padding) if isinstance(padding, int) else padding
-    if not isinstance(sides, tuple | list) or len(sides) != 2:
-        raise ValueError(message)
+    if padding == "valid":
+        return ((0, 0), (0, 0))
+    sides: Any = (padding, padding) if isinstance(padding, int) else padding
     try:
+        if not isinstance(sides, tuple | list):
+            raise ValueError
         vertical, horizontal = (pair(side, "padding", 0) for side in sides)
     except ValueError:
-        raise ValueError(message) from None
+        raise ValueError(
+            'padding: expected an int, (h, w), ((top, bottom), (left, right)), "valid" or "same", '
+            f"got {padding!r}"
+        ) from None
     return vertical, horizontal
 
 

@@ -20,7 +20,7 @@ class Channels:
     def __init__(self, vector: Array) -> None:
         self.vector = vector
         self.times = max(1, RUN // max(1, len(vector)))
-        self.repeated = np.tile(vector, self.times) if self.times > 1 else vector
+        self.repeated = vector.reshape(1, -1).repeat(self.times, axis=0).reshape(-1)  # (times * C,)
 
     def apply(self, operation: np.ufunc, rows: Array, out: Array) -> Array:
         """out = operation(rows, vector), of (M, C) in C order; `out` may be the rows. Returns it."""

@@ -216,15 +216,15 @@ def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tup
 
 def _check(layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str) -> None:
     """Raise an error that names the layer where x is not what it takes."""
-    name, expected = layer.describe(), layout.format(channels)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a Tensor of shape {expected}, got {type(x).__name__}")
-    if x.ndim not in ndim or x.shape[1] != channels:
-        raise ValueError(f"{name}: expected {expected}, got {x.shape}")
     weight: Tensor = layer.weight  # type: ignore[attr-defined]
+    if not isinstance(x, Tensor):
+        expected = layout.format(channels)
+        raise TypeError(f"{layer.describe()}: expected a Tensor of shape {expected}, got {type(x).__name__}")
+    if x.ndim not in ndim or x.shape[1] != channels:
+        raise ValueError(f"{layer.describe()}: expected {layout.format(channels)}, got {x.shape}")
     if x.dtype != weight.dtype:
-        raise TypeError(f"{name}: expected {weight.dtype}, as its weight, got {x.dtype}")
+        raise TypeError(f"{layer.describe()}: expected {weight.dtype}, as its weight, got {x.dtype}")
     if x.device != weight.device:
         raise ValueError(
-            f"{name}: it is on {weight.device!r}, its input on {x.device!r}: move one with .to()"
+            f"{layer.describe()}: it is on {weight.device!r}, its input on {x.device!r}: move one with .to()"
         )

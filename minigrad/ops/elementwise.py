@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.base import FLOAT_TYPES, Array
 from ..backend.philox import Counter, Key
-from ..tensor import FLOATS, Tensor, is_grad_enabled
+from ..tensor import Tensor, is_grad_enabled
 from .operation import Case, Operation, as_constant, as_tensor, require_float
 
 Rng = Any
@@ -500,7 +500,7 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
 
 def _as_float(x: Any) -> Any:
     """Integers, where a result of floats is made of them, become float32: NumPy would make float64."""
-    return x.to("float32") if isinstance(x, Tensor) and str(x.dtype) not in FLOATS else x
+    return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
 
 def add(a: Any, b: Any) -> Tensor:

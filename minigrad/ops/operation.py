@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
-from ..backend.base import Array
+from ..backend.base import FLOAT_TYPES, Array
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
@@ -239,7 +239,7 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
 def require_float(name: str, *tensors: Tensor) -> None:
     """Raise TypeError unless every tensor is float32 or float64."""
     for t in tensors:
-        if str(t.dtype) not in FLOATS:
+        if t.dtype not in FLOAT_TYPES:
             raise TypeError(
                 f"{name}: expected {' or '.join(FLOATS)}, got {t.dtype}: convert it with .to('float32')"
             )
