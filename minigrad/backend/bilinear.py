@@ -106,7 +106,7 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
-        kernel = self.of_kernel(weight, t)
+        kernel = self.of_kernel(weight, t, transposed_first=True)
         result, there = self._of_results(dy, t, memo)
         return self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t, finish))
 
@@ -217,24 +217,29 @@ class BilinearForm:
             part = x[:, i :: t.stride[0], j :: t.stride[1]]
             part[...] = near[i, j, :, : part.shape[1], : part.shape[2]]
 
-    def of_kernel(self, weight: Array, t: Transform) -> Array:
-        """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed."""
-        return self._kernels.get(weight, t, lambda own: self._of_kernel(own, t))
+    def of_kernel(self, weight: Array, t: Transform, transposed_first: bool = False) -> Array:
+        """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed.
 
-    def _of_kernel(self, weight: Array, t: Transform) -> Array:
+        BLAS is slower by a fifth where it has to read a factor by its columns. So where the first use, of a
+        few, is of the transpose, a kernel of one phase lies in memory that way.
+        """
+        turned = transposed_first and t.phases == 1
+        return self._kernels.get(weight, t, lambda own: self._of_kernel(own, t, turned))
+
+    def _of_kernel(self, weight: Array, t: Transform, turned: bool) -> Array:
         """`of_kernel`, made anew."""
         o, c = weight.shape[:2]
-        by_tap = weight.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
-        made = self.empty((len(t.kernel), c, o), weight.dtype)
+        by_tap = weight.reshape(o, c, -1).transpose((2, 0, 1) if turned else (2, 1, 0))  # (taps, C, O)
+        made = self.empty((len(t.kernel), *by_tap.shape[1:]), weight.dtype)
 
         def kernel_there(s: slice) -> None:
-            near = self.scratch.get("taps", (len(by_tap), s.stop - s.start, o), weight.dtype)
+            near = self.scratch.get("taps", by_tap[:, s].shape, weight.dtype)
             near[...] = by_tap[:, s]
             flat = near.reshape(len(near), -1)  # (taps, channels * O)
             np.matmul(t.kernel, flat, out=made[:, s].reshape(len(made), -1))
 
-        self.pool.run_products(kernel_there, cut(c, made[:, :1].nbytes))
-        return made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
+        self.pool.run_products(kernel_there, cut(by_tap.shape[1], made[:, :1].nbytes))
+        return made.transpose(0, 2, 1) if turned else made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
 
     # -- the products, row by row ------------------------------------------------------------------
 
