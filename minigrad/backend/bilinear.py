@@ -221,25 +221,41 @@ class BilinearForm:
         """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed.
 
         BLAS is slower by a fifth where it has to read a factor by its columns. So where the first use, of a
-        few, is of the transpose, a kernel of one phase lies in memory that way.
+        few, is of the transpose, it lies in memory that way.
         """
-        turned = transposed_first and t.phases == 1
-        return self._kernels.get(weight, t, lambda own: self._of_kernel(own, t, turned))
+        make = self._of_turned_kernel if transposed_first else self._of_kernel
+        return self._kernels.get(weight, t, lambda own: make(own, t))
 
-    def _of_kernel(self, weight: Array, t: Transform, turned: bool) -> Array:
+    def _of_kernel(self, weight: Array, t: Transform) -> Array:
         """`of_kernel`, made anew."""
         o, c = weight.shape[:2]
-        by_tap = weight.reshape(o, c, -1).transpose((2, 0, 1) if turned else (2, 1, 0))  # (taps, C, O)
-        made = self.empty((len(t.kernel), *by_tap.shape[1:]), weight.dtype)
+        by_tap = weight.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
+        made = self.empty((len(t.kernel), c, o), weight.dtype)
 
         def kernel_there(s: slice) -> None:
-            near = self.scratch.get("taps", by_tap[:, s].shape, weight.dtype)
+            near = self.scratch.get("taps", (len(by_tap), s.stop - s.start, o), weight.dtype)
             near[...] = by_tap[:, s]
             flat = near.reshape(len(near), -1)  # (taps, channels * O)
             np.matmul(t.kernel, flat, out=made[:, s].reshape(len(made), -1))
 
-        self.pool.run_products(kernel_there, cut(by_tap.shape[1], made[:, :1].nbytes))
-        return made.transpose(0, 2, 1) if turned else made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
+        self.pool.run_products(kernel_there, cut(c, made[:, :1].nbytes))
+        return made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
+
+    def _of_turned_kernel(self, weight: Array, t: Transform) -> Array:
+        """The same, with phases * C innermost in memory."""
+        o, c = weight.shape[:2]
+        by_tap = weight.reshape(o, c, -1).transpose(0, 2, 1)  # (O, taps, C)
+        made = self.empty((t.rows, o, t.phases, c), weight.dtype)
+        kernel = t.kernel.reshape(t.rows, t.phases, 1, -1).transpose(1, 2, 0, 3)  # (phases, 1, rows, taps)
+        by_phase = made.transpose(2, 1, 0, 3)  # (phases, O, rows, C)
+
+        def turned_kernel_there(s: slice) -> None:
+            near = self.scratch.get("taps", by_tap[s].shape, weight.dtype)
+            near[...] = by_tap[s]
+            np.matmul(kernel, near, out=by_phase[:, s])
+
+        self.pool.run_products(turned_kernel_there, cut(o, made[:, :1].nbytes))
+        return made.reshape(t.rows, o, -1).transpose(0, 2, 1)  # (rows, phases * C, O)
 
     # -- the products, row by row ------------------------------------------------------------------
 
