@@ -44,6 +44,7 @@ class Transform:
         image: B, phase by phase, (phases, rows, height * width).
         kernel: G, (rows * phases, kh * kw), the phases innermost.
         back: A, (oh * ow, rows).
+        turned: whether a kernel's transform lies in memory with the channels of x innermost.
     """
 
     stride: Pair
@@ -51,6 +52,7 @@ class Transform:
     image: Array
     kernel: Array
     back: Array
+    turned: bool
 
     @property
     def phases(self) -> int:
@@ -106,7 +108,7 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
-        kernel = self.of_kernel(weight, t, transposed_first=True)
+        kernel = self.of_kernel(weight, t)
         result, there = self._of_results(dy, t, memo)
         return self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t, finish))
 
@@ -217,13 +219,13 @@ class BilinearForm:
             part = x[:, i :: t.stride[0], j :: t.stride[1]]
             part[...] = near[i, j, :, : part.shape[1], : part.shape[2]]
 
-    def of_kernel(self, weight: Array, t: Transform, transposed_first: bool = False) -> Array:
+    def of_kernel(self, weight: Array, t: Transform) -> Array:
         """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed.
 
-        BLAS is slower by a fifth where it has to read a factor by its columns. So where the first use, of a
-        few, is of the transpose, it lies in memory that way.
+        BLAS is slower by a fifth where it has to read a factor by its columns. So in a layer that uses it
+        transposed, on the way forward, it lies in memory that way.
         """
-        make = self._of_turned_kernel if transposed_first else self._of_kernel
+        make = self._of_turned_kernel if t.turned else self._of_kernel
         return self._kernels.get(weight, t, lambda own: make(own, t))
 
     def _of_kernel(self, weight: Array, t: Transform) -> Array:

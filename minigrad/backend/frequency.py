@@ -144,6 +144,7 @@ def transform(geometry: ConvGeometry, dtype: str) -> Transform:
         np.ascontiguousarray(np.stack(images).astype(dtype)),
         np.ascontiguousarray(kernel.reshape(-1, geometry.taps).astype(dtype)),
         np.ascontiguousarray(_rows(re, (im, -re, re + im), real).T.astype(dtype)),
+        geometry.transposed,
     )
 
 

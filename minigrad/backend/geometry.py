@@ -68,10 +68,11 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> Pair:
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """A 2-D convolution's sizes; every field is (vertical, horizontal).
+    """A 2-D convolution's sizes, each (vertical, horizontal).
 
     `padding` is ((top, bottom), (left, right)). The kernel's tap i at output pixel o reads input
-    pixel o * stride + i * dilation - before; outside the image it reads 0.
+    pixel o * stride + i * dilation - before; outside the image it reads 0. `transposed` tells that
+    the layer goes from the output to the input on its way forward.
     """
 
     input_size: Pair
@@ -80,6 +81,7 @@ class ConvGeometry:
     stride: Pair
     padding: tuple[Pair, Pair]
     dilation: Pair
+    transposed: bool = False
 
     @classmethod
     def of_conv(
@@ -141,7 +143,7 @@ class ConvGeometry:
             pads = tuple(
                 same_padding(*sizes) for sizes in zip(made, kernel_size, strides, dilations, strict=True)
             )
-            return cls(made, size, kernel_size, strides, pads, dilations)  # type: ignore[arg-type]
+            return cls(made, size, kernel_size, strides, pads, dilations, True)  # type: ignore[arg-type]
         pads = explicit_padding(padding)
         for e, s, d in zip(extra, strides, dilations, strict=True):
             if e >= max(s, d):
@@ -158,7 +160,7 @@ class ConvGeometry:
                 f"padding {pads} crops all of the output: an image of {size} with kernel {kernel_size}, "
                 f"stride {strides} and dilation {dilations} leaves {made} pixels; use less padding"
             )
-        return cls(made, size, kernel_size, strides, pads, dilations)  # type: ignore[arg-type]
+        return cls(made, size, kernel_size, strides, pads, dilations, True)  # type: ignore[arg-type]
 
     @property
     def positions(self) -> int:

@@ -84,7 +84,9 @@ def test_the_three_products_of_any_geometry(geometry, dtype):
     both = form.convolve_and_weight_gradient(x, weight, dy)
     assert_close(first(both[0]), y, dtype)
     assert_close(both[1], dw, dtype)
-    turned = Form(geometry, dtype)  # its kernel lies in memory the other way round
+    turned = Form(
+        dataclasses.replace(geometry, transposed=True), dtype
+    )  # its kernel lies the other way round
     assert_close(first(turned.input_gradient(dy, weight)), dx, dtype)
     assert_close(first(turned.convolve(x, weight)), y, dtype)
     gradients = form.gradients(x, weight, dy)
