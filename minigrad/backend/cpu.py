@@ -181,8 +181,7 @@ class CPUBackend(Backend):
         """`leaky_relu_backward` of a slice: 1 or slope for each element, without a branch."""
         np.copyto(out, y > 0)  # a masked product or copy would take 10 times as long
         if slope:
-            out *= 1 - slope
-            out += slope
+            np.maximum(out, slope, out=out)
         out *= dy
 
     def tanh(self, x: Array) -> Array:
