@@ -20,6 +20,10 @@ SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an 
 MOST_KEPT = 1 << 29  # bytes that wait to be used again, at the most
 WIDEST = 2  # times the size that is wanted, which memory that is used again may have
 HUGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
+# Shared memory gets no large pages, and a forked process would write into its parent's arrays.
+PRIVATE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
 
 
 class _Block(np.ndarray[Any, Any]):
@@ -76,7 +80,7 @@ class Arena:
             if best is not None:
                 self._bytes -= best
                 return self._waiting[best].pop()  # the one used last: perhaps still in the cache
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(-1, size, **PRIVATE)
         if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory

@@ -1,6 +1,7 @@
 """Memory that is used again: never while anybody holds it, and not without bound."""
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -138,6 +139,20 @@ def test_what_waits_is_bounded_and_the_oldest_goes_first(monkeypatch):
     assert arena._bytes == 3 * SMALLEST  # the first two had to go
     assert sum(map(len, arena._waiting.values())) == 1
     assert MOST_KEPT == 2**29
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_writes_into_memory_of_its_own():
+    array = Arena().empty(LARGE, np.float32)
+    array[...] = 1
+    child = os.fork()
+    if child == 0:
+        array[...] = 2
+        os._exit(int(array.sum() != 2 * array.size))
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert (array == 1).all()
 
 
 def test_threads_never_get_the_same_memory():

@@ -2,17 +2,27 @@
 
 import os
 import threading
+import time
 import weakref
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import minigrad as mg
-from minigrad.backend import get
-from minigrad.backend.parallel import LARGEST_SLICE, MOST_KEPT, Pool, Scratch, available_threads, cut
+from minigrad.backend import blas, get, parallel
+from minigrad.backend.blas import SingleThreadedBLAS
+from minigrad.backend.parallel import (
+    LARGEST_SLICE,
+    MOST_KEPT,
+    Pool,
+    Scratch,
+    Stage,
+    available_threads,
+    cut,
+)
 
 
 def blas_threads():
@@ -34,6 +44,73 @@ def test_every_slice_is_worked_on_once(threads):
     pool, seen = Pool(threads), []
     pool.run(lambda s: seen.append((s.start, s.stop)), cut(1000, 1 << 16))
     assert sorted(seen) == [(s.start, s.stop) for s in cut(1000, 1 << 16)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_stage_begins_when_all_of_the_one_before_is_done(threads):
+    pool, lock, log = Pool(threads), threading.Lock(), []
+
+    def work(name):
+        def on_slice(s):
+            with lock:
+                log.append((name, s.start, "begins"))
+            time.sleep(0.002 * (s.start % 3))  # so that some are late
+            with lock:
+                log.append((name, s.start, "ends"))
+
+        return on_slice
+
+    counts = {"a": 7, "b": 0, "c": 1, "d": 5}
+    pool.run_stages(*(Stage(work(name), [slice(i, i + 1) for i in range(n)]) for name, n in counts.items()))
+    assert [name for name, *_ in log] == ["a"] * 14 + ["c"] * 2 + ["d"] * 10
+    assert sorted(log) == sorted(
+        (name, i, event) for name, n in counts.items() for i in range(n) for event in ("begins", "ends")
+    )
+    pool.resize(1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_stage_follows_one_that_failed(threads):
+    pool, done = Pool(threads), []
+
+    def fail(s):
+        raise ZeroDivisionError("here")
+
+    slices = [slice(i, i + 1) for i in range(9)]
+    with pytest.raises(ZeroDivisionError, match="here"):
+        pool.run_stages(Stage(done.append, slices), Stage(fail, slices), Stage(done.append, slices))
+    assert len(done) == 9
+    pool.run_stages(Stage(done.append, slices))  # and nobody waits for what was dropped
+    assert len(done) == 18
+    pool.resize(1)
+
+
+def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch):
+    pool, begun, go, done = Pool(2), threading.Event(), threading.Event(), []
+    main = threading.current_thread()
+
+    def work(s):
+        if threading.current_thread() is not main:
+            begun.set()
+            go.wait(10)
+        else:
+            begun.wait(10)
+        done.append(s)
+
+    def interrupted(self):
+        if threading.current_thread() is main:
+            raise KeyboardInterrupt
+        wait(self)
+
+    wait = parallel._Open.wait
+    monkeypatch.setattr(parallel._Open, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_stages(Stage(work, [slice(0, 1)] * 2), Stage(work, [slice(0, 1)] * 50))
+    monkeypatch.undo()
+    go.set()
+    pool.run(lambda s: None, [slice(0, 1)] * 2)
+    pool.resize(1)
+    assert len(done) == 2
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -68,6 +145,35 @@ def test_blas_is_held_to_one_thread_in_every_thread_and_let_go_again():
     assert len(seen) == 9
     assert {n for threads in seen for n in threads} == {1}
     assert blas_threads() == before
+
+
+def test_numpys_own_blas_is_told_directly():
+    held = SingleThreadedBLAS()
+    openblas = [
+        library["filepath"]
+        for library in threadpool_info()
+        if library["internal_api"] == "openblas" and library.get("threading_layer") == "pthreads"
+    ]
+    assert len(held._libraries) == len(openblas)
+    assert held._known == (len(openblas) == len(blas_threads()))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_blas_gets_back_the_number_of_threads_that_it_had(monkeypatch, known):
+    """By its own functions and by threadpoolctl, which is what any other library is held by."""
+    if not known:
+        monkeypatch.setattr(blas, "_openblas", lambda info: None)
+    held = SingleThreadedBLAS()
+    for wanted in (1, 2, 3):
+        with threadpool_limits(wanted, "blas"):
+            before = blas_threads()
+            with held, held:
+                assert set(blas_threads()) == {1}
+            assert blas_threads() == before
+            with pytest.raises(ZeroDivisionError), held:
+                raise ZeroDivisionError
+            assert blas_threads() == before
+    assert before  # there is a library
 
 
 def test_the_engine_computes_in_several_threads_at_once():
