@@ -170,7 +170,7 @@ class BilinearForm:
             whole = made.reshape(n, t.rows, -1)  # (N, rows, phases * C)
             return whole, Stage(images_there, cut(n, made[:1].nbytes))
 
-        return _remembered(memo, x, t, make)
+        return _remembered(memo, x, t.image, make)
 
     def _of_results(self, y: Array, t: Transform, memo: Memo | None = None) -> tuple[Array, Stage]:
         """The transpose of A, of (N, O, oh, ow): (N, rows, O)."""
@@ -185,7 +185,7 @@ class BilinearForm:
 
             return made, Stage(results_there, cut(n, made[:1].nbytes))
 
-        return _remembered(memo, y, t, make)
+        return _remembered(memo, y, t.back, make)
 
     def _apart(self, x: Array, t: Transform) -> Array:
         """Images (n, H, W, C) phase by phase, (phases, n, height * width, C), in this thread's memory."""
@@ -348,15 +348,18 @@ class BilinearForm:
 
 
 def _remembered(
-    memo: Memo | None, images: Array, t: Transform, make: Callable[[], tuple[Array, Stage]]
+    memo: Memo | None, images: Array, matrix: Array, make: Callable[[], tuple[Array, Stage]]
 ) -> tuple[Array, Stage]:
-    """What the memo has of the images, and nothing to do; or what `make` gives, left there."""
-    known = None if memo is None else memo.get(images, t)
+    """What the memo has of the images, and nothing to do; or what `make` gives, left there.
+
+    It goes by the matrix, not by the whole transform: x and dy may be one array, which has two then.
+    """
+    known = None if memo is None else memo.get(images, matrix)
     if known is not None:
         return known, NOTHING
     made, stage = make()
     if memo is not None:
-        memo.keep(images, t, made)
+        memo.keep(images, matrix, made)
     return made, stage
 
 

@@ -246,6 +246,15 @@ def test_each_image_is_transformed_once_for_forward_and_backward(always, work_do
     assert_close(w.grad.numpy(), naive.convolve_weight_gradient(images, results, FLUX), "float64")
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("call", [F.conv2d, F.conv_transpose2d])
+def test_a_gradient_may_be_the_very_array_that_went_in(always, call, frozen):
+    images, weight, _ = arrays(FLUX, "float64", c=3, o=3)
+    x, w = mg.tensor(images, requires_grad=not frozen), mg.tensor(weight, requires_grad=True)
+    call(x, w, padding=2).backward(mg.Tensor(x.data))
+    assert_close(w.grad.numpy(), naive.convolve_weight_gradient(images, images, FLUX), "float64")
+
+
 def test_what_was_made_of_an_image_goes_with_the_graph(always, monkeypatch):
     memos, right = [], conv.Memo
     monkeypatch.setattr(conv, "Memo", lambda: memos.append(weakref.ref(made := right())) or made)
