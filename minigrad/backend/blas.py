@@ -39,7 +39,7 @@ class SingleThreadedBLAS:
         """In a forked process: the thread that was in is not there."""
         self._lock = threading.RLock()
         self._depth = 0
-        self._before: list[int] = []
+        self._before = [1] * len(self._libraries)
         self._limit: AbstractContextManager[Any] | None = None
 
     def __enter__(self) -> None:
@@ -47,12 +47,11 @@ class SingleThreadedBLAS:
         self._depth += 1
         if self._depth > 1:
             return
-        if not self._known:
-            self._limit = self._controller.limit(limits=1, user_api="blas")
-            self._limit.__enter__()
-            return
-        self._before = [library.get() for library in self._libraries]
-        self._set([1] * len(self._before))
+        try:
+            self._hold()
+        except BaseException as interrupted:  # Python leaves a context only where it came in
+            self.__exit__(type(interrupted), interrupted, None)
+            raise
 
     def __exit__(self, *problem: Any) -> None:
         try:
@@ -65,6 +64,15 @@ class SingleThreadedBLAS:
         finally:
             self._depth -= 1
             self._lock.release()
+
+    def _hold(self) -> None:
+        """Take all threads but one away."""
+        if not self._known:
+            self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._limit.__enter__()
+            return
+        self._before = [library.get() for library in self._libraries]
+        self._set([1] * len(self._before))
 
     def _set(self, numbers: list[int]) -> None:
         """Each library's number of threads, where it is another."""

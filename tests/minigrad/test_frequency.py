@@ -212,6 +212,18 @@ def test_weights_of_the_same_numbers_in_another_shape_are_others(always, shapes)
         assert (y.shape, np.abs(y).max()) == ((2, shape[0], 7, 7), 0.0)
 
 
+@pytest.mark.parametrize("padding", [2, "same"])
+def test_a_kernel_lies_as_its_layer_reads_it_on_the_way_forward(padding):
+    plain = ConvGeometry.of_conv((7, 7), (5, 5), 1, padding, 1)
+    turned = ConvGeometry.of_conv_transpose((7, 7), (5, 5), 1, padding, 0, 1)
+    _, weight, _ = arrays(plain, "float64")
+    forms = [Form(geometry, "float64") for geometry in (plain, turned)]
+    kernels = [form.own.of_kernel(weight, form.transform) for form in forms]
+    assert kernels[0].flags.c_contiguous
+    assert kernels[1].transpose(0, 2, 1).flags.c_contiguous
+    assert_close(kernels[1], kernels[0], "float64")
+
+
 def test_what_dy_becomes_is_made_once_for_both_gradients(always, monkeypatch):
     asked, right = [], BilinearForm._of_results
     monkeypatch.setattr(BilinearForm, "_of_results", lambda *a: asked.append(a) or right(*a))
@@ -244,6 +256,12 @@ def test_each_image_is_transformed_once_for_forward_and_backward(always, work_do
     there = sorted(name for name in work_done if name in ("images_there", "results_there"))
     assert there == ["images_there", "results_there"]
     assert_close(w.grad.numpy(), naive.convolve_weight_gradient(images, results, FLUX), "float64")
+
+
+def test_a_convolution_with_a_dropout_transforms_its_image_once(always, work_done):
+    x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
+    F.conv2d(x, weight, padding=2, p=0.5).sum().backward()
+    assert work_done.count("images_there") == 1
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -677,13 +677,14 @@ def test_dropout_is_the_same_on_any_number_of_threads(pool, shape):
 
 
 @THREADS
-def test_dropouts_mask_is_whole_where_the_work_was_cut(pool):
+@pytest.mark.parametrize("p", [0.5, 1 - 2**-16, 1 - 2**-18])  # the last keeps nothing: it is rounded to 1
+def test_dropouts_mask_is_whole_where_the_work_was_cut(pool, p):
     key, counter = mg.Generator(5).next_counter()
     count = 701 * 1009
-    y = F.dropout(mg.tensor(np.ones((701, 1009), np.float32)), 0.5, generator=mg.Generator(5)).numpy()
+    y = F.dropout(mg.tensor(np.ones((701, 1009), np.float32)), p, generator=mg.Generator(5)).numpy()
     stream = philox(key, counter).random_raw(-(-count // 4))
     draws = np.stack([stream >> shift & 0xFFFF for shift in (0, 16, 32, 48)], axis=1).ravel()[:count]
-    assert ((y != 0).ravel() == (draws >= 2**15)).all()
+    assert ((y != 0).ravel() == (draws >= round(p * 2**16))).all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The pool of threads: how work is cut, shared and stopped, and that BLAS gets its threads back."""
 
 import os
+import signal
 import threading
 import time
 import weakref
@@ -167,7 +168,9 @@ def test_blas_gets_back_the_number_of_threads_that_it_had(monkeypatch, known):
     for wanted in (1, 2, 3):
         with threadpool_limits(wanted, "blas"):
             before = blas_threads()
-            with held, held:
+            with held:
+                with held:
+                    assert set(blas_threads()) == {1}
                 assert set(blas_threads()) == {1}
             assert blas_threads() == before
             with pytest.raises(ZeroDivisionError), held:
@@ -201,6 +204,41 @@ def test_a_forked_process_has_threads_of_its_own():
     _, status = os.waitpid(child, 0)
     assert status == 0
     assert get("cpu").pool.threads >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_in_the_middle_of_a_product_starts_anew():
+    pool, inside, go = Pool(2), threading.Event(), threading.Event()
+
+    def multiply():
+        with pool.single_threaded_blas:
+            inside.set()
+            go.wait(10)
+
+    def works():
+        together = threading.Barrier(2)  # no thread passes it alone
+        with threadpool_limits(2, "blas"):
+            pool.run_products(lambda s: together.wait(5), [slice(0, 1)] * 2)
+            with pool.single_threaded_blas:
+                return set(blas_threads()) == {1}
+
+    pool.run(lambda s: None, [slice(0, 1)] * 2)  # the parent has a helper
+    busy = threading.Thread(target=multiply)
+    busy.start()
+    assert inside.wait(10)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # rather than to wait for ever
+        try:
+            os._exit(0 if works() else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    go.set()
+    busy.join()
+    pool.resize(1)
+    assert status == 0
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", ""])
@@ -264,3 +302,55 @@ def test_a_helper_that_comes_late_holds_no_array():
         go.set()
         busy.join()
         pool.resize(1)
+
+
+def test_a_helper_that_is_late_behind_the_last_slice_holds_no_array(monkeypatch):
+    pool, together, late, go = Pool(2), threading.Barrier(2), threading.Event(), threading.Event()
+    main, wait = threading.current_thread(), parallel._Open.wait
+
+    def slow(self):
+        wait(self)
+        if threading.current_thread() is not main:
+            late.set()
+            go.wait(10)
+
+    monkeypatch.setattr(parallel._Open, "wait", slow)
+    array = np.ones(10)
+    held = weakref.ref(array)
+    pool.run(lambda s, array=array: together.wait(10), [slice(0, 1)] * 2)
+    del array
+    try:
+        assert late.wait(10)
+        assert held() is None
+    finally:
+        go.set()
+        pool.resize(1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_interrupt_on_the_way_in_leaves_the_door_open(monkeypatch, known):
+    held = SingleThreadedBLAS()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    before = blas_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "_known", known)
+        patch.setattr(held, "_libraries", [blas.Library(interrupted, interrupted) for _ in held._libraries])
+        patch.setattr(held._controller, "limit", interrupted)
+        with pytest.raises(KeyboardInterrupt), held:
+            pass
+    assert blas_threads() == before
+    entered = []
+
+    def enter():
+        if held._lock.acquire(timeout=5):
+            held._lock.release()
+            with held:
+                entered.append(set(blas_threads()))
+
+    other = threading.Thread(target=enter)
+    other.start()
+    other.join()
+    assert entered == [{1}]
