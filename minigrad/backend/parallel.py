@@ -130,12 +130,12 @@ class Pool:
             self._helpers.append(helper)
             helper.start()
         job = Job(stages)
-        for _ in range(helpers):
-            self._jobs.put(job)
         try:
+            for _ in range(helpers):
+                self._jobs.put(job)
             job.work_off()
-        except BaseException as interrupted:  # while it waited: so that no helper goes on for long
-            job.problem = interrupted
+        except BaseException as interrupted:  # between slices: so that no helper goes on, or waits, for long
+            job.give_up(interrupted)
         finally:
             job.stages = ()  # a helper that comes late finds nothing to do, and holds no array meanwhile
         if job.problem is not None:
@@ -176,6 +176,12 @@ class Job:
                 stage.count()
             stage.wait()
 
+    def give_up(self, problem: BaseException) -> None:
+        """Drop the rest, a slice that this thread may have taken included."""
+        self.problem = problem
+        for stage in self.stages:
+            stage.give_up()
+
 
 class _Open:
     """A stage that is being worked off."""
@@ -200,8 +206,19 @@ class _Open:
         with self._counting:
             self._left -= 1
             if not self._left:
-                self.work = _nothing  # whoever passes the gate late holds no array
-                self._gate.release()
+                self._open_gate()
+
+    def give_up(self) -> None:
+        """Let pass who waits: not all slices will be counted."""
+        with self._counting:
+            if self._left > 0:
+                self._left = 0
+                self._open_gate()
+
+    def _open_gate(self) -> None:
+        """All slices are done, or given up."""
+        self.work = _nothing  # whoever passes the gate late holds no array
+        self._gate.release()
 
     def wait(self) -> None:
         """Until all slices are done."""

@@ -114,6 +114,28 @@ def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch)
     assert len(done) == 2
 
 
+def test_no_helper_waits_for_a_slice_that_an_interrupt_lost(monkeypatch):
+    pool, main, take = Pool(2), threading.current_thread(), parallel._Open.take
+    helping = threading.Event()
+
+    def interrupted(self):
+        if threading.current_thread() is not main:
+            helping.set()
+            return take(self)
+        helping.wait(10)
+        take(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel._Open, "take", interrupted)
+    slices = [slice(0, 1)] * 50
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_stages(Stage(lambda s: time.sleep(0.002), slices), Stage(lambda s: None, slices))
+    helper = pool._helpers[0]
+    pool._jobs.put(None)  # that it may go, if it comes back
+    helper.join(5)
+    assert not helper.is_alive()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_exception_in_a_slice_is_raised_and_the_pool_goes_on(threads):
     pool = Pool(threads)
