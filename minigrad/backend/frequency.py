@@ -47,12 +47,10 @@ class Line:
     """One axis of one phase of the stride: pixels a stride apart, and the taps that meet them.
 
     Attributes:
-        pixels: which ones of x.
-        places: of these pixels; y's pixel q reads the places q, q + 1, ..., or a dilation apart.
+        places: of its pixels; y's pixel q reads the places q, q + 1, ..., or a dilation apart.
         taps: the kernel's, at the places 0, 1, ..., or a dilation apart.
     """
 
-    pixels: slice
     places: Array
     taps: Array
 
@@ -66,7 +64,7 @@ def lines(geometry: ConvGeometry, axis: int) -> tuple[Line, ...]:
         r = (first + before) % stride
         pixels = np.arange(first, size, stride)
         taps = np.arange(r, geometry.kernel_size[axis], stride)
-        found.append(Line(slice(first, None, stride), (pixels + before) // stride, taps))
+        found.append(Line((pixels + before) // stride, taps))
     return tuple(found)
 
 
