@@ -172,7 +172,7 @@ class Job:
                     if self.problem is None:
                         stage.work(piece)
                 except BaseException as problem:
-                    self.problem = problem
+                    self.problem = self.problem or problem
                 stage.count()
             stage.wait()
 

@@ -114,6 +114,28 @@ def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch)
     assert len(done) == 2
 
 
+def test_of_two_exceptions_the_first_is_raised(monkeypatch):
+    pool, main, count = Pool(2), threading.current_thread(), parallel._Open.count
+    together, counted = threading.Barrier(2), threading.Event()
+
+    def watched(self):
+        count(self)
+        if threading.current_thread() is main:
+            counted.set()
+
+    def fail(s):
+        together.wait(10)
+        if threading.current_thread() is main:
+            raise KeyboardInterrupt
+        counted.wait(10)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(parallel._Open, "count", watched)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(fail, [slice(0, 1)] * 2)
+    pool.resize(1)
+
+
 def test_no_helper_waits_for_a_slice_that_an_interrupt_lost(monkeypatch):
     pool, main, take = Pool(2), threading.current_thread(), parallel._Open.take
     helping = threading.Event()
