@@ -4,6 +4,7 @@ from . import observer, random
 from .ops.conv import conv2d, conv_transpose2d
 from .ops.elementwise import (
     Dropout,
+    check_slope,
     clip,
     exp,
     leaky_relu,
@@ -111,12 +112,13 @@ def batch_norm(
             batch's own are used, and these two are changed in place: running = (1 - momentum)
             running + momentum batch, the variance unbiased (n - 1) there. None: not kept.
         weight, bias: (C,).
-        slope: of a leaky ReLU that follows, taken in the same pass; 1 for none.
+        slope: of a leaky ReLU that follows, taken in the same pass, in [0, 1]; 1 for none.
 
     Raises ValueError where shapes do not fit, and in training for a single value per channel,
     which has no variance.
     """
     require_float("batch_norm", x)
+    check_slope("batch_norm", slope)
     if x.ndim not in (2, 4):
         raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, H, W), got {x.shape}")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}

@@ -21,7 +21,14 @@ from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
 from ..backend.kept import Memo
 from ..tensor import Tensor, is_grad_enabled
-from .elementwise import Dropout, LeakyDropoutGradient, LeakyReluGradient, MaskScale, normal
+from .elementwise import (
+    Dropout,
+    LeakyDropoutGradient,
+    LeakyReluGradient,
+    MaskScale,
+    check_slope,
+    normal,
+)
 from .operation import Case, Operation
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
@@ -226,7 +233,7 @@ def conv2d(
         stride, dilation: an int or (vertical, horizontal).
         padding: an int, (h, w), ((top, bottom), (left, right)), "valid" (none) or "same"
             (TensorFlow's: ceil(size / stride) pixels come out; the odd pixel of padding goes after).
-        slope: of a leaky ReLU that follows, taken in the same pass; 1 for none.
+        slope: of a leaky ReLU that follows, taken in the same pass, in [0, 1]; 1 for none.
         p: of a dropout that follows behind it, taken in the same pass; 0 for none. See `dropout`.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
@@ -234,6 +241,7 @@ def conv2d(
     """
     _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")
     _check_bias("conv2d", bias, weight, 0)
+    check_slope("conv2d", slope)
     try:
         geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     except ValueError as error:
@@ -275,6 +283,7 @@ def conv_transpose2d(
     """
     _check_image("conv_transpose2d", x, weight, channels=0, where="(C, O, kh, kw)")
     _check_bias("conv_transpose2d", bias, weight, 1)
+    check_slope("conv_transpose2d", slope)
     try:
         geometry = ConvGeometry.of_conv_transpose(
             x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation  # type: ignore[arg-type]

@@ -1020,3 +1020,16 @@ def test_a_module_in_two_places_is_learned_once():
     model = nn.Sequential(shared, nn.Tanh(), shared)
     assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
     assert set(model.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.5, float("nan")])
+def test_a_slope_that_no_leaky_relu_has_is_told(slope):
+    x, weight, vector = images(2, 3, 4, 4), images(3, 3, 2, 2), images(3)
+    calls = {
+        "conv2d": lambda: F.conv2d(x, weight, slope=slope),
+        "conv_transpose2d": lambda: F.conv_transpose2d(x, weight, slope=slope),
+        "batch_norm": lambda: F.batch_norm(x, vector, vector, vector, vector, slope=slope),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=rf"{name}: expected 0 <= slope <= 1, got {slope}"):
+            call()
