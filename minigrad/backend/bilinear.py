@@ -122,14 +122,9 @@ class BilinearForm:
         return self._done(first, dw, second, *stages)
 
     def convolve_and_weight_gradient(
-        self,
-        x: Array,
-        weight: Array,
-        y: Array,
-        geometry: ConvGeometry,
-        t: Transform,
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform,
         memo: Memo | None = None,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array]:  # fmt: skip
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
         kernel = self.of_kernel(weight, t)
         image, there = self._of_images(x, t)

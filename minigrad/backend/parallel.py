@@ -108,7 +108,7 @@ class Pool:
     def run_stages(self, *stages: "Stage") -> None:
         """`run_products` of each stage in turn, all of one before any of the next.
 
-        No thread goes back to sleep in between, and no Python but the work itself has to be run: after a
+        No helper has to be called again in between, and no Python but the work itself to be run: after a
         product its instructions and data have left the caches, and a line of it takes several times as long.
         """
         with self.single_threaded_blas:
