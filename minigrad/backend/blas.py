@@ -2,7 +2,7 @@
 
 threadpoolctl finds the libraries and can limit any of them. But its Python takes 65 us of a training step
 each time (7 where it is all that runs: between two large products it has to come from memory again), and a
-step has a hundred such times. So NumPy's usual library, OpenBLAS with threads of its own, is told directly.
+step has seventy such times. So NumPy's usual library, OpenBLAS with threads of its own, is told directly.
 """
 
 import ctypes
@@ -67,6 +67,8 @@ class SingleThreadedBLAS:
 
     def _hold(self) -> None:
         """Take all threads but one away."""
+        # Where it is interrupted before it has done anything, nothing of an earlier time is to be put back.
+        self._before, self._limit = [1] * len(self._libraries), None
         if not self._known:
             self._limit = self._controller.limit(limits=1, user_api="blas")
             self._limit.__enter__()

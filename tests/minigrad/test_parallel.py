@@ -398,3 +398,26 @@ def test_an_interrupt_on_the_way_in_leaves_the_door_open(monkeypatch, known):
     other.start()
     other.join()
     assert entered == [{1}]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_interrupt_before_blas_is_held_puts_nothing_back(monkeypatch, known):
+    if not known:
+        monkeypatch.setattr(blas, "_openblas", lambda info: None)
+    held, put_back = SingleThreadedBLAS(), []
+    with held:  # an earlier time, of which something is remembered
+        pass
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    if known:
+        libraries = [blas.Library(interrupted, put_back.append)] * len(held._libraries)
+        monkeypatch.setattr(held, "_libraries", libraries)
+        held._before = [7] * len(libraries)
+    else:
+        monkeypatch.setattr(type(held._limit), "restore_original_limits", lambda self: put_back.append(self))
+        monkeypatch.setattr(held._controller, "limit", interrupted)
+    with pytest.raises(KeyboardInterrupt), held:
+        raise AssertionError
+    assert put_back == []
