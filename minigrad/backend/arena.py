@@ -1,25 +1,29 @@
 """Memory that is used again: large arrays of the NumPy backend, one training step after another.
 
 A fresh large array is dear on a CPU. The system hands its pages out one by one, zeroed, as they are first
-touched, and takes them back when the array goes; that costs as much as filling them. A training step asks
-for the same sizes each time, so what its arrays leave behind serves the next step's.
+touched, and takes them back when the array goes; that costs as much as filling them. So memory comes from the
+system in large regions, which arrays share: what one leaves behind serves others, smaller ones or larger ones
+with what lies beside it. A training step asks for the same sizes each time, and soon needs nothing new.
 """
 
 import math
 import mmap
 import sys
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .ranges import FreeRanges
+
 Array = np.ndarray[Any, Any]
-SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one
-MOST_KEPT = 1 << 29  # bytes that wait to be used again, at the most
-WIDEST = 2  # times the size that is wanted, which memory that is used again may have
+SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples
+REGION = 1 << 27  # bytes of a region, at the least; what nobody has touched of it costs nothing
+MOST_FREE = 1 << 30  # bytes that are kept from the system though free, if whole regions are
 HUGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
+GAP = 1  # between the places of two regions
 # Shared memory gets no large pages, and a forked process would write into its parent's arrays.
 PRIVATE: dict[str, Any] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
@@ -32,23 +36,27 @@ class _Block(np.ndarray[Any, Any]):
     (Its memory must not be an array itself: NumPy would let views hold that, past the block.)
     """
 
-    memory: mmap.mmap
+    start: int
     arena: "Arena | None" = None
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
         if self.arena is not None and not at_exit():  # then what it calls may have gone already
-            self.arena.take_back(self.memory)
+            self.arena.take_back(self.start, len(self))
 
 
 class Arena:
-    """Hands out arrays, and their memory again once nobody holds them."""
+    """Hands out arrays, and their memory again once nobody holds them.
+
+    Places are counted over all regions, one after the other, with a gap between two: so that memory of two
+    regions is never joined.
+    """
 
     def __init__(self) -> None:
-        # Waiting memory by its size, each list from the oldest to the youngest; sizes by their last use.
-        self._waiting: OrderedDict[int, deque[mmap.mmap]] = OrderedDict()
-        self._bytes = 0
+        self._free = FreeRanges()
+        self._regions: dict[int, mmap.mmap] = {}  # by their starts, in order
+        self._end = 0
         # An array may go at any moment: in the middle of what is done here, too, when garbage is collected.
-        self._returned: deque[mmap.mmap] = deque()
+        self._returned: deque[tuple[int, int]] = deque()
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -57,47 +65,51 @@ class Arena:
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return np.empty(shape, dtype)
-        memory = self._memory(-(-size // SMALLEST) * SMALLEST)
-        block = _Block(len(memory), np.uint8, memory)
-        block.memory, block.arena = memory, self
+        size = -(-size // SMALLEST) * SMALLEST
+        start, region, offset = self._memory(size)
+        block = _Block(size, np.uint8, region, offset)
+        block.start, block.arena = start, self
         return np.ndarray(shape, dtype, block)
 
-    def take_back(self, memory: mmap.mmap) -> None:
+    def take_back(self, start: int, size: int) -> None:
         """Keep the memory of an array that has gone: at once, or with the next that is asked for."""
-        self._returned.append(memory)
+        self._returned.append((start, size))
         if self._lock.acquire(blocking=False):
             try:
                 self._sort_in()
             finally:
                 self._lock.release()
 
-    def _memory(self, size: int) -> mmap.mmap:
+    def _memory(self, size: int) -> tuple[int, mmap.mmap, int]:
+        """A place with room, the region that it lies in, and how far from its beginning."""
         with self._lock:
             self._sort_in()
-            # Of this size, or of the next larger one: but not so large that too much would lie idle.
-            waiting = (other for other, blocks in self._waiting.items() if blocks)
-            best = min((other for other in waiting if size <= other <= WIDEST * size), default=None)
-            if best is not None:
-                self._bytes -= best
-                return self._waiting[best].pop()  # the one used last: perhaps still in the cache
-        memory = mmap.mmap(-1, size, **PRIVATE)
-        if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        return memory
+            while (start := self._free.take(size)) is None:
+                self._grow(size)
+            first = next(first for first in reversed(self._regions) if first <= start)
+            return start, self._regions[first], start - first
+
+    def _grow(self, size: int) -> None:
+        """A new region, with room for so much. The lock is held."""
+        region = mmap.mmap(-1, max(REGION, -(-size // HUGE) * HUGE), **PRIVATE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            region.madvise(mmap.MADV_HUGEPAGE)
+        self._regions[self._end] = region
+        self._free.put(self._end, len(region))
+        self._end += len(region) + GAP
 
     def _sort_in(self) -> None:
-        """Let what came back wait by its size, and the oldest go where it is too much. The lock is held."""
+        """Free what came back, and let whole regions go where much is free. The lock is held."""
         while self._returned:
-            memory = self._returned.popleft()
-            self._waiting.setdefault(len(memory), deque()).append(memory)
-            self._waiting.move_to_end(len(memory))
-            self._bytes += len(memory)
-        while self._bytes > MOST_KEPT:
-            oldest, waiting = next(iter(self._waiting.items()))
-            if waiting:
-                self._bytes -= len(waiting.popleft())
-            else:
-                del self._waiting[oldest]
+            self._free.put(*self._returned.popleft())
+        if self._free.total > MOST_FREE:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Let regions go that nobody uses, the last first: the others are filled before it."""
+        for start, region in reversed(list(self._regions.items())):
+            if self._free.total > MOST_FREE and self._free.take_whole(start, len(region)):
+                del self._regions[start]
 
 
 def owns_memory(array: Array) -> bool:

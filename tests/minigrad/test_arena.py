@@ -1,6 +1,7 @@
 """Memory that is used again: never while anybody holds it, and not without bound."""
 
 import gc
+import itertools
 import os
 import threading
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from minigrad.backend import arena as arenas
-from minigrad.backend.arena import MOST_KEPT, SMALLEST, Arena, owns_memory
+from minigrad.backend.arena import SMALLEST, Arena, owns_memory
 from minigrad.backend.cpu import CPUBackend
 
 LARGE = (SMALLEST // 4, 2)  # of float32: twice SMALLEST
@@ -54,24 +55,68 @@ def test_a_view_holds_the_memory(view):
     assert address(arena.empty(LARGE, np.float32)) == place
 
 
-def test_a_smaller_array_takes_the_least_memory_that_is_not_twice_too_large():
+def blocks(arena, *sizes):
+    """Arrays of so many times SMALLEST, one after the other."""
+    return [arena.empty((size * SMALLEST,), np.uint8) for size in sizes]
+
+
+def test_an_array_lies_where_least_is_left_over():
     arena = Arena()
-    held = [arena.empty((size * SMALLEST,), np.uint8) for size in (9, 4, 3, 7)]
-    places = {size: address(array) for size, array in zip((9, 4, 3, 7), held, strict=True)}
-    del held
-    small = arena.empty((2 * SMALLEST - 5,), np.uint8)
-    assert (address(small), small.shape) == (places[3], (2 * SMALLEST - 5,))
-    five = arena.empty((5 * SMALLEST,), np.uint8)
-    assert address(five) == places[7]
-    second = arena.empty((2 * SMALLEST,), np.uint8)
-    assert address(second) == places[4]
-    third = arena.empty((4 * SMALLEST,), np.uint8)  # 9 waits, but is too large
-    assert address(third) not in places.values()
-    assert arena._bytes == 9 * SMALLEST
-    five[...] = 5
-    del small, second, third
-    assert arena._bytes == (9 + 3 + 4 + 4) * SMALLEST  # whole blocks come back, not what was asked of them
-    assert (five == 5).all()
+    nine, _, four, _, six, _ = held = blocks(arena, 9, 1, 4, 1, 6, 1)
+    places = [address(array) for array in held]
+    del nine, four, six
+    held[0] = held[2] = held[4] = None
+    (five,) = blocks(arena, 5)
+    assert address(five) == places[4]
+    small = arena.empty((4 * SMALLEST - 5,), np.uint8)
+    assert (address(small), small.shape) == (places[2], (4 * SMALLEST - 5,))
+    first, second = blocks(arena, 2, 7)
+    assert [address(first), address(second)] == [places[0], places[0] + 2 * SMALLEST]
+    (beside,) = blocks(arena, 1)
+    assert address(beside) == places[4] + 5 * SMALLEST  # what was left of the six
+
+
+def test_neighbours_that_are_free_are_one_place():
+    arena = Arena()
+    held = blocks(arena, 3, 2, 4, 1)
+    place = address(held[0])
+    for i in (0, 2, 1):  # the last lies between the others
+        held[i] = None
+    (whole,) = blocks(arena, 9)
+    assert address(whole) == place
+
+
+def test_arrays_of_all_sizes_keep_what_was_written_in_them():
+    arena, rng, held = Arena(), np.random.default_rng(0), {}
+    for number in range(600):
+        if held and rng.random() < 0.5:
+            key = rng.choice(list(held))
+            assert (held.pop(key) == key % 251).all()
+        held[number] = arena.empty((int(rng.integers(1, 30 * SMALLEST)),), np.uint8)
+        held[number][...] = number % 251
+    places = sorted((address(array), array.nbytes) for array in held.values() if array.nbytes >= SMALLEST)
+    assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(places))
+    assert all((array == key % 251).all() for key, array in held.items())
+
+
+def test_a_region_that_is_full_gets_another_beside_it(monkeypatch):
+    monkeypatch.setattr(arenas, "REGION", 8 * SMALLEST)
+    monkeypatch.setattr(arenas, "HUGE", 2 * SMALLEST)
+    arena = Arena()
+    held = blocks(arena, 5, 5, 3, 3)
+    sizes = [len(region) // SMALLEST for region in arena._regions.values()]
+    assert sizes == [8, 8]
+    assert arena._free.total == 0
+    held += blocks(arena, 11)  # larger than a region: one of its own, of whole large pages
+    assert [len(region) // SMALLEST for region in arena._regions.values()] == [8, 8, 12]
+    assert arena._free.total == SMALLEST
+    for i, array in enumerate(held):
+        array[...] = i
+    assert all((array == i).all() for i, array in enumerate(held))
+    held.clear()
+    del array
+    (nine,) = blocks(arena, 9)
+    assert nine.base.start == 2 * (8 * SMALLEST + arenas.GAP)  # two regions are never one place
 
 
 def test_garbage_that_is_collected_in_the_middle_comes_back_too():
@@ -91,16 +136,21 @@ def test_garbage_that_is_collected_in_the_middle_comes_back_too():
     arena.empty((SMALLEST,), np.uint8)
     assert wrong == []
     assert not arena._returned
-    assert arena._bytes == sum(len(m) for waiting in arena._waiting.values() for m in waiting) > 0
+    assert arena._free.total == sum(map(len, arena._regions.values())) > 0
+
+
+def in_use(arena):
+    """Bytes that are handed out."""
+    return sum(map(len, arena._regions.values())) - arena._free.total
 
 
 def test_nothing_comes_back_at_the_interpreters_end():
     arena = Arena()
     block = arena.empty((SMALLEST,), np.uint8).base
     block.__del__(at_exit=lambda: True)
-    assert arena._bytes == len(arena._returned) == 0
+    assert (in_use(arena), len(arena._returned)) == (SMALLEST, 0)
     del block  # now it does
-    assert arena._bytes == SMALLEST
+    assert in_use(arena) == 0
 
 
 def test_memory_that_comes_back_while_somebody_asks_waits_its_turn():
@@ -108,9 +158,10 @@ def test_memory_that_comes_back_while_somebody_asks_waits_its_turn():
     array = arena.empty((SMALLEST,), np.uint8)
     with arena._lock:
         del array
-        assert (len(arena._returned), arena._bytes) == (1, 0)
-    arena.empty((9 * SMALLEST,), np.uint8)
+        assert (len(arena._returned), in_use(arena)) == (1, SMALLEST)
+    (nine,) = blocks(arena, 9)
     assert not arena._returned
+    assert in_use(arena) == nine.nbytes
 
 
 def test_small_arrays_are_numpys_own():
@@ -129,16 +180,23 @@ def test_an_array_of_the_arena_owns_its_memory_and_a_view_does_not():
     assert address(array) % 64 == 0
 
 
-def test_what_waits_is_bounded_and_the_oldest_goes_first(monkeypatch):
-    monkeypatch.setattr(arenas, "MOST_KEPT", 4 * SMALLEST)
+def test_regions_that_nobody_uses_go_where_much_is_free(monkeypatch):
+    monkeypatch.setattr(arenas, "REGION", 4 * SMALLEST)
+    monkeypatch.setattr(arenas, "MOST_FREE", 8 * SMALLEST)
+    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
     arena = Arena()
-    sizes = [1, 2, 3]
-    arrays = [arena.empty((size * SMALLEST,), np.uint8) for size in sizes]
-    while arrays:
-        arrays.pop(0)  # the smallest first
-    assert arena._bytes == 3 * SMALLEST  # the first two had to go
-    assert sum(map(len, arena._waiting.values())) == 1
-    assert MOST_KEPT == 2**29
+    first, second, third, fourth = blocks(arena, 4, 3, 4, 4)
+    regions = list(arena._regions)
+    assert len(regions) == 4
+    del first, third
+    assert arena._free.total == 9 * SMALLEST - 4 * SMALLEST  # the third went, as the last that was free
+    assert list(arena._regions) == [regions[0], regions[1], regions[3]]
+    fourth[...] = 4
+    del second
+    assert arena._free.total == 8 * SMALLEST  # not more than may be
+    (again,) = blocks(arena, 4)
+    assert again.base.start == regions[0]
+    assert (fourth == 4).all()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -171,15 +229,26 @@ def test_threads_never_get_the_same_memory():
     for thread in threads:
         thread.join()
     assert not wrong
-    assert arena._bytes <= 4 * 2 * (2 * SMALLEST)  # each thread has an old array and the next
+    assert in_use(arena) == 0
+    # Each thread had an old array and the next: no more was ever touched.
+    assert arena._free.take_whole(0, arenas.REGION)
 
 
-def test_the_second_step_of_a_loop_takes_no_new_memory():
+def test_a_loop_takes_no_new_memory_after_its_first_round(monkeypatch):
+    monkeypatch.setattr(arenas, "REGION", 16 * SMALLEST)
+    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
     cpu = CPUBackend()  # with an arena of its own, which no other test's arrays go back to
-    a = np.ones((400, 300), np.float32)
-    cpu.matmul(a, a.T)
-    before = cpu.arena._bytes
-    assert before > 0
+    a, b = np.ones((400, 300), np.float32), np.ones((300, 700), np.float32)
+
+    def step():
+        product = cpu.matmul(a, b)
+        square = cpu.matmul(a, a.T)
+        del product
+        return cpu.matmul(square, cpu.matmul(a, b))
+
+    step()
+    before = {start: len(region) for start, region in cpu.arena._regions.items()}
+    assert sum(before.values()) >= 16 * SMALLEST
     for _ in range(5):
-        cpu.matmul(a, a.T)
-    assert cpu.arena._bytes == before
+        step()
+    assert {start: len(region) for start, region in cpu.arena._regions.items()} == before
