@@ -2,7 +2,7 @@
 
 import textwrap
 
-from .ledger import Cost, Differentiated, Drawn, Event, Ran, Updated, watch
+from .ledger import AND, Cost, Differentiated, Drawn, Event, Ran, Updated, watch
 from .losses import LOSSES
 from .preset import Preset
 
@@ -97,7 +97,8 @@ def _of_run(event: Ran) -> str:
         cut = "the graph leads through D into G"
     else:
         cut = "the images are cut off from G's graph: gradients stop at them"
-    return f"{event.network} runs on {event.on} and says {event.gave}; {batch_norm}{dropout}; {cut}."
+    once = " at once" if AND in event.on else ""
+    return f"{event.network} runs on {event.on}{once} and says {event.gave}; {batch_norm}{dropout}; {cut}."
 
 
 def _table(halves: list[list[Event]]) -> list[str]:

@@ -19,6 +19,7 @@ from .preset import Preset
 from .steps import RULES, Gan
 
 IMAGES = 4  # in the batch that is watched
+AND = " and "
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Ran:
 
     Attributes:
         network: "G" or "D", with a prime for each update it has had.
-        on, gave: the names of the input and of the output.
+        on, gave: the names of the input and of the output, joined by AND where several batches run as one.
         count: images.
         statistics: what BatchNorm used: "batch", "running", or "none" where the network has none.
         dropout: whether Dropout dropped.
@@ -128,8 +129,25 @@ class _Watcher:
     def _name(self, tensor: mg.Tensor, name: str) -> None:
         self._names[id(tensor.data)] = (name, tensor)
 
+    def _parts_of(self, tensor: mg.Tensor) -> list[tuple[str, int]]:
+        """What it consists of, one after the other: names, and how many images each.
+
+        Raises KeyError where it holds anything else than what has been named.
+        """
+        if id(tensor.data) in self._names:
+            return [(self._names[id(tensor.data)][0], len(tensor))]
+        rest, parts = tensor.numpy(), []
+        while len(rest):
+            known = ((name, own.numpy()) for name, own in self._names.values())
+            found = next(((n, len(own)) for n, own in known if np.array_equal(own, rest[: len(own)])), None)
+            if found is None:
+                raise KeyError("a network was given, or judged, what neither player made")
+            parts.append(found)
+            rest = rest[found[1] :]
+        return parts
+
     def _name_of(self, tensor: mg.Tensor) -> str:
-        return self._names[id(tensor.data)][0]
+        return AND.join(name for name, _ in self._parts_of(tensor))
 
     def _draw(self, count: int) -> mg.Tensor:
         self._look_for_gradients()
@@ -146,15 +164,14 @@ class _Watcher:
             self._look_for_gradients()
             before = _copies(network.named_buffers())
             output = forward(given)
-            on = self._name_of(given)
-            gave = f"{self._primed(name)}({on})"
-            self._name(output, gave)
+            parts = self._parts_of(given)
             through = name == "D" and given.requires_grad
-            self._through[gave] = through
+            gave = self._name_parts(output, name, parts, through)
             normalised = any(isinstance(m, nn.BatchNorm) for _, m in network.named_modules())
             drops = any(isinstance(m, nn.Dropout) for _, m in network.named_modules())
             mode = "batch" if network.training else "running"
             moved = _differing(before, _copies(network.named_buffers()))
+            on = AND.join(name for name, _ in parts)
             self.events.append(
                 Ran(
                     self._primed(name), on, gave, len(given), mode if normalised else "none",
@@ -164,6 +181,18 @@ class _Watcher:
             return output
 
         return watched
+
+    def _name_parts(
+        self, output: mg.Tensor, network: str, parts: list[tuple[str, int]], through: bool
+    ) -> str:
+        """Call each part of an output after what it was made of."""
+        names, rest = [], output.detach()
+        for on, count in parts:
+            names.append(f"{self._primed(network)}({on})")
+            self._name(output if len(parts) == 1 else rest[:count], names[-1])
+            self._through[names[-1]] = through
+            rest = rest[count:]
+        return AND.join(names)
 
     def _primed(self, name: str) -> str:
         """G after its update is called G'."""

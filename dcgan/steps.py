@@ -95,22 +95,41 @@ def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
     return _result(gan, loss_d, loss_g, on_real, before, after)
 
 
+# Layers that treat each image of a batch by itself. Of others nothing is known; BatchNorm does not.
+IMAGE_BY_IMAGE: tuple[type[nn.Module], ...] = (
+    nn.Sequential, nn.Conv2d, nn.ConvTranspose2d, nn.Dense, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid,
+    nn.Dropout, nn.Flatten, nn.Reshape,
+)  # fmt: skip
+
+
+def judges_image_by_image(discriminator: nn.Module) -> bool:
+    """Whether what D says of an image is independent of the others in its batch."""
+    return all(type(module) in IMAGE_BY_IMAGE for _, module in discriminator.named_modules())
+
+
 def _update_discriminator(
     gan: Gan, real: mg.Tensor, fake: mg.Tensor
 ) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor]:
     """D towards 1 on real images and 0 on fakes: the loss, and what D said of both.
 
-    The two kinds are separate batches for D, each with its own BatchNorm statistics and a
-    backward pass of its own.
+    A D that judges image by image sees both kinds in one pass: the numbers are those of two, and half as
+    many calls are made. In others, with BatchNorm, the two kinds are separate batches, each with its own
+    statistics and a backward pass of its own.
     """
-    optimizer = gan.optimizer_d
+    optimizer, loss = gan.optimizer_d, gan.loss
     optimizer.zero_grad()
-    on_real = gan.discriminator(real)
-    cost_real = gan.loss.cost(on_real, 1.0)
-    cost_real.backward(inputs=optimizer.params)
-    on_fake = gan.discriminator(fake)
-    cost_fake = gan.loss.cost(on_fake, 0.0)
-    cost_fake.backward(inputs=optimizer.params)  # adds to the gradients of the real batch
+    if judges_image_by_image(gan.discriminator):
+        on_both = gan.discriminator(mg.concatenate([real, fake]))
+        on_real, on_fake = on_both[: len(real)], on_both[len(real) :]
+        cost_real, cost_fake = loss.cost(on_real, 1.0), loss.cost(on_fake, 0.0)
+        (cost_real + cost_fake).backward(inputs=optimizer.params)
+    else:
+        on_real = gan.discriminator(real)
+        cost_real = loss.cost(on_real, 1.0)
+        cost_real.backward(inputs=optimizer.params)
+        on_fake = gan.discriminator(fake)
+        cost_fake = loss.cost(on_fake, 0.0)
+        cost_fake.backward(inputs=optimizer.params)  # adds to the gradients of the real batch
     optimizer.step()
     return cost_real.detach() + cost_fake.detach(), on_real, on_fake
 

@@ -63,8 +63,8 @@ class Measurement(observer.Observer):
             result = rule(gan, real)
         seen.line(step, epoch, result)
 
-    What is said of G is of the pass that its gradients went through; of D's units and its BatchNorm, of its
-    first pass over fakes, when it has not moved since it saw the real images.
+    What is said of G is of the pass that its gradients went through; of D's units and its BatchNorm, of the
+    first fakes that it saw, when it has not moved since it saw the real images.
 
     Args:
         gan: what the step works on.
@@ -194,16 +194,25 @@ class Measurement(observer.Observer):
             self._of_real = dict(self._moments)
         elif self._of_fake is None:
             self._of_fake = dict(self._moments)
-            self._measure_units("discriminator")
+            self._measure_units("discriminator", self._count_real(inputs[0]))
         self._outputs.clear()
 
-    def _measure_units(self, network: str) -> None:
+    def _count_real(self, images: mg.Tensor) -> int:
+        """How many of the images that D judges are the real ones: the first, where it sees both at once."""
+        count = len(self._real)
+        if len(images) <= count:
+            return 0
+        return count if bool((images.data[:count] == self._real.data).all()) else 0
+
+    def _measure_units(self, network: str, first: int = 0) -> None:
+        """Of the images from number `first` on."""
         for layer, previous in zip(self._layers[network], [None, *self._layers[network]], strict=False):
             output = self._outputs.get(layer.module)
             if output is None and previous is not None:  # it was taken into the layer before
                 output = self._outputs.get(previous.module)
             if output is None:
                 continue
+            output = output[first:]
             if layer.is_rectifier:
                 self._dead[layer.module] = _dead(output)
             elif layer.limits is not None:

@@ -15,7 +15,8 @@ from minigrad import optim
 
 NAMES = pytest.mark.parametrize("name", PRESETS)
 N = 4  # images in the watched batch
-TINY = {"image_size": 8, "channels": 1, "nz": 3, "ngf": 2, "ndf": 2}
+TINY = {"image_size": 16, "channels": 1, "nz": 3, "ngf": 2, "ndf": 2}
+PLAIN = TINY | {"image_size": 8}  # a D of two convolutions, without BatchNorm
 
 # What each network learns, by the places of its layers; a BatchNorm has a weight and a bias.
 KEYS = {
@@ -69,14 +70,14 @@ class Recipe:
         self.dropout = name.startswith("flux")
         self.idle = IDLE.get(name, set())
 
-    def ran(self, network, on, gave, *, statistics="batch", graph=True, through=False):
+    def ran(self, network, on, gave, count=N, *, statistics="batch", graph=True, through=False):
         player = network[0]
         norms = self.norms[player]
         moved = norms if statistics == "batch" else ()
         buffers = tuple(f"{i}.running_{kind}" for i in moved for kind in ("mean", "var"))
         drops = player == "D" and self.dropout
         return Ran(
-            network, on, gave, N, statistics if norms else "none", drops, graph, through, buffers
+            network, on, gave, count, statistics if norms else "none", drops, graph, through, buffers
         )  # fmt: skip
 
     def differentiated(self, network, *costs, added=False):
@@ -105,16 +106,17 @@ def of_quick():
 
 
 def fluxs_step(recipe):
-    """D on a fresh z, its fakes from G in eval mode; then G on a forward pass of its own with a fresh z."""
+    """D on a fresh z, its fakes from G in eval mode; then G on a forward pass of its own with a fresh z.
+
+    This D has no BatchNorm: it sees real and fake images in one pass.
+    """
     return [
         Drawn("z1", N),
         recipe.ran("G", "z1", "G(z1)", statistics="running", graph=False),
-        recipe.ran("D", "x", "D(x)"),
+        recipe.ran("D", "x and G(z1)", "D(x) and D(G(z1))", 2 * N),
         Cost("D(x)", 1.0, True),
-        recipe.differentiated("D", ("D(x)", 1.0)),
-        recipe.ran("D", "G(z1)", "D(G(z1))"),
         Cost("D(G(z1))", 0.0, True),
-        recipe.differentiated("D", ("D(G(z1))", 0.0), added=True),
+        recipe.differentiated("D", ("D(x)", 1.0), ("D(G(z1))", 0.0)),
         recipe.updated("D"),
         Drawn("z2", N),
         recipe.ran("G", "z2", "G(z2)"),
@@ -198,6 +200,28 @@ def test_how_often_each_network_runs_and_on_what(step, of_g, of_d):
 
 
 @pytest.mark.parametrize(
+    ("step", "of_d"),
+    [
+        ("fresh_noise", ["x and G(z1)", "G(z2)"]),
+        ("same_fakes", ["x and G(z1)", "G(z1)"]),
+        ("generator_first", ["x", "G(z1)", "G'(z1)"]),  # D(x) is asked before there are the fakes of D's half
+    ],
+)
+def test_a_discriminator_without_batch_norm_sees_both_kinds_at_once(step, of_d):
+    events = ledger.watch(presets.get("flowers", **PLAIN, step=step), N)
+    ran = [e for e in events if isinstance(e, Ran) and e.network.startswith("D")]
+    assert [e.on for e in ran] == of_d
+    assert [e.count for e in ran] == [2 * N if " and " in on else N for on in of_d]
+    assert [e.through for e in ran] == [on in ("G(z1)", "G(z2)") for on in of_d]
+    learned = [e for e in events if isinstance(e, Differentiated) and e.network == "D"]
+    assert {name for e in learned for name, _ in e.costs} == {
+        "D(x)",
+        "D(G'(z1))" if "x" in of_d else "D(G(z1))",
+    }
+    assert [e.added for e in learned] == [False]
+
+
+@pytest.mark.parametrize(
     ("step", "drawn"), [("fresh_noise", [6, 6]), ("same_fakes", [4]), ("generator_first", [4])]
 )
 def test_flux_alone_makes_as_many_fakes_as_ever_on_a_partial_batch(step, drawn):
@@ -213,7 +237,7 @@ def test_flux_alone_makes_as_many_fakes_as_ever_on_a_partial_batch(step, drawn):
         generator, discriminator, optim.Adam(generator.parameters()), optim.Adam(discriminator.parameters()),
         draw, 6, LOSSES["bce"],
     )  # fmt: skip
-    steps.RULES[step](gan, mg.tensor(mg.Generator(0).uniform((4, 1, 8, 8), -1.0, 1.0)))
+    steps.RULES[step](gan, mg.tensor(mg.Generator(0).uniform((4, 1, 16, 16), -1.0, 1.0)))
     assert counts == drawn
 
 
@@ -345,7 +369,9 @@ def test_the_ledger_sees_g_in_the_wrong_mode(monkeypatch):
     wrong, right = watched(monkeypatch, in_train_mode, step="fresh_noise")
     changed = [(a, b) for a, b in zip(wrong, right, strict=True) if a != b]
     assert [(a.gave, a.statistics, b.statistics) for a, b in changed] == [("G(z1)", "batch", "running")]
-    assert changed[0][0].buffers == ("1.running_mean", "1.running_var", "4.running_mean", "4.running_var")
+    assert changed[0][0].buffers == tuple(
+        f"{i}.running_{kind}" for i in (1, 4, 7) for kind in ("mean", "var")
+    )
     assert changed[0][1].buffers == ()
 
 
@@ -385,26 +411,23 @@ FLUX_STEP = [
     "1. z1 is drawn: 128 times 100 numbers from N(0, 1).",
     "2. G runs on z1 and makes the images G(z1); BatchNorm uses its running statistics (eval mode); "
     "no graph is kept: no gradient can reach G from here.",
-    "3. D runs on x and says D(x); there is no BatchNorm in it, Dropout drops; the graph reaches D's "
-    "parameters.",
+    "3. D runs on x and G(z1) at once and says D(x) and D(G(z1)); there is no BatchNorm in it, Dropout "
+    "drops; the images are cut off from G's graph: gradients stop at them.",
     "4. The loss of D(x) against 1 is taken.",
-    "5. Backward from D(x) against 1: gradients of D's 6 parameter tensors are made, and none of G's.",
-    "6. D runs on G(z1) and says D(G(z1)); there is no BatchNorm in it, Dropout drops; the images are "
-    "cut off from G's graph: gradients stop at them.",
-    "7. The loss of D(G(z1)) against 0 is taken.",
-    "8. Backward from D(G(z1)) against 0: gradients of D's 6 parameter tensors are added to those already "
-    "there, and none of G's.",
-    "9. Adam moves D's 6 parameter tensors, and nothing else.",
+    "5. The loss of D(G(z1)) against 0 is taken.",
+    "6. Backward from D(x) against 1 and D(G(z1)) against 0: gradients of D's 6 parameter tensors are "
+    "made, and none of G's.",
+    "7. Adam moves D's 6 parameter tensors, and nothing else.",
     "Second half: the generator learns",
-    "10. z2 is drawn: 128 times 100 numbers from N(0, 1).",
-    "11. G runs on z2 and makes the images G(z2); BatchNorm uses this batch's own statistics; the graph is "
+    "8. z2 is drawn: 128 times 100 numbers from N(0, 1).",
+    "9. G runs on z2 and makes the images G(z2); BatchNorm uses this batch's own statistics; the graph is "
     "kept.",
-    "12. D' runs on G(z2) and says D'(G(z2)); there is no BatchNorm in it, Dropout drops; the graph leads "
+    "10. D' runs on G(z2) and says D'(G(z2)); there is no BatchNorm in it, Dropout drops; the graph leads "
     "through D into G.",
-    "13. The loss of D'(G(z2)) against 1 is taken.",
-    "14. Backward from D'(G(z2)) against 1: gradients of G's {g} parameter tensors are made, and none "
+    "11. The loss of D'(G(z2)) against 1 is taken.",
+    "12. Backward from D'(G(z2)) against 1: gradients of G's {g} parameter tensors are made, and none "
     "of D's.",
-    "15. Adam moves G's {g} parameter tensors, and nothing else.",
+    "13. Adam moves G's {g} parameter tensors, and nothing else.",
 ]
 PYTORCH_STEP = [
     "First half: the discriminator learns",
@@ -455,7 +478,7 @@ LOGITS = "log(1 + exp(-l)) of the logit l for label 1, log(1 + exp(l)) for label
 EPSILON = "-log(p + 1e-12) for label 1, -log(1 - p + 1e-12) for label 0"
 CLAMPED = "-log p for label 1, -log(1 - p) for label 0, at most 100"
 HEAD = ["half", "G ran on", "D ran on", "parameters moved", "running statistics moved"]
-FLUX_TABLE = [HEAD, ["D's", "z1", "x; G(z1)", "D", "-"], ["G's", "z2", "G(z2)", "G", "G"]]
+FLUX_TABLE = [HEAD, ["D's", "z1", "x and G(z1)", "D", "-"], ["G's", "z2", "G(z2)", "G", "G"]]
 TENSORFLOW_TABLE = [HEAD, ["G's", "z1", "x; G(z1)", "G", "D G"], ["D's", "z1", "G'(z1)", "D", "D G"]]
 BASELINE_TABLE = [HEAD, ["G's", "z1", "x; G(z1)", "G", "-"], ["D's", "z1", "G'(z1)", "D", "-"]]
 PYTORCH_TABLE = [HEAD, ["D's", "z1", "x; G(z1)", "D", "D G"], ["G's", "-", "G(z1)", "G", "D"]]
@@ -510,7 +533,7 @@ def test_the_words_follow_what_is_set(step):
     assert "x is a batch of 7 real images" in said
     assert f"The loss of D's word is {EPSILON}" in said
     assert "z1 is drawn: 7 times 3 x 1 x 1 numbers from U(-1, 1)." in said
-    assert "gradients of D's 2 parameter tensors" in said  # 8 x 8: two convolutions and no BatchNorm
+    assert "gradients of D's 5 parameter tensors" in said  # 16 x 16: three convolutions and a BatchNorm
     first = "the generator" if step == "generator_first" else "the discriminator"
     assert f"First half: {first} learns" in said
 

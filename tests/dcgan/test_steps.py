@@ -6,7 +6,7 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from dcgan import layers, models, noise, presets, steps
-from minigrad import optim
+from minigrad import nn, optim
 
 TINY = {
     "z_shape": (5,),
@@ -100,8 +100,7 @@ def test_fluxs_step_runs_g_twice_and_for_d_in_eval_mode_without_a_graph():
     kinds = [event if not event[0].startswith("update") else event[0] for event in watched.events]
     assert kinds == [
         ("G", 6, "eval", False),
-        ("D", 4, "train", True),
-        ("D", 6, "train", True),
+        ("D", 4 + 6, "train", True),
         "update D",
         ("G", 6, "train", True),
         ("D", 6, "train", True),
@@ -115,8 +114,7 @@ def test_the_other_step_runs_g_once():
     kinds = [event if not event[0].startswith("update") else event[0] for event in watched.events]
     assert kinds == [
         ("G", 4, "train", True),
-        ("D", 4, "train", True),
-        ("D", 4, "train", True),
+        ("D", 4 + 4, "train", True),
         "update D",
         ("D", 4, "train", True),
         "update G",
@@ -182,3 +180,69 @@ def test_no_gradient_is_computed_that_nobody_uses(rule):
     judged = watched.discriminator(watched.generator(watched.gan.noise(6)))
     judged.sum().backward(inputs=watched.gan.optimizer_g.params)
     assert all(p.grad is None for p in watched.discriminator.parameters())
+
+
+class Mean(nn.Module):
+    """A layer of somebody's own, of which nothing is known: it does mix the images of a batch."""
+
+    def forward(self, x):
+        return x - x.mean(axis=0, keepdims=True)
+
+
+def conv_net(*between):
+    mg.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), *between, nn.Flatten(), nn.Dense(4 * 49, 1)
+    )  # fmt: skip
+
+
+class Doubled(nn.Conv2d):
+    """A subclass may do anything."""
+
+
+@pytest.mark.parametrize(
+    ("between", "alone"),
+    [
+        ((), True),
+        ((nn.Dropout(0.3), nn.Sequential(nn.Reshape(4, 7, 7), nn.Tanh())), True),
+        ((nn.BatchNorm(4),), False),
+        ((nn.Sequential(nn.ReLU(), nn.BatchNorm(4)),), False),
+        ((Mean(),), False),
+        ((Doubled(4, 4, 1),), False),
+    ],
+)
+def test_a_discriminator_sees_both_kinds_at_once_only_where_that_changes_nothing(between, alone):
+    network = conv_net(*between)
+    assert steps.judges_image_by_image(network) == alone
+    real, fake = images(3, 1), images(5, 2)
+    gan = steps.Gan(
+        network, network, optim.Adam(network.parameters()), optim.Adam(network.parameters()), images, 4
+    )
+    seen, forward = [], network.forward
+    network.forward = lambda x: [seen.append(len(x)), forward(x)][1]
+    steps._update_discriminator(gan, real, fake)
+    assert seen == ([8] if alone else [3, 5])
+
+
+def images(count, seed):
+    return mg.tensor(np.random.default_rng(seed).uniform(-1, 1, (count, 1, 14, 14)).astype(np.float32))
+
+
+@pytest.mark.parametrize("between", [(), (nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU())])
+def test_one_pass_of_both_kinds_has_the_gradients_and_the_losses_of_two(between):
+    network = conv_net(*between)
+    real, fake = images(3, 1), images(6, 2)
+    gan = steps.Gan(
+        network, network, optim.Adam(network.parameters()), optim.Adam(network.parameters(), 0.0), images, 4
+    )
+    loss, on_real, on_fake = steps._update_discriminator(gan, real, fake)
+    found = {name: p.grad.numpy() for name, p in network.named_parameters()}
+    wanted_real, wanted_fake = network(real), network(fake)
+    np.testing.assert_allclose(on_real.numpy(), wanted_real.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(on_fake.numpy(), wanted_fake.numpy(), rtol=1e-5, atol=1e-6)
+    wanted = (1 + (-wanted_real).exp()).log().mean() + (1 + wanted_fake.exp()).log().mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    network.zero_grad()
+    wanted.backward()
+    for name, p in network.named_parameters():
+        np.testing.assert_allclose(found[name], p.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)

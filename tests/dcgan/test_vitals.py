@@ -202,6 +202,19 @@ def test_saturated_outputs_are_counted_of_tanh_and_sigmoid():
     assert by_name(small.measured())["generator.8"]["saturated"] == pytest.approx(share, abs=1e-4)
 
 
+@RULES
+def test_units_of_a_discriminator_that_sees_both_kinds_at_once_are_those_of_the_fakes(rule):
+    small = Small(rule, discriminator=(Flatten(), Dense(1), Sigmoid()), loss="bce", lr=1e-6)
+    small.g[7].bias.data = np.array([20.0], np.float32)  # white pictures
+    small.d[1].weight.data = np.ones((784, 1), np.float32).reshape(small.d[1].weight.shape)
+    small.real = mg.tensor(np.zeros((N, 1, 28, 28), np.float32))
+    assert by_name(small.measured())["discriminator.2"]["saturated"] == 1.0
+    small.g[7].bias.data = np.array([0.0], np.float32)
+    small.g[7].weight.data = small.g[7].weight.numpy() * 0  # grey ones
+    small.real = mg.tensor(np.ones((N, 1, 28, 28), np.float32))
+    assert by_name(small.measured())["discriminator.2"]["saturated"] == 0.0
+
+
 def test_so_few_values_tell_nothing_of_a_unit():
     assert vitals._dead(np.full((15, 4), -1.0)) is None
     assert vitals._dead(np.full((16, 4), -1.0)) == 1.0
