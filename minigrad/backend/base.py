@@ -228,8 +228,8 @@ class Backend:
         y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
         (i, j) * dilation - padding]), where f is `leaky_relu` with the slope (1 for no change).
 
-        Here and below, `memo` is where a backend may leave what it made of the first operand for the gradient
-        of the weight, and find it again.
+        Here and below, `memo` is where a backend may leave what it made of the first operand and of the
+        weight for the gradients, and find it again.
         """
         y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None:

@@ -82,7 +82,8 @@ class BilinearForm:
     """The three products of a convolution, between transforms.
 
     `finish(y, s)` changes the images s of a result (N, height, width, channels) in place, in the cache.
-    `memo` is where a transform of x (of y, in a transposed convolution) is left for the weight's gradient.
+    `memo` is where the transforms of x (of y, in a transposed convolution) and of the weight are left for the
+    gradients.
 
     Args:
         pool: the threads; images are shared out in transforms, rows in products.
@@ -99,7 +100,7 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve` without a bias, channels innermost: (N, oh, ow, O)."""
-        kernel = self.of_kernel(weight, t)
+        kernel = self.of_kernel(weight, t, memo)
         image, there = self._of_images(x, t, memo)
         return self._done(there, *self._convolved(image, kernel, geometry, t, finish))
 
@@ -108,7 +109,7 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
-        kernel = self.of_kernel(weight, t)
+        kernel = self.of_kernel(weight, t, memo)
         result, there = self._of_results(dy, t, memo)
         return self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t, finish))
 
@@ -126,7 +127,7 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
-        kernel = self.of_kernel(weight, t)
+        kernel = self.of_kernel(weight, t, memo)
         image, there = self._of_images(x, t)
         convolved = self._done(there, *self._convolved(image, kernel, geometry, t))
         result, there = self._of_results(y, t, memo)
@@ -137,7 +138,7 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
-        kernel = self.of_kernel(weight, t)
+        kernel = self.of_kernel(weight, t, memo)
         result, there = self._of_results(dy, t)
         dx = self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t))
         image, there = self._of_images(x, t, memo)
@@ -214,14 +215,20 @@ class BilinearForm:
             part = x[:, i :: t.stride[0], j :: t.stride[1]]
             part[...] = near[i, j, :, : part.shape[1], : part.shape[2]]
 
-    def of_kernel(self, weight: Array, t: Transform) -> Array:
+    def of_kernel(self, weight: Array, t: Transform, memo: Memo | None = None) -> Array:
         """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed.
 
         BLAS is slower by a fifth where it has to read a factor by its columns. So in a layer that uses it
         transposed, on the way forward, it lies in memory that way.
         """
+        known = None if memo is None else memo.kernel(weight, t)
+        if known is not None:
+            return known
         make = self._of_turned_kernel if t.turned else self._of_kernel
-        return self._kernels.get(weight, t, lambda own: make(own, t))
+        made = self._kernels.get(weight, t, lambda own: make(own, t))
+        if memo is not None:
+            memo.keep_kernel(weight, t, made)
+        return made
 
     def _of_kernel(self, weight: Array, t: Transform) -> Array:
         """`of_kernel`, made anew."""

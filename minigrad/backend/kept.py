@@ -1,6 +1,7 @@
 """Transforms of images and of kernels, kept from one use to the next.
 
-What a forward makes of its images serves the weight's gradient too: an operation hands its `Memo` to both.
+What a forward makes of its images and of its weight serves the gradients too: an operation hands its `Memo`
+to both.
 
 Between two updates a layer's weight is used several times, forward and back. Whether it is still the same is
 seen by its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to
@@ -22,24 +23,39 @@ SAMPLE = 256  # numbers that tell most kernels apart
 
 
 class Memo:
-    """What was made of an operation's images, for as long as the operation keeps this.
+    """What was made of an operation's images, and of its weight, for as long as the operation keeps this.
 
-    (The images must not change meanwhile; the graph sees to that.)
+    (They must not change meanwhile; the graph sees to that. So nothing need be compared.)
     """
 
     def __init__(self) -> None:
         self._kept: tuple[Array, object, Array] | None = None
+        self._kernel: tuple[Array, object, Array] | None = None
 
     def get(self, images: Array, transform: object) -> Array | None:
         """What was kept of the very same array, made by the same transform."""
-        if self._kept is None or self._kept[0] is not images or self._kept[1] is not transform:
-            return None
-        return self._kept[2]
+        return _made_of(images, transform, self._kept)
 
     def keep(self, images: Array, transform: object, made: Array) -> None:
         """Keep what was made, which nobody is to change; what is made later, of other images, is not kept."""
         if self._kept is None:
             self._kept = images, transform, made
+
+    def kernel(self, weight: Array, transform: object) -> Array | None:
+        """What was kept of the very same weight, likewise."""
+        return _made_of(weight, transform, self._kernel)
+
+    def keep_kernel(self, weight: Array, transform: object, made: Array) -> None:
+        """Keep a weight's transform, if it is one that is kept anyway: it would take memory of its own."""
+        if made.size <= MOST_OF_ONE:
+            self._kernel = weight, transform, made
+
+
+def _made_of(array: Array, transform: object, kept: tuple[Array, object, Array] | None) -> Array | None:
+    """The last of the three, if the others are these."""
+    if kept is None or kept[0] is not array or kept[1] is not transform:
+        return None
+    return kept[2]
 
 
 @dataclass(frozen=True)

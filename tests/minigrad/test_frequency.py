@@ -18,6 +18,7 @@ from minigrad.backend import frequency, kept
 from minigrad.backend.base import Backend
 from minigrad.backend.bilinear import BilinearForm
 from minigrad.backend.geometry import ConvGeometry
+from minigrad.backend.kept import KernelTransforms
 from minigrad.ops import conv
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
@@ -228,6 +229,18 @@ def test_what_dy_becomes_is_made_once_for_both_gradients(always, monkeypatch):
     x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
     F.conv2d(x, weight, padding=2).sum().backward()
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("layer", [F.conv2d, F.conv_transpose2d])
+def test_a_weight_is_not_compared_again_on_the_way_back(always, monkeypatch, layer):
+    asked, right = [], KernelTransforms.get
+    monkeypatch.setattr(KernelTransforms, "get", lambda *a: asked.append(a) or right(*a))
+    x = mg.tensor(np.ones((2, 4, 7, 7)), requires_grad=True)
+    weight = mg.tensor(np.ones((4, 4, 5, 5)), requires_grad=True)
+    layer(x, weight, padding=2).sum().backward()
+    assert len(asked) == 1
+    assert x.grad is not None
+    assert weight.grad is not None
 
 
 @pytest.fixture

@@ -155,3 +155,15 @@ def test_a_memo_knows_the_very_array_and_transform_alone():
     memo.keep(other, ONE, made)  # the gradient's: the forward's stays
     assert memo.get(other, ONE) is None
     assert memo.get(x, ONE) is made
+
+
+def test_a_memo_knows_the_very_weight_and_transform_alone(monkeypatch):
+    memo, own, made = Memo(), weight(), weight()
+    assert memo.kernel(own, ONE) is None
+    memo.keep_kernel(own, ONE, made)
+    assert memo.kernel(own, ONE) is made
+    assert memo.kernel(own, OTHER) is memo.kernel(own.copy(), ONE) is memo.get(own, ONE) is None
+    monkeypatch.setattr(kept, "MOST_OF_ONE", made.size - 1)
+    memo.keep_kernel(own, OTHER, made)  # too large: what there was stays
+    assert memo.kernel(own, OTHER) is None
+    assert memo.kernel(own, ONE) is made
