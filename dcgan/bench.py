@@ -83,11 +83,10 @@ def their_step(torch: Any, preset: Preset) -> Callable[[], Any]:
 
     def generator_first() -> None:
         z = draw()
-        cost_real = cost(discriminator(real), 1.0)
         descend(adam_g, cost(discriminator(generator(z)), 1.0))
         with torch.no_grad():
             fake = generator(z)
-        descend(adam_d, cost_real, cost(discriminator(fake), 0.0))
+        descend(adam_d, cost(discriminator(real), 1.0), cost(discriminator(fake), 0.0))
 
     return {"fresh_noise": fresh_noise, "same_fakes": same_fakes, "generator_first": generator_first}[
         preset.step

@@ -57,9 +57,9 @@ def fresh_noise(gan: Gan, real: mg.Tensor) -> StepResult:
     with mg.no_grad():
         fake = gan.generator(gan.noise(gan.batch_size))
     gan.generator.train()
-    loss_d, on_real, on_fake = _update_discriminator(gan, real, fake)
+    cost_real, cost_fake, on_real, on_fake = _update_discriminator(gan, real, fake)
     loss_g, judged = _update_generator(gan, gan.generator(gan.noise(gan.batch_size)))
-    return _result(gan, loss_d, loss_g, on_real, on_fake, judged)
+    return _result(gan, cost_real + cost_fake, loss_g, on_real, on_fake, judged)
 
 
 def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
@@ -69,30 +69,24 @@ def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
     the same images with the graph, for G's gradients.
     """
     fake = gan.generator(gan.noise(len(real)))
-    loss_d, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
+    cost_real, cost_fake, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
     loss_g, judged = _update_generator(gan, fake)
-    return _result(gan, loss_d, loss_g, on_real, on_fake, judged)
+    return _result(gan, cost_real + cost_fake, loss_g, on_real, on_fake, judged)
 
 
 def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
     """The TensorFlow document's step: G, then D on the same z, its fakes made again by the new G.
 
     The losses are those before both updates. D has not moved when its own half begins, so that
-    what it said of the real images then is what it would say now: it runs on them once.
+    what it says of the real images then is what it would have said before: it runs on them once.
     """
     z = gan.noise(len(real))
-    on_real = gan.discriminator(real)
-    before = gan.discriminator(gan.generator(z))
-    cost_real = gan.loss.cost(on_real, 1.0)
-    loss_g = gan.loss.cost(before, 1.0)
+    loss_g, before = _update_generator(gan, gan.generator(z))
     with mg.no_grad():
-        loss_d = cost_real + gan.loss.cost(before, 0.0)
-    _descend(gan.optimizer_g, loss_g)
-    with mg.no_grad():
+        cost_before = gan.loss.cost(before, 0.0)
         fake = gan.generator(z)
-    after = gan.discriminator(fake)
-    _descend(gan.optimizer_d, cost_real, gan.loss.cost(after, 0.0))
-    return _result(gan, loss_d, loss_g, on_real, before, after)
+    cost_real, _, on_real, after = _update_discriminator(gan, real, fake)
+    return _result(gan, cost_real + cost_before, loss_g, on_real, before, after)
 
 
 # Layers that treat each image of a batch by itself. Of others nothing is known; BatchNorm does not.
@@ -109,8 +103,8 @@ def judges_image_by_image(discriminator: nn.Module) -> bool:
 
 def _update_discriminator(
     gan: Gan, real: mg.Tensor, fake: mg.Tensor
-) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor]:
-    """D towards 1 on real images and 0 on fakes: the loss, and what D said of both.
+) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor, mg.Tensor]:
+    """D towards 1 on real images and 0 on fakes: the two losses, and what D said of both.
 
     A D that judges image by image sees both kinds in one pass: the numbers are those of two, and half as
     many calls are made. In others, with BatchNorm, the two kinds are separate batches, each with its own
@@ -131,26 +125,18 @@ def _update_discriminator(
         cost_fake = loss.cost(on_fake, 0.0)
         cost_fake.backward(inputs=optimizer.params)  # adds to the gradients of the real batch
     optimizer.step()
-    return cost_real.detach() + cost_fake.detach(), on_real, on_fake
+    return cost_real.detach(), cost_fake.detach(), on_real, on_fake
 
 
 def _update_generator(gan: Gan, fake: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
     """G towards images that D takes for real: the loss, and what D said."""
+    optimizer = gan.optimizer_g
+    optimizer.zero_grad()
     judged = gan.discriminator(fake)
     loss = gan.loss.cost(judged, 1.0)
-    _descend(gan.optimizer_g, loss)
-    return loss, judged
-
-
-def _descend(optimizer: optim.Adam, *losses: mg.Tensor) -> None:
-    """One step of the optimizer along the gradients of the losses, of its parameters alone.
-
-    Each loss has a backward pass; their gradients add up.
-    """
-    optimizer.zero_grad()
-    for loss in losses:
-        loss.backward(inputs=optimizer.params)
+    loss.backward(inputs=optimizer.params)
     optimizer.step()
+    return loss, judged
 
 
 def _result(

@@ -64,7 +64,7 @@ class Measurement(observer.Observer):
         seen.line(step, epoch, result)
 
     What is said of G is of the pass that its gradients went through; of D's units and its BatchNorm, of the
-    first fakes that it saw, when it has not moved since it saw the real images.
+    first fakes that it saw, which are judged by the same D as the real images.
 
     Args:
         gan: what the step works on.

@@ -147,21 +147,36 @@ def pytorchs_step(recipe):
 
 
 def tensorflows_step(recipe):
-    """Both losses are computed; G is updated; then D on the same z, its fakes made again by the new G."""
+    """G is updated; then D on the same z, its fakes made again by the new G. D's loss before both updates is
+    that of the real images, for which D has not moved, and of the first fakes, which is only written down.
+    """
+    together = not recipe.norms["D"]  # tensorflow-baseline's
     return [
         Drawn("z1", N),
-        recipe.ran("D", "x", "D(x)"),
         recipe.ran("G", "z1", "G(z1)"),
         recipe.ran("D", "G(z1)", "D(G(z1))", through=True),
-        Cost("D(x)", 1.0, True),
         Cost("D(G(z1))", 1.0, True),
-        Cost("D(G(z1))", 0.0, False),
         recipe.differentiated("G", ("D(G(z1))", 1.0)),
         recipe.updated("G"),
+        Cost("D(G(z1))", 0.0, False),
         recipe.ran("G'", "z1", "G'(z1)", graph=False),
-        recipe.ran("D", "G'(z1)", "D(G'(z1))"),
-        Cost("D(G'(z1))", 0.0, True),
-        recipe.differentiated("D", ("D(x)", 1.0), ("D(G'(z1))", 0.0)),
+        *(
+            [
+                recipe.ran("D", "x and G'(z1)", "D(x) and D(G'(z1))", 2 * N),
+                Cost("D(x)", 1.0, True),
+                Cost("D(G'(z1))", 0.0, True),
+                recipe.differentiated("D", ("D(x)", 1.0), ("D(G'(z1))", 0.0)),
+            ]
+            if together
+            else [
+                recipe.ran("D", "x", "D(x)"),
+                Cost("D(x)", 1.0, True),
+                recipe.differentiated("D", ("D(x)", 1.0)),
+                recipe.ran("D", "G'(z1)", "D(G'(z1))"),
+                Cost("D(G'(z1))", 0.0, True),
+                recipe.differentiated("D", ("D(G'(z1))", 0.0), added=True),
+            ]
+        ),
         recipe.updated("D"),
     ]
 
@@ -188,7 +203,7 @@ def test_a_step_is_what_the_document_says(name):
     [
         ("fresh_noise", ["z1", "z2"], ["x", "G(z1)", "G(z2)"]),
         ("same_fakes", ["z1"], ["x", "G(z1)", "G(z1)"]),
-        ("generator_first", ["z1", "z1"], ["x", "G(z1)", "G'(z1)"]),
+        ("generator_first", ["z1", "z1"], ["G(z1)", "x", "G'(z1)"]),
     ],
 )
 def test_how_often_each_network_runs_and_on_what(step, of_g, of_d):
@@ -204,7 +219,7 @@ def test_how_often_each_network_runs_and_on_what(step, of_g, of_d):
     [
         ("fresh_noise", ["x and G(z1)", "G(z2)"]),
         ("same_fakes", ["x and G(z1)", "G(z1)"]),
-        ("generator_first", ["x", "G(z1)", "G'(z1)"]),  # D(x) is asked before there are the fakes of D's half
+        ("generator_first", ["G(z1)", "x and G'(z1)"]),
     ],
 )
 def test_a_discriminator_without_batch_norm_sees_both_kinds_at_once(step, of_d):
@@ -214,10 +229,8 @@ def test_a_discriminator_without_batch_norm_sees_both_kinds_at_once(step, of_d):
     assert [e.count for e in ran] == [2 * N if " and " in on else N for on in of_d]
     assert [e.through for e in ran] == [on in ("G(z1)", "G(z2)") for on in of_d]
     learned = [e for e in events if isinstance(e, Differentiated) and e.network == "D"]
-    assert {name for e in learned for name, _ in e.costs} == {
-        "D(x)",
-        "D(G'(z1))" if "x" in of_d else "D(G(z1))",
-    }
+    of_fakes = "D(G'(z1))" if step == "generator_first" else "D(G(z1))"
+    assert {name for e in learned for name, _ in e.costs} == {"D(x)", of_fakes}
     assert [e.added for e in learned] == [False]
 
 
@@ -248,8 +261,8 @@ def in_the_other_order(gan, real):
     """G first, on the same fakes."""
     fake = gan.generator(gan.noise(len(real)))
     loss_g, judged = _update_generator(gan, fake)
-    loss_d, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
-    return _result(gan, loss_d, loss_g, on_real, on_fake, judged)
+    *costs, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
+    return _result(gan, sum(costs), loss_g, on_real, on_fake, judged)
 
 
 def without_detach(gan, real):
@@ -452,26 +465,40 @@ PYTORCH_STEP = [
     "of D's.",
     "13. Adam moves G's {g} parameter tensors, and nothing else.",
 ]
-TENSORFLOW_STEP = [
+TENSORFLOWS_FIRST_HALF = [
     "First half: the generator learns",
     "1. z1 is drawn: 128 times {z} numbers from U(-1, 1).",
-    "2. D runs on x and says D(x); {norm}; the graph reaches D's parameters.",
-    "3. G runs on z1 and makes the images G(z1); {norm}; the graph is kept.",
-    "4. D runs on G(z1) and says D(G(z1)); {norm}; the graph leads through D into G.",
-    "5. The loss of D(x) against 1 is taken.",
-    "6. The loss of D(G(z1)) against 1 is taken.",
-    "7. The loss of D(G(z1)) against 0 is only written down.",
-    "8. Backward from D(G(z1)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
-    "9. Adam moves G's {g} parameter tensors, and nothing else.",
+    "2. G runs on z1 and makes the images G(z1); {norm}; the graph is kept.",
+    "3. D runs on G(z1) and says D(G(z1)); {norm}; the graph leads through D into G.",
+    "4. The loss of D(G(z1)) against 1 is taken.",
+    "5. Backward from D(G(z1)) against 1: gradients of G's {g} parameter tensors are made, and none of D's.",
+    "6. Adam moves G's {g} parameter tensors, and nothing else.",
     "Second half: the discriminator learns",
-    "10. G' runs on z1 and makes the images G'(z1); {norm}; no graph is kept: no gradient can reach G from "
+    "7. The loss of D(G(z1)) against 0 is only written down.",
+    "8. G' runs on z1 and makes the images G'(z1); {norm}; no graph is kept: no gradient can reach G from "
     "here.",
-    "11. D runs on G'(z1) and says D(G'(z1)); {norm}; the images are cut off from G's graph: gradients stop "
+]
+TENSORFLOW_STEP = [
+    *TENSORFLOWS_FIRST_HALF,
+    "9. D runs on x and says D(x); {norm}; the graph reaches D's parameters.",
+    "10. The loss of D(x) against 1 is taken.",
+    "11. Backward from D(x) against 1: gradients of D's {d} parameter tensors are made, and none of G's.",
+    "12. D runs on G'(z1) and says D(G'(z1)); {norm}; the images are cut off from G's graph: gradients stop "
     "at them.",
-    "12. The loss of D(G'(z1)) against 0 is taken.",
-    "13. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameter tensors are "
+    "13. The loss of D(G'(z1)) against 0 is taken.",
+    "14. Backward from D(G'(z1)) against 0: gradients of D's {d} parameter tensors are added to those "
+    "already there, and none of G's.",
+    "15. Adam moves D's {d} parameter tensors, and nothing else.",
+]
+BASELINE_STEP = [
+    *TENSORFLOWS_FIRST_HALF,
+    "9. D runs on x and G'(z1) at once and says D(x) and D(G'(z1)); {norm}; the images are cut off from G's "
+    "graph: gradients stop at them.",
+    "10. The loss of D(x) against 1 is taken.",
+    "11. The loss of D(G'(z1)) against 0 is taken.",
+    "12. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameter tensors are "
     "made, and none of G's.",
-    "14. Adam moves D's {d} parameter tensors, and nothing else.",
+    "13. Adam moves D's {d} parameter tensors, and nothing else.",
 ]
 OWN = "BatchNorm uses this batch's own statistics"
 LOGITS = "log(1 + exp(-l)) of the logit l for label 1, log(1 + exp(l)) for label 0"
@@ -479,8 +506,8 @@ EPSILON = "-log(p + 1e-12) for label 1, -log(1 - p + 1e-12) for label 0"
 CLAMPED = "-log p for label 1, -log(1 - p) for label 0, at most 100"
 HEAD = ["half", "G ran on", "D ran on", "parameters moved", "running statistics moved"]
 FLUX_TABLE = [HEAD, ["D's", "z1", "x and G(z1)", "D", "-"], ["G's", "z2", "G(z2)", "G", "G"]]
-TENSORFLOW_TABLE = [HEAD, ["G's", "z1", "x; G(z1)", "G", "D G"], ["D's", "z1", "G'(z1)", "D", "D G"]]
-BASELINE_TABLE = [HEAD, ["G's", "z1", "x; G(z1)", "G", "-"], ["D's", "z1", "G'(z1)", "D", "-"]]
+TENSORFLOW_TABLE = [HEAD, ["G's", "z1", "G(z1)", "G", "D G"], ["D's", "z1", "x; G'(z1)", "D", "D G"]]
+BASELINE_TABLE = [HEAD, ["G's", "z1", "G(z1)", "G", "-"], ["D's", "z1", "x and G'(z1)", "D", "-"]]
 PYTORCH_TABLE = [HEAD, ["D's", "z1", "x; G(z1)", "D", "D G"], ["G's", "-", "G(z1)", "G", "D"]]
 SAID = {  # the loss, the sentences, what they are filled with, and the table at the end
     "flux": (LOGITS, FLUX_STEP, {"g": 10}, FLUX_TABLE),
@@ -489,7 +516,7 @@ SAID = {  # the loss, the sentences, what they are filled with, and the table at
         EPSILON, TENSORFLOW_STEP, {"g": 8, "d": 8, "z": "100 x 1 x 1", "norm": OWN}, TENSORFLOW_TABLE,
     ),
     "tensorflow-baseline": (
-        EPSILON, TENSORFLOW_STEP, {"g": 4, "d": 4, "z": "100", "norm": "there is no BatchNorm in it"},
+        EPSILON, BASELINE_STEP, {"g": 4, "d": 4, "z": "100", "norm": "there is no BatchNorm in it"},
         BASELINE_TABLE,
     ),
     "flowers": (CLAMPED, PYTORCH_STEP, {"g": 13, "d": 8, "z": "64 x 1 x 1"}, PYTORCH_TABLE),

@@ -538,7 +538,7 @@ def by_tensorflow(g, d, real, draws, cost):
     fake = g(z)
     g.remember(z)
     said = d(real), d(fake)
-    d.remember(real), d.remember(fake)
+    d.remember(fake), d.remember(real)  # it is asked about the real images in its own half, before it moves
     losses = cost(said[0], 1) + cost(said[1], 0), cost(said[1], 1)
     g.descend(lambda: cost(d(g(z)), 1))
     again = g(z)

@@ -235,14 +235,15 @@ def test_one_pass_of_both_kinds_has_the_gradients_and_the_losses_of_two(between)
     gan = steps.Gan(
         network, network, optim.Adam(network.parameters()), optim.Adam(network.parameters(), 0.0), images, 4
     )
-    loss, on_real, on_fake = steps._update_discriminator(gan, real, fake)
+    cost_real, cost_fake, on_real, on_fake = steps._update_discriminator(gan, real, fake)
     found = {name: p.grad.numpy() for name, p in network.named_parameters()}
     wanted_real, wanted_fake = network(real), network(fake)
     np.testing.assert_allclose(on_real.numpy(), wanted_real.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(on_fake.numpy(), wanted_fake.numpy(), rtol=1e-5, atol=1e-6)
-    wanted = (1 + (-wanted_real).exp()).log().mean() + (1 + wanted_fake.exp()).log().mean()
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    wanted = (1 + (-wanted_real).exp()).log().mean(), (1 + wanted_fake.exp()).log().mean()
+    assert cost_real.item() == pytest.approx(wanted[0].item(), rel=1e-5)
+    assert cost_fake.item() == pytest.approx(wanted[1].item(), rel=1e-5)
     network.zero_grad()
-    wanted.backward()
+    sum(wanted).backward()
     for name, p in network.named_parameters():
         np.testing.assert_allclose(found[name], p.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
