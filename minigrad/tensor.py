@@ -339,7 +339,8 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         source, array = backends.get("cpu"), _numbers(array, dtype)
     stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
     target = source if stays else backends.get(device)
-    wanted = array.dtype if dtype is None else source.xp.dtype(dtype)
+    # Complex numbers stay so, and are refused: no dtype makes up for their imaginary parts.
+    wanted = array.dtype if dtype is None or array.dtype.kind == "c" else source.xp.dtype(dtype)
     if wanted.kind not in "iub" and str(wanted) not in FLOATS:
         raise TypeError(f"tensor: expected float32, float64, integers or booleans, got {wanted}")
     if target is not source:

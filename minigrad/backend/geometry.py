@@ -22,9 +22,14 @@ def pair(value: object, name: str, least: int) -> Pair:
     return (values[0], values[1])
 
 
+def says(padding: object, word: str) -> bool:
+    """Whether the padding is this word. (An array would be compared with it number by number.)"""
+    return isinstance(padding, str) and padding == word
+
+
 def explicit_padding(padding: Padding) -> tuple[Pair, Pair]:
     """An int, (h, w) or ((top, bottom), (left, right)), as the last of these."""
-    if padding == "valid":
+    if says(padding, "valid"):
         return ((0, 0), (0, 0))
     sides: Any = (padding, padding) if isinstance(padding, int) else padding
     try:
@@ -93,7 +98,7 @@ class ConvGeometry:
         padded image.
         """
         strides, dilations = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-        if padding == "same":
+        if says(padding, "same"):
             pads = tuple(
                 same_padding(*sizes)
                 for sizes in zip(input_size, kernel_size, strides, dilations, strict=True)
@@ -133,7 +138,7 @@ class ConvGeometry:
         extra = pair(output_padding, "output_padding", 0)
         if min(size) < 1:
             raise ValueError(f"expected an image of at least one pixel, got {size}")
-        if padding == "same":
+        if says(padding, "same"):
             if extra != (0, 0):
                 raise ValueError(
                     f'padding="same" makes the output the input times the stride, so there is no room '

@@ -5,7 +5,7 @@ from typing import Any
 
 from .. import backend as backends
 from .. import functional as F
-from ..backend.geometry import explicit_padding, pair
+from ..backend.geometry import explicit_padding, pair, says
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -73,7 +73,7 @@ class _Convolution(Module):
         try:
             kernel = pair(kernel_size, "kernel_size", 1)
             self.stride, self.dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-            self.padding = padding if padding == "same" else explicit_padding(padding)
+            self.padding = padding if says(padding, "same") else explicit_padding(padding)
         except ValueError as error:
             raise ValueError(f"{name}{error}" if str(error)[0] == "(" else f"{name}: {error}") from None
         self.weight = _parameter((*channels, *kernel), dtype, device)
@@ -202,7 +202,7 @@ def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tup
         extra = pair(value, "output_padding", 0)
     except ValueError as error:
         raise ValueError(f"ConvTranspose2d: {error}") from None
-    if padding == "same" and extra != (0, 0):
+    if says(padding, "same") and extra != (0, 0):
         raise ValueError(
             f'ConvTranspose2d: padding="same" leaves no room for output_padding={value!r}: leave it at 0'
         )

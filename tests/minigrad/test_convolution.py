@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 import minigrad.functional as F
-from minigrad import naive
+from minigrad import naive, nn
 from minigrad.backend import get
 from minigrad.backend.base import Backend
 from minigrad.backend.geometry import ConvGeometry, conv_output_size
@@ -204,6 +204,10 @@ def test_the_transposed_same_gives_the_size_times_the_stride(size, kernel, strid
         (lambda x, w: F.conv2d(x[:, :3], w, dilation=3), r"spans \(7, 7\) pixels.*smaller kernel"),
         (lambda x, w: F.conv2d(x[:, :3], w, padding="full"), r"padding: expected .*got 'full'"),
         (lambda x, w: F.conv2d(x[:, :3], w, padding=-1), r"padding: expected .*got -1"),
+        (lambda x, w: F.conv2d(x[:, :3], w, padding=np.array([1, 1])), r"padding: .*got array\(\[1, 1\]\)"),
+        (lambda x, w: F.conv_transpose2d(x, w[:4], padding=np.ones(2)), r"padding: expected .*got array"),
+        (lambda x, w: nn.Conv2d(3, 6, 3, padding=np.array([1, 1])), r"padding: expected .*got array"),
+        (lambda x, w: nn.ConvTranspose2d(3, 6, 3, 2, np.ones(2), 1), r"padding: expected .*got array"),
         (lambda x, w: F.conv2d(x[:, :3], w, w[0, 0, 0]), r"expected a bias of shape \(6,\), got \(3,\)"),
         (lambda x, w: F.conv2d(x[0, :3], w), r"got \(3, 5, 5\)"),
         (lambda x, w: F.conv_transpose2d(x[:, :1], w[:1], padding=9), r"crops all of the output"),

@@ -1108,6 +1108,8 @@ def test_dtypes_without_gradients_or_layers_are_refused():
     for dtype in (np.float16, np.longdouble, np.complex128):
         with pytest.raises(TypeError, match="tensor: expected"):
             mg.tensor(np.ones(2, dtype))
+    with pytest.raises(TypeError, match="tensor: expected .*got complex128"):
+        mg.tensor(np.ones(2, complex), "float32")  # not without its imaginary parts
     for function in (F.exp, F.log, F.sqrt):
         with pytest.raises(TypeError, match="expected float32 or float64, got int64"):
             function(mg.tensor(np.arange(3)))
