@@ -28,7 +28,7 @@ import numpy as np
 
 from .geometry import ConvGeometry, Pair
 from .kept import KernelTransforms, Memo
-from .parallel import NOTHING, Pool, Scratch, Stage, cut
+from .parallel import NOTHING, Pool, Scratch, Stage, cut, side_by_side
 
 Array = np.ndarray[Any, Any]
 Finish = Callable[[Array, slice], None]
@@ -117,10 +117,11 @@ class BilinearForm:
         self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform, memo: Memo | None = None
     ) -> Array:
         """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
-        image, first = self._of_images(x, t, memo)
-        result, second = self._of_results(dy, t, memo)
-        dw, *stages = self._weights(image, result, geometry, t)
-        return self._done(first, dw, second, *stages)
+        image, images_there = self._of_images(x, t, memo)
+        result, results_there = self._of_results(dy, t, memo)
+        return self._done(
+            side_by_side(images_there, results_there), *self._weights(image, result, geometry, t)
+        )
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform,
@@ -128,10 +129,11 @@ class BilinearForm:
     ) -> tuple[Array, Array]:  # fmt: skip
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
         kernel = self.of_kernel(weight, t, memo)
-        image, there = self._of_images(x, t)
-        convolved = self._done(there, *self._convolved(image, kernel, geometry, t))
-        result, there = self._of_results(y, t, memo)
-        return convolved, self._done(there, *self._weights(image, result, geometry, t))
+        image, images_there = self._of_images(x, t)
+        result, results_there = self._of_results(y, t, memo)
+        there = side_by_side(images_there, results_there)
+        convolved = self._convolved(image, kernel, geometry, t)
+        return self._both(there, convolved, self._weights(image, result, geometry, t))
 
     def gradients(
         self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform,
@@ -139,10 +141,19 @@ class BilinearForm:
     ) -> tuple[Array, Array]:  # fmt: skip
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
         kernel = self.of_kernel(weight, t, memo)
-        result, there = self._of_results(dy, t)
-        dx = self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t))
-        image, there = self._of_images(x, t, memo)
-        return dx, self._done(there, *self._weights(image, result, geometry, t))
+        image, images_there = self._of_images(x, t, memo)
+        result, results_there = self._of_results(dy, t)
+        there = side_by_side(images_there, results_there)
+        laid = self._laid(result, kernel, weight.shape[1], geometry, t)
+        return self._both(there, laid, self._weights(image, result, geometry, t))
+
+    def _both(
+        self, there: Stage, one: tuple[Array, Stage, Stage], other: tuple[Array, Stage, Stage]
+    ) -> tuple[Array, Array]:
+        """What two chains of stages make that need nothing of each other, after the same transforms."""
+        (first, *of_first), (second, *of_second) = one, other
+        self.pool.run_stages(there, *map(side_by_side, of_first, of_second))
+        return first, second
 
     def _done(self, first: Stage, made: Array, *others: Stage) -> Array:
         """What the stages make, once they are done and what they needed on the way is free again."""

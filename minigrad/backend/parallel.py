@@ -145,11 +145,24 @@ class Pool:
 class Stage(NamedTuple):
     """Work on slices, in any order and by any thread."""
 
-    work: Callable[[slice], None]
-    slices: Sequence[slice]
+    work: Callable[[Any], None]
+    slices: Sequence[Any]
 
 
 NOTHING = Stage(lambda _: None, ())
+
+
+def side_by_side(*stages: Stage) -> Stage:
+    """Stages that need nothing of each other, as one: no thread has to wait between them."""
+    busy = [stage for stage in stages if stage.slices]
+    if len(busy) == 1:
+        return busy[0]
+    return Stage(_do_part, [(stage.work, piece) for stage in busy for piece in stage.slices])
+
+
+def _do_part(part: tuple[Callable[[Any], None], Any]) -> None:
+    work, piece = part
+    work(piece)
 
 
 class Job:

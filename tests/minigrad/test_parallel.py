@@ -421,3 +421,25 @@ def test_an_interrupt_before_blas_is_held_puts_nothing_back(monkeypatch, known):
     with pytest.raises(KeyboardInterrupt), held:
         raise AssertionError
     assert put_back == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_stages_side_by_side_are_all_done_before_the_next(threads):
+    pool, done, seen = parallel.Pool(threads), [], []
+    slices = parallel.even(16, 8)
+    both = parallel.side_by_side(
+        parallel.Stage(lambda s: done.append(("a", s.start)), slices),
+        parallel.NOTHING,
+        parallel.Stage(lambda s: done.append(("b", s.start)), slices),
+    )
+    pool.run_stages(both, parallel.Stage(lambda s: seen.append(len(done)), slices))
+    assert sorted(done) == [(name, s.start) for name in "ab" for s in slices]
+    assert seen == [16] * 8
+    pool.resize(1)
+
+
+def test_one_stage_beside_nothing_stays_itself():
+    stage = parallel.Stage(print, parallel.even(4, 2))
+    assert parallel.side_by_side(parallel.NOTHING, stage) is stage
+    nothing = parallel.side_by_side(parallel.NOTHING, parallel.NOTHING)
+    assert list(nothing.slices) == []
