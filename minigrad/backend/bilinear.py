@@ -78,6 +78,25 @@ def plain_cost(n: int, channels: int, out_channels: int, geometry: ConvGeometry)
     return n * geometry.positions * geometry.taps * channels * out_channels
 
 
+def _nothing() -> None:
+    """What is done of a transform that is kept already."""
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A weight's transform.
+
+    Attributes:
+        made: (rows, phases * C, O); not to be changed.
+        there: the stage that makes it.
+        keep: to be called once it is made.
+    """
+
+    made: Array
+    there: Stage = NOTHING
+    keep: Callable[[], None] = _nothing
+
+
 class BilinearForm:
     """The three products of a convolution, between transforms.
 
@@ -100,18 +119,22 @@ class BilinearForm:
         memo: Memo | None = None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve` without a bias, channels innermost: (N, oh, ow, O)."""
-        kernel = self.of_kernel(weight, t, memo)
-        image, there = self._of_images(x, t, memo)
-        return self._done(there, *self._convolved(image, kernel, geometry, t, finish))
+        kernel = self._of_weight(weight, t, memo)
+        image, images_there = self._of_images(x, t, memo)
+        y, *stages = self._convolved(image, kernel.made, geometry, t, finish)
+        self._work_off(kernel, side_by_side(kernel.there, images_there), *stages)
+        return y
 
     def input_gradient(
         self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None,
         memo: Memo | None = None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
-        kernel = self.of_kernel(weight, t, memo)
-        result, there = self._of_results(dy, t, memo)
-        return self._done(there, *self._laid(result, kernel, weight.shape[1], geometry, t, finish))
+        kernel = self._of_weight(weight, t, memo)
+        result, results_there = self._of_results(dy, t, memo)
+        dx, *stages = self._laid(result, kernel.made, weight.shape[1], geometry, t, finish)
+        self._work_off(kernel, side_by_side(kernel.there, results_there), *stages)
+        return dx
 
     def weight_gradient(
         self, x: Array, dy: Array, geometry: ConvGeometry, t: Transform, memo: Memo | None = None
@@ -119,46 +142,42 @@ class BilinearForm:
         """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
         image, images_there = self._of_images(x, t, memo)
         result, results_there = self._of_results(dy, t, memo)
-        return self._done(
-            side_by_side(images_there, results_there), *self._weights(image, result, geometry, t)
-        )
+        dw, *stages = self._weights(image, result, geometry, t)
+        self.pool.run_stages(side_by_side(images_there, results_there), *stages)
+        return dw
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform,
         memo: Memo | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
-        kernel = self.of_kernel(weight, t, memo)
+        kernel = self._of_weight(weight, t, memo)
         image, images_there = self._of_images(x, t)
         result, results_there = self._of_results(y, t, memo)
-        there = side_by_side(images_there, results_there)
-        convolved = self._convolved(image, kernel, geometry, t)
-        return self._both(there, convolved, self._weights(image, result, geometry, t))
+        convolved, *of_convolved = self._convolved(image, kernel.made, geometry, t)
+        dw, *of_dw = self._weights(image, result, geometry, t)
+        there = side_by_side(kernel.there, images_there, results_there)
+        self._work_off(kernel, there, *map(side_by_side, of_convolved, of_dw))
+        return convolved, dw
 
     def gradients(
         self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform,
         memo: Memo | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
-        kernel = self.of_kernel(weight, t, memo)
+        kernel = self._of_weight(weight, t, memo)
         image, images_there = self._of_images(x, t, memo)
         result, results_there = self._of_results(dy, t)
-        there = side_by_side(images_there, results_there)
-        laid = self._laid(result, kernel, weight.shape[1], geometry, t)
-        return self._both(there, laid, self._weights(image, result, geometry, t))
+        dx, *of_dx = self._laid(result, kernel.made, weight.shape[1], geometry, t)
+        dw, *of_dw = self._weights(image, result, geometry, t)
+        there = side_by_side(kernel.there, images_there, results_there)
+        self._work_off(kernel, there, *map(side_by_side, of_dx, of_dw))
+        return dx, dw
 
-    def _both(
-        self, there: Stage, one: tuple[Array, Stage, Stage], other: tuple[Array, Stage, Stage]
-    ) -> tuple[Array, Array]:
-        """What two chains of stages make that need nothing of each other, after the same transforms."""
-        (first, *of_first), (second, *of_second) = one, other
-        self.pool.run_stages(there, *map(side_by_side, of_first, of_second))
-        return first, second
-
-    def _done(self, first: Stage, made: Array, *others: Stage) -> Array:
-        """What the stages make, once they are done and what they needed on the way is free again."""
-        self.pool.run_stages(first, *others)
-        return made
+    def _work_off(self, kernel: "_Kernel", *stages: Stage) -> None:
+        """Do the work; the kernel's transform is kept once it is made."""
+        self.pool.run_stages(*stages)
+        kernel.keep()
 
     # -- there -----------------------------------------------------------------------------------
 
@@ -226,51 +245,59 @@ class BilinearForm:
             part = x[:, i :: t.stride[0], j :: t.stride[1]]
             part[...] = near[i, j, :, : part.shape[1], : part.shape[2]]
 
-    def of_kernel(self, weight: Array, t: Transform, memo: Memo | None = None) -> Array:
-        """G w, of (O, C, kh, kw): (rows, phases * C, O); not to be changed.
+    def _of_weight(self, weight: Array, t: Transform, memo: Memo | None = None) -> "_Kernel":
+        """G w, of (O, C, kh, kw): made before for the same numbers, or to be made by a stage.
 
         BLAS is slower by a fifth where it has to read a factor by its columns. So in a layer that uses it
         transposed, on the way forward, it lies in memory that way.
         """
         known = None if memo is None else memo.kernel(weight, t)
+        if known is None:
+            known = self._kernels.find(weight, t)
         if known is not None:
-            return known
-        make = self._of_turned_kernel if t.turned else self._of_kernel
-        made = self._kernels.get(weight, t, lambda own: make(own, t))
+            kernel = _Kernel(known)
+        else:
+            own = self.empty(
+                weight.shape, weight.dtype
+            )  # a copy: the weight may change before it is compared
+            made, there = (self._turned_kernel if t.turned else self._kernel)(weight, own, t)
+            kernel = _Kernel(made, there, lambda: self._kernels.keep(weight, t, own, made))
         if memo is not None:
-            memo.keep_kernel(weight, t, made)
-        return made
+            memo.keep_kernel(weight, t, kernel.made)
+        return kernel
 
-    def _of_kernel(self, weight: Array, t: Transform) -> Array:
-        """`of_kernel`, made anew."""
+    def _kernel(self, weight: Array, own: Array, t: Transform) -> tuple[Array, Stage]:
+        """G w, of what the stage copies to `own`: (rows, phases * C, O)."""
         o, c = weight.shape[:2]
-        by_tap = weight.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
+        by_tap = own.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
         made = self.empty((len(t.kernel), c, o), weight.dtype)
 
         def kernel_there(s: slice) -> None:
+            own[:, s] = weight[:, s]
             near = self.scratch.get("taps", (len(by_tap), s.stop - s.start, o), weight.dtype)
             near[...] = by_tap[:, s]
             flat = near.reshape(len(near), -1)  # (taps, channels * O)
             np.matmul(t.kernel, flat, out=made[:, s].reshape(len(made), -1))
 
-        self.pool.run_products(kernel_there, cut(c, made[:, :1].nbytes))
-        return made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
+        whole = made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
+        return whole, Stage(kernel_there, cut(c, made[:, :1].nbytes))
 
-    def _of_turned_kernel(self, weight: Array, t: Transform) -> Array:
+    def _turned_kernel(self, weight: Array, own: Array, t: Transform) -> tuple[Array, Stage]:
         """The same, with phases * C innermost in memory."""
         o, c = weight.shape[:2]
-        by_tap = weight.reshape(o, c, -1).transpose(0, 2, 1)  # (O, taps, C)
+        by_tap = own.reshape(o, c, -1).transpose(0, 2, 1)  # (O, taps, C)
         made = self.empty((t.rows, o, t.phases, c), weight.dtype)
         kernel = t.kernel.reshape(t.rows, t.phases, 1, -1).transpose(1, 2, 0, 3)  # (phases, 1, rows, taps)
         by_phase = made.transpose(2, 1, 0, 3)  # (phases, O, rows, C)
 
         def turned_kernel_there(s: slice) -> None:
+            own[s] = weight[s]
             near = self.scratch.get("taps", by_tap[s].shape, weight.dtype)
             near[...] = by_tap[s]
             np.matmul(kernel, near, out=by_phase[:, s])
 
-        self.pool.run_products(turned_kernel_there, cut(o, made[:, :1].nbytes))
-        return made.reshape(t.rows, o, -1).transpose(0, 2, 1)  # (rows, phases * C, O)
+        whole = made.reshape(t.rows, o, -1).transpose(0, 2, 1)  # (rows, phases * C, O)
+        return whole, Stage(turned_kernel_there, cut(o, made[:, :1].nbytes))
 
     # -- the products, row by row ------------------------------------------------------------------
 

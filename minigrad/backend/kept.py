@@ -9,7 +9,6 @@ tell. A transform goes with the array that it was made of.
 """
 
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,17 +88,17 @@ class KernelTransforms:
     def __init__(self) -> None:
         self._kept: tuple[Kept, ...] = ()  # never changed but replaced: other threads may be reading it
 
-    def get(self, weight: Array, transform: object, make: Callable[[Array], Array]) -> Array:
-        """`make(weight)`, or what that gave the last time. It is not to be changed."""
+    def find(self, weight: Array, transform: object) -> Array | None:
+        """What the same transform made of a weight with the same bits. It is not to be changed."""
         for kept in self._kept:
             if kept.is_of(weight, transform):
                 return kept.made
-        # A copy, so that what is compared later was transformed, whoever changes the weight meanwhile.
-        copy = np.array(weight, order="C")
-        made = make(copy)
+        return None
+
+    def keep(self, weight: Array, transform: object, copy: Array, made: Array) -> None:
+        """Keep what was made of a copy of the weight (whoever may have changed the weight meanwhile)."""
         if made.size <= MOST_OF_ONE:
             self._keep(Kept(weakref.ref(weight, self._forget), transform, copy, made))
-        return made
 
     def _keep(self, new: Kept) -> None:
         """Keep one more, in the place of what was in its array before, and of the oldest where it is much."""

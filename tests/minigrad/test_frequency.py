@@ -212,13 +212,47 @@ def test_weights_of_the_same_numbers_in_another_shape_are_others(always, shapes)
         assert (y.shape, np.abs(y).max()) == ((2, shape[0], 7, 7), 0.0)
 
 
+def made_of(form, weight):
+    """A weight's transform."""
+    kernel = form.own._of_weight(weight, form.transform)
+    form.own.pool.run_stages(kernel.there)
+    return kernel.made
+
+
+def test_a_weight_that_changes_while_it_is_used_is_another(always, monkeypatch):
+    engine = backend.get("cpu")
+    x, weight, _ = arrays(FLUX, "float64")
+    old, run = weight.copy(), engine.pool.run_stages
+
+    def and_change(*stages):
+        run(*stages)
+        weight[0, 0, 0, 0] += 1
+
+    monkeypatch.setattr(engine.pool, "run_stages", and_change)
+    assert_close(engine.convolve(x, weight, None, FLUX), naive.convolve(x, old, FLUX), "float64")
+    now = weight.copy()
+    assert_close(engine.convolve(x, weight, None, FLUX), naive.convolve(x, now, FLUX), "float64")
+
+
+@pytest.mark.parametrize("call", ["convolve", "input_gradient", "gradients", "convolve_and_weight_gradient"])
+def test_a_transform_of_a_weight_is_kept_whoever_made_it_first(always, work_done, call):
+    engine = backend.get("cpu")
+    x, weight, y = arrays(FLUX, "float64")
+    transform = frequency.transform(FLUX, "float64")
+    first = {"convolve": x, "input_gradient": y, "gradients": x, "convolve_and_weight_gradient": x}[call]
+    rest = (y,) if call in ("gradients", "convolve_and_weight_gradient") else ()
+    for _ in range(2):
+        getattr(engine.bilinear, call)(first, weight, *rest, FLUX, transform)
+    assert work_done.count("kernel_there") == 1
+
+
 @pytest.mark.parametrize("padding", [2, "same"])
 def test_a_kernel_lies_as_its_layer_reads_it_on_the_way_forward(padding):
     plain = ConvGeometry.of_conv((7, 7), (5, 5), 1, padding, 1)
     turned = ConvGeometry.of_conv_transpose((7, 7), (5, 5), 1, padding, 0, 1)
     _, weight, _ = arrays(plain, "float64")
     forms = [Form(geometry, "float64") for geometry in (plain, turned)]
-    kernels = [form.own.of_kernel(weight, form.transform) for form in forms]
+    kernels = [made_of(form, weight) for form in forms]
     assert kernels[0].flags.c_contiguous
     assert kernels[1].transpose(0, 2, 1).flags.c_contiguous
     assert_close(kernels[1], kernels[0], "float64")
@@ -234,8 +268,8 @@ def test_what_dy_becomes_is_made_once_for_both_gradients(always, monkeypatch):
 
 @pytest.mark.parametrize("layer", [F.conv2d, F.conv_transpose2d])
 def test_a_weight_is_not_compared_again_on_the_way_back(always, monkeypatch, layer):
-    asked, right = [], KernelTransforms.get
-    monkeypatch.setattr(KernelTransforms, "get", lambda *a: asked.append(a) or right(*a))
+    asked, right = [], KernelTransforms.find
+    monkeypatch.setattr(KernelTransforms, "find", lambda *a: asked.append(a) or right(*a))
     x = mg.tensor(np.ones((2, 4, 7, 7)), requires_grad=True)
     weight = mg.tensor(np.ones((4, 4, 5, 5)), requires_grad=True)
     layer(x, weight, padding=2).sum().backward()

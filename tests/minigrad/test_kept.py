@@ -24,9 +24,21 @@ class Counted:
         return np.array([weight.sum()])
 
 
+class Kernels(KernelTransforms):
+    """Used as a convolution does it."""
+
+    def get(self, weight, transform, make):
+        made = self.find(weight, transform)
+        if made is None:
+            copy = np.array(weight, order="C")
+            made = make(copy)
+            self.keep(weight, transform, copy, made)
+        return made
+
+
 @pytest.fixture
 def kernels():
-    return KernelTransforms()
+    return Kernels()
 
 
 def weight(size=kept.SAMPLE + 44, dtype="float32"):
