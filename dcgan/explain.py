@@ -93,12 +93,14 @@ def _of_run(event: Ran) -> str:
         return f"{made}; {batch_norm}{dropout}; {graph}."
     if event.on == "x":
         cut = "the graph reaches D's parameters"
+    elif AND in event.on:
+        cut = "the graph reaches D's parameters, and the fakes are cut off from G's"
     elif event.through:
         cut = "the graph leads through D into G"
     else:
         cut = "the images are cut off from G's graph: gradients stop at them"
-    once = " at once" if AND in event.on else ""
-    return f"{event.network} runs on {event.on}{once} and says {event.gave}; {batch_norm}{dropout}; {cut}."
+    at_once = " at once" if AND in event.on else ""
+    return f"{event.network} runs on {event.on}{at_once} and says {event.gave}; {batch_norm}{dropout}; {cut}."
 
 
 def _table(halves: list[list[Event]]) -> list[str]:

@@ -20,6 +20,7 @@ from .steps import RULES, Gan
 
 IMAGES = 4  # in the batch that is watched
 AND = " and "
+Place = tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class _Watcher:
         self.preset = preset
         self.events: list[Event] = []
         self.networks = dict(zip("GD", models.build(preset), strict=True))
-        self._names: dict[int, tuple[str, mg.Tensor]] = {}  # by the array's id; the tensor keeps it alive
+        self._names: dict[Place, tuple[str, mg.Tensor]] = {}  # the tensor keeps its memory alive
         self._through: dict[str, bool] = {}  # by the name of D's output
         self._costs: list[Cost] = []  # not yet differentiated
         self._draws = 0
@@ -127,23 +128,24 @@ class _Watcher:
         )
 
     def _name(self, tensor: mg.Tensor, name: str) -> None:
-        self._names[id(tensor.data)] = (name, tensor)
+        self._names[_place(tensor)] = (name, tensor)
 
     def _parts_of(self, tensor: mg.Tensor) -> list[tuple[str, int]]:
         """What it consists of, one after the other: names, and how many images each.
 
         Raises KeyError where it holds anything else than what has been named.
         """
-        if id(tensor.data) in self._names:
-            return [(self._names[id(tensor.data)][0], len(tensor))]
+        known = self._names.get(_place(tensor))
+        if known is not None:
+            return [(known[0], len(tensor))]
         rest, parts = tensor.numpy(), []
+        named = [(name, own.numpy()) for name, own in self._names.values() if len(own)]
         while len(rest):
-            known = ((name, own.numpy()) for name, own in self._names.values())
-            found = next(((n, len(own)) for n, own in known if np.array_equal(own, rest[: len(own)])), None)
-            if found is None:
+            part = next(((name, len(own)) for name, own in named if _begins_with(rest, own)), None)
+            if part is None:
                 raise KeyError("a network was given, or judged, what neither player made")
-            parts.append(found)
-            rest = rest[found[1] :]
+            parts.append(part)
+            rest = rest[part[1] :]
         return parts
 
     def _name_of(self, tensor: mg.Tensor) -> str:
@@ -250,6 +252,15 @@ class _Watcher:
                 added = any(key in self._gradients[name] for key in changed)
                 self.events.append(Differentiated(name, costs, changed, added))
             self._gradients[name] = found
+
+
+def _place(tensor: mg.Tensor) -> Place:
+    """Where its numbers lie, and their shape: the same for what is cut off from the graph."""
+    return tensor.numpy().__array_interface__["data"][0], tensor.shape
+
+
+def _begins_with(images: Any, first: Any) -> bool:
+    return np.array_equal(images[: len(first)], first, equal_nan=True)
 
 
 def _copies(named: Any) -> dict[str, Any]:

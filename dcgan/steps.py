@@ -106,9 +106,9 @@ def _update_discriminator(
 ) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor, mg.Tensor]:
     """D towards 1 on real images and 0 on fakes: the two losses, and what D said of both.
 
-    A D that judges image by image sees both kinds in one pass: the numbers are those of two, and half as
-    many calls are made. In others, with BatchNorm, the two kinds are separate batches, each with its own
-    statistics and a backward pass of its own.
+    A D that judges image by image sees both kinds in one pass: up to rounding, and to which units Dropout
+    happens to drop, that makes the numbers of two, by half as many calls. In others, with BatchNorm, the
+    two kinds are separate batches, each with its own statistics and a backward pass of its own.
     """
     optimizer, loss = gan.optimizer_d, gan.loss
     optimizer.zero_grad()

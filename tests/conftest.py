@@ -73,7 +73,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter):
     def count(marker, *outcomes):
         reports = (r for outcome in outcomes for r in terminalreporter.getreports(outcome))
-        return sum(marker in r.keywords for r in reports)  # a marker is a keyword; known in any process
+        # A marker is a keyword of its tests, which any process's reports have. (So no test may be called so.)
+        return sum(marker in r.keywords for r in reports)
 
     for marker, name in (("gpu", "GPU"), ("browser", "browser")):
         skipped, ran = count(marker, "skipped"), count(marker, "passed", "failed")

@@ -6,6 +6,7 @@ system in large regions, which arrays share: what one leaves behind serves other
 with what lies beside it. A training step asks for the same sizes each time, and soon needs nothing new.
 """
 
+import contextlib
 import math
 import mmap
 import sys
@@ -21,7 +22,7 @@ from .ranges import FreeRanges
 Array = np.ndarray[Any, Any]
 SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples
 REGION = 1 << 27  # bytes of a region, at the least; what nobody has touched of it costs nothing
-MOST_FREE = 1 << 30  # bytes that are kept from the system though free, if whole regions are
+MOST_FREE = 1 << 30  # bytes that are kept from the system though they are free
 HUGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
 GAP = 1  # between the places of two regions
 # Shared memory gets no large pages, and a forked process would write into its parent's arrays.
@@ -55,6 +56,7 @@ class Arena:
         self._free = FreeRanges()
         self._regions: dict[int, mmap.mmap] = {}  # by their starts, in order
         self._end = 0
+        self._used = 0  # bytes that came back since pages were given to the system
         # An array may go at any moment: in the middle of what is done here, too, when garbage is collected.
         self._returned: deque[tuple[int, int]] = deque()
         self._lock = threading.Lock()
@@ -66,8 +68,12 @@ class Arena:
         if size < SMALLEST:
             return np.empty(shape, dtype)
         size = -(-size // SMALLEST) * SMALLEST
-        start, region, offset = self._memory(size)
-        block = _Block(size, np.uint8, region, offset)
+        start = self._memory(size)
+        try:
+            block = _Block(size, np.uint8, *self._where(start))
+        except BaseException:  # an interrupt, say: nobody else knows of the place
+            self.take_back(start, size)
+            raise
         block.start, block.arena = start, self
         return np.ndarray(shape, dtype, block)
 
@@ -80,36 +86,57 @@ class Arena:
             finally:
                 self._lock.release()
 
-    def _memory(self, size: int) -> tuple[int, mmap.mmap, int]:
-        """A place with room, the region that it lies in, and how far from its beginning."""
+    def _memory(self, size: int) -> int:
+        """A place with room, which is free no longer."""
         with self._lock:
             self._sort_in()
             while (start := self._free.take(size)) is None:
                 self._grow(size)
-            first = next(first for first in reversed(self._regions) if first <= start)
-            return start, self._regions[first], start - first
+            return start
+
+    def _where(self, start: int) -> tuple[mmap.mmap, int]:
+        """The region of a place, and how far it is from its beginning."""
+        first = next(first for first in reversed(self._regions) if first <= start)
+        return self._regions[first], start - first
 
     def _grow(self, size: int) -> None:
         """A new region, with room for so much. The lock is held."""
-        region = mmap.mmap(-1, max(REGION, -(-size // HUGE) * HUGE), **PRIVATE)
+        needed = -(-size // HUGE) * HUGE
+        try:
+            region = mmap.mmap(-1, max(REGION, needed), **PRIVATE)
+        except OSError:  # so much room is not left
+            region = mmap.mmap(-1, needed, **PRIVATE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            region.madvise(mmap.MADV_HUGEPAGE)
+            with contextlib.suppress(OSError):  # of a system that has none
+                region.madvise(mmap.MADV_HUGEPAGE)
         self._regions[self._end] = region
         self._free.put(self._end, len(region))
         self._end += len(region) + GAP
 
     def _sort_in(self) -> None:
-        """Free what came back, and let whole regions go where much is free. The lock is held."""
+        """Free what came back, and let the system have what is too much. The lock is held."""
         while self._returned:
-            self._free.put(*self._returned.popleft())
+            start, size = self._returned.popleft()
+            self._free.put(start, size)
+            self._used += size
         if self._free.total > MOST_FREE:
             self._shrink()
 
     def _shrink(self) -> None:
-        """Let regions go that nobody uses, the last first: the others are filled before it."""
+        """Let regions go that nobody uses, the last first: the others are filled before it.
+
+        Where others are held by an array or two, the pages of what is free in them go back, once so many
+        bytes may have been written since the last time.
+        """
         for start, region in reversed(list(self._regions.items())):
             if self._free.total > MOST_FREE and self._free.take_whole(start, len(region)):
                 del self._regions[start]
+        if self._free.total > MOST_FREE and self._used > MOST_FREE and hasattr(mmap, "MADV_DONTNEED"):
+            self._used = 0
+            for start, size in self._free:
+                region, offset = self._where(start)
+                with contextlib.suppress(OSError):  # of pages that can't go
+                    region.madvise(mmap.MADV_DONTNEED, offset, size)
 
 
 def owns_memory(array: Array) -> bool:

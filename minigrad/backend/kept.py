@@ -3,9 +3,9 @@
 What a forward makes of its images and of its weight serves the gradients too: an operation hands its `Memo`
 to both.
 
-Between two updates a layer's weight is used several times, forward and back. Whether it is still the same is
-seen by its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to
-tell. A transform goes with the array that it was made of.
+Between two updates a layer's weight is used by several operations. Whether it is still the same is seen by
+its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to tell. A
+transform goes with the array that it was made of.
 """
 
 import weakref
@@ -45,7 +45,7 @@ class Memo:
         return _made_of(weight, transform, self._kernel)
 
     def keep_kernel(self, weight: Array, transform: object, made: Array) -> None:
-        """Keep a weight's transform, if it is one that is kept anyway: it would take memory of its own."""
+        """Keep a weight's transform, if it is so small that it is kept for other operations, too."""
         if made.size <= MOST_OF_ONE:
             self._kernel = weight, transform, made
 

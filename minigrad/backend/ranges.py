@@ -5,6 +5,7 @@ are joined as soon as they are).
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 
 
 class FreeRanges:
@@ -53,6 +54,10 @@ class FreeRanges:
             return False
         self._remove(start, size)
         return True
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """(start, size) of each range."""
+        return iter(self._sizes.items())
 
     def _add(self, start: int, size: int) -> None:
         insort(self._by_size, (size, start))

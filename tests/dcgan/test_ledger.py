@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 import minigrad as mg
@@ -400,6 +401,42 @@ def test_the_ledger_sees_noise_that_is_used_again(monkeypatch):
     assert [e.on for e in wrong if isinstance(e, Ran) and e.network == "G"] == ["z1", "z1"]
 
 
+def test_the_ledger_tells_apart_what_is_judged_alike(monkeypatch):
+    """Of a D that says the same of all images nobody knows by its numbers which of them it saw."""
+    build = models.build
+
+    def speechless(preset):
+        generator, discriminator = build(preset)
+        for parameter in discriminator.parameters():
+            parameter.data = parameter.numpy() * 0
+        return generator, discriminator
+
+    monkeypatch.setattr(models, "build", speechless)
+    events = ledger.watch(presets.get("flowers", **PLAIN), N)
+    assert [e.judged for e in events if isinstance(e, Cost)] == ["D(x)", "D(G(z1))", "D'(G(z1))"]
+
+
+def test_numbers_that_are_none_have_names_too(monkeypatch):
+    rule = steps.RULES["same_fakes"]
+
+    def broken(gan, real):
+        for parameter in gan.generator.parameters():
+            parameter.data = parameter.numpy() * np.nan
+        return rule(gan, real)
+
+    with np.errstate(all="ignore"):
+        wrong, right = watched(monkeypatch, broken)
+        assert [e.gave for e in wrong if isinstance(e, Ran)] == [e.gave for e in right if isinstance(e, Ran)]
+
+
+def test_what_neither_player_made_has_no_name(monkeypatch):
+    def with_a_stranger(gan, real):
+        gan.discriminator(real + 1)
+
+    with pytest.raises(KeyError, match="neither player made"):
+        watched(monkeypatch, with_a_stranger)
+
+
 def test_the_ledger_sees_a_discriminator_without_dropout(monkeypatch):
     def without_dropout(gan, real):
         gan.discriminator.eval()
@@ -425,7 +462,7 @@ FLUX_STEP = [
     "2. G runs on z1 and makes the images G(z1); BatchNorm uses its running statistics (eval mode); "
     "no graph is kept: no gradient can reach G from here.",
     "3. D runs on x and G(z1) at once and says D(x) and D(G(z1)); there is no BatchNorm in it, Dropout "
-    "drops; the images are cut off from G's graph: gradients stop at them.",
+    "drops; the graph reaches D's parameters, and the fakes are cut off from G's.",
     "4. The loss of D(x) against 1 is taken.",
     "5. The loss of D(G(z1)) against 0 is taken.",
     "6. Backward from D(x) against 1 and D(G(z1)) against 0: gradients of D's 6 parameter tensors are "
@@ -492,8 +529,8 @@ TENSORFLOW_STEP = [
 ]
 BASELINE_STEP = [
     *TENSORFLOWS_FIRST_HALF,
-    "9. D runs on x and G'(z1) at once and says D(x) and D(G'(z1)); {norm}; the images are cut off from G's "
-    "graph: gradients stop at them.",
+    "9. D runs on x and G'(z1) at once and says D(x) and D(G'(z1)); {norm}; the graph reaches D's "
+    "parameters, and the fakes are cut off from G's.",
     "10. The loss of D(x) against 1 is taken.",
     "11. The loss of D(G'(z1)) against 0 is taken.",
     "12. Backward from D(x) against 1 and D(G'(z1)) against 0: gradients of D's {d} parameter tensors are "

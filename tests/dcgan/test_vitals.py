@@ -215,6 +215,20 @@ def test_units_of_a_discriminator_that_sees_both_kinds_at_once_are_those_of_the_
     assert by_name(small.measured())["discriminator.2"]["saturated"] == 0.0
 
 
+@pytest.mark.parametrize("count", [3, N])
+def test_a_discriminator_with_batch_norm_shows_all_of_its_fakes(count):
+    d = (Conv(3, 4, 2, 1), BatchNorm(), Flatten(), Dense(1), Sigmoid())
+    small, by_hand = (Small("fresh_noise", discriminator=d, loss="bce") for _ in range(2))
+    _, fakes = drawn(by_hand, "fresh_noise")
+    fakes[:, :, :14] = -0.5
+    small.real = mg.tensor(fakes[:count])  # half of the real pixels are those of the first fakes
+    seen, measured = [], vitals._share_near
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vitals, "_share_near", lambda x, limits: seen.append(len(x)) or measured(x, limits))
+        small.measured()
+    assert seen == [N, N, N, count]  # G's tanh, D's sigmoid, the tanh that learned, the real images
+
+
 def test_so_few_values_tell_nothing_of_a_unit():
     assert vitals._dead(np.full((15, 4), -1.0)) is None
     assert vitals._dead(np.full((16, 4), -1.0)) == 1.0

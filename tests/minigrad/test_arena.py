@@ -2,7 +2,9 @@
 
 import gc
 import itertools
+import mmap
 import os
+import sys
 import threading
 
 import numpy as np
@@ -199,6 +201,67 @@ def test_regions_that_nobody_uses_go_where_much_is_free(monkeypatch):
     assert (fourth == 4).all()
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere pages that are given back keep what was in them"
+)
+def test_pages_go_back_where_a_region_is_held_by_one_array(monkeypatch):
+    monkeypatch.setattr(arenas, "REGION", 8 * SMALLEST)
+    monkeypatch.setattr(arenas, "MOST_FREE", 12 * SMALLEST)
+    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
+    arena = Arena()
+    held = blocks(arena, 1, 7, 1, 7, 1, 7)
+    for array in held:
+        array[...] = 5
+    regions = list(arena._regions)
+    held[1] = array = None
+    (seven,) = blocks(arena, 7)
+    assert (seven == 5).all()  # not too much is free
+    seven = held[3] = None  # now it is: both go back
+    held[5] = None  # what came back since is little again
+    assert list(arena._regions) == regions
+    assert arena._used == 7 * SMALLEST
+    assert [set(array) for array in blocks(arena, 7, 7, 7)] == [{0}, {0}, {5}]
+    assert all((held[i] == 5).all() for i in (0, 2, 4))
+
+
+def test_a_place_comes_back_where_its_array_could_not_be_made(monkeypatch):
+    arena = Arena()
+    monkeypatch.setattr(Arena, "_where", lambda self, start: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        blocks(arena, 3)
+    assert in_use(arena) == 0
+
+
+def test_where_no_whole_region_is_to_be_had_one_of_the_size_is(monkeypatch):
+    wanted, whole = [], arenas.mmap.mmap
+
+    def scarce(number, size, **flags):
+        wanted.append(size)
+        if size >= arenas.REGION:
+            raise OSError(12, "Cannot allocate memory")
+        return whole(number, size, **flags)
+
+    monkeypatch.setattr(arenas.mmap, "mmap", scarce)
+    arena = Arena()
+    first, second = blocks(arena, 1, 33)
+    assert wanted == [arenas.REGION, arenas.HUGE, arenas.REGION, 2 * arenas.HUGE]
+    first[...], second[...] = 1, 2
+    assert (first.sum(dtype=int), second.sum(dtype=int)) == (first.size, 2 * second.size)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        arena.empty((arenas.REGION,), np.uint8)
+
+
+def test_a_system_without_large_pages_does_without(monkeypatch):
+    class Plain(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(arenas.mmap, "mmap", Plain)
+    (array,) = blocks(Arena(), 2)
+    array[...] = 3
+    assert (array == 3).all()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_writes_into_memory_of_its_own():
@@ -229,9 +292,9 @@ def test_threads_never_get_the_same_memory():
     for thread in threads:
         thread.join()
     assert not wrong
+    arena.empty(LARGE, np.float32)  # whatever came back while another thread was asking is sorted in
     assert in_use(arena) == 0
-    # Each thread had an old array and the next: no more was ever touched.
-    assert arena._free.take_whole(0, arenas.REGION)
+    assert list(arena._regions) == [0]  # no thread needed another region
 
 
 def test_a_loop_takes_no_new_memory_after_its_first_round(monkeypatch):
