@@ -39,6 +39,7 @@ NEAR = 1 << 18  # numbers that are drawn at a time: fewer would wait for Python'
 LONG_RUN = 16  # numbers that are worth an inner loop of NumPy's
 SUMMED = 256  # rows that are added in float32 before float64 goes on
 ONES = np.ones((1, SUMMED), np.float32)
+FEW = 1 << 14  # numbers that are as soon converted
 # A weight gradient is summed over this many slices at most, each with a partial sum of its own.
 MOST_PARTIAL_SUMS = 8
 
@@ -93,11 +94,11 @@ class CPUBackend(Backend):
         if rows.dtype != np.float32 or not rows.flags.c_contiguous:
             return rows.sum(axis=0, dtype=np.float64)
         whole = len(rows) // SUMMED * SUMMED
-        total = rows[whole:].sum(axis=0, dtype=np.float64)
-        if whole:
-            blocks = rows[:whole].reshape(-1, SUMMED, rows.shape[1])
-            total += np.matmul(ONES, blocks).sum(axis=(0, 1), dtype=np.float64)  # (blocks, 1, C)
-        return total
+        blocks, rest = rows[:whole].reshape(-1, SUMMED, rows.shape[1]), rows[whole:]
+        total = np.matmul(ONES, blocks).sum(axis=(0, 1), dtype=np.float64)  # (blocks, 1, C)
+        if rest.size < FEW:
+            return total + rest.sum(axis=0, dtype=np.float64)
+        return total + np.matmul(ONES[0, : len(rest)], rest)
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         if x.dtype != np.float32 or axes != (0, 2, 3) or keepdims:

@@ -476,6 +476,17 @@ def test_many_slices_add_up_in_groups(monkeypatch):
     assert_close(dw, naive.convolve_weight_gradient(x, dy, geometry), "float64")
 
 
+@pytest.mark.parametrize("shape", [(16, cpu_module.FEW), (cpu_module.SUMMED + 40, 500), (5, 3), (0, 2)])
+def test_a_few_rows_of_many_channels_add_up(shape):
+    rows = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    expected = rows.astype(np.float64).sum(axis=0)
+    error = backend.get("cpu")._sum_rows(rows) - expected
+    # Of each sum no more than float32's additions may lose, and of most far less.
+    scale = np.abs(rows.astype(np.float64)).sum(axis=0)
+    assert np.all(np.abs(error) <= min(len(rows), cpu_module.SUMMED) * 2**-24 * scale)
+    assert np.linalg.norm(error) <= 1e-7 * np.linalg.norm(scale)
+
+
 def test_rows_add_up_as_in_float64():
     engine = backend.get("cpu")
     rows = np.random.default_rng(3).standard_normal((3 * cpu_module.SUMMED + 5, 7)).astype(np.float32)
