@@ -93,10 +93,10 @@ def _of_run(event: Ran) -> str:
         return f"{made}; {batch_norm}{dropout}; {graph}."
     if event.on == "x":
         cut = "the graph reaches D's parameters"
-    elif AND in event.on:
-        cut = "the graph reaches D's parameters, and the fakes are cut off from G's"
     elif event.through:
         cut = "the graph leads through D into G"
+    elif AND in event.on:
+        cut = "the graph reaches D's parameters, and the fakes are cut off from G's"
     else:
         cut = "the images are cut off from G's graph: gradients stop at them"
     at_once = " at once" if AND in event.on else ""

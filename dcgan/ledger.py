@@ -99,7 +99,8 @@ class _Watcher:
         mg.manual_seed(preset.seed)
         self.preset = preset
         self.events: list[Event] = []
-        self.networks = dict(zip("GD", models.build(preset), strict=True))
+        networks = (network.to("cpu") for network in models.build(preset))  # where numbers have a place
+        self.networks = dict(zip("GD", networks, strict=True))
         self._names: dict[Place, tuple[str, mg.Tensor]] = {}  # the tensor keeps its memory alive
         self._through: dict[str, bool] = {}  # by the name of D's output
         self._costs: list[Cost] = []  # not yet differentiated
@@ -107,7 +108,7 @@ class _Watcher:
         self._updates = {"G": 0, "D": 0}
         self._gradients: dict[str, dict[str, Any]] = {"G": {}, "D": {}}
         shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
-        real = mg.tensor(mg.Generator(preset.seed).uniform(shape, -1.0, 1.0))
+        real = mg.tensor(mg.Generator(preset.seed).uniform(shape, -1.0, 1.0), device="cpu")
         self._name(real, "x")
         RULES[preset.step](self._gan(), real)
 
@@ -154,7 +155,7 @@ class _Watcher:
     def _draw(self, count: int) -> mg.Tensor:
         self._look_for_gradients()
         self._draws += 1
-        z = noise.draw(self.preset, count, mg.Generator(self.preset.seed, self._draws))
+        z = noise.draw(self.preset, count, mg.Generator(self.preset.seed, self._draws), "cpu")
         self._name(z, f"z{self._draws}")
         self.events.append(Drawn(f"z{self._draws}", count))
         return z
@@ -194,6 +195,7 @@ class _Watcher:
             self._name(output if len(parts) == 1 else rest[:count], names[-1])
             self._through[names[-1]] = through
             rest = rest[count:]
+        self._through[AND.join(names)] = through
         return AND.join(names)
 
     def _primed(self, name: str) -> str:

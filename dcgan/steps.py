@@ -77,8 +77,9 @@ def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
 def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
     """The TensorFlow document's step: G, then D on the same z, its fakes made again by the new G.
 
-    The losses are those before both updates. D has not moved when its own half begins, so that
-    what it says of the real images then is what it would have said before: it runs on them once.
+    The losses are those before both updates. D has not moved when its own half begins, so that (but for what
+    a Dropout drops) what it says of the real images then is what it would have said before: it runs on them
+    once.
     """
     z = gan.noise(len(real))
     loss_g, before = _update_generator(gan, gan.generator(z))

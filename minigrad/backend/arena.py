@@ -68,9 +68,9 @@ class Arena:
         if size < SMALLEST:
             return np.empty(shape, dtype)
         size = -(-size // SMALLEST) * SMALLEST
-        start = self._memory(size)
+        start, region, offset = self._memory(size)
         try:
-            block = _Block(size, np.uint8, *self._where(start))
+            block = _Block(size, np.uint8, region, offset)
         except BaseException:  # an interrupt, say: nobody else knows of the place
             self.take_back(start, size)
             raise
@@ -86,16 +86,16 @@ class Arena:
             finally:
                 self._lock.release()
 
-    def _memory(self, size: int) -> int:
-        """A place with room, which is free no longer."""
+    def _memory(self, size: int) -> tuple[int, mmap.mmap, int]:
+        """A place with room, which is free no longer; its region, and how far it is from its beginning."""
         with self._lock:
             self._sort_in()
             while (start := self._free.take(size)) is None:
                 self._grow(size)
-            return start
+            return start, *self._where(start)
 
     def _where(self, start: int) -> tuple[mmap.mmap, int]:
-        """The region of a place, and how far it is from its beginning."""
+        """The region of a place, and how far it is from its beginning. The lock is held."""
         first = next(first for first in reversed(self._regions) if first <= start)
         return self._regions[first], start - first
 
@@ -131,12 +131,21 @@ class Arena:
         for start, region in reversed(list(self._regions.items())):
             if self._free.total > MOST_FREE and self._free.take_whole(start, len(region)):
                 del self._regions[start]
-        if self._free.total > MOST_FREE and self._used > MOST_FREE and hasattr(mmap, "MADV_DONTNEED"):
+        if self._free.total > MOST_FREE and self._used > MOST_FREE:
             self._used = 0
-            for start, size in self._free:
-                region, offset = self._where(start)
-                with contextlib.suppress(OSError):  # of pages that can't go
-                    region.madvise(mmap.MADV_DONTNEED, offset, size)
+            self._give_pages_back(self._free.total - MOST_FREE)
+
+    def _give_pages_back(self, count: int) -> None:
+        """Let the system have so many bytes that are free, or some more; they stay free. The lock is held."""
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        for start, size in self._free.largest_first():
+            if count <= 0:
+                return
+            region, offset = self._where(start)
+            with contextlib.suppress(OSError):  # of pages that can't go
+                region.madvise(mmap.MADV_DONTNEED, offset, size)
+            count -= size
 
 
 def owns_memory(array: Array) -> bool:

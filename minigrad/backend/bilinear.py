@@ -83,7 +83,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class Kernel:
     """A weight's transform.
 
     Attributes:
@@ -174,7 +174,7 @@ class BilinearForm:
         self._work_off(kernel, there, *map(side_by_side, of_dx, of_dw))
         return dx, dw
 
-    def _work_off(self, kernel: "_Kernel", *stages: Stage) -> None:
+    def _work_off(self, kernel: Kernel, *stages: Stage) -> None:
         """Do the work; the kernel's transform is kept once it is made."""
         self.pool.run_stages(*stages)
         kernel.keep()
@@ -245,7 +245,7 @@ class BilinearForm:
             part = x[:, i :: t.stride[0], j :: t.stride[1]]
             part[...] = near[i, j, :, : part.shape[1], : part.shape[2]]
 
-    def _of_weight(self, weight: Array, t: Transform, memo: Memo | None = None) -> "_Kernel":
+    def _of_weight(self, weight: Array, t: Transform, memo: Memo | None = None) -> Kernel:
         """G w, of (O, C, kh, kw): made before for the same numbers, or to be made by a stage.
 
         BLAS is slower by a fifth where it has to read a factor by its columns. So in a layer that uses it
@@ -255,18 +255,21 @@ class BilinearForm:
         if known is None:
             known = self._kernels.find(weight, t)
         if known is not None:
-            kernel = _Kernel(known)
-        else:
-            own = self.empty(
-                weight.shape, weight.dtype
-            )  # a copy: the weight may change before it is compared
-            made, there = (self._turned_kernel if t.turned else self._kernel)(weight, own, t)
-            kernel = _Kernel(made, there, lambda: self._kernels.keep(weight, t, own, made))
-        if memo is not None:
-            memo.keep_kernel(weight, t, kernel.made)
-        return kernel
+            if memo is not None:
+                memo.keep_kernel(weight, t, known)
+            return Kernel(known)
+        own = self.empty(weight.shape, weight.dtype)  # a copy: the weight may change until it is compared
+        make = self._of_weight_turned if t.turned else self._of_weight_plain
+        made, there = make(weight, own, t)
 
-    def _kernel(self, weight: Array, own: Array, t: Transform) -> tuple[Array, Stage]:
+        def keep() -> None:
+            self._kernels.keep(weight, t, own, made)
+            if memo is not None:
+                memo.keep_kernel(weight, t, made)
+
+        return Kernel(made, there, keep)
+
+    def _of_weight_plain(self, weight: Array, own: Array, t: Transform) -> tuple[Array, Stage]:
         """G w, of what the stage copies to `own`: (rows, phases * C, O)."""
         o, c = weight.shape[:2]
         by_tap = own.reshape(o, c, -1).transpose(2, 1, 0)  # (taps, C, O)
@@ -282,7 +285,7 @@ class BilinearForm:
         whole = made.reshape(t.rows, -1, o)  # (rows, phases * C, O)
         return whole, Stage(kernel_there, cut(c, made[:, :1].nbytes))
 
-    def _turned_kernel(self, weight: Array, own: Array, t: Transform) -> tuple[Array, Stage]:
+    def _of_weight_turned(self, weight: Array, own: Array, t: Transform) -> tuple[Array, Stage]:
         """The same, with phases * C innermost in memory."""
         o, c = weight.shape[:2]
         by_tap = own.reshape(o, c, -1).transpose(0, 2, 1)  # (O, taps, C)
@@ -374,7 +377,7 @@ class BilinearForm:
         return dx, products, Stage(images_back, cut(n, made[:1].nbytes))
 
     def _to_kernel(self, made: Array, geometry: ConvGeometry, t: Transform) -> tuple[Array, Stage]:
-        """The transpose of `of_kernel`: (rows * phases, C, O) to (O, C, kh, kw)."""
+        """The transpose of `_of_weight`: (rows * phases, C, O) to (O, C, kh, kw)."""
         c, o = made.shape[1:]
         dw = self.empty((o, c, t.kernel.shape[1]), made.dtype)
 

@@ -94,7 +94,7 @@ class CPUBackend(Backend):
         if rows.dtype != np.float32 or not rows.flags.c_contiguous:
             return rows.sum(axis=0, dtype=np.float64)
         whole = len(rows) // SUMMED * SUMMED
-        blocks, rest = rows[:whole].reshape(-1, SUMMED, rows.shape[1]), rows[whole:]
+        blocks, rest = rows[:whole].reshape(whole // SUMMED, SUMMED, rows.shape[1]), rows[whole:]
         total = np.matmul(ONES, blocks).sum(axis=(0, 1), dtype=np.float64)  # (blocks, 1, C)
         if rest.size < FEW:
             return total + rest.sum(axis=0, dtype=np.float64)

@@ -139,11 +139,15 @@ class Pool:
         finally:
             job.stages = ()  # a helper that comes late finds nothing to do, and holds no array meanwhile
         if job.problem is not None:
-            raise job.problem
+            problem, job.problem = job.problem, None
+            try:
+                raise problem
+            finally:  # its traceback leads here: the arrays of the work would stay until garbage is collected
+                del problem, job, stages
 
 
 class Stage(NamedTuple):
-    """Work on slices, in any order and by any thread."""
+    """Work on slices, or on other pieces, in any order and by any thread."""
 
     work: Callable[[Any], None]
     slices: Sequence[Any]
@@ -207,8 +211,8 @@ class _Open:
         if self._left:
             self._gate.acquire()
 
-    def take(self) -> slice | None:
-        """The next slice, or None where there is none left; no two threads get the same one."""
+    def take(self) -> Any:
+        """The next piece, or None where there is none left; no two threads get the same one."""
         try:
             return self._waiting.popleft()
         except IndexError:
@@ -239,7 +243,7 @@ class _Open:
             pass
 
 
-def _nothing(_: slice) -> None:
+def _nothing(_: Any) -> None:
     """The work of a stage that is done."""
 
 

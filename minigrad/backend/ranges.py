@@ -55,9 +55,9 @@ class FreeRanges:
         self._remove(start, size)
         return True
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def largest_first(self) -> Iterator[tuple[int, int]]:
         """(start, size) of each range."""
-        return iter(self._sizes.items())
+        return ((start, size) for size, start in reversed(self._by_size))
 
     def _add(self, start: int, size: int) -> None:
         insort(self._by_size, (size, start))

@@ -8,11 +8,12 @@ import pytest
 import minigrad as mg
 from dcgan import ledger, models, presets, steps, train
 from dcgan.explain import WIDTH, explain
+from dcgan.explain import _of_run as told
 from dcgan.ledger import Cost, Differentiated, Drawn, Ran, Updated
 from dcgan.losses import LOSSES
 from dcgan.presets import PRESETS
 from dcgan.steps import _result, _update_discriminator, _update_generator
-from minigrad import optim
+from minigrad import nn, optim
 
 NAMES = pytest.mark.parametrize("name", PRESETS)
 N = 4  # images in the watched batch
@@ -427,6 +428,39 @@ def test_numbers_that_are_none_have_names_too(monkeypatch):
     with np.errstate(all="ignore"):
         wrong, right = watched(monkeypatch, broken, image_size=8)  # D sees both kinds at once
         assert [e.gave for e in wrong if isinstance(e, Ran)] == [e.gave for e in right if isinstance(e, Ran)]
+
+
+def test_a_part_and_the_whole_of_what_d_said_have_names_of_their_own(monkeypatch):
+    def of_all(gan, real):
+        fake = gan.generator(gan.noise(len(real)))
+        judged = gan.discriminator(mg.concatenate([real, fake.detach()]))
+        gan.loss.cost(judged, 0.0)
+        gan.loss.cost(judged[: len(real)], 1.0)
+
+    wrong, _ = watched(monkeypatch, of_all, image_size=8)
+    assert [e.judged for e in wrong if isinstance(e, Cost)] == ["D(x) and D(G(z1))", "D(x)"]
+
+
+def test_fakes_that_are_not_cut_off_are_told_where_d_sees_both_kinds_at_once(monkeypatch):
+    def not_detached(gan, real):
+        fake = gan.generator(gan.noise(len(real)))
+        _update_discriminator(gan, real, fake)
+
+    preset = presets.get("flowers", **PLAIN)
+    assert "the fakes are cut off from G's" in " ".join(explain(preset).split())
+    monkeypatch.setitem(steps.RULES, "same_fakes", not_detached)
+    events = ledger.watch(preset, N)
+    (both,) = (e for e in events if isinstance(e, Ran) and e.on == "x and G(z1)")
+    assert both.through
+    assert "; the graph leads through D into G." in told(both)
+
+
+def test_the_step_is_watched_on_the_cpu_whatever_the_default(monkeypatch):
+    """Where its numbers have places in memory that stay."""
+    asked = []
+    monkeypatch.setattr(nn.Module, "to", lambda self, device: asked.append(device) or self)
+    ledger.watch(presets.get("flowers", **PLAIN), N)
+    assert asked == ["cpu", "cpu"]
 
 
 def test_what_neither_player_made_has_no_name(monkeypatch):

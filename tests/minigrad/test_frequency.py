@@ -18,7 +18,7 @@ from minigrad.backend import frequency, kept
 from minigrad.backend.base import Backend
 from minigrad.backend.bilinear import BilinearForm
 from minigrad.backend.geometry import ConvGeometry
-from minigrad.backend.kept import KernelTransforms
+from minigrad.backend.kept import KernelTransforms, Memo
 from minigrad.backend.parallel import _do_part
 from minigrad.ops import conv
 
@@ -232,6 +232,60 @@ def test_a_weight_that_changes_while_it_is_used_is_another(always, monkeypatch):
     assert_close(engine.convolve(x, weight, None, FLUX), naive.convolve(x, old, FLUX), "float64")
     now = weight.copy()
     assert_close(engine.convolve(x, weight, None, FLUX), naive.convolve(x, now, FLUX), "float64")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_transformed_is_the_copy_that_is_compared_later(always, monkeypatch, turned):
+    engine = backend.get("cpu")
+    geometry = ConvGeometry.of_conv_transpose((7, 7), (5, 5), 1, 2, 0, 1) if turned else FLUX
+    form = BilinearForm(engine.pool, engine.scratch, engine.arena.empty)
+    transform = frequency.transform(geometry, "float64")
+    x, weight, _ = arrays(FLUX, "float64")
+    old, right = weight.copy(), engine.scratch.get
+
+    def and_change(name, *rest):
+        if name == "taps":  # the weight has been copied, and is about to be multiplied
+            weight[...] += 1
+        return right(name, *rest)
+
+    monkeypatch.setattr(type(engine.scratch), "get", lambda self, *a: and_change(*a))
+    monkeypatch.setattr(engine.pool, "run_stages", lambda *stages: one_slice_at_once(stages))
+    assert_close(form.convolve(x, weight, geometry, transform), last(naive.convolve(x, old, FLUX)), "float64")
+
+
+def one_slice_at_once(stages):
+    for stage in stages:
+        whole = stage.slices
+        if stage.work is not _do_part and "kernel" in stage.work.__name__:
+            whole = [slice(whole[0].start, whole[-1].stop)]
+        for piece in whole:
+            stage.work(piece)
+
+
+def last(images):
+    """Channels innermost."""
+    return images.transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_could_not_be_made_is_not_kept(always, monkeypatch, known):
+    engine = backend.get("cpu")
+    x, weight, _ = arrays(FLUX, "float64")
+    if known:
+        engine.convolve(x, weight, None, FLUX)
+    memo = Memo()
+
+    def stop(*stages):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.pool, "run_stages", stop)
+        with pytest.raises(KeyboardInterrupt):
+            engine.convolve(x, weight, None, FLUX, 1.0, memo)
+    other = Memo()
+    other._kernel = memo._kernel
+    expected = naive.convolve(x, weight, FLUX)
+    assert_close(engine.convolve(x, weight, None, FLUX, 1.0, other), expected, "float64")
 
 
 @pytest.mark.parametrize("call", ["convolve", "input_gradient", "gradients", "convolve_and_weight_gradient"])
@@ -485,6 +539,16 @@ def test_a_few_rows_of_many_channels_add_up(shape):
     scale = np.abs(rows.astype(np.float64)).sum(axis=0)
     assert np.all(np.abs(error) <= min(len(rows), cpu_module.SUMMED) * 2**-24 * scale)
     assert np.linalg.norm(error) <= 1e-7 * np.linalg.norm(scale)
+
+
+def test_sums_of_blocks_add_up_in_float64():
+    rows = np.random.default_rng(3).standard_normal((400 * cpu_module.SUMMED, 2)).astype(np.float32) + 1000
+    expected = rows.astype(np.float64).sum(axis=0)
+    assert np.all(np.abs(backend.get("cpu")._sum_rows(rows) - expected) <= 1e-7 * expected)
+
+
+def test_no_channels_have_no_sums():
+    assert mg.tensor(np.zeros((2, 0, 3, 3), np.float32)).sum(axis=(0, 2, 3)).shape == (0,)
 
 
 def test_rows_add_up_as_in_float64():

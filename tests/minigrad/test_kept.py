@@ -131,6 +131,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(kernels, monkeypatch)
     for name in ("second", "third", "large", "first"):
         get(name)
     assert calls == [*sizes, "large", "first"]
+    assert [k.made.size for k in kernels._kept] == [80, 100]  # the large one never was
 
 
 def test_threads_may_ask_at_the_same_time(kernels):

@@ -1,5 +1,6 @@
 """The pool of threads: how work is cut, shared and stopped, and that BLAS gets its threads back."""
 
+import gc
 import os
 import signal
 import threading
@@ -443,3 +444,22 @@ def test_one_stage_beside_nothing_stays_itself():
     assert parallel.side_by_side(parallel.NOTHING, stage) is stage
     nothing = parallel.side_by_side(parallel.NOTHING, parallel.NOTHING)
     assert list(nothing.slices) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_holds_none_of_the_work_once_it_is_handled(threads):
+    pool, array = parallel.Pool(threads), np.zeros(10)
+    gone = weakref.ref(array)
+
+    def fail(s, array=array):
+        raise ZeroDivisionError
+
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError) as caught:
+            pool.run_stages(parallel.Stage(fail, parallel.even(8, 8)))
+        del array, fail, caught
+        pool.resize(1)
+        assert gone() is None
+    finally:
+        gc.enable()

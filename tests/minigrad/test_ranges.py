@@ -59,6 +59,13 @@ def test_a_range_is_taken_whole_or_not_at_all():
     assert held(ranges) == []
 
 
+def test_the_largest_come_first():
+    ranges = FreeRanges()
+    for start, size in ((0, 3), (10, 7), (20, 5)):
+        ranges.put(start, size)
+    assert list(ranges.largest_first()) == [(10, 7), (20, 5), (0, 3)]
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
 def test_neighbours_are_joined(order):
     ranges = FreeRanges()
