@@ -688,11 +688,14 @@ def _is_narrow(geometry: ConvGeometry, channels: int, out_channels: int) -> bool
     """Whether a gradient's columns are narrower seen from the result (see ConvGeometry.mirrored).
 
     Columns have all channels of a tap side by side; where the result has few, it is the image's that make
-    them wide. The product is as large either way. (Forward, what is saved goes into adding up short runs.)
+    them wide. The product is as large either way, but for the pixels of the image, which are the positions
+    then. (Forward, what is saved goes into adding up short runs.)
     """
     reach = [d * (k - 1) for k, d in zip(geometry.kernel_size, geometry.dilation, strict=True)]
     fits = all(max(pads) <= r for pads, r in zip(geometry.padding, reach, strict=True))
-    return fits and geometry.stride == (1, 1) and geometry.taps > 1 and 2 * out_channels <= channels
+    pixels = geometry.input_size[0] * geometry.input_size[1]
+    narrower = 2 * pixels * out_channels <= geometry.positions * channels
+    return fits and geometry.stride == (1, 1) and geometry.taps > 1 and narrower
 
 
 def _turned(weight: Array) -> Array:
