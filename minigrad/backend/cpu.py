@@ -374,6 +374,8 @@ class CPUBackend(Backend):
         transform = _transform(geometry, len(x), x.shape[1], len(weight), x.dtype)
         if transform is not None:
             return self.bilinear.convolve(x, weight, geometry, transform, finish, memo)
+        if _makes_few_planes(geometry, x.shape[1], len(weight)):
+            return self._laid(x, _turned(weight), geometry.mirrored(), finish)
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         y = self.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
 
@@ -411,6 +413,13 @@ class CPUBackend(Backend):
 
         if phases.pays(geometry, c, len(weight)):
             return channels_first(self.phases.input_gradient(dy, weight, geometry, finish_rows))
+        return channels_first(self._laid(dy, weight, geometry, finish))
+
+    def _laid(
+        self, dy: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None]
+    ) -> Array:
+        """What each position of dy lays on x by its taps, added up, channels innermost: (N, H, W, C)."""
+        n, c = len(dy), weight.shape[1]
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
         few = c < LONG_RUN
@@ -425,7 +434,7 @@ class CPUBackend(Backend):
         if few:  # planes are added in many short calls: so in larger slices, counted without the rows of dy
             each = 2 * _bytes_each(c, 0, geometry, dy.itemsize)
         self.pool.run_products(work, cut(n, each))
-        return channels_first(dx)
+        return dx
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
@@ -507,6 +516,8 @@ class CPUBackend(Backend):
     ) -> str:
         if frequency.pays(geometry, n, channels, out_channels):
             return "in the frequency domain (backend/frequency.py)"
+        if product == "convolve" and _makes_few_planes(geometry, channels, out_channels):
+            return "by laying the image on the few channels of the result, tap by tap (backend/cpu.py)"
         single = product in ("convolve_input_gradient", "convolve_weight_gradient")
         if single and _is_narrow(geometry, channels, out_channels):
             return "by the columns of the result, which are narrower (backend/cpu.py)"
@@ -691,11 +702,20 @@ def _is_narrow(geometry: ConvGeometry, channels: int, out_channels: int) -> bool
     them wide. The product is as large either way, but for the pixels of the image, which are the positions
     then. (Forward, what is saved goes into adding up short runs.)
     """
-    reach = [d * (k - 1) for k, d in zip(geometry.kernel_size, geometry.dilation, strict=True)]
-    fits = all(max(pads) <= r for pads, r in zip(geometry.padding, reach, strict=True))
     pixels = geometry.input_size[0] * geometry.input_size[1]
     narrower = 2 * pixels * out_channels <= geometry.positions * channels
-    return fits and geometry.stride == (1, 1) and geometry.taps > 1 and narrower
+    return narrower and geometry.taps > 1 and geometry.can_be_mirrored
+
+
+def _makes_few_planes(geometry: ConvGeometry, channels: int, out_channels: int) -> bool:
+    """Whether a convolution is better seen from its result, as if the image were laid on it tap by tap.
+
+    Then a product has a column for each tap of each channel of the result, where it had one for each tap of
+    each channel of the image; and few planes have to be added up.
+    """
+    pixels = geometry.input_size[0] * geometry.input_size[1]
+    few = out_channels < LONG_RUN and 4 * out_channels <= channels and pixels <= 2 * geometry.positions
+    return few and geometry.taps > 1 and geometry.can_be_mirrored
 
 
 def _turned(weight: Array) -> Array:

@@ -492,6 +492,41 @@ def test_gradients_seen_from_a_narrow_result(geometry, dtype):
     assert_close(dw, naive.convolve_weight_gradient(exact[0], exact[2], geometry), dtype)
 
 
+@QUICK
+@given(unstrided(), st.sampled_from(["float32", "float64"]), st.sampled_from([(8, 2), (7, 2), (64, 16)]))
+def test_a_result_of_few_channels(geometry, dtype, channels):
+    """By its planes, by columns where it has more than a quarter of x's channels, or too many at all."""
+    x, weight, _ = arrays(geometry, dtype, c=channels[0], o=channels[1])
+    bias = np.linspace(-1, 1, channels[1]).astype(dtype)
+    exact = [a.astype("float64") for a in (x, weight)]
+    expected = naive.convolve(*exact, geometry) + bias.astype("float64").reshape(-1, 1, 1)
+    engine = backend.get("cpu")
+    assert_close(engine.convolve(x, weight, bias, geometry), expected, dtype)
+    slope = naive.leaky_relu(expected, 0.2)
+    assert_close(engine.convolve(x, weight, bias, geometry, 0.2), slope, dtype)
+    y, keep = engine.convolve_dropout(x, weight, bias, geometry, 0.2, 0.3, (1, 2), (0, 0, 0, 0))
+    assert_close(y, np.where(keep, slope / 0.7, 0), dtype)
+
+
+def test_which_products_are_seen_from_the_result():
+    same, valid = (ConvGeometry.of_conv((9, 9), (3, 3), 1, padding, 1) for padding in (1, 0))
+    point = ConvGeometry.of_conv((4, 4), (4, 4), 1, 0, 1)  # the first layer of a generator, transposed
+    narrow, planes = cpu_module._is_narrow, cpu_module._makes_few_planes
+    assert narrow(same, 8, 4)
+    assert not narrow(same, 8, 5)
+    assert not narrow(valid, 8, 4)  # it has fewer positions than the image pixels
+    assert not narrow(point, 256, 64)
+    assert narrow(point, 32, 1)
+    assert planes(same, 8, 2)
+    assert planes(valid, 8, 2)
+    assert not planes(same, 8, 3)
+    assert not planes(same, 64, 16)
+    assert not planes(point, 128, 1)  # its columns are the image
+    assert not planes(ConvGeometry.of_conv((9, 9), (1, 1), 1, 0, 1), 8, 2)
+    assert not planes(ConvGeometry.of_conv((9, 9), (3, 3), 2, 1, 1), 8, 2)
+    assert not planes(ConvGeometry.of_conv((9, 9), (3, 3), 1, 3, 1), 8, 2)
+
+
 def test_the_mirrored_geometry_mirrors_back():
     geometry = ConvGeometry.of_conv((6, 7), (3, 2), 1, ((2, 0), (1, 1)), (1, 2))
     assert geometry.mirrored().mirrored() == geometry

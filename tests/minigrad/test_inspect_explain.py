@@ -167,8 +167,12 @@ def test_a_stride_has_a_form_of_its_own():
 
 
 def test_a_narrow_result_has_a_form_of_its_own():
-    found = explain(nn.Conv2d(8, 2, 3, 1, 1), np.random.default_rng(0).normal(size=(2, 8, 4, 4)))
+    found = explain(nn.Conv2d(7, 2, 3, 1, 1), np.random.default_rng(0).normal(size=(2, 7, 4, 4)))
     assert "computes y by columns and matrix products" in found.notes[0]
+    assert "; dx and dweight by the columns of the result, which are narrower" in found.notes[0]
+    assert found.right
+    found = explain(nn.Conv2d(8, 2, 3, 1, 1), np.random.default_rng(0).normal(size=(2, 8, 4, 4)))
+    assert "computes y by laying the image on the few channels of the result, tap by tap" in found.notes[0]
     assert "; dx and dweight by the columns of the result, which are narrower" in found.notes[0]
     assert found.right
 
