@@ -421,6 +421,11 @@ class CPUBackend(Backend):
         """What each position of dy lays on x by its taps, added up, channels innermost: (N, H, W, C)."""
         n, c = len(dy), weight.shape[1]
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
+        if geometry.input_size == geometry.canvas_size == geometry.kernel_size:  # each tap has its own pixel
+            flat = self.matmul(self.position_rows(dy), kernel.T)  # (N, kh * kw * C)
+            dx = flat.reshape(n, *geometry.input_size, c)  # (N, H, W, C)
+            self.pool.run(lambda s: finish(dx, s), cut(n, dx[:1].nbytes))
+            return dx
         dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
         few = c < LONG_RUN
         lay = self._laid_in_planes if few else self._laid_in_pixels

@@ -508,6 +508,23 @@ def test_a_result_of_few_channels(geometry, dtype, channels):
     assert_close(y, np.where(keep, slope / 0.7, 0), dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_single_pixel_is_laid_once(monkeypatch, dtype, size, stride):
+    """As the first layer of a generator does it: no two taps meet, there is nothing to add up."""
+    geometry = ConvGeometry.of_conv(size, size, stride, 0, 1)
+    _, weight, dy = arrays(geometry, dtype, n=9, c=12, o=7)
+    bias = np.linspace(-1, 1, 12).astype(dtype)
+    expected = naive.convolve_input_gradient(dy.astype("float64"), weight.astype("float64"), geometry)
+    expected += bias.astype("float64").reshape(-1, 1, 1)
+    engine = backend.get("cpu")
+    monkeypatch.setattr(engine, "_laid_in_planes", None)
+    monkeypatch.setattr(engine, "_overlapped", None)
+    found = engine.convolve_input_gradient(dy, weight, bias, geometry, 0.2)
+    assert_close(found, naive.leaky_relu(expected, 0.2), dtype)
+
+
 def test_which_products_are_seen_from_the_result():
     same, valid = (ConvGeometry.of_conv((9, 9), (3, 3), 1, padding, 1) for padding in (1, 0))
     point = ConvGeometry.of_conv((4, 4), (4, 4), 1, 0, 1)  # the first layer of a generator, transposed
