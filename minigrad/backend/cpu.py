@@ -705,7 +705,7 @@ def _is_narrow(geometry: ConvGeometry, channels: int, out_channels: int) -> bool
 
     Columns have all channels of a tap side by side; where the result has few, it is the image's that make
     them wide. The product is as large either way, but for the pixels of the image, which are the positions
-    then. (Forward, what is saved goes into adding up short runs.)
+    then. (Forward, with `_makes_few_planes`, it takes more: what is saved goes into adding up planes.)
     """
     pixels = geometry.input_size[0] * geometry.input_size[1]
     narrower = 2 * pixels * out_channels <= geometry.positions * channels
