@@ -13,6 +13,8 @@ What takes minutes is marked `slow`, and only runs where `-m` asks for it.
 
 import importlib.util
 import shutil
+import sys
+import threading
 
 import pytest
 
@@ -51,6 +53,32 @@ def default_device(request):
     mg.set_default_device(device)
     yield device
     mg.set_default_device("cpu")
+
+
+@pytest.fixture
+def at_once():
+    """`at_once(work, count)` calls work(0), ..., work(count - 1) in threads that take turns all the time."""
+    interval = sys.getswitchinterval()
+
+    def run(work, count):
+        wrong = []
+
+        def watched(number):
+            try:
+                work(number)
+            except Exception as error:  # a thread's own would be a warning, not a failure
+                wrong.append(error)
+
+        threads = [threading.Thread(target=watched, args=(i,)) for i in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+    sys.setswitchinterval(1e-6)
+    yield run
+    sys.setswitchinterval(interval)
 
 
 def _is_left_out(item):

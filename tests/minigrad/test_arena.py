@@ -297,32 +297,28 @@ def test_threads_never_get_the_same_memory():
     assert list(arena._regions) == [0]  # no thread needed another region
 
 
-def test_threads_may_ask_while_regions_come_and_go(monkeypatch):
+def test_threads_may_ask_while_regions_come_and_go(monkeypatch, at_once):
     monkeypatch.setattr(arenas, "REGION", 4 * SMALLEST)
     monkeypatch.setattr(arenas, "MOST_FREE", 4 * SMALLEST)
     monkeypatch.setattr(arenas, "HUGE", SMALLEST)
-    arena, wrong, interval = Arena(), [], sys.getswitchinterval()
+    arena = Arena()
 
     def work(number):
         rng, held = np.random.default_rng(number), []
-        try:
-            for _ in range(300):
-                held = held[-int(rng.integers(0, 5)) :] + blocks(arena, int(rng.integers(1, 6)))
-                held[-1][:9] = number
-                assert all((array[:9] == number).all() for array in held)
-        except Exception as error:
-            wrong.append(error)
+        for _ in range(300):
+            held = held[-int(rng.integers(0, 5)) :] + blocks(arena, int(rng.integers(1, 6)))
+            held[-1][:9] = number
+            assert all((array[:9] == number).all() for array in held)
 
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert wrong == []
+    at_once(work, 4)
+
+
+def test_regions_are_looked_up_while_nobody_else_changes_them(monkeypatch):
+    """Threads would meet there too seldom to be seen."""
+    held, right = [], Arena._where
+    monkeypatch.setattr(Arena, "_where", lambda own, at: held.append(own._lock.locked()) or right(own, at))
+    blocks(Arena(), 3, 1)
+    assert held == [True, True]
 
 
 def test_a_loop_takes_no_new_memory_after_its_first_round(monkeypatch):

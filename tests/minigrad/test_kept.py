@@ -1,8 +1,6 @@
 """Transforms that are kept: when they are found again, and when they go."""
 
 import gc
-import sys
-import threading
 
 import numpy as np
 import pytest
@@ -134,28 +132,15 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(kernels, monkeypatch)
     assert [k.made.size for k in kernels._kept] == [80, 100]  # the large one never was
 
 
-def test_threads_may_ask_at_the_same_time(kernels):
+def test_threads_may_ask_at_the_same_time(kernels, at_once):
     weights = [weight() + i for i in range(6)]
-    wrong, interval = [], sys.getswitchinterval()
 
     def ask(seed):
         for i in np.random.default_rng(seed).integers(0, len(weights), 300):
-            try:
-                found = kernels.get(weights[i], ONE, lambda own: np.array([own.sum()]))
-                assert found == weights[i].sum()
-            except Exception as error:
-                wrong.append(error)
+            found = kernels.get(weights[i], ONE, lambda own: np.array([own.sum()]))
+            assert found == weights[i].sum()
 
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert wrong == []
+    at_once(ask, 3)
 
 
 def test_a_memo_knows_the_very_array_and_transform_alone():
