@@ -11,6 +11,7 @@ from PIL import Image
 
 from . import pictures
 from .data.channels import MODES
+from .rundir import frame_files
 from .errors import UserError, run_command, tell
 
 Array = np.ndarray[Any, Any]
@@ -18,13 +19,13 @@ MOST_PIXELS, MOST_BYTES = 2**24, 2**31  # of one frame; of all
 MOST_IN_A_GIF = 60  # frames; an MP4 file, which keeps only what changes, has them all
 
 
-def animate(frames: Path, out: Path, seconds: float = 8.0) -> int:
+def animate(frames: Path, out: Path, seconds: float = 8.0, last: int | None = None) -> int:
     """Write the PNG frames of a directory, in the order of their names, as a GIF or MP4; how many it has.
 
     Of more than a GIF should hold some are left out, evenly; the last one never.
     Raises UserError where there is none, or one can't be read.
     """
-    files = sorted(frames.glob("*.png"))
+    files = frame_files(frames, last)
     if not files:
         raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
     if out.suffix.lower() == ".gif" and len(files) > MOST_IN_A_GIF:

@@ -5,9 +5,12 @@ where the recipe has them), `optimizer_g.*`, `optimizer_d.*`, `fixed_z` and `rng
 the position are JSON in its metadata, the versions that wrote it too, and a SHA-256 over everything else.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import serialize
+from minigrad.serialize import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_whole
 
 from . import jsonfile
 from .errors import UserError
@@ -27,6 +31,15 @@ Array = np.ndarray[Any, Any]
 FILE_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best
 OLDER_NAME = "checkpoints"  # the directory of those before the last one, <step>.safetensors
+OLDER = re.compile(r"(\d{8,19})\.safetensors")
+
+
+# By which a file system says that it has no hard links, or no more of them.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Unreadable(UserError):
+    """A checkpoint can't be opened or read, which says nothing about its content."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,17 @@ def save(
     parts: Mapping[str, Mapping[str, Any]],
     images: str = "",
 ) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint, whole or not at all. The arguments after `path` are those of `encode`."""
+    write_whole(path, encode(preset, position, parts, images))
+
+
+def encode(
+    preset: Preset,
+    position: Mapping[str, int],
+    parts: Mapping[str, Mapping[str, Any]],
+    images: str = "",
+) -> bytes:
+    """Return the content of a checkpoint file.
 
     Args:
         parts: state dicts by prefix; the one of the prefix "" is written without.
@@ -75,19 +98,21 @@ def save(
         "images": images,
         "versions": json.dumps({"minigrad": mg.__version__, "numpy": np.__version__}, sort_keys=True),
     }
-    mg.save(tensors, path, {**metadata, "checksum": _checksum(tensors, metadata)})
+    return serialize.encode(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
 
 
 def load(run: Path) -> Checkpoint:
     """Read the checkpoint of a run directory, or a checkpoint file.
 
-    Raises UserError where there is none, or it is damaged.
+    Raises UserError if there is none or it is damaged, and Unreadable if it can't be opened or read.
     """
     path = run / FILE_NAME if run.is_dir() else run
     try:
         tensors, metadata = serialize.read(path)  # at once: a live run may be writing the next
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file") from None
+    except OSError as error:
+        raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{error}: the file is damaged, or no checkpoint") from error
     expected = metadata.pop("checksum", None)
@@ -109,26 +134,70 @@ def _position(data: Any) -> dict[str, int]:
 
 
 def candidates(run: Path) -> list[Path]:
-    """The checkpoints of a run directory to go on from, the newest first."""
-    older = sorted((run / OLDER_NAME).glob("*.safetensors"), reverse=True)
-    return [path for path in (run / FILE_NAME, *older) if path.is_file()]
+    """The checkpoints of a run directory that training can continue from, the newest first."""
+    return [path for path in (run / FILE_NAME, *older(run)) if path.is_file()]
 
 
-def set_aside(run: Path, step: int, keep: int) -> None:
-    """Keep the last checkpoint, of `step`, under another name too, before a new one takes its place.
+def older(run: Path) -> list[Path]:
+    """The checkpoints before the last one, the newest first. Files of other names are the user's."""
+    try:
+        names = os.listdir(run / OLDER_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    steps = {name: int(match[1]) for name in names if (match := OLDER.fullmatch(name))}
+    return [run / OLDER_NAME / name for name in sorted(steps, key=steps.__getitem__, reverse=True)]
 
-    No more than `keep` stay, the new one among them.
+
+def older_name(step: int) -> str:
+    """The name, in its run's directory, of the checkpoint of `step` once there is a later one."""
+    return f"{OLDER_NAME}/{step:08d}.safetensors"
+
+
+def give_name(source: Path, target: Path) -> None:
+    """Give a checkpoint a second name, in the place of whatever is there: at no moment is there nothing.
+
+    It becomes a hard link, or a copy on file systems without them. Raises OSError.
     """
-    if keep > 1 and (run / FILE_NAME).is_file():
-        (run / OLDER_NAME).mkdir(exist_ok=True)
-        older = run / OLDER_NAME / f"{step:08d}.safetensors"
-        older.unlink(missing_ok=True)
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    try:
         try:
-            os.link(run / FILE_NAME, older)  # the same file: at no moment is there none
-        except OSError:  # a file system without such links
-            shutil.copyfile(run / FILE_NAME, older)
-    for path in sorted((run / OLDER_NAME).glob("*.safetensors"), reverse=True)[max(keep - 1, 0) :]:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # of two names of one file, a rename leaves both
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove the oldest checkpoints, so that `keep` remain, the last one among them."""
+    for path in older(run)[max(keep - 1, 0) :]:
         path.unlink()
+
+
+def go_back(run: Path, loaded: Path, step: int) -> None:
+    """Make the checkpoint that was loaded, of `step`, the last one of its run, and remove later ones.
+
+    It is never unlinked itself. A damaged file in the place of the last one is gone afterwards.
+    """
+    if loaded != run / FILE_NAME:
+        give_name(loaded, run / FILE_NAME)
+    for path in older(run):
+        if int(path.stem) > step:
+            path.unlink()
+    best = run / BEST_NAME
+    if best != loaded and best.is_file() and _step_of(best) > step:
+        best.unlink()
+
+
+def _step_of(path: Path) -> int:
+    """The step of a checkpoint file; 0 if it can't be read, so that it stays."""
+    try:
+        return load(path).position["step"]
+    except (OSError, UserError):
+        return 0
 
 
 def generator_state(array: Array) -> dict[str, int]:

@@ -90,7 +90,7 @@ class Checkup:
         if persist := [sign for sign in self._signs_at(-1) if sign in self._signs_at(-2)]:
             step, path = self._last[-1]["step"], self.run.path / FILE_NAME
             self.progress.say(f"warning: still so at step {step}: {', '.join(persist)} (see {path})")
-        path = self.run.path / PICTURE_NAME
+        path = self.run.place(PICTURE_NAME)
         measured = lines(self.run)
         if len(measured) > 1:
             vitals_picture.save(measured, path)

@@ -1,11 +1,11 @@
 """The device that --device names: whether it can be used, and what to say where it can't or is too small."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from minigrad import backend as backends
 
+from .console import warn
 from .errors import UserError
 
 INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
@@ -29,7 +29,7 @@ def choose(name: str, tf32: bool = False) -> str:
     try:
         backend = backends.get(name)
     except (ImportError, RuntimeError) as error:
-        print(f"warning: --device {name}: {_missing(error)}", file=sys.stderr, flush=True)
+        warn(f"warning: --device {name}: {_missing(error)}")
         return "cpu"
     backend.allow_tf32(tf32)
     return backend.device

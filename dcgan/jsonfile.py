@@ -1,12 +1,18 @@
-"""JSON that somebody else may have written: of a bounded size and depth, and no numbers but finite ones."""
+"""JSON files. What is read, somebody else may have written: its size, its depth and its numbers are bounded."""
 
+import errno
 import json
 import math
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 MOST = 2**20  # characters of one value
+# No link is followed, no pipe waited for, and Windows changes no end of a line.
+SAFELY = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 def parse(text: str) -> Any:
@@ -37,6 +43,84 @@ def lines(path: Path) -> Iterator[Any]:
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
             number += 1
+
+
+def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Add lines to a .jsonl file: all of them, or none if that fails (OSError).
+
+    What follows the last complete line was being written when a process was killed, and is cut off.
+    """
+    content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, 0o666), "r+b", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        before = _end_of_last_line(file)
+        try:
+            file.truncate(before)
+            file.seek(before)
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):  # the next call does it, then
+                file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _end_of_last_line(file: Any) -> int:
+    """Where the last complete line of a file ends."""
+    end: int = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 1))
+    if file.read(1) in (b"\n", b""):
+        return end
+    start = max(0, end - MOST)
+    file.seek(start)
+    return start + int(file.read(end - start).rfind(b"\n")) + 1
+
+
+class StepLines(NamedTuple):
+    """The lines of a log file.
+
+    Attributes:
+        steps: the steps that the lines are of, rising.
+        texts: the lines, with their ends.
+        damaged: how many other complete lines there are.
+    """
+
+    steps: list[int]
+    texts: list[str]
+    damaged: int
+
+
+def step_lines(path: Path) -> StepLines:
+    """The lines of a .jsonl file that name their step; none if there is no such file.
+
+    A line that is damaged, or not of a later step than the one before it, is left out and counted. The end
+    of the file without an end of line is left out: a process was killed while it wrote it, or is writing it
+    now. After a line of more than MOST bytes nothing is read any more.
+    """
+    found = StepLines([], [], 0)
+    if not path.is_file():
+        return found
+    damaged = 0
+    with open(path, "rb") as file:
+        while (line := file.readline(MOST + 1)).endswith(b"\n"):
+            step = _step_of(line)
+            if step is None or (found.steps and step <= found.steps[-1]):
+                damaged += 1
+                continue
+            found.steps.append(step)
+            found.texts.append(line.decode())
+    return found._replace(damaged=damaged + (len(line) > MOST))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line is of; None if it is damaged."""
+    try:
+        step = parse(line.decode())["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if type(step) is int else None
 
 
 def _check_plain(path: Path) -> None:

@@ -122,7 +122,12 @@ def _parsed(call: ast.expr) -> Layer:
         raise ValueError(f"{ast.unparse(call)} is no layer")
     arguments = [ast.literal_eval(argument) for argument in call.args]
     named = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
-    return KINDS[call.func.id](*arguments, **named)
+    layer: Layer = KINDS[call.func.id](*arguments, **named)
+    try:
+        check_types(type(layer), vars(layer))
+    except TypeError as error:
+        raise ValueError(f"{ast.unparse(call)}: {error}") from None
+    return layer
 
 
 def to_json(layer: Layer) -> dict[str, Any]:

@@ -24,52 +24,71 @@ class Metrics:
     ) -> None:
         self.looks_at_once = device == "cpu"  # where a look at a scalar waits for nobody
         self.preset, self.batches, self.run, self.progress = preset, batches, run, progress
+        self.latest: dict[str, Any] = {}  # the last line; {} before the first
         self._pending: list[tuple[int, StepResult]] = []
-        self._latest: dict[str, Any] = {}
+        self._lines: list[dict[str, Any]] = []  # not yet in metrics.jsonl
+        self._speeds: list[dict[str, Any]] = []  # not yet in timing.jsonl
         self._warned: set[str] = set()
         self._wrong: list[str] = []  # of the last line: what is no finite number
         self._block_started, self._block_images = time.perf_counter(), 0
 
     def record(self, step: int, result: StepResult, images: int) -> None:
-        """Keep the scalars of a step; write them in blocks, so that a device is seldom waited for."""
+        """Keep the scalars of a step; write them in blocks, so that a device is seldom waited for.
+
+        Raises as `flush` does.
+        """
         self._pending.append((step, result))
         self._block_images += images
         old = time.perf_counter() - self._block_started > FRESH
         losses = (result.loss_d, result.loss_g)
         old |= self.looks_at_once and not all(math.isfinite(loss.item()) for loss in losses)
-        if len(self._pending) >= BLOCK or not self._latest or old or self.progress.ends_with_next:
+        logged = step % self.preset.log_every == 0
+        if len(self._pending) >= BLOCK or not self.latest or old or logged or self.progress.ends_with_next:
             self.flush()
-        self.progress.step(images, self._latest)
-        if step % self.preset.log_every == 0:
-            self.flush()
-            latest = {name: math.nan if value is None else value for name, value in self._latest.items()}
-            self.progress.say(
-                f"step {step}: loss D {latest['loss_d']:.4f}, loss G {latest['loss_g']:.4f}, "
-                f"D(x) {latest['d_x']:.3f}, D(G(z)) {latest['d_g_z1']:.3f} / {latest['d_g_z2']:.3f}"
-            )
+
+    def report(self, step: int) -> None:
+        """Print the scalars of a step, if the recipe asks for them."""
+        if step % self.preset.log_every:
+            return
+        latest = {name: math.nan if value is None else value for name, value in self.latest.items()}
+        self.progress.say(
+            f"step {step}: loss D {latest['loss_d']:.4f}, loss G {latest['loss_g']:.4f}, "
+            f"D(x) {latest['d_x']:.3f}, D(G(z)) {latest['d_g_z1']:.3f} / {latest['d_g_z2']:.3f}"
+        )
 
     def flush(self) -> None:
-        """Write what is kept: a line a step, and one with the speed.
+        """Write what is kept: a line a step.
 
-        Raises Diverged, once it is written, at the first step whose scalars are not all finite. Where it
-        can't be written (OSError), it is kept for the next time.
+        Raises Diverged, once it is written, at the first step whose scalars are not all finite. If it can't
+        be written (OSError), it is kept for the next time.
         """
-        if not self._pending:
-            return
-        lines = []
+        if self._pending:
+            self._take_in()
+        if self._lines:
+            self.run.append("metrics.jsonl", self._lines)
+            self._lines = []
+        if self._wrong:
+            raise Diverged(int(self.latest["step"]), self._wrong)
+
+    def write_speed(self) -> None:
+        """Write the speed of the blocks so far. If that fails (OSError), it is kept for the next time."""
+        if self._speeds:
+            self.run.append("timing.jsonl", self._speeds)
+            self._speeds = []
+
+    def _take_in(self) -> None:
+        """Make lines of the scalars that are kept: a look at them waits for the device."""
         for step, result in self._pending:
             scalars = {name: value.item() for name, value in vars(result).items()}
-            lines.append({"step": step, "epoch": self.batches.epoch_of(step), **self._finite(step, scalars)})
+            line = {"step": step, "epoch": self.batches.epoch_of(step), **self._finite(step, scalars)}
+            self._lines.append(line)
             if self._wrong:
                 break  # what comes after is worth nothing
-        self.run.append("metrics.jsonl", lines)
         now = time.perf_counter()
         rate = self._block_images / (now - self._block_started)
-        self.run.append("timing.jsonl", [{"step": lines[-1]["step"], "images_per_second": round(rate, 1)}])
-        self._latest = lines[-1]
-        self._pending, self._block_started, self._block_images = [], now, 0
-        if self._wrong:
-            raise Diverged(int(lines[-1]["step"] or 0), self._wrong)
+        self._speeds.append({"step": line["step"], "images_per_second": round(rate, 1)})
+        self.latest, self._pending = line, []
+        self._block_started, self._block_images = now, 0
 
     def _finite(self, step: int, scalars: dict[str, float]) -> dict[str, float | None]:
         """The scalars with None (null in JSON) for what is no finite number; of others, a warning if odd."""

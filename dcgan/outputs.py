@@ -1,7 +1,7 @@
 """The pictures that a run writes as it trains, and when each is due."""
 
 import re
-from pathlib import Path
+from collections.abc import Callable
 from string import Formatter
 from typing import Any
 
@@ -12,7 +12,7 @@ from . import noise, pictures
 from .animate import animate
 from .data.batches import Batches
 from .preset import Preset
-from .rundir import RunDirectory
+from .rundir import RunDirectory, frame_files
 from .sampling import generate
 
 FIXED_STREAM, SAMPLE_STREAM = 3, 4  # of the run's seed
@@ -34,6 +34,7 @@ class Outputs:
         self.preset, self.batches, self.run = preset, batches, run
         self.sampler, self.device = sampler, device
         count = preset.grid_rows * preset.grid_columns
+        self._pattern = _pattern(preset.sample_name)
         self.fixed_z = noise.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM), device)
 
     def sample_is_due(self, step: int) -> bool:
@@ -54,7 +55,7 @@ class Outputs:
             generator = mg.Generator(self.preset.seed, SAMPLE_STREAM)
             generator.state = {**generator.state, "calls": step}  # of this step, in whatever run
             z = noise.draw(self.preset, len(z), generator, self.device)
-        self._save_enlarged(self._fakes(z), self.run.samples / self._name(step))
+        self._save_enlarged(self._fakes(z), f"samples/{self._name(step)}")
 
     def _name(self, step: int) -> str:
         """The recipe's name of the grid after a step."""
@@ -63,45 +64,62 @@ class Outputs:
 
     def write_frame(self, step: int) -> None:
         """A frame of the animation."""
-        pictures.save_png(self._fakes(self.fixed_z), self.run.frames / f"{step:08d}.png")
+        pictures.save_png(self._fakes(self.fixed_z), self.run.place(f"frames/{step:08d}.png"))
 
     def write_real(self) -> None:
         """Real images, as they are trained on."""
-        self._save_enlarged(self._reals(), self.run.path / self.preset.real_name)
+        self._save_enlarged(self._reals(), self.preset.real_name)
 
     def write_curves(self) -> None:
         """The losses so far, as metrics.jsonl has them."""
         if metrics := self.run.metrics():
-            pictures.save_losses(metrics, self.run.path / "losses.png")
+            pictures.save_losses(metrics, self.run.place("losses.png"))
 
-    def forget_after(self, step: int) -> None:
-        """Remove grids and frames past a step, and those of a run's end that another step would not have."""
-        due = {self._name(s) for s in range(step + 1) if self.sample_is_due(s)}
-        pattern = re.compile(
-            "".join(
-                re.escape(text) + (r"\d+" if field else "")
-                for text, field, _, _ in Formatter().parse(self.preset.sample_name)
-            )
-        )
+    def forget_after(self, step: int, reached: int) -> None:
+        """Remove grids and frames past a step, and those of a run's end that another step would not have.
+
+        Args:
+            reached: the last step that the run can have drawn before it stopped. Pictures that are numbered
+                beyond it are not the run's.
+        """
         for path in self.run.samples.iterdir():
-            if path.name not in due and pattern.fullmatch(path.name):
+            steps = self._steps_of(path.name)
+            if steps and steps[0] <= reached and (steps[-1] > step or not self.sample_is_due(steps[-1])):
                 path.unlink()
-        for path in self.run.frames.glob("*.png"):
-            if path.stem.isdecimal() and (int(path.stem) > step or not self.frame_is_due(int(path.stem))):
+        for path in frame_files(self.run.frames, reached):
+            drawn = int(path.stem)
+            if drawn > step or not self.frame_is_due(drawn):
                 path.unlink()
 
-    def finish(self, step: int) -> None:
-        """The last grid and frame, the curves, real beside generated, and the animation."""
-        if not self.sample_is_due(step):
-            self.write_sample(step)
+    def _steps_of(self, name: str) -> range:
+        """The steps whose grid has this name: one, or all of an epoch; none if it is no name of a grid."""
+        match = self._pattern.fullmatch(name)
+        if match is None:
+            return range(0)
+        found, epoch = match.groupdict(), self.batches.per_epoch
+        last = int(found["step"]) if "step" in found else (int(found["epoch"]) + 1) * epoch
+        if self._name(last) != name:
+            return range(0)
+        return range(last, last + 1) if "step" in found else range(last - epoch + 1, last + 1)
+
+    def final(self, step: int) -> dict[str, Callable[[], None]]:
+        """What belongs to the end of a run, after `step`: what draws each picture, by its name."""
+        last = {} if self.sample_is_due(step) else {"the last grid": lambda: self.write_sample(step)}
         if not self.frame_is_due(step):
-            self.write_frame(step)
-        self.write_curves()
-        pictures.save_side_by_side(
-            {"real": self._reals(), "generated": self._fakes(self.fixed_z)},
-            self.run.path / "real_and_fake.png",
-        )
-        animate(self.run.frames, self.run.path / "output.gif")
+            last["the last frame"] = lambda: self.write_frame(step)
+        return {
+            **last,
+            "losses.png": self.write_curves,
+            "real_and_fake.png": self._write_side_by_side,
+            "output.gif": lambda: self._write_animation(step),
+        }
+
+    def _write_side_by_side(self) -> None:
+        grids = {"real": self._reals(), "generated": self._fakes(self.fixed_z)}
+        pictures.save_side_by_side(grids, self.run.place("real_and_fake.png"))
+
+    def _write_animation(self, step: int) -> None:
+        animate(self.run.frames, self.run.place("output.gif"), last=step)
 
     def _fakes(self, z: mg.Tensor) -> Any:
         """The grid of z's images, bytes (height, width, C)."""
@@ -114,6 +132,16 @@ class Outputs:
     def _grid(self, images: Any) -> Any:
         return pictures.grid(pictures.to_bytes(images), self.preset.grid_rows, self.preset.grid_columns)
 
-    @staticmethod
-    def _save_enlarged(grid: Any, path: Path) -> None:
-        pictures.save_png(pictures.enlarged(grid), path)
+    def _save_enlarged(self, grid: Any, name: str) -> None:
+        pictures.save_png(pictures.enlarged(grid), self.run.place(name))
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """An expression for the names that a recipe's `sample_name` gives; its groups are "step" and "epoch"."""
+    parts, seen = [], set[str]()
+    for text, field, _, _ in Formatter().parse(name):
+        parts.append(re.escape(text))
+        if field:
+            parts.append(r"\d{1,12}" if field in seen else rf"(?P<{field}>\d{{1,12}})")
+            seen.add(field)
+    return re.compile("".join(parts))

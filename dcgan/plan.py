@@ -1,4 +1,4 @@
-"""Whether a recipe and a set of images go together, and how long a run of them is."""
+"""Whether a recipe and a set of images go together, and how long a run of them is or should be."""
 
 from . import layers
 from .errors import UserError
@@ -33,6 +33,15 @@ def _next_size(batch_size: int, count: int) -> int:
 
 
 def total_steps(preset: Preset, per_epoch: int) -> int:
-    """How many steps the recipe asks for: its epochs, or fewer where it names steps."""
-    steps = preset.epochs * per_epoch
-    return min(steps, preset.steps) if preset.steps else steps
+    """How many steps the recipe asks for: its epochs or its steps, whichever ends first."""
+    return min(steps for steps in (preset.epochs * per_epoch, preset.steps) if steps)
+
+
+def too_short(preset: Preset, total: int) -> str:
+    """A sentence for a run of `total` steps that ends before its samples show anything; "" for others."""
+    if total >= preset.enough_steps:
+        return ""
+    return (
+        f"{total} steps are too few to show anything: with {preset.name} the first samples worth looking at "
+        f"come after about {preset.enough_steps}: --steps {preset.enough_steps}"
+    )

@@ -1,12 +1,13 @@
 """What a recipe is: every field of it, and what each may be."""
 
 import dataclasses
+import json
 import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from . import family, layers
+from . import family, jsonfile, layers
 from .errors import UserError
 from .layers import Layer
 from .losses import LOSSES
@@ -32,7 +33,11 @@ class Preset:
         crop: which square of an image that is none: "center", or "random_or_center", with equal
             chance; `flip` is the chance that an image is mirrored.
         shuffle: the order of the images is drawn anew for "every_epoch", or "once".
-        batch_size, epochs: how much; `steps` ends the run earlier where it is not 0.
+        batch_size: images a step.
+        epochs, steps: the length of a run, in passes over the images and in updates; whichever is reached
+            first ends it, and 0 is no limit.
+        enough_steps: steps after which the samples are first worth looking at, as measured; a shorter run
+            says so. 0 if nobody has measured it.
         lr_generator, lr_discriminator, beta1, beta2, adam_eps: of the two Adams.
         ema_decay: of the averaged weights of the generator, 0 for none; where there are
             any, samples are drawn with them.
@@ -70,6 +75,7 @@ class Preset:
     batch_size: int = 128
     epochs: int = 25
     steps: int = 0
+    enough_steps: int = 0
     lr_generator: float = 2e-4
     lr_discriminator: float = 2e-4
     beta1: float = 0.9
@@ -96,6 +102,7 @@ class Preset:
             _check_listed(self)
         else:
             _derive_networks(self)
+        _check_round_trip(self)
 
     def to_json(self) -> dict[str, Any]:
         """Every field as JSON values."""
@@ -107,18 +114,13 @@ class Preset:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Preset":
         """What `to_json` wrote; ValueError or TypeError for anything else."""
-        fields = dict(data)
-        layers.check_types(cls, fields)
-        if not all(type(number) is int for number in fields["z_shape"]):
-            raise TypeError("z_shape: expected a list of integers")
-        for name in _NETWORKS:
-            fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
-        return cls(**{**fields, "z_shape": tuple(fields["z_shape"])})
+        return cls(**_fields(data))
 
     def replaced(self, overrides: dict[str, Any]) -> "Preset":
         """The recipe with fields replaced: all but its name and its summary.
 
-        Raises UserError for an unknown field, or a value of the wrong type.
+        `steps` without `epochs` is the length of a run, however many epochs that takes, and the other way
+        round. Raises UserError for an unknown field, or a value of the wrong type.
         """
         settable = [f.name for f in dataclasses.fields(self) if f.name not in _FOR_PEOPLE]
         checked = {}
@@ -126,12 +128,37 @@ class Preset:
             if field not in settable:
                 raise UserError(f"unknown field {field!r}: what can be replaced is {', '.join(settable)}")
             checked[field] = _checked(field, getattr(self, field), value)
+        for length, other in (("steps", "epochs"), ("epochs", "steps")):
+            if checked.get(length) and other not in checked:
+                checked[other] = 0  # the length that is asked for replaces that of the recipe
         derived = checked.get("architecture", self.architecture) != "layers"
         for field in _DERIVED & checked.keys() if derived else ():
             raise UserError(
                 f"{field} follows from image_size, channels, nz, ngf and ndf in {self.name!r}: replace those"
             )
         return dataclasses.replace(self, **checked)
+
+
+def _fields(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe from JSON values. Raises ValueError or TypeError for anything else."""
+    fields = dict(data)
+    layers.check_types(Preset, fields)
+    if not all(type(number) is int for number in fields["z_shape"]):
+        raise TypeError("z_shape: expected a list of integers")
+    for name in _NETWORKS:
+        fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
+    return {**fields, "z_shape": tuple(fields["z_shape"])}
+
+
+def _check_round_trip(preset: Preset) -> None:
+    """Raise UserError if the recipe could not be read again from the files of its runs."""
+    try:
+        again = _fields(jsonfile.parse(json.dumps(preset.to_json())))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"preset {preset.name!r}: {error}") from error
+    changed = [f.name for f in dataclasses.fields(preset) if again[f.name] != getattr(preset, f.name)]
+    if changed:
+        raise UserError(f"preset {preset.name!r}: {', '.join(changed)} would be read from its file as another")
 
 
 def _check_numbers(preset: Preset) -> None:
@@ -146,6 +173,8 @@ def _check_numbers(preset: Preset) -> None:
     for name in ("lr_generator", "lr_discriminator", "adam_eps"):
         if not 0 < getattr(preset, name) < float("inf"):
             raise UserError(f"{name}={getattr(preset, name)}: expected a positive number")
+    if not preset.epochs and not preset.steps:
+        raise UserError("epochs=0, steps=0: expected at least one of them as the length of a run")
     if preset.image_size > _LARGEST:
         raise UserError(f"image_size={preset.image_size}: expected {_LARGEST} at most")
     if not 0 <= preset.flip <= 1:
@@ -268,7 +297,7 @@ _MOST_NUMBERS = 2**20  # of one image's noise
 _DEEPEST = 200  # layers
 _PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
 _POSITIVE = (
-    "image_size", "channels", "batch_size", "epochs", "grid_rows", "grid_columns", "log_every",
+    "image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every",
     "frame_every",
 )  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from .errors import tell
+from .console import QuietStream, is_terminal, tell
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG = 600.0  # seconds: a run that takes longer says so
@@ -38,20 +38,21 @@ class Progress:
         self._started = self._measured_from = time.perf_counter()
         self._next_line = self._started + LINE_EVERY
         self._bar = (
-            tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR)
-            if sys.stderr.isatty()
+            tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(sys.stderr))
+            if is_terminal(sys.stderr)
             else None
         )
 
     def step(self, images: int, scalars: Mapping[str, float | None]) -> None:
-        """One more step, of `images` images; `scalars` are the latest known, None what is no number."""
+        """One more step, of `images` images; `scalars` are the latest known, None for what is no number."""
         self.done += 1
         self.images += images
         if self.done == self.begin + 1:
             self._measured_from = time.perf_counter()  # the first step warms up: it is left out
         elif self.done == self.begin + 1 + MEASURED:
             self._estimate()
-        known = {name: math.nan if value is None else value for name, value in scalars.items()}
+        known = dict.fromkeys(("loss_d", "loss_g", "d_x", "d_g_z1"), math.nan)
+        known |= {name: value for name, value in scalars.items() if value is not None}
         text = (
             f"D {known['loss_d']:.3f}  G {known['loss_g']:.3f}  "
             f"D(x) {known['d_x']:.2f}  D(G(z)) {known['d_g_z1']:.2f}"
@@ -72,9 +73,10 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
         if self._bar is not None:
-            self._bar.write(line)
-        else:
-            tell(line)
+            self._bar.clear()
+        tell(line)
+        if self._bar is not None:
+            self._bar.refresh()
 
     def rate(self) -> float:
         """Images per second so far."""

@@ -1,49 +1,111 @@
-"""Going on with a run: its last whole checkpoint, and whether what is asked for is still the same run."""
+"""Continuing a run: from its last whole checkpoint, and only as the same run."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import Checkpoint
-from .errors import UserError, tell
+from .checkpoint import Checkpoint, Unreadable
+from .console import tell
+from .errors import UserError
 from .preset import Preset
+from .rundir import RunDirectory
 
 FREE = ("epochs", "steps")  # how far a run goes is no part of its recipe
 
 
-def last_checkpoint(run: Path) -> tuple[Path, Checkpoint]:
-    """The run's directory and the checkpoint to go on from: the one named, or the newest that is whole.
+@dataclass(frozen=True)
+class Start:
+    """The state that a run continues from.
+
+    Attributes:
+        preset: its recipe, with the length that was asked for last.
+        state: the checkpoint; None for a run that was killed before its first one, which starts again.
+        path: the checkpoint's file.
+    """
+
+    preset: Preset
+    state: Checkpoint | None = None
+    path: Path | None = None
+
+
+def directory_of(named: Path) -> Path:
+    """The run's directory: the one that is named, or that of the checkpoint file that is named.
+
+    Raises UserError if it is no run.
+    """
+    if named.is_dir():
+        return named
+    if not named.is_file():
+        raise UserError(f"no checkpoint at {named}: expected a run directory or a checkpoint file")
+    inside = named.parent.name == checkpoint.OLDER_NAME
+    directory = named.parent.parent if inside else named.parent
+    if not any((directory / name).is_file() for name in ("config.json", checkpoint.FILE_NAME)):
+        raise UserError(
+            f"--resume {named}: {directory} is no run's directory: it has no config.json and no "
+            f"{checkpoint.FILE_NAME}; name a run, or a checkpoint in one"
+        )
+    return directory
+
+
+def start(run: RunDirectory, named: Path) -> Start:
+    """The checkpoint that is named, or the newest one that is whole, with the recipe.
 
     Args:
-        run: a run directory, or a checkpoint file in it.
+        run: the directory, locked: nobody changes its checkpoints meanwhile.
+        named: the directory, or a checkpoint file in it.
 
-    Raises UserError where there is none.
+    Raises UserError if no checkpoint is whole, or there is none and no config.json either.
     """
-    if not run.is_dir():
-        loaded = checkpoint.load(run)
-        inside = run.parent.name == checkpoint.OLDER_NAME
-        return (run.parent.parent if inside else run.parent), loaded
+    paths = [named] if named.is_file() else checkpoint.candidates(run.path)
     problems = []
-    for path in checkpoint.candidates(run):
+    for path in paths:
         try:
-            loaded = checkpoint.load(path)
+            state = checkpoint.load(path)
+        except Unreadable:  # perhaps it is the good one: nothing may take its place
+            raise
         except UserError as error:
             problems.append(str(error))
             continue
         for problem in problems:
-            tell(f"{problem}. Going on from {path}, of step {loaded.position['step']}")
-        return run, loaded
+            tell(f"{problem}. Going on from {path}, of step {state.position['step']}")
+        return Start(_as_long_as_asked(run, state.preset), state, path)
     if problems:
         raise UserError("; ".join(problems))
-    raise UserError(f"--resume {run}: no {checkpoint.FILE_NAME} there, so nothing to go on from")
+    preset = _configured(run)
+    if preset is None:
+        raise UserError(
+            f"--resume {run.path}: there is no {checkpoint.FILE_NAME}, and no config.json with a recipe to "
+            "start again from: start a new run by --out"
+        )
+    return Start(preset)
+
+
+def _configured(run: RunDirectory) -> Preset | None:
+    """The recipe of config.json; None if there is none that can be read."""
+    try:
+        return Preset.from_json(run.config()["preset"])
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _as_long_as_asked(run: RunDirectory, trained: Preset) -> Preset:
+    """The recipe with the epochs and steps of config.json, where the last command wrote what it was asked for.
+
+    Those of the checkpoint are older if a longer run was killed before it wrote one.
+    """
+    asked = _configured(run)
+    if asked is None:
+        return trained
+    longer = replace(trained, **{name: getattr(asked, name) for name in FREE})
+    return longer if longer == asked else trained
 
 
 def checked_preset(run: Path, trained: Preset, name: str | None, overrides: Mapping[str, Any]) -> Preset:
     """The recipe to go on with: the one that was trained, but for how far it goes.
 
-    Raises UserError, with the differences, where another one is asked for.
+    Raises UserError, with the differences, if another one is asked for.
     """
     if name not in (None, trained.name):
         raise UserError(f"--resume {run}: its recipe is {trained.name}, not {name}")

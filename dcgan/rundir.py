@@ -1,4 +1,4 @@
-"""A run's directory: what lies where, and the files that grow as it trains."""
+"""A run's directory: which file lies where, who may write there, and the log files that grow."""
 
 import errno
 import itertools
@@ -6,12 +6,14 @@ import json
 import os
 import platform
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from minigrad.serialize import write_whole
+from minigrad.serialize import is_temporary, write_whole
 
 from . import jsonfile
 from .errors import UserError
@@ -23,52 +25,62 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LINES = ("metrics.jsonl", "timing.jsonl", "vitals.jsonl", "evaluations.jsonl")
+FOLDERS = ("samples", "frames", "checkpoints")
+ENDINGS = (".png", ".gif", ".json", ".jsonl", ".safetensors")  # of a run's files
+FRAME = re.compile(r"\d{8,12}\.png")
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network file systems
 
 
 class RunDirectory:
     """The files of one run, under `path`.
 
-    config.json             the recipe, what --data said, and what it ran on
+    config.json             the recipe, the data, and the versions and machine that train it
     metrics.jsonl           a line for every step
     timing.jsonl            a line for every block of steps: images per second
     vitals.jsonl            a line for every step that is measured
-    evaluations.jsonl       a line for every evaluation on the way, where there are any
-    checkpoint.safetensors  the weights and all else to go on from
+    evaluations.jsonl       a line for every evaluation during training
+    checkpoint.safetensors  the weights and everything else that training continues from
     checkpoints/            those before it, <step>.safetensors
     best.safetensors        the same, at the step whose evaluation was the best
     samples/                the recipe's grids
     frames/                 one grid over time, for the animation
     training_images.png     real images, as they are trained on (mnist_data.png in some recipes)
     real_and_fake.png, losses.png, vitals.png, output.gif  made at the end
+
+    Everything else in it is the user's, and is neither changed nor removed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle: int | None = None  # of the directory, while it is locked
+        self._identity: tuple[int, int] | None = None  # device and inode of the directory that was locked
+        self._made: list[Path] = []  # directories that `create` made, the innermost first
 
     @classmethod
     def create(
-        cls, out: Path | None, preset: Preset, device: str, data: str, tf32: bool = False
+        cls,
+        out: Path | None,
+        preset: Preset,
+        device: str,
+        data: str,
+        tf32: bool = False,
+        value_range: tuple[float, float] | None = None,
     ) -> "RunDirectory":
-        """A new directory: `out`, or runs/<preset> with a number added where that is taken.
+        """Make a new directory: `out`, or runs/<preset> with a number added if that is taken.
 
-        It is this run's alone while it is open. Raises UserError where `out` holds something already, or
-        can't be made.
+        It belongs to this run until `close`. Raises UserError if `out` holds something already or can't be
+        made. The arguments after `out` are those of `write_config`.
         """
         path = out or Path("runs") / preset.name
         try:
-            if out is None:
-                path = _make_free(path)
-            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            run = _claim_free(path) if out is None else _claim(path)
+            if run is None:
                 raise UserError(
                     f"--out {path}: it exists already; name another directory, move it away, or go on with "
                     f"the run in it by --resume {path}"
                 )
-            run = cls(path)
-            for directory in (path, run.samples, run.frames):
-                directory.mkdir(parents=True, exist_ok=True)
-            run.lock()
-            run.write_config(preset, device, data, tf32)
+            run.write_config(preset, device, data, tf32, value_range)
+            run.make_folders()
         except OSError as error:
             raise UserError(
                 f"--out {path}: {error.strerror or error}; name a directory that can be written"
@@ -77,34 +89,52 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path) -> "RunDirectory":
-        """The directory of a run that goes on.
+        """Take the directory of an earlier run, to continue it.
 
-        Raises UserError where another process has it, or it can't be written.
+        Raises UserError if another process has it, or if a file or folder of the run is a symbolic link or a
+        special file: writing to it, or removing it, would change something outside of the run.
         """
         run = cls(path)
         try:
             run.lock()
-            for directory in (run.samples, run.frames):
-                directory.mkdir(exist_ok=True)
+            for folder in (path, *(path / name for name in FOLDERS)):
+                _check_entries(folder)
         except OSError as error:
-            raise UserError(f"--resume {path}: {error.strerror or error}") from error
+            run.close()
+            raise UserError(f"--resume {path}: {error.filename or path}: {error.strerror or error}") from error
+        except UserError:
+            run.close()
+            raise
         return run
 
-    def lock(self) -> None:
-        """Take the directory for this run, until `close` or the end of the process, whatever ends it.
+    def make_folders(self) -> None:
+        """Make the folders for pictures, if they do not exist. Raises OSError if they can't be made."""
+        for folder in (self.samples, self.frames):
+            folder.mkdir(exist_ok=True)
 
-        Raises UserError where another process has it. Where the system has no such locks, nobody does.
+    # -- whose it is ---------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Take the directory for this run until `close` or the end of the process.
+
+        Raises UserError if another process has it. File systems without locks give it to anybody.
         """
-        if fcntl is None:
-            return
-        self._handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise UserError(
-                f"{self.path}: another process is training there; wait for it to end, or stop it"
-            ) from None
+        if fcntl is not None:
+            self._handle = os.open(self.path, os.O_RDONLY)
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise UserError(
+                    f"{self.path}: another process is training there; wait for it to end, or stop it"
+                ) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    self.close()
+                    raise
+        held = os.stat(self.path if self._handle is None else self._handle)
+        self._identity = (held.st_dev, held.st_ino)
+        self.check_place()
 
     def close(self) -> None:
         """Leave the directory to others."""
@@ -112,29 +142,51 @@ class RunDirectory:
             os.close(self._handle)
             self._handle = None
 
-    def forget_after(self, step: int) -> None:
-        """Cut the .jsonl files off after a step, and a line that was never finished; and remove what a killed
-        process was writing.
-        """
-        for directory in (self.path, self.samples, self.frames, self.path / "checkpoints"):
-            for path in directory.glob(".*"):
-                if re.fullmatch(r"\..+\.\w{8}", path.name) and path.is_file():  # of `write_whole`
-                    path.unlink()
-        for name in LINES:
-            path = self.path / name
-            if not path.exists():
-                continue
-            kept = "".join(line for done, line in _whole_lines(path) if done <= step).encode()
-            if path.stat().st_size != len(kept):
-                write_whole(path, kept)
+    def check_place(self) -> None:
+        """Raise OSError if the directory was moved or removed since it was locked.
 
-    def config(self) -> dict[str, Any]:
-        """What config.json says; nothing where it can't be read."""
+        Another run may train in a directory of the same name by then: its files must not be touched.
+        """
+        if self._identity is None:
+            return
+        found = os.stat(self.path)
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise OSError(errno.ESTALE, "another directory has taken its place", str(self.path))
+
+    def is_in_place(self) -> bool:
+        """Whether `check_place` finds nothing wrong."""
         try:
-            config = jsonfile.read(self.path / "config.json")
-        except (OSError, ValueError):
-            return {}
-        return config if isinstance(config, dict) else {}
+            self.check_place()
+        except OSError:
+            return False
+        return True
+
+    def place(self, name: str) -> Path:
+        """The path to write the file `name` at, such as "samples/a.png". Check this before every write.
+
+        Raises OSError as `check_place` does, or if the folder of the file is a symbolic link.
+        """
+        self.check_place()
+        path = self.path / name
+        if path.parent != self.path and not stat.S_ISDIR(os.lstat(path.parent).st_mode):
+            raise OSError(errno.ENOTDIR, "not a folder of the run, but a link or a file", str(path.parent))
+        return path
+
+    def discard(self) -> None:
+        """Remove a directory in which nothing was trained, with what `create` and the first pictures left."""
+        if not self.is_in_place() or any((self.path / name).exists() for name in UNTRAINED_LACKS):
+            return
+        for folder in (*(self.path / name for name in FOLDERS), self.path):
+            for path in _own_files(folder):
+                path.unlink(missing_ok=True)
+            if folder != self.path:
+                with suppress(OSError):
+                    folder.rmdir()
+        for path in self._made:
+            with suppress(OSError):  # something of the user's is in it
+                path.rmdir()
+
+    # -- what is in it -------------------------------------------------------------------------------
 
     @property
     def samples(self) -> Path:
@@ -144,43 +196,77 @@ class RunDirectory:
     def frames(self) -> Path:
         return self.path / "frames"
 
-    def write_config(self, preset: Preset, device: str, data: str, tf32: bool) -> None:
-        """The recipe with every field, what --data said, and the versions and machine that train it."""
+    def write_config(
+        self,
+        preset: Preset,
+        device: str,
+        data: str,
+        tf32: bool,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        """Write the recipe with every field, the data, and the versions and machine that train it.
+
+        Args:
+            data: the images, as --data names them.
+            value_range: the values of black and white in them; None for images of 8 bits.
+        """
         config = {
             "preset": preset.to_json(),
             "data": data,
+            "range": value_range,
             "device": device,
             "tf32": tf32,
             "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
             | {"python": platform.python_version()},
             "machine": platform.platform(),
         }
-        write_whole(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        write_whole(self.place("config.json"), (json.dumps(config, indent=2) + "\n").encode())
+
+    def config(self) -> dict[str, Any]:
+        """The content of config.json; {} if it can't be read."""
+        try:
+            config = jsonfile.read(self.path / "config.json")
+        except (OSError, ValueError):
+            return {}
+        return config if isinstance(config, dict) else {}
+
+    def data(self) -> tuple[str, tuple[float, float] | None] | None:
+        """The images of the run, as --data and --range name them; None if there is no config.json.
+
+        Raises UserError if config.json does not say it.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            return None
+        try:
+            config = jsonfile.read(path)
+            data, value_range = config["data"], config.get("range")
+            if not isinstance(data, str):
+                raise TypeError("expected the name of the data")
+            return data, None if value_range is None else _range(value_range)
+        except (OSError, TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path} does not say what the run was trained on: name it by --data (and --range)"
+            ) from error
+
+    # -- the log files -------------------------------------------------------------------------------
 
     def append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Add lines to a .jsonl file: all of them, or none where that fails."""
-        content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
-        with open(self.path / name, "ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
-            try:
-                if file.write(content) != len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
+        """Add lines to a .jsonl file: all of them, or none if that fails (OSError)."""
+        jsonfile.append(self.place(name), lines)
 
     def replace_last(self, name: str, line: Mapping[str, Any]) -> None:
         """Put a line in the place of the last one of a .jsonl file."""
-        before = [text for _, text in _whole_lines(self.path / name)][:-1]
-        write_whole(self.path / name, "".join([*before, json.dumps(line, allow_nan=False), "\n"]).encode())
+        before = jsonfile.step_lines(self.path / name).texts[:-1]
+        content = "".join([*before, json.dumps(line, allow_nan=False), "\n"]).encode()
+        write_whole(self.place(name), content)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a .jsonl file, up to the first that is damaged; none where there is no such file."""
-        return [json.loads(line) for _, line in _whole_lines(self.path / name)]
+        """The lines of a .jsonl file, but for damaged ones; none if there is no such file."""
+        return [json.loads(text) for text in jsonfile.step_lines(self.path / name).texts]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; none where there is no file. UserError where it is damaged."""
+        """The lines of metrics.jsonl; none if there is no file. Raises UserError if it is damaged."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
@@ -191,40 +277,123 @@ class RunDirectory:
                 f"{path} is damaged ({error!s:.200}): expected a JSON object of numbers in each line"
             ) from error
 
+    def forget_after(self, step: int) -> list[str]:
+        """Cut the log files off after a step, and remove files that a killed process left half-written.
+
+        Damaged lines, and those that repeat a step, are removed too. Returns a sentence about each file
+        that had some, or that lacks steps.
+        """
+        for folder in (self.path, *(self.path / name for name in FOLDERS)):
+            for path in _entries(folder):
+                if is_temporary(path.name) and path.is_file():
+                    path.unlink()
+        return [said for name in LINES for said in self._cut(name, step)]
+
+    def _cut(self, name: str, step: int) -> Iterator[str]:
+        path = self.path / name
+        if not path.exists():
+            return
+        found = jsonfile.step_lines(path)
+        kept = [text for done, text in zip(found.steps, found.texts, strict=True) if done <= step]
+        content = "".join(kept).encode()
+        held = path.stat()
+        # A file with a second name (`cp -al`) is written anew: lines that are added would show there too.
+        if held.st_size != len(content) or held.st_nlink > 1:
+            write_whole(self.place(name), content)
+        if found.damaged:
+            yield f"{name}: {found.damaged} damaged or repeated lines were removed"
+        if name == "metrics.jsonl" and len(kept) < step:
+            yield f"{name} lacks {step - len(kept)} of the {step} steps so far"
+
+
+# A directory with one of these was trained in.
+UNTRAINED_LACKS = ("metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "checkpoints")
+
+
+def frame_files(folder: Path, last: int | None = None) -> list[Path]:
+    """The frames of a run, up to the step `last`, in their order. Files of other names are left out."""
+    frames = [path for path in _entries(folder) if FRAME.fullmatch(path.name)]
+    steps = {path: int(path.stem) for path in frames}
+    return sorted((path for path in frames if last is None or steps[path] <= last), key=steps.__getitem__)
+
+
+def _claim(path: Path) -> RunDirectory | None:
+    """Make and lock a directory, or lock one that is empty; None if it holds something."""
+    run = RunDirectory(path)
+    if path.exists() and not _is_empty(path):
+        return None
+    run._made = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    run.lock()
+    if not _is_empty(path):  # another run has just begun there, and ended
+        run.close()
+        return None
+    for left in _entries(path):
+        left.unlink()
+    return run
+
+
+def _claim_free(path: Path) -> RunDirectory:
+    """The same for `path`, or for the first of path-2, path-3, ... that is free."""
+    for number in itertools.count(1):
+        try:
+            run = _claim(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+        except UserError:  # another run begins there at this moment
+            continue
+        if run is not None:
+            return run
+    raise AssertionError("there are numbers without end")
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a directory holds nothing, or only what a process left that was killed before it wrote a file."""
+    return path.is_dir() and all(is_temporary(entry.name) for entry in _entries(path))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if it is none."""
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _own_files(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.name.endswith(ENDINGS) or is_temporary(path.name)]
+
+
+def _check_entries(folder: Path) -> None:
+    """Raise UserError if a folder of a run, or something in it that may be a file of the run, is a link or
+    a special file.
+    """
+    for path in (*([folder] if folder.name in FOLDERS else []), *_own_files(folder)):
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            continue
+        expected = stat.S_ISDIR(mode) if path == folder else stat.S_ISREG(mode)
+        if not expected:
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file"
+            wanted = "a folder" if path == folder else "a plain file"
+            raise UserError(
+                f"--resume {path}: it is {kind}; a run goes on in plain files and folders of its own: "
+                f"put {wanted} in its place"
+            )
+
+
+def _range(value: Any) -> tuple[float, float]:
+    """The two rising numbers of a list. Raises TypeError or ValueError for anything else."""
+    low, high = value
+    if not all(type(number) in (int, float) for number in value) or not -1e300 < low < high < 1e300:
+        raise ValueError("expected two rising numbers")
+    return float(low), float(high)
+
 
 def _checked(line: Any) -> dict[str, Any]:
-    """A line of metrics: numbers by name, null where one was not finite."""
+    """A line of metrics: numbers by name, null for one that was not finite."""
     if not isinstance(line, dict) or type(line.get("step")) is not int:
         raise ValueError("a line that is no step")
     for name, value in line.items():
         if value is not None and not (type(value) in (int, float) and abs(value) < 2**63):
             raise ValueError(f"{name:.40}: no number of a size that is possible")
     return line
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a .jsonl file that say their step, with it, up to the first that does not."""
-    if not path.is_file():
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        while line := file.readline(jsonfile.MOST):
-            try:
-                value = jsonfile.parse(line)
-            except ValueError:
-                return
-            if not line.endswith("\n") or not isinstance(value, dict) or type(value.get("step")) is not int:
-                return
-            yield value["step"], line
-
-
-def _make_free(path: Path) -> Path:
-    """Make the directory `path`, or that with the first number from 2 on that is not taken."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
-            candidate.mkdir()  # fails where another run has just made it
-        except FileExistsError:
-            continue
-        return candidate
-    raise AssertionError("there are numbers without end")

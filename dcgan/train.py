@@ -1,13 +1,10 @@
 """`python -m dcgan.train`: train a recipe and leave pictures, metrics and a checkpoint."""
 
 import argparse
-import os
-import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import minigrad as mg
@@ -16,15 +13,18 @@ from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 from . import checkpoint, checkup, listing, models, presets, resume
 from . import device as devices
 from .cadence import Cadence
+from .console import StopOnSignal, run_command, tell
 from .data import sources
 from .data.batches import Batches
+from .data.sources import ImageSet
 from .divergence import Diverged
-from .errors import UserError, run_command, tell
+from .errors import UserError
 from .evaluation.monitor import Monitor
 from .explain import explain
-from .plan import check_batches, total_steps
+from .plan import check_batches, too_short, total_steps
 from .preset import Preset
 from .progress import Progress
+from .resume import Start
 from .rundir import RunDirectory
 from .training import DATA_STREAM, KEPT, Training
 
@@ -56,7 +56,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--epochs", type=_positive, help="passes over the images, in all (default: the recipe's)"
     )
-    parser.add_argument("--steps", type=_positive, help="end after this many updates, in all")
+    parser.add_argument(
+        "--steps", type=_positive,
+        help="updates, in all, in place of the recipe's epochs; with --epochs, the first that is reached ends "
+        "the run",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=_positive, help="images a step (default: the recipe's)")
     parser.add_argument("--seed", type=_natural, help="of all that is random (default: the recipe's)")
     parser.add_argument(
@@ -75,6 +79,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="STEPS",
         help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
     )
+    parser.add_argument(
+        "--range", type=sources.parse_range, metavar="LOW,HIGH",
+        help="the values of black and white in images of more than 8 bits, such as 0,4095 "
+        "(default: by their type; what is not clear is asked for)",
+    )  # fmt: skip
     parser.add_argument(
         "--resume",
         type=Path,
@@ -130,19 +139,27 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def load_batches(preset: Preset, data: str | None) -> Batches:
+def load_images(preset: Preset, data: str | None, value_range: tuple[float, float] | None) -> ImageSet:
     """The images that --data names, as the recipe wants them; what was done to them is printed.
 
-    Raises UserError where there are none, or they can't be batches of the recipe.
+    Args:
+        value_range: the values of black and white in them; None to follow from their type.
+
+    Raises UserError if there are none, or they can't be batches of the recipe.
     """
     if data == "":
         raise UserError("--data: an empty name; expected mnist, a folder of images, or a file of many")
     if data is None and preset.channels > 1:
         tell(f"No --data is given: {preset.name} trains on MNIST; --data FOLDER trains it on your pictures.")
-    loaded = sources.load(data or "mnist", preset.image_size, preset.channels)
+    loaded = sources.load(data or "mnist", preset.image_size, preset.channels, value_range)
     for note in loaded.notes:
         tell(note)
     check_batches(preset, len(loaded.images))
+    return loaded
+
+
+def batches_of(preset: Preset, loaded: ImageSet) -> Batches:
+    """The batches of a run: what the recipe makes of a set of images."""
     return Batches(
         loaded.images, preset.batch_size, mg.Generator(preset.seed, DATA_STREAM), channels=preset.channels,
         crop=preset.crop, flip=preset.flip, shuffle=preset.shuffle,
@@ -152,87 +169,146 @@ def load_batches(preset: Preset, data: str | None) -> Batches:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Returns 0; 1 where the run diverged or a shadow differs; 130 or 143 where Ctrl-C or SIGTERM ended it (all
-    that was trained is kept then too).
+    Returns 0; 1 if the run diverged or a shadow differs; 128 plus its number if a signal ended it (all that
+    was trained is kept then too).
     """
     arguments = parse_arguments(argv)
     if arguments.list:
         tell(listing.table())
         return 0
-    state = None
-    if arguments.resume is not None:
-        directory, state = resume.last_checkpoint(arguments.resume)
-        preset = resume.checked_preset(directory, state.preset, arguments.preset, _overrides(arguments))
-    else:
-        preset = chosen_preset(arguments)
-    device = devices.choose(arguments.device, arguments.tf32)
-    if arguments.shadow == device:
-        raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
-    models.build(preset)  # a recipe that does not fit together is told before anything is read or made
-    if arguments.explain_step:
-        tell(explain(preset))
-        return 0
-    run = None if state is None else RunDirectory.reopen(directory)
-    data = arguments.data
-    if run is not None and data is None:
-        named = run.config().get("data")
-        data = named if isinstance(named, str) else None
-    with ExitStack() as open_directory:
-        if run is not None:
-            open_directory.callback(run.close)
-        batches = load_batches(preset, data)
-        total = total_steps(preset, batches.per_epoch)
-        begin = state.position["step"] if state else 0
-        if begin >= total:
-            tell(f"{run.path if run else ''} has {begin} steps already, of {total} wanted: nothing to do.")
+    with ExitStack() as stack:
+        run, start = _reopened(arguments, stack) if arguments.resume else (None, None)
+        preset = start.preset if start else chosen_preset(arguments)
+        device = devices.choose(arguments.device, arguments.tf32)
+        if arguments.shadow == device:
+            raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
+        models.build(preset)  # a recipe that does not fit together is told before anything is read or made
+        if arguments.explain_step:
+            tell(explain(preset))
             return 0
-        monitor = Monitor(preset, data or "mnist", batches.images) if arguments.every else None
-        config = (preset, device, sources.absolute(data or "mnist"), arguments.tf32 and device == "gpu")
-        if run is None:
-            run = RunDirectory.create(arguments.out, *config)
-            open_directory.callback(run.close)
-        tell(
-            f"{preset.name}: {preset.summary}; {len(batches.images)} images, {total} steps of "
-            f"{preset.batch_size}, on the {device.upper()}, seed {preset.seed}, into {run.path}"
-            + (f", from step {begin} on" if begin else "")
+        return _run(arguments, preset, device, run, start, stack)
+
+
+def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirectory, Start]:
+    """The run that --resume names, locked until the stack is closed, and where it continues."""
+    if arguments.out is not None:
+        raise UserError(
+            f"--out {arguments.out}: --resume continues a run in its own directory; leave --out out, or "
+            "copy the run and resume the copy"
         )
-        digits = data in (None, "mnist") and preset.name != presets.QUICK.name
-        short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
-        open_directory.enter_context(devices.enough_memory(device, preset.batch_size))
-        training = Training(
-            preset, batches, device, run, Progress(total, short_way, begin), monitor, arguments.every or 0,
-            arguments.checkpoint_every, arguments.keep, arguments.vitals_every,
-        )  # fmt: skip
-        if state is not None:
-            training.restore(state)
+    run = RunDirectory.reopen(resume.directory_of(arguments.resume))
+    stack.callback(run.close)
+    start = resume.start(run, arguments.resume)
+    preset = resume.checked_preset(run.path, start.preset, arguments.preset, _overrides(arguments))
+    return run, replace(start, preset=preset)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    preset: Preset,
+    device: str,
+    run: RunDirectory | None,
+    start: Start | None,
+    stack: ExitStack,
+) -> int:
+    """Train, in a new directory or in that of a run that continues."""
+    data, value_range = arguments.data, arguments.range
+    if run is not None and data is None and (stored := run.data()) is not None:
+        data, value_range = stored[0], value_range or stored[1]
+    loaded = load_images(preset, data, value_range)
+    batches = batches_of(preset, loaded)
+    total = total_steps(preset, batches.per_epoch)
+    begin = start.state.position["step"] if start and start.state else 0
+    monitor = Monitor(preset, data or "mnist", batches.images) if arguments.every else None
+    config = (
+        preset, device, sources.absolute(data or "mnist"), arguments.tf32 and device == "gpu",
+        loaded.value_range,
+    )  # fmt: skip
+    if run is None:
+        run = RunDirectory.create(arguments.out, *config)
+        stack.callback(run.close)
+        stack.push(_discard_if_it_fails(run))
+    _tell_plan(arguments, preset, device, run, begin, total, len(loaded.images))
+    digits = data in (None, "mnist") and preset.name != presets.QUICK.name
+    short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
+    stack.enter_context(devices.enough_memory(device, preset.batch_size))
+    training = Training(
+        preset, batches, device, run, Progress(total, short_way, begin), monitor, arguments.every or 0,
+        arguments.checkpoint_every, arguments.keep, arguments.vitals_every,
+    )  # fmt: skip
+    if start is not None:
+        if start.state is not None:
+            training.restore(start.state)
+        training.resume(start.path)
+        if begin < total:
             run.write_config(*config)
-        return _train(training, total, arguments, resumed=state is not None)
+    return _train(training, total, arguments)
 
 
-def _train(training: Training, total: int, arguments: argparse.Namespace, resumed: bool) -> int:
+def _tell_plan(
+    arguments: argparse.Namespace, preset: Preset, device: str, run: RunDirectory, begin: int, total: int,
+    images: int,
+) -> None:  # fmt: skip
+    """Say what will be trained, and that it is too short, if it is."""
+    if begin >= total:
+        tell(f"{run.path} has {begin} steps already, of {total} wanted: nothing to train.")
+        return
+    tell(
+        f"{preset.name}: {preset.summary}; {images} images, {total} steps of {preset.batch_size}, on the "
+        f"{device.upper()}, seed {preset.seed}, into {run.path}"
+        + (f", from step {begin} on" if arguments.resume else "")
+    )
+    for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total)):
+        if note:
+            tell(note)
+
+
+def _too_seldom(every: int | None, begin: int, total: int) -> str:
+    """A sentence for --every STEPS that the run never reaches; "" otherwise."""
+    if every is None or total // every > begin // every:
+        return ""
+    return f"--every {every}: no step up to {total} is a multiple of it, so nothing will be measured"
+
+
+def _discard_if_it_fails(run: RunDirectory) -> Callable[..., None]:
+    """What removes a new directory when an exception comes before anything was trained."""
+
+    def leave(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            run.discard()
+
+    return leave
+
+
+def _train(training: Training, total: int, arguments: argparse.Namespace) -> int:
     """Train up to `total` steps, and say how it ended; the exit code."""
     try:
-        if resumed:
-            training.resume()
-            if training.monitor is not None:
-                training.monitor.remember(training.run)
-        with _StopOnSignal() as stop, _watched(training, arguments):
+        with StopOnSignal("dcgan.train") as stop, _watched(training, arguments):
             training.train(total, lambda: stop.asked)
     except Diverged as diverged:
         return _tell_divergence(training, diverged)
     except OSError as error:
-        raise UserError(
-            f"after step {training.done} {error.filename or training.run.path} could not be written: "
-            f"{error.strerror or error}. What {training.run.path} holds is whole, up to step "
-            f"{training.saved}; make room, or choose another --out"
-        ) from error
+        raise _not_written(training, error) from error
     except ShadowError as error:
         training.progress.close()
         tell(f"shadow: after {training.done} steps the {arguments.shadow.upper()} has another result")
         tell(f"shadow: {error}")
         return 1
     _tell_where(training, total)
-    return 0 if training.done == total else 128 + stop.signal
+    return 128 + stop.signal if training.done < total else 0
+
+
+def _not_written(training: Training, error: OSError) -> UserError:
+    """What to say of a failure to write that ended the run."""
+    run, saved = training.run, training.saved
+    said = f"after step {training.done} {error.filename or run.path} could not be written: "
+    said += f"{error.strerror or error}. "
+    if not run.is_in_place():
+        last = "It had no checkpoint" if saved is None else f"Its last checkpoint was of step {saved}"
+        return UserError(f"{said}The run's directory was moved or removed while it was training. {last}")
+    whole = "holds no checkpoint yet" if saved is None else f"holds is whole, up to step {saved}"
+    what = run.path if saved is None else f"What {run.path}"
+    return UserError(f"{said}{what} {whole}; make room, or choose another --out")
 
 
 def _tell_divergence(training: Training, diverged: Diverged) -> int:
@@ -243,7 +319,7 @@ def _tell_divergence(training: Training, diverged: Diverged) -> int:
     if where:
         tell(f"The first number that is not finite comes up {where}.")
     last = training.run.path / checkpoint.FILE_NAME
-    if training.saved:
+    if training.saved is not None:
         tell(f"The last good checkpoint, of step {training.saved}, is {last}.")
     tell("Start again with smaller lr_generator and lr_discriminator (--set).")
     return 1
@@ -265,44 +341,6 @@ def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None
         f"shadow: {shadow.checked} results of {training.done} steps agree with the "
         f"{arguments.shadow.upper()}'s; the largest error is {shadow.worst:.2g}"
     )
-
-
-class _StopOnSignal:
-    """While it is entered, the first Ctrl-C or SIGTERM only asks to stop; a Ctrl-C a second later stops now.
-
-    Within a second it counts as the same: people press twice. A run that was started with
-    interrupts ignored (`nohup`, a job of a script) goes on ignoring them.
-
-    Attributes:
-        asked: whether somebody asked.
-        signal: the number of the signal.
-    """
-
-    def __init__(self) -> None:
-        self.asked, self.signal, self._at = False, int(signal.SIGINT), 0.0
-
-    def __enter__(self) -> "_StopOnSignal":
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.asked:
-            if number == signal.SIGINT and now - self._at >= 1.0:
-                # Not by an exception: it would be lost where the signal comes while Python frees an object.
-                os.write(2, b"\ndcgan.train: interrupted\n")
-                os._exit(130)
-            return
-        self.asked, self.signal, self._at = True, number, now
-        # Straight to the file: the signal may have come in the middle of a print.
-        os.write(2, b"\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n")
 
 
 def _again(training: Training) -> str:

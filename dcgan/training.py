@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import minigrad as mg
 from minigrad import nn, optim
+from minigrad.inspect import ShadowError
 
 from . import checkpoint, models, noise
 from .average import WeightAverage
@@ -15,11 +17,12 @@ from .checkpoint import Checkpoint
 from .checkup import Checkup
 from .data.batches import Batches
 from .data.feed import Feed
-from .divergence import first_not_finite
+from .divergence import Diverged, first_not_finite
 from .errors import UserError
 from .evaluation.monitor import Monitor
+from .evaluations import Evaluations
 from .losses import LOSSES
-from .metrics import Metrics
+from .metrics import BLOCK, Metrics
 from .outputs import Outputs
 from .preset import Preset
 from .progress import Progress
@@ -41,8 +44,8 @@ class Training:
         device: "cpu" or "gpu".
         run: where everything is written.
         progress: what a person sees meanwhile.
-        monitor: what measures the samples every `every` steps and at the end, and so finds the best
-            step, whose checkpoint is kept; None for nobody.
+        monitor: what measures the samples every `every` steps and so finds the best step, whose checkpoint
+            is kept; None for nobody.
         cadence: when checkpoints are due, besides those with the recipe's grids and at the end.
         keep: how many of the last ones stay.
         vitals_every: steps between two whose vital signs are measured; 0 for none.
@@ -83,8 +86,10 @@ class Training:
         self.metrics = Metrics(preset, batches, run, progress, device)
         self.checkup = Checkup(vitals_every, batches, run, progress)
         self.outputs = Outputs(preset, batches, run, self.sampler, device)
+        self.evaluations = Evaluations(run)
         self.cadence, self.keep = cadence or Cadence(), keep
-        self.done = self.saved = 0  # steps: done, and in the last checkpoint
+        self.done = 0  # steps
+        self.saved: int | None = None  # the step of the last checkpoint, if there is one
         self._failed: set[str] = set()  # what could not be written
 
     def restore(self, state: Checkpoint) -> None:
@@ -92,7 +97,7 @@ class Training:
 
         Raises UserError where it was made on other images, or its tensors do not fit.
         """
-        if state.images and state.images != self.batches.fingerprint():
+        if state.images and not self.batches.matches(state.images):
             raise UserError(
                 f"the run was trained on other images ({state.images.split(',')[0]}) than these "
                 f"({len(self.batches.images)}): name the same ones by --data"
@@ -111,23 +116,36 @@ class Training:
             raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
         self.done = self.saved = state.position["step"]
 
-    def resume(self) -> None:
-        """Put the run's files back to where the checkpoint is, and draw what is missing of that step."""
-        self.run.forget_after(self.done)
-        self.outputs.forget_after(self.done)
+    def resume(self, loaded: Path | None) -> None:
+        """Put the run's files back to the state that the checkpoint is of.
+
+        Each step leaves files from which the run can be resumed again: pictures are removed while the log
+        files still tell how far the run had come.
+
+        Args:
+            loaded: the checkpoint's file; None for a run without one, which starts again.
+        """
+        if loaded is not None:
+            checkpoint.go_back(self.run.path, loaded, self.done)
+        self.run.make_folders()
+        reached = max([self.done, *(line["step"] for line in self.run.lines("metrics.jsonl")[-1:])]) + BLOCK
+        self.outputs.forget_after(self.done, reached)
+        for said in self.run.forget_after(self.done):
+            self.progress.say(f"warning: {said}")
         self.checkup.remember()
-        self._draw_due()
+        if self.monitor is not None:
+            self.monitor.remember(self.run)
 
     def train(self, total: int, stopped: Callable[[], bool]) -> None:
         """Steps up to `total` in all, or until `stopped()`; then all that belongs to the end.
 
-        Raises Diverged where a loss is no finite number, and OSError where the last checkpoint can't be
-        written, or the run's directory has gone. Other files that can't be written are told, once.
+        Raises Diverged if a loss is no finite number, and OSError if the last checkpoint can't be written,
+        or the run's directory has gone. Other failures to write or draw are reported, each once.
         """
         rule = RULES[self.preset.step]
-        self._try("a picture of the images", self.outputs.write_real)
-        if not self.done:
-            self._write_due()
+        self._draw("a picture of the images", self.outputs.write_real)
+        self._draw_due()
+        self._evaluate_if_due()
         while self.done < total and not stopped():
             real = self.feed(self.done + 1)
             result = self.checkup.do(self.done + 1, rule, self.gan, real)
@@ -136,21 +154,41 @@ class Training:
                 self.average.update(self.done)
             self._try("vitals.jsonl", self.checkup.write)
             self._try("metrics.jsonl", partial(self.metrics.record, self.done, result, len(real)))
+            self._try("timing.jsonl", self.metrics.write_speed)
+            self.progress.step(len(real), self.metrics.latest)
+            self.metrics.report(self.done)
             self._write_due()
-            if self.every and (self.done % self.every == 0 or self.done == total):
-                self._try("the evaluation", self._evaluate)
+            self._evaluate_if_due()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Write the last checkpoint, if this step has none, and the pictures of the end."""
         self.metrics.flush()
         self.progress.close()
-        self.save(checkpoint.FILE_NAME)
-        self._try("a picture", lambda: self.outputs.finish(self.done))
-        self._try("a picture", self.checkup.finish)
+        if self.saved != self.done:
+            self.save()
+        self._try("timing.jsonl", self.metrics.write_speed)
+        for name, draw in self.outputs.final(self.done).items():
+            self._draw(name, draw)
+        self._draw("vitals.png", self.checkup.finish)
 
-    def save(self, name: str) -> None:
-        """Write a checkpoint under a name in the run's directory.
+    def save(self) -> None:
+        """Write a checkpoint.
 
-        Raises Diverged, and writes nothing, where a step until now had a loss that is no finite number.
+        Raises Diverged, and writes nothing, if a step until now had a loss that is no finite number. Raises
+        OSError if it can't be written.
         """
         self.metrics.flush()
+        last = self.run.place(checkpoint.FILE_NAME)
+        if self.saved is not None and self.keep > 1 and last.is_file():
+            (self.run.path / checkpoint.OLDER_NAME).mkdir(exist_ok=True)
+            checkpoint.give_name(last, self.run.place(checkpoint.older_name(self.saved)))
+        checkpoint.save(last, *self._state())
+        self.saved = self.done
+        checkpoint.prune(self.run.path, self.keep)
+
+    def _state(self) -> tuple[Preset, dict[str, int], dict[str, dict[str, Any]], str]:
+        """What a checkpoint holds: the recipe, the position, the state dicts and the images' fingerprint."""
         parts: dict[str, dict[str, Any]] = {
             "generator": dict(self.gan.generator.state_dict()),
             "discriminator": dict(self.gan.discriminator.state_dict()),
@@ -165,11 +203,7 @@ class Training:
         if self.average is not None:
             parts["generator_ema"] = dict(self.average.average.state_dict())
         position = {"step": self.done, "epoch": self.batches.epoch_of(max(self.done, 1))}
-        if name == checkpoint.FILE_NAME and self.saved != self.done:
-            checkpoint.set_aside(self.run.path, self.saved, self.keep)
-        checkpoint.save(self.run.path / name, self.preset, position, parts, self.images)
-        if name == checkpoint.FILE_NAME:
-            self.saved = self.done
+        return self.preset, position, parts, self.images
 
     def where_it_diverged(self, step: int) -> str | None:
         """Do the steps from the last checkpoint up to `step` again, and look for the first bad number.
@@ -177,7 +211,7 @@ class Training:
         It is written among the vital signs, too.
         """
         again = Training(self.preset, self.batches, self.device, self.run, self.progress)
-        if self.saved:
+        if self.saved is not None:
             again.restore(checkpoint.load(self.run.path / checkpoint.FILE_NAME))
 
         def steps() -> None:
@@ -186,59 +220,73 @@ class Training:
 
         networks = {"generator": again.gan.generator, "discriminator": again.gan.discriminator}
         where = first_not_finite(networks, steps)
+        self._try("timing.jsonl", self.metrics.write_speed)
         self._try("vitals.jsonl", partial(self.checkup.diverged, step, where))
         return where
 
     def _write_due(self) -> None:
         """The pictures that are due after `done` steps, and a checkpoint with a grid, or where one is due."""
-        with_grid = self.done > 0 and self.outputs.sample_is_due(self.done)
+        with_grid = self.outputs.sample_is_due(self.done)
         if with_grid and self.preset.plot_with_samples:
             self._try("metrics.jsonl", self.metrics.flush)
-            self._try("a picture", self.outputs.write_curves)
+            self._draw("losses.png", self.outputs.write_curves)
         self._draw_due()
-        if with_grid or (self.done and self.cadence.is_due(self.done)):
+        if with_grid or self.cadence.is_due(self.done):
             self._try("a checkpoint", self._save_in_time)
 
     def _draw_due(self) -> None:
         if self.outputs.sample_is_due(self.done):
-            self._try("a picture", lambda: self.outputs.write_sample(self.done))
+            self._draw("a grid", lambda: self.outputs.write_sample(self.done))
         if self.outputs.frame_is_due(self.done):
-            self._try("a picture", lambda: self.outputs.write_frame(self.done))
+            self._draw("a frame", lambda: self.outputs.write_frame(self.done))
 
     def _save_in_time(self) -> None:
         started = time.monotonic()
-        self.save(checkpoint.FILE_NAME)
+        self.save()
         self.cadence.written(time.monotonic() - started)
 
-    def _try(self, what: str, write: Callable[[], None]) -> None:
-        """Write something; where that fails, say so the first time, and go on while there is a directory."""
+    def _draw(self, what: str, draw: Callable[[], None]) -> None:
+        """Draw a picture; whatever fails in it is reported, and training goes on."""
+        self._try(what, draw, Exception)
+
+    def _try(self, what: str, write: Callable[[], None], failures: type[Exception] = OSError) -> None:
+        """Write something; report a failure the first time, and go on if the directory is still there."""
         try:
             write()
-        except OSError as error:
-            if not self.run.path.is_dir():
+        except (Diverged, ShadowError):
+            raise
+        except failures as error:
+            if not self.run.is_in_place():
                 raise
             if what not in self._failed:
                 self._failed.add(what)
-                reason = error.strerror or error
-                self.progress.say(f"warning: after step {self.done} {what} could not be written: {reason}")
+                reason = (error.strerror if isinstance(error, OSError) else "") or f"{error!s:.300}"
+                self.progress.say(
+                    f"warning: after step {self.done} {what} could not be written: "
+                    f"{reason or type(error).__name__}"
+                )
 
-    def _evaluate(self) -> None:
-        """Measure the samples, write the figures down, and keep the checkpoint where they are the best."""
-        assert self.monitor is not None
-        figures, best = self.monitor.measure(self.sampler)
-        self.metrics.flush()
+    def _evaluate_if_due(self) -> None:
+        """Measure the samples every so many steps, unless a run that was killed had done so."""
+        monitor = self.monitor
+        if monitor is not None and self.done > monitor.last and self.done % self.every == 0:
+            self._evaluate(monitor)
+        self._try("the evaluation", self.evaluations.flush)
+
+    def _evaluate(self, monitor: Monitor) -> None:
+        """Measure the samples, and keep the checkpoint if they are the best so far."""
+        self._try("metrics.jsonl", self.metrics.flush)  # the best step is never one that diverged
+        figures, best = monitor.measure(self.sampler, self.done)
         epoch = self.batches.epoch_of(self.done)
-        floor = self.monitor.floor
+        floor = monitor.floor
         line = {"step": self.done, "epoch": epoch, **figures.to_json()}
-        line |= {"floor": floor.to_json(), "accuracy": self.monitor.accuracy}
-        self.run.append("evaluations.jsonl", [line])
+        line |= {"floor": floor.to_json(), "accuracy": monitor.accuracy}
+        self.evaluations.add(line, checkpoint.encode(*self._state()) if best else None)
         score = "" if figures.score is None else f"score {figures.score:.2f} (real {floor.score:.2f}), "
         self.progress.say(
             f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} (real {floor.frechet:.2f}) of "
-            f"{self.monitor.count} samples{': the best so far' if best else ''}"
+            f"{monitor.count} samples{': the best so far' if best else ''}"
         )
-        if best:
-            self.save(checkpoint.BEST_NAME)
 
 
 def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:

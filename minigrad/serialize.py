@@ -1,5 +1,6 @@
 """Tensors in files: the safetensors format, never pickle."""
 
+import errno
 import json
 import os
 import tempfile
@@ -15,6 +16,8 @@ from .backend.base import Array
 from .tensor import Tensor
 
 MOST_HEADER = 2**23  # bytes: tens of thousands of tensors
+# Of the files that `write_whole` has not completed yet; nobody else names files so.
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".minigrad-", ".partial"
 
 
 def save(
@@ -29,6 +32,11 @@ def save(
         tensors: by name.
         metadata: text by name, kept in the file's header.
     """
+    write_whole(path, encode(tensors, metadata))
+
+
+def encode(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the content of the file that `save` writes. Raises ValueError or TypeError for bad tensors."""
     if "__metadata__" in tensors:
         raise ValueError("save: the format keeps the name '__metadata__' for itself")
     cpu = backends.get("cpu")
@@ -39,23 +47,37 @@ def save(
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise TypeError(f"save: {name!r} is {array.dtype}: expected floats, integers or booleans")
-    write_whole(path, _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata))))
+    return _in_order(to_bytes(arrays, metadata=None if metadata is None else dict(metadata)))
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file beside its place under another name, sync it and rename it: no half of it is ever seen."""
+    """Write a file under a temporary name in its directory, sync it and rename it.
+
+    At `path` there is either the old file or all of the new one. Raises OSError, which names `path`, if the
+    file can't be written.
+    """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path  # until there is one
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # it names the temporary file, or none
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one that `write_whole` gives to a file until it is complete."""
+    return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _in_order(content: bytes) -> bytes:
@@ -72,7 +94,8 @@ def _in_order(content: bytes) -> bytes:
 def load(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The arrays of a safetensors file, by name, on the host.
 
-    Raises FileNotFoundError where there is none, and ValueError where it is damaged or no such file.
+    Raises FileNotFoundError if there is no such file, OSError if it can't be opened or read, and ValueError
+    if it is damaged or not a safetensors file.
     """
     return read(path)[0]
 
@@ -87,14 +110,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 
     Raises as they do.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}")
+    if not os.path.isfile(path):  # unlike Path's, it takes names that no file can have
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     try:
         _check_header(path)
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in list(file.keys())}
             metadata = file.metadata() or {}
-    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} can't be read as a safetensors file: {error}") from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":  # kinds of numbers that other packages have taught NumPy

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 import minigrad as mg
 
 Array = np.ndarray[Any, Any]
-LOOKED_AT = 64  # images, for a fingerprint
+LOOKED_AT = 64  # images, for a fingerprint of earlier versions
 
 
 class Batches:
@@ -48,14 +48,24 @@ class Batches:
         self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
 
     def fingerprint(self) -> str:
-        """What tells this set of images from another: their number, and a SHA-256 of some of them."""
-        digest = hashlib.sha256()
+        """The number of images and a SHA-256 over the shape and the bytes of each."""
+        return f"{len(self.images)} images, all {self._digest(range(len(self.images)))}"
+
+    def matches(self, fingerprint: str) -> bool:
+        """Whether a fingerprint is of this set. One of 64 of the images, which earlier versions took, counts."""
+        if ", all " in fingerprint:
+            return fingerprint == self.fingerprint()
         count = len(self.images)
-        for i in sorted({count * k // LOOKED_AT for k in range(LOOKED_AT)} if count else ()):
+        some = sorted({count * k // LOOKED_AT for k in range(LOOKED_AT)} if count else ())
+        return fingerprint == f"{count} images, {self._digest(some)}"
+
+    def _digest(self, chosen: Iterable[int]) -> str:
+        digest = hashlib.sha256()
+        for i in chosen:
             image = np.ascontiguousarray(self.images[i])
             digest.update(f"{i} {image.shape}\n".encode())
             digest.update(image.reshape(-1).data)
-        return f"{count} images, {digest.hexdigest()}"
+        return digest.hexdigest()
 
     @property
     def per_epoch(self) -> int:

@@ -30,9 +30,14 @@ class ImageSet:
 
     images: Sequence[Array] | Array
     notes: list[str]
+    value_range: tuple[float, float] | None = None
 
 
-def load(name: str, size: int, channels: int) -> ImageSet:
+def parse_range(text):
+    return tuple(map(float, text.split(",")))
+
+
+def load(name: str, size: int, channels: int, value_range=None) -> ImageSet:
     """The images that `name` says, fitted to a recipe's size and channels.
 
     Args:

@@ -4,6 +4,7 @@ from typing import Any
 
 from minigrad import nn
 
+from .. import checkpoint
 from ..data import mnist
 from ..preset import Preset
 from ..rundir import RunDirectory
@@ -25,6 +26,7 @@ class Monitor:
     Attributes:
         floor: the figures of as many real images; `accuracy`: of the judge, where it knows digits.
         best: the smallest Fréchet distance so far, None at first.
+        last: the step of the last evaluation, 0 at first.
     """
 
     def __init__(self, preset: Preset, data: str, images: Any) -> None:
@@ -36,6 +38,7 @@ class Monitor:
         self.floor = compare(describe(self.judge, in_chunks(real.floor[: self.count])), self.reference)
         self.accuracy = self._accuracy()
         self.best: float | None = None
+        self.last = 0
 
     def _accuracy(self) -> float | None:
         """The share of MNIST's test images, which are the reference then, whose digit the judge finds."""
@@ -44,14 +47,21 @@ class Monitor:
         return float((self.reference.probabilities.argmax(axis=1) == mnist.labels("test")).mean())
 
     def remember(self, run: RunDirectory) -> None:
-        """Take the best so far from a run's evaluations.jsonl."""
-        distances = (line.get("frechet") for line in run.lines("evaluations.jsonl"))
-        self.best = min((d for d in distances if isinstance(d, float)), default=None)
+        """Take the last evaluation, and the best one whose checkpoint is kept, from a run's files."""
+        lines = run.lines("evaluations.jsonl")
+        self.last = max((line["step"] for line in lines), default=0)
+        distances = (line.get("frechet") for line in lines)
+        kept = (run.path / checkpoint.BEST_NAME).is_file()
+        self.best = min((d for d in distances if isinstance(d, float)), default=None) if kept else None
 
-    def measure(self, generator: nn.Module) -> tuple[Figures, bool]:
-        """The figures of the generator as it is, which it leaves so; and whether they are the best so far."""
+    def measure(self, generator: nn.Module, step: int) -> tuple[Figures, bool]:
+        """The figures of the generator after `step`, and whether they are the best so far.
+
+        The generator is left as it was.
+        """
         samples = sample(generator, self.preset, self.preset.statistics, self.count, SEED)
         figures = compare(describe(self.judge, samples), self.reference)
+        self.last = step
         better = self.best is None or figures.frechet < self.best
         if better:
             self.best = figures.frechet

@@ -80,7 +80,8 @@ def _facts(reading: Reading) -> list[Markup]:
     if isinstance(reading.config.get("data"), str):
         facts.append(("data", reading.config["data"][:200]))
     if type(last.get("epoch")) is int:
-        facts.append(("epoch", f"{last['epoch']:,} of {reading.preset.epochs:,}"))
+        all_epochs = f" of {reading.preset.epochs:,}" if reading.preset.epochs else ""
+        facts.append(("epoch", f"{last['epoch']:,}{all_epochs}"))
     pairs: list[tuple[str, Any]] = [
         ("loss of D, of G", ("loss_d", "loss_g")),
         ("D(x), D(G(z))", ("d_x", "d_g_z1")),

@@ -1,0 +1,191 @@
+"""The edge between a command and its terminal: output streams, exit codes, signals.
+
+A stream may be closed, full, or connected to a program that has ended. Nothing in here raises because of
+that: a long run must not end because nobody reads its output any more.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, TextIO
+
+from .errors import UserError, printable
+
+STANDARD_STREAMS = ("stdin", "stdout", "stderr")  # by their file descriptors
+
+
+def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> None:
+    """Run a command line and exit.
+
+    A UserError, a file that can't be used or a lack of memory is reported in one line on the error output,
+    with exit code 2. Ctrl-C, if the command does not handle it, gives exit code 130.
+    """
+    _open_closed_streams()
+    try:
+        code = main(None)
+    except UserError as error:
+        code = _fail(program, str(error))
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        code = _fail(program, f"{what}{error.strerror or error}")
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        code = _fail(program, f"not enough memory{said}: use smaller images, sizes or batches")
+    except KeyboardInterrupt:
+        warn(f"{program}: interrupted")
+        code = 130
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
+    sys.exit(code)
+
+
+def _fail(program: str, message: str) -> int:
+    warn(f"{program}: {message}")
+    return 2
+
+
+def tell(line: str) -> None:
+    """Print a line to the standard output."""
+    write_line(sys.stdout, line)
+
+
+def warn(line: str) -> None:
+    """Print a line to the error output."""
+    write_line(sys.stderr, line)
+
+
+def write_line(stream: TextIO | None, line: str) -> None:
+    """Write a line to a stream, if it still takes any; work goes on without a word otherwise.
+
+    Letters that its encoding lacks are written in escapes.
+    """
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(printable(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        _silence(stream)
+
+
+class QuietStream:
+    """A text stream for a progress bar: as the given one, but writing to it never raises."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, unless the stream is broken."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            _silence(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, unless it is broken."""
+        _flush(self._stream)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person watches the stream."""
+    try:
+        return stream is not None and stream.isatty()
+    except (OSError, ValueError):  # it is closed
+        return False
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Send the rest of a broken stream's output to nowhere, so that flushing it at the exit is no failure."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # it has no file descriptor
+        pass
+
+
+def _open_closed_streams() -> None:
+    """Connect standard streams that were closed at the start (`>&-`) to nowhere.
+
+    Otherwise the next file that is opened would get the descriptor, and the output that goes there.
+    """
+    for number, name in enumerate(STANDARD_STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
+class StopOnSignal:
+    """A context in which the first Ctrl-C, SIGTERM or SIGHUP asks to stop; a later Ctrl-C stops at once.
+
+    A second Ctrl-C within a second counts as the same: people press twice. Signals that were ignored at the
+    start (`nohup`, a background job of a script) stay ignored. Outside of the main thread, which alone
+    receives signals, the context does nothing.
+
+    Attributes:
+        asked: whether a signal came.
+        signal: its number.
+    """
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        self.asked, self.signal, self._at = False, int(signal.SIGINT), 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            before = None if number is None else signal.getsignal(number)
+            if number is not None and before not in (None, signal.SIG_IGN):  # None: not Python's to restore
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.asked:
+            if number == signal.SIGINT and now - self._at >= 1.0:
+                # Not by an exception: it would be lost if the signal came while Python frees an object.
+                _write_at_once(f"\n{self.program}: interrupted\n")
+                os._exit(130)
+            return
+        self.asked, self.signal, self._at = True, number, now
+        _write_at_once("\nStopping after this step; Ctrl-C once more stops at once, without a checkpoint.\n")
+
+
+def _write_at_once(text: str) -> None:
+    """Write to the error output past its buffer: the signal may have come in the middle of a print."""
+    try:
+        os.write(sys.stderr.fileno(), text.encode())
+    except (OSError, ValueError, AttributeError):  # broken, without a descriptor, or not there at all
+        pass  # no exception may leave a signal handler: it would come up anywhere

@@ -1,0 +1,44 @@
+"""Evaluations during training, on their way to a run's files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from minigrad.serialize import write_whole
+
+from . import checkpoint
+from .rundir import RunDirectory
+
+
+class Evaluations:
+    """Lines for evaluations.jsonl, and the checkpoint of the best step for best.safetensors.
+
+    What can't be written is kept until it can.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._lines: list[Mapping[str, Any]] = []
+        self._best: bytes | None = None  # the file's content
+
+    def add(self, line: Mapping[str, Any], best: bytes | None) -> None:
+        """Take in an evaluation.
+
+        Args:
+            line: its figures, with its step.
+            best: the content of a checkpoint of that step, if it is the best so far.
+        """
+        self._lines.append(line)
+        if best is not None:
+            self._best = best
+
+    def flush(self) -> None:
+        """Write what is kept. Raises OSError if that fails.
+
+        The line comes last: a run that is killed in between makes the evaluation again.
+        """
+        if self._best is not None:
+            write_whole(self.run.place(checkpoint.BEST_NAME), self._best)
+            self._best = None
+        if self._lines:
+            self.run.append("evaluations.jsonl", self._lines)
+            self._lines = []
