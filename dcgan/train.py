@@ -139,7 +139,9 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def load_images(preset: Preset, data: str | None, value_range: tuple[float, float] | None) -> ImageSet:
+def load_images(
+    preset: Preset, data: str | None, value_range: tuple[float, float] | None = None
+) -> ImageSet:
     """The images that --data names, as the recipe wants them; what was done to them is printed.
 
     Args:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import load_batches
 from PIL import Image
 
 import minigrad as mg
-from dcgan import presets, train
+from dcgan import presets
 from dcgan.data import folder
 from dcgan.data.batches import Batches
 from dcgan.errors import UserError
@@ -313,7 +314,7 @@ def photographs(tmp_path):
 
 
 def test_the_recipe_flowers_resizes_crops_mirrors_and_scales(photographs, capsys):
-    batches = train.load_batches(presets.get("flowers", batch_size=12), str(photographs))
+    batches = load_batches(presets.get("flowers", batch_size=12), str(photographs))
     assert capsys.readouterr().out == "12 images are RGB\n"
     resized = {}
     for path in photographs.rglob("*.png"):
@@ -350,15 +351,15 @@ def test_a_folder_smaller_than_a_batch_is_told(photographs):
     with pytest.raises(
         UserError, match=r"^12 images are \w+ than a batch of 128: use --batch-size 12 or .*more"
     ):
-        train.load_batches(presets.get("flowers"), str(photographs))
+        load_batches(presets.get("flowers"), str(photographs))
     with pytest.raises(UserError, match="--batch-size 11: the last batch of 12 images would hold one"):
-        train.load_batches(presets.get("flowers", batch_size=11), str(photographs))
+        load_batches(presets.get("flowers", batch_size=11), str(photographs))
     with pytest.raises(UserError, match="--batch-size 1: a BatchNorm needs two images or more"):
-        train.load_batches(presets.get("flowers", batch_size=1), str(photographs))
-    assert train.load_batches(presets.get("flowers", batch_size=12), str(photographs)).per_epoch == 1
+        load_batches(presets.get("flowers", batch_size=1), str(photographs))
+    assert load_batches(presets.get("flowers", batch_size=12), str(photographs)).per_epoch == 1
 
 
 def test_pictures_train_a_grey_recipe_of_another_size(photographs, capsys):
-    batches = train.load_batches(presets.get("quick", batch_size=4), str(photographs))
+    batches = load_batches(presets.get("quick", batch_size=4), str(photographs))
     assert capsys.readouterr().out == "12 images are RGB: made grey (0.299 R + 0.587 G + 0.114 B)\n"
     assert batches.batch(1).shape == (4, 1, 28, 28)

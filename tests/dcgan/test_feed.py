@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from foreign import BoxedArray, ForeignBackend, opened
+from loading import load_batches
 
 import minigrad as mg
-from dcgan import presets, train
+from dcgan import presets
 from dcgan.data import feed
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
@@ -235,7 +236,7 @@ def test_squares_of_several_sizes_are_no_batch_on_any_device(device):
 
 
 def test_a_recipe_s_own_images_are_fed(device, few_digits):
-    batches = train.load_batches(presets.get("pytorch", image_size=32, batch_size=8), None)
+    batches = load_batches(presets.get("pytorch", image_size=32, batch_size=8), None)
     given = Feed(batches, device)
     assert given.on_device
     for step in (1, 2, 25, 26):

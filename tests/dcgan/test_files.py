@@ -130,10 +130,11 @@ def test_a_file_without_a_recipe_is_refused(tmp_path):
 
 
 def test_a_recipe_of_another_version_is_told(saved, monkeypatch):
-    fields = presets.get("quick").to_json()
+    preset = presets.get("quick")
+    fields = preset.to_json()
     del fields["step"]
-    monkeypatch.setattr(type(presets.get("quick")), "to_json", lambda self: json.loads(json.dumps(fields)))
-    checkpoint.save(saved, presets.get("quick"), {"step": 1, "epoch": 1}, {})
+    monkeypatch.setattr(type(preset), "to_json", lambda self: fields)
+    checkpoint.save(saved, preset, {"step": 1, "epoch": 1}, {})
     with pytest.raises(UserError, match="no recipe that this version knows"):
         checkpoint.load(saved)
 

@@ -124,7 +124,8 @@ def test_where_no_checkpoint_is_whole_that_is_told(run, tmp_path):
     with pytest.raises(UserError, match="can't be read as a safetensors file"):
         run("--resume", "run")
     (tmp_path / "run" / checkpoint.FILE_NAME).unlink()
-    with pytest.raises(UserError, match="--resume run: no checkpoint.safetensors there"):
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="--resume run: there is no checkpoint.safetensors, and no config"):
         run("--resume", "run")
     with pytest.raises(UserError, match="no checkpoint at nowhere"):
         run("--resume", "nowhere")
@@ -142,9 +143,9 @@ def test_a_killed_run_leaves_files_that_are_put_right(run, tmp_path):
     shutil.copy(later / "samples" / "quick_steps_000004.png", later / "samples" / "quick_steps_000006.png")
     (later / "frames" / "00000004.png").unlink()  # the checkpoint came before the frame
     (later / "samples" / "my own.png").write_bytes(b"mine")
-    (later / ".checkpoint.safetensors.ab1_x9zz").write_bytes(b"half")  # it was writing that
-    (later / "frames" / ".00000006.png.abcdefgh").write_bytes(b"")
-    run("--resume", "parts", "--steps", 8)
+    (later / ".minigrad-ab1_x9zz.partial").write_bytes(b"half")  # it was writing that
+    (later / "frames" / ".minigrad-abcdefgh.partial").write_bytes(b"")
+    run("--resume", "parts", "--epochs", 9, "--steps", 8)
     assert (later / "samples" / "my own.png").read_bytes() == b"mine"
     (later / "samples" / "my own.png").unlink()
     assert_equal_runs(tmp_path / "whole", later)
@@ -156,11 +157,15 @@ def test_the_best_so_far_is_remembered(run, tmp_path):
     run(*SMALL, "--steps", 2, "--out", "run")
     lines = [{"step": 1, "frechet": 3.0}, {"step": 2, "frechet": 5.0}]
     (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "run" / checkpoint.BEST_NAME).write_bytes(b"")
     from dcgan.evaluation.monitor import Monitor
 
     monitor = Monitor.__new__(Monitor)
     monitor.remember(RunDirectory(tmp_path / "run"))
-    assert monitor.best == 3.0
+    assert (monitor.best, monitor.last) == (3.0, 2)
+    (tmp_path / "run" / checkpoint.BEST_NAME).unlink()  # then the next one is the best that there is
+    monitor.remember(RunDirectory(tmp_path / "run"))
+    assert (monitor.best, monitor.last) == (None, 2)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,8 @@ def test_another_recipe_is_refused_with_the_difference(run, tmp_path, arguments,
 def test_epochs_may_grow(run, tmp_path):
     run(*SMALL, "--epochs", 1, "--out", "run")
     code, said = run("--resume", "run")
-    assert (code, said.strip()) == (0, "run has 3 steps already, of 3 wanted: nothing to do.")
+    assert code == 0
+    assert said.startswith("run has 3 steps already, of 3 wanted: nothing to train.\n")
     assert run("--resume", "run", "--epochs", 2)[0] == 0
     assert checkpoint.load(tmp_path / "run").position == {"step": 6, "epoch": 2}
 

@@ -303,7 +303,7 @@ def test_a_number_of_threads_that_is_none_is_told(tmp_path, threads):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges_stops_says_so_and_writes_json(run, tmp_path):
-    code, said = run(*SMALL, "--set", "lr_generator=1e300", "--set", "lr_discriminator=1e300")
+    code, said = run(*SMALL, "--set", "lr_generator=1e30", "--set", "lr_discriminator=1e30")
     assert code == 1
     assert said.count("The run has diverged: at step 1 ") == 1
     assert "Start again with smaller lr_generator and lr_discriminator" in said
@@ -442,7 +442,7 @@ def test_a_picture_that_can_not_be_written_is_told_once_and_training_goes_on(run
     )
     code, said = run(*SMALL)
     assert code == 0
-    assert said.count("warning: after step 2 a picture could not be written: No space left on device") == 1
+    assert said.count("warning: after step 2 a frame could not be written: No space left on device") == 1
     before, after = files(tmp_path / "before"), files(tmp_path / "run")
     for name in ("checkpoint.safetensors", "metrics.jsonl", "training_images.png"):
         assert before[name] == after[name]

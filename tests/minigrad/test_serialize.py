@@ -267,7 +267,7 @@ def test_permissions_follow_the_umask(path, umask, mask, expected):
 def test_a_missing_file_is_named(tmp_path):
     for missing in (tmp_path / "none.safetensors", tmp_path):
         for read in (mg.load, mg.load_metadata):
-            with pytest.raises(FileNotFoundError, match=f"no file '{missing}'"):
+            with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{missing}'"):
                 read(missing)
 
 
