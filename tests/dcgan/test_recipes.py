@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minigrad as mg
-from dcgan import layers, models, noise, presets
+from dcgan import jsonfile, layers, models, noise, plan, presets
 from dcgan.errors import UserError
 from dcgan.presets import PRESETS, Preset
 
@@ -150,3 +152,93 @@ def test_noise_is_of_the_recipes_distribution():
     assert normal.std() == pytest.approx(1.0, abs=0.01)
     assert np.abs(uniform).max() <= 1
     assert uniform.std() == pytest.approx(1 / np.sqrt(3), abs=0.01)
+
+
+# -- what is accepted can be read again ----------------------------------------------------------------
+
+VALUES = st.one_of(
+    st.integers(-2, 2**70), st.floats(), st.booleans(), st.none(), st.text(max_size=5),
+    st.tuples(st.integers(0, 9), st.integers(0, 9)), st.lists(st.integers(0, 9), max_size=3),
+)  # fmt: skip
+ARGUMENTS = st.dictionaries(
+    st.sampled_from(["kernel", "stride", "padding", "bias", "init", "p", "slope", "eps", "gamma_std", "features"]),
+    VALUES, max_size=4,
+)  # fmt: skip
+
+
+@given(st.sampled_from(sorted(layers.KINDS)), st.lists(VALUES, max_size=5), ARGUMENTS)
+def test_layers_in_words_are_refused_or_survive_their_file(kind, values, named):
+    written = [*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())]
+    try:
+        preset = presets.get("quick", **presets.replacements([f"discriminator=[{kind}({', '.join(written)})]"]))
+    except UserError:
+        return
+    assert Preset.from_json(jsonfile.parse(json.dumps(preset.to_json()))) == preset
+
+
+@given(st.sampled_from([f.name for f in dataclasses.fields(Preset)][4:]), VALUES)
+def test_fields_are_refused_or_survive_their_file(field, value):
+    try:
+        preset = presets.get("quick", **{field: value})
+    except UserError:
+        return
+    assert Preset.from_json(jsonfile.parse(json.dumps(preset.to_json()))) == preset
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "discriminator=[Conv(4,4,(2,2),1), LeakyReLU(0.2), Flatten(), Dense(1)]",
+        "discriminator=[Conv(4,[4,4],2,1), LeakyReLU(0.2), Flatten(), Dense(1)]",
+        "discriminator=[Conv(4,4,2,(1,1)), LeakyReLU(0.2), Flatten(), Dense(1)]",
+        "discriminator=[Conv(4,4,2,1,bias=1), LeakyReLU(0.2), Flatten(), Dense(1)]",
+        "discriminator=[Conv(4,4,2,1,bias=None), LeakyReLU(0.2), Flatten(), Dense(1)]",
+        "discriminator=[Conv(True,4,2,1), LeakyReLU(0.2), Flatten(), Dense(1)]",
+        "discriminator=[Conv(4,4,2,1), LeakyReLU(True), Flatten(), Dense(1)]",
+        "adam_eps=1e31",
+    ],
+)
+def test_a_recipe_that_no_command_could_read_is_refused_before_it_trains(text):
+    with pytest.raises(UserError, match="expected a (value of type|number up to)"):
+        presets.get("quick", **presets.replacements([text]))
+
+
+def test_layers_that_a_program_makes_are_checked_too():
+    bad = (layers.Conv(4, 4, (2, 2), 1), layers.Flatten(), layers.Dense(1))
+    with pytest.raises(UserError, match=r"stride=\[2, 2\]: expected a value of type int"):
+        dataclasses.replace(presets.QUICK, discriminator=bad)
+
+
+# -- how long a run is ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        ({}, 2 * 7),  # the recipe's epochs, of seven batches here
+        ({"steps": 2000}, 2000),  # however many epochs that takes
+        ({"epochs": 9}, 63),
+        ({"steps": 30, "epochs": 9}, 30),
+        ({"steps": 300, "epochs": 9}, 63),
+    ],
+)
+def test_steps_and_epochs_replace_the_recipes_length(overrides, steps):
+    assert plan.total_steps(presets.get("quick", **overrides), 7) == steps
+
+
+def test_what_is_asked_for_last_is_the_length():
+    once = presets.get("quick", steps=8)
+    assert plan.total_steps(once.replaced({"epochs": 4}), 7) == 28
+    assert plan.total_steps(once.replaced({"steps": 9}), 7) == 9
+    with pytest.raises(UserError, match="epochs=0, steps=0"):
+        once.replaced({"epochs": 0, "steps": 0})
+
+
+@NAMES
+def test_a_run_that_is_too_short_to_show_anything_is_told(name):
+    preset = presets.get(name)
+    enough = preset.enough_steps
+    assert 100 < enough < plan.total_steps(preset, 469)
+    assert f"--steps {enough}" in plan.too_short(preset, enough - 1)
+    assert plan.too_short(preset, enough) == ""
+    assert plan.too_short(dataclasses.replace(preset, enough_steps=0), 1) == ""
