@@ -12,8 +12,9 @@ import numpy as np
 from minigrad.serialize import write_whole
 
 from . import jsonfile
-from .data import mnist
+from .data import mnist, scale, sources
 from .data.fit import fit_array
+from .data.scale import Range
 from .errors import UserError, run_command, tell
 from .evaluation import classifier, comparison, report
 from .evaluation.comparison import LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_arguments(parser)
     parser.add_argument("--data", help="the real images (default: those of the run)")
+    sources.add_range_argument(parser)
     parser.add_argument(
         "--count", type=int, help=f"samples (default: {MOST}, or as many as there are real images to compare)"
     )
@@ -78,8 +80,10 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     """All figures of the run that the command line names."""
     loaded = load_run(arguments.run, arguments.weights)
     generator, preset = load_generator(loaded, arguments.weights), loaded.preset
-    data = arguments.data or data_of(directory)
-    real = comparison.real_images(data, preset)
+    data, value_range = (arguments.data, None) if arguments.data else data_of(directory)
+    real = comparison.real_images(data, preset, value_range=arguments.range or value_range)
+    for note in real.notes:
+        tell(note)
     judge = comparison.judge_of(data)
     count = arguments.count or (MOST if judge.classes else len(real.reference))
     statistics = choose_statistics(generator, preset, arguments.statistics, count)
@@ -109,19 +113,20 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     )
 
 
-def data_of(directory: Path) -> str:
-    """What --data was when the run was trained; MNIST where there is no config.json to tell.
+def data_of(directory: Path) -> tuple[str, Range | None]:
+    """Return the data that the run was trained on, and their range if it is known.
 
-    Raises UserError where the file is damaged.
+    Without a config.json, these are MNIST and None. Raise UserError if the file is damaged.
     """
     path = directory / "config.json"
     if not path.exists():
-        return "mnist"
+        return "mnist", None
     try:
-        data = jsonfile.read(path).get("data", "mnist")
+        config = jsonfile.read(path)
+        data, value_range = config.get("data", "mnist"), config.get("range")
         if not isinstance(data, str):
             raise TypeError("expected the name of the data")
-        return data
+        return data, None if value_range is None else scale.checked(value_range)
     except (OSError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} does not say what the run was trained on: name it with --data") from error
 
