@@ -73,10 +73,8 @@ def _scale_of(dtype: np.dtype[Any], lowest: float, highest: float) -> Range:
         return UNIT
     if dtype.kind == "f":
         for low, high in (UNIT, SIGNED):
-            least, most = (
-                dtype.type(low - OVERSHOOT),
-                dtype.type(high + OVERSHOOT),
-            )  # as near as the type gets
+            # The bounds are rounded as the numbers are: -0.05 in float32 is less than -0.05.
+            least, most = dtype.type(low - OVERSHOOT), dtype.type(high + OVERSHOOT)
             if least <= lowest and highest <= most:
                 return low, high
     elif lowest >= 0 and 1 < highest <= 255:
