@@ -229,7 +229,7 @@ def test_floats_hardly_below_0_are_said_to_be_taken_for_minus_1_to_1():
     assert used == (-1, 1)
     assert about == "-1 as black, 1 as white (the lowest number is -0.08: give --range 0,1 if 0 is black)"
     assert levels_apart(scale.to_bytes(photograph, (0, 1))[0], photograph) == 0
-    assert "give --range" not in scale.to_bytes(photograph * 2 - 1, (-1, 1))[2]
+    assert "give --range" not in scale.to_bytes(photograph, (-1, 1))[2]
     assert "give --range" not in scale.to_bytes(np.linspace(-0.9, 1, 64).reshape(1, 8, 8, 1))[2]
 
 
