@@ -11,8 +11,8 @@ from PIL import Image
 
 from . import pictures
 from .data.channels import MODES
-from .rundir import frame_files
 from .errors import UserError, run_command, tell
+from .rundir import frame_files
 
 Array = np.ndarray[Any, Any]
 MOST_PIXELS, MOST_BYTES = 2**24, 2**31  # of one frame; of all

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
 
@@ -115,12 +116,11 @@ def _flush(stream: TextIO | None) -> None:
 
 def _silence(stream: TextIO) -> None:
     """Send the rest of a broken stream's output to nowhere, so that flushing it at the exit is no failure."""
-    try:
+    with suppress(OSError, ValueError):  # of a stream without a file descriptor
+        number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, number)
         os.close(nowhere)
-    except (OSError, ValueError):  # it has no file descriptor
-        pass
 
 
 def _open_closed_streams() -> None:
@@ -185,7 +185,7 @@ class StopOnSignal:
 
 def _write_at_once(text: str) -> None:
     """Write to the error output past its buffer: the signal may have come in the middle of a print."""
-    try:
+    # No exception may leave a signal handler: it would come up anywhere. The stream may be broken, without a
+    # descriptor, or not there at all.
+    with suppress(OSError, ValueError, AttributeError):
         os.write(sys.stderr.fileno(), text.encode())
-    except (OSError, ValueError, AttributeError):  # broken, without a descriptor, or not there at all
-        pass  # no exception may leave a signal handler: it would come up anywhere

@@ -11,14 +11,15 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
-from . import jsonfile
-from .data import mnist
+from .data import mnist, sources
 from .data.fit import fit_array
+from .data.scale import Range
 from .errors import UserError, run_command, tell
 from .evaluation import classifier, comparison, report
 from .evaluation.comparison import LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
 from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from .evaluation.report import Evaluation
+from .rundir import RunDirectory
 from .sample import add_run_arguments
 from .sampling import choose_statistics, load_generator, load_run
 
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_arguments(parser)
     parser.add_argument("--data", help="the real images (default: those of the run)")
+    sources.add_range_argument(parser)
     parser.add_argument(
         "--count", type=int, help=f"samples (default: {MOST}, or as many as there are real images to compare)"
     )
@@ -78,8 +80,10 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     """All figures of the run that the command line names."""
     loaded = load_run(arguments.run, arguments.weights)
     generator, preset = load_generator(loaded, arguments.weights), loaded.preset
-    data = arguments.data or data_of(directory)
-    real = comparison.real_images(data, preset)
+    data, value_range = (arguments.data, None) if arguments.data else data_of(directory)
+    real = comparison.real_images(data, preset, value_range=arguments.range or value_range)
+    for note in real.notes:
+        tell(note)
     judge = comparison.judge_of(data)
     count = arguments.count or (MOST if judge.classes else len(real.reference))
     statistics = choose_statistics(generator, preset, arguments.statistics, count)
@@ -109,21 +113,12 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     )
 
 
-def data_of(directory: Path) -> str:
-    """What --data was when the run was trained; MNIST where there is no config.json to tell.
+def data_of(directory: Path) -> tuple[str, Range | None]:
+    """Return the data that the run was trained on, and their range if it is known.
 
-    Raises UserError where the file is damaged.
+    MNIST if there is no config.json to tell. Raise UserError if the file is damaged.
     """
-    path = directory / "config.json"
-    if not path.exists():
-        return "mnist"
-    try:
-        data = jsonfile.read(path).get("data", "mnist")
-        if not isinstance(data, str):
-            raise TypeError("expected the name of the data")
-        return data
-    except (OSError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} does not say what the run was trained on: name it with --data") from error
+    return RunDirectory(directory).data() or ("mnist", None)
 
 
 def _accuracy(judge: Judge) -> float | None:

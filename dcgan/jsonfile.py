@@ -1,4 +1,4 @@
-"""JSON files. What is read, somebody else may have written: its size, its depth and its numbers are bounded."""
+"""JSON files. Somebody else may have written what is read: its size, depth and numbers are bounded."""
 
 import errno
 import json

@@ -158,7 +158,9 @@ def _check_round_trip(preset: Preset) -> None:
         raise UserError(f"preset {preset.name!r}: {error}") from error
     changed = [f.name for f in dataclasses.fields(preset) if again[f.name] != getattr(preset, f.name)]
     if changed:
-        raise UserError(f"preset {preset.name!r}: {', '.join(changed)} would be read from its file as another")
+        raise UserError(
+            f"preset {preset.name!r}: {', '.join(changed)} would be another when read from a file"
+        )
 
 
 def _check_numbers(preset: Preset) -> None:

@@ -91,9 +91,10 @@ def _configured(run: RunDirectory) -> Preset | None:
 
 
 def _as_long_as_asked(run: RunDirectory, trained: Preset) -> Preset:
-    """The recipe with the epochs and steps of config.json, where the last command wrote what it was asked for.
+    """The recipe with the epochs and steps of config.json.
 
-    Those of the checkpoint are older if a longer run was killed before it wrote one.
+    The last command wrote there what it was asked for. Those of the checkpoint are older if a longer run was
+    killed before it wrote one.
     """
     asked = _configured(run)
     if asked is None:

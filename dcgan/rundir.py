@@ -16,6 +16,8 @@ from typing import Any
 from minigrad.serialize import is_temporary, write_whole
 
 from . import jsonfile
+from .data import scale
+from .data.scale import Range
 from .errors import UserError
 from .preset import Preset
 
@@ -64,7 +66,7 @@ class RunDirectory:
         device: str,
         data: str,
         tf32: bool = False,
-        value_range: tuple[float, float] | None = None,
+        value_range: Range | None = None,
     ) -> "RunDirectory":
         """Make a new directory: `out`, or runs/<preset> with a number added if that is taken.
 
@@ -101,7 +103,8 @@ class RunDirectory:
                 _check_entries(folder)
         except OSError as error:
             run.close()
-            raise UserError(f"--resume {path}: {error.filename or path}: {error.strerror or error}") from error
+            named = error.filename or path
+            raise UserError(f"--resume {path}: {named}: {error.strerror or error}") from error
         except UserError:
             run.close()
             raise
@@ -202,7 +205,7 @@ class RunDirectory:
         device: str,
         data: str,
         tf32: bool,
-        value_range: tuple[float, float] | None = None,
+        value_range: Range | None = None,
     ) -> None:
         """Write the recipe with every field, the data, and the versions and machine that train it.
 
@@ -230,7 +233,7 @@ class RunDirectory:
             return {}
         return config if isinstance(config, dict) else {}
 
-    def data(self) -> tuple[str, tuple[float, float] | None] | None:
+    def data(self) -> tuple[str, Range | None] | None:
         """The images of the run, as --data and --range name them; None if there is no config.json.
 
         Raises UserError if config.json does not say it.
@@ -240,14 +243,13 @@ class RunDirectory:
             return None
         try:
             config = jsonfile.read(path)
-            data, value_range = config["data"], config.get("range")
+            data, value_range = config.get("data", "mnist"), config.get("range")
             if not isinstance(data, str):
                 raise TypeError("expected the name of the data")
-            return data, None if value_range is None else _range(value_range)
-        except (OSError, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{path} does not say what the run was trained on: name it by --data (and --range)"
-            ) from error
+            return data, None if value_range is None else scale.checked(value_range)
+        except (OSError, TypeError, ValueError, AttributeError) as error:
+            said = f"{path} does not say what the run was trained on: name it with --data"
+            raise UserError(said) from error
 
     # -- the log files -------------------------------------------------------------------------------
 
@@ -346,7 +348,7 @@ def _claim_free(path: Path) -> RunDirectory:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a directory holds nothing, or only what a process left that was killed before it wrote a file."""
+    """Whether a directory holds nothing but temporary files, of a process that was killed at its start."""
     return path.is_dir() and all(is_temporary(entry.name) for entry in _entries(path))
 
 
@@ -379,14 +381,6 @@ def _check_entries(folder: Path) -> None:
                 f"--resume {path}: it is {kind}; a run goes on in plain files and folders of its own: "
                 f"put {wanted} in its place"
             )
-
-
-def _range(value: Any) -> tuple[float, float]:
-    """The two rising numbers of a list. Raises TypeError or ValueError for anything else."""
-    low, high = value
-    if not all(type(number) in (int, float) for number in value) or not -1e300 < low < high < 1e300:
-        raise ValueError("expected two rising numbers")
-    return float(low), float(high)
 
 
 def _checked(line: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from .cadence import Cadence
 from .console import StopOnSignal, run_command, tell
 from .data import sources
 from .data.batches import Batches
+from .data.scale import Range
 from .data.sources import ImageSet
 from .divergence import Diverged
 from .errors import UserError
@@ -58,8 +59,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--steps", type=_positive,
-        help="updates, in all, in place of the recipe's epochs; with --epochs, the first that is reached ends "
-        "the run",
+        help="updates, in all, in place of the recipe's epochs; with --epochs, whichever is reached first "
+        "ends the run",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=_positive, help="images a step (default: the recipe's)")
     parser.add_argument("--seed", type=_natural, help="of all that is random (default: the recipe's)")
@@ -79,11 +80,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="STEPS",
         help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
     )
-    parser.add_argument(
-        "--range", type=sources.parse_range, metavar="LOW,HIGH",
-        help="the values of black and white in images of more than 8 bits, such as 0,4095 "
-        "(default: by their type; what is not clear is asked for)",
-    )  # fmt: skip
+    sources.add_range_argument(parser)
     parser.add_argument(
         "--resume",
         type=Path,
@@ -139,9 +136,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def load_images(
-    preset: Preset, data: str | None, value_range: tuple[float, float] | None = None
-) -> ImageSet:
+def load_images(preset: Preset, data: str | None, value_range: Range | None = None) -> ImageSet:
     """The images that --data names, as the recipe wants them; what was done to them is printed.
 
     Args:

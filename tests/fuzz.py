@@ -30,7 +30,7 @@ from PIL import Image
 
 import minigrad as mg
 from dcgan import animate, checkpoint, evaluate, latent, models, presets, rundir, sampling
-from dcgan.data import arrays, folder, idx, sources
+from dcgan.data import arrays, folder, idx, scale, sources
 from dcgan.errors import UserError
 from dcgan.layers import (
     BatchNorm,
@@ -352,7 +352,7 @@ def _sample(path: Path) -> Any:
 
 
 def _config() -> list[bytes]:
-    config = {"preset": SMALL.to_json(), "data": "mnist", "device": "cpu", "versions": {"numpy": "2.0"}}
+    config = {"preset": SMALL.to_json(), "data": "mnist", "range": [0.0, 1.0], "device": "cpu"}
     return [json.dumps(config, indent=2).encode()]
 
 
@@ -365,6 +365,10 @@ def _idx_file(path: Path) -> Any:
     if not idx.is_idx(path):
         raise ValueError("none")
     return sources.load(str(path), 8, 1)
+
+
+def _array(path: Path) -> Any:
+    return scale.to_bytes(arrays.read(path))
 
 
 def _images(path: Path) -> Any:
@@ -381,8 +385,8 @@ KINDS = {
     "idx": Kind("a", _idx, idx.read, (ValueError, OSError)),
     "idx.gz": Kind("a.gz", lambda: [gzip.compress(_idx()[0])], idx.read, (ValueError, OSError)),
     "idx in gz": Kind("a.gz", _idx, _idx_file, (ValueError, UserError), wrap=gzip.compress),
-    "npy": Kind("a.npy", _npys, arrays.read, (ValueError,)),
-    "npz": Kind("a.npz", _zips, arrays.read, (ValueError,)),
+    "npy": Kind("a.npy", _npys, _array, (ValueError,)),
+    "npz": Kind("a.npz", _zips, _array, (ValueError,)),
     "npy in npz": Kind("a.npz", _npys, _images, TOLD, wrap=_zip),
     "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5)))], lambda p: latent.from_file(SMALL, p), TOLD),
     "config": Kind("config.json", _config, lambda path: evaluate.data_of(path.parent), TOLD),

@@ -10,6 +10,7 @@ several recipes are killed at random moments. Prints one line of JSON.
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -66,9 +67,9 @@ def _in_child(arguments, kill_before, count_to):
 
     def hook(name, details):
         nonlocal events
-        if name not in EVENTS or (name == "open" and not (isinstance(details[2], int) and details[2] & WRITING)):
-            return
-        if "/dev/" in str(details[0]) or "__pycache__" in str(details[0]) or ".cache" in str(details[0]):
+        reads = name == "open" and not (isinstance(details[2], int) and details[2] & WRITING)
+        elsewhere = any(part in str(details[0]) for part in ("/dev/", "__pycache__", ".cache"))
+        if name not in EVENTS or reads or elsewhere:
             return
         events += 1
         if events == kill_before:
@@ -94,7 +95,7 @@ def files(directory):
 
 
 def finish(start, again, out):
-    """Resume a run that was killed; begin it again if it was killed before it had a directory with a recipe."""
+    """Resume a run that was killed; begin it again if it had no recipe in its directory yet."""
     begun = (Path(out) / "config.json").exists()
     status = train(("--resume", out, *again) if begun else (*start, *again, "--out", out))
     return "" if status == 0 else f"exit status {os.waitstatus_to_exitcode(status)}"
@@ -148,9 +149,8 @@ def main():
     parser.add_argument("--every-nth", type=int, default=1)
     parser.add_argument("--random", type=int, default=0)
     arguments = parser.parse_args()
-    import dcgan.train
-    import dcgan.vitals_picture
-    import matplotlib.figure  # noqa: F401 so that no fork imports it anew
+    for name in ("dcgan.train", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        importlib.import_module(name)  # so that no fork does it again
 
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)

@@ -16,56 +16,21 @@ LIKELY = ("images", "x_train", "train_images", "data", "x", "arr_0")  # names of
 MOST_HEADER = 10_000  # bytes, as NumPy has it
 
 
-def read(path: Path, key: str = "") -> tuple[Array, str]:
-    """The images of a file as bytes (n, H, W, C), and how its numbers were taken, for people.
+def read(path: Path, key: str = "") -> Array:
+    """Return the images of a file, (n, H, W, C), their numbers as they are; of .npy files, memory-mapped.
 
     Args:
-        path: (n, H, W), (n, H, W, C) or (n, C, H, W), C from 1 to 4, of bytes, 16-bit integers,
-            booleans or floats.
+        path: (n, H, W), (n, H, W, C) or (n, C, H, W), C from 1 to 4.
         key: the array's name in an .npz file; without it, the only one, or one with a likely name.
 
     Raises ValueError for anything else. Nothing in the file is run (no pickle), and what its header
     says is compared with its size first.
     """
     array = _from_npz(path, key) if path.suffix.lower() == ".npz" else open_npy(path)
-    return to_bytes(array)
-
-
-def to_bytes(array: Array) -> tuple[Array, str]:
-    """Images as bytes (n, H, W, C), and how the numbers were taken. Raises ValueError for what is none."""
     array = _channels_last(array)
     if not len(array):
         raise ValueError("it holds no image")
-    if array.dtype == np.uint8:
-        return array, "bytes"
-    if array.nbytes > idx.MOST:
-        raise ValueError(
-            f"{array.nbytes} bytes of {array.dtype}: expected {idx.MOST} at most; save it as uint8"
-        )
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255), "false as black, true as white"
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2 and array.max() > 255:
-        return np.rint(array / np.float32(257)).astype(np.uint8), "0 as black, 65535 as white"
-    if array.dtype.kind in "iu":
-        return _scaled(array, 0, 255)
-    if array.dtype.kind != "f":
-        raise ValueError(f"its numbers are {array.dtype}: expected bytes or floats")
-    if not np.isfinite(array).all():
-        raise ValueError("it holds numbers that are not finite")
-    low, high = float(array.min()), float(array.max())
-    if low < 0:
-        return _scaled(array, -1, 1)
-    return _scaled(array, 0, 1 if high <= 1 else 255)
-
-
-def _scaled(array: Array, black: float, white: float) -> tuple[Array, str]:
-    low, high = float(array.min()), float(array.max())
-    if low < black or high > white:
-        raise ValueError(
-            f"its numbers go from {low:g} to {high:g}: expected bytes, or 0 to 1, -1 to 1 or 0 to 255"
-        )
-    scaled = (array.astype(np.float32) - np.float32(black)) * np.float32(255 / (white - black))
-    return np.rint(scaled).astype(np.uint8), f"{black} as black, {white} as white"
+    return array
 
 
 def _channels_last(array: Array) -> Array:

@@ -52,7 +52,7 @@ class Batches:
         return f"{len(self.images)} images, all {self._digest(range(len(self.images)))}"
 
     def matches(self, fingerprint: str) -> bool:
-        """Whether a fingerprint is of this set. One of 64 of the images, which earlier versions took, counts."""
+        """Whether a fingerprint is of this set. Those of earlier versions, of 64 images, count too."""
         if ", all " in fingerprint:
             return fingerprint == self.fingerprint()
         count = len(self.images)

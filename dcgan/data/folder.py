@@ -122,7 +122,9 @@ def _unreadable_folder(error: OSError) -> None:
     raise UserError(f"--data: {error.filename} can't be read: {error.strerror}") from error
 
 
-def read(folder: Path, size: int, channels: int) -> tuple[Decoded, list[str]]:
+def read(
+    folder: Path, size: int, channels: int, value_range: tuple[float, float] | None = None
+) -> tuple[Decoded, list[str]]:
     """All images of a folder, their shorter side resized to `size`, and what there is to say about them.
 
     Raises UserError where there is none, or more than a tenth can't be read.

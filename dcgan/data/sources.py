@@ -1,20 +1,24 @@
 """What --data names: digits that come with the package, a folder of images, or a file of many."""
 
+import argparse
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from . import arrays, folder, idx, mnist
+from . import arrays, folder, idx, mnist, scale
 from .channels import NAMES, conversion
 from .fit import MOST_ELONGATED, fit_array
+from .scale import Range
 
 Array = np.ndarray[Any, Any]
 MOST_IMAGES = 2**25  # of a file
+FASHION = "fashion-mnist:"  # how the name of a directory with that set's files begins
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
@@ -26,54 +30,106 @@ class ImageSet:
         images: bytes (H, W, C) each, the shorter side of the recipe's size; C is the recipe's, or
             1, to be repeated.
         notes: how they became so, for people.
+        value_range: the numbers (low, high) that were taken as black and white; None for sets whose files
+            hold 8-bit images by their format: MNIST, Fashion-MNIST, and folders if no range was given.
     """
 
     images: Sequence[Array] | Array
     notes: list[str]
-    value_range: tuple[float, float] | None = None
+    value_range: Range | None = None
 
 
-def parse_range(text):
-    return tuple(map(float, text.split(",")))
+def add_range_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--range LOW,HIGH` to a command."""
+    # argparse takes "-1,1" for an option: before Python 3.14, only plain numbers may be negative.
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
+    parser.add_argument(
+        "--range", type=parse_range, metavar="LOW,HIGH",
+        help="the numbers of --data that are black and white, such as 0,1 or 0,4095 (default: by their type, "
+        "if that tells)",
+    )  # fmt: skip
 
 
-def load(name: str, size: int, channels: int, value_range=None) -> ImageSet:
+def parse_range(text: str) -> Range:
+    """Return "LOW,HIGH" as (low, high).
+
+    Raise argparse.ArgumentTypeError unless both are finite numbers and LOW < HIGH.
+    """
+    try:
+        return scale.checked([float(number) for number in text.split(",")])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected LOW,HIGH, two finite numbers, the lower first, such as 0,1 or 0,4095, got {text!r}"
+        ) from error
+
+
+def check_range(name: str, value_range: Range | None) -> None:
+    """Raise UserError if the set that `name` says can't be read with a range, or it is none."""
+    if value_range is None:
+        return
+    try:
+        low, high = scale.checked(value_range)
+    except ValueError as error:
+        raise UserError(f"--range {error}") from error
+    if name == "mnist" or name.startswith(FASHION):
+        instead = "" if name == "mnist" else f", or name the directory alone ({name.removeprefix(FASHION)})"
+        raise UserError(
+            f"--range {low:.15g},{high:.15g} with --data {name}: its bytes go from 0 to 255; leave --range "
+            f"out{instead}"
+        )
+
+
+def load(name: str, size: int, channels: int, value_range: Range | None = None) -> ImageSet:
     """The images that `name` says, fitted to a recipe's size and channels.
 
     Args:
         name: "mnist"; "fashion-mnist:DIR", a directory with Fashion-MNIST's IDX files or others of
             their names; a folder of images; an .npy or .npz file, or "FILE.npz:ARRAY"; an IDX file, or
             two, images and labels, joined by a comma.
+        value_range: the numbers (low, high) that stand for black and white. By default, those that
+            the numbers' type and extremes tell (`scale.to_bytes`).
 
-    Raises UserError where there is nothing of the kind, or it can't be read.
+    Raises UserError where there is nothing of the kind, it can't be read, its numbers do not tell their
+    range, or it takes no range (`check_range`).
     """
+    check_range(name, value_range)
     if name == "mnist":
-        return _fitted(mnist.images("train"), "MNIST", size, channels)
-    if name.startswith("fashion-mnist:"):
-        return _directory_of_idx(name, Path(name.removeprefix("fashion-mnist:")), size, channels)
+        return _digits(size, channels)
+    if name.startswith(FASHION):
+        found = _directory_of_idx(name, Path(name.removeprefix(FASHION)), size, channels, None)
+        return replace(found, value_range=None)
     path = Path(name)
     if os.path.isdir(path):  # unlike Path's, it takes names that no file can have
         if _beside(path, TRAIN_IMAGES):
-            return _directory_of_idx(name, path, size, channels)
-        images, notes = folder.read(path, size, channels)
-        return ImageSet(images, notes)
+            return _directory_of_idx(name, path, size, channels, value_range)
+        images, notes = folder.read(path, size, channels, value_range)
+        return ImageSet(images, notes, value_range)
     if "," in name and not os.path.exists(path):
         first, second = name.split(",", 1)
-        return _pair_of_idx(name, Path(first), Path(second), size, channels)
-    return _file(name, size, channels)
+        return _pair_of_idx(name, Path(first), Path(second), size, channels, value_range)
+    return _file(name, size, channels, value_range)
 
 
 def absolute(name: str) -> str:
     """The name with paths made absolute, so that it says the same from any directory."""
     if name == "mnist":
         return name
-    prefix = "fashion-mnist:" if name.startswith("fashion-mnist:") else ""
+    prefix = FASHION if name.startswith(FASHION) else ""
     rest = name.removeprefix(prefix)
     parts = rest.split(",", 1) if "," in rest and not os.path.exists(rest) else [rest]
     return prefix + ",".join(str(Path(part).resolve()) for part in parts)
 
 
-def _file(name: str, size: int, channels: int) -> ImageSet:
+def _digits(size: int, channels: int) -> ImageSet:
+    """MNIST, whose bytes go from 0 to 255, with a note only if they are changed."""
+    images = mnist.images("train")[..., None]
+    _check_sizes(images.shape, "MNIST", size, channels)
+    changes = _changes(images.shape, size, channels)
+    notes = [f"{_described(images.shape, 'MNIST')}: {changes}"] if changes else []
+    return ImageSet(fit_array(images, size, channels), notes)
+
+
+def _file(name: str, size: int, channels: int, value_range: Range | None) -> ImageSet:
     path, key = Path(name), ""
     if not os.path.exists(path) and ".npz:" in name:
         before, _, key = name.rpartition(":")
@@ -85,23 +141,26 @@ def _file(name: str, size: int, channels: int) -> ImageSet:
         )
     try:
         if path.suffix.lower() in (".npy", ".npz"):
-            images, taken = arrays.read(path, key)
-            return _fitted(images, path.name, size, channels, f", {taken}")
+            return _fitted(arrays.read(path, key), path.name, size, channels, value_range)
         if idx.is_idx(path):
-            return _fitted(_images(idx.read(path)), path.name, size, channels)
+            return _fitted(_images(idx.read(path)), path.name, size, channels, value_range)
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(f"--data {name}: {error}") from error
     raise UserError(f"--data {name}: expected an .npy, .npz or IDX file of images, or the folder of an image")
 
 
-def _directory_of_idx(name: str, directory: Path, size: int, channels: int) -> ImageSet:
+def _directory_of_idx(
+    name: str, directory: Path, size: int, channels: int, value_range: Range | None
+) -> ImageSet:
     images = _beside(directory, TRAIN_IMAGES)
     if images is None:
         raise UserError(f"--data {name}: no {TRAIN_IMAGES} or {TRAIN_IMAGES}.gz in {directory}")
-    return _pair_of_idx(name, images, _beside(directory, TRAIN_LABELS), size, channels)
+    return _pair_of_idx(name, images, _beside(directory, TRAIN_LABELS), size, channels, value_range)
 
 
-def _pair_of_idx(name: str, images: Path, labels: Path | None, size: int, channels: int) -> ImageSet:
+def _pair_of_idx(
+    name: str, images: Path, labels: Path | None, size: int, channels: int, value_range: Range | None
+) -> ImageSet:
     """Images, and labels that are only held against them: as many."""
     reading = images
     try:
@@ -110,16 +169,17 @@ def _pair_of_idx(name: str, images: Path, labels: Path | None, size: int, channe
             reading = labels
             if len(idx.read(labels)) != len(found):
                 raise ValueError(f"another number of labels than the {len(found)} images of {images.name}")
+        reading = images
+        return _fitted(found, images.name, size, channels, value_range)
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(f"--data {name}: {reading.name}: {error}") from error
-    return _fitted(found, images.name, size, channels)
 
 
 def _images(array: Array) -> Array:
-    """The content of an IDX file, which must be images (n, H, W)."""
+    """The content of an IDX file, which must be images (n, H, W), as (n, H, W, 1)."""
     if array.ndim != 3 or 0 in array.shape:
         raise ValueError(f"it holds {array.shape}: expected images (n, height, width)")
-    return array
+    return array[..., None]
 
 
 def _beside(directory: Path, name: str) -> Path | None:
@@ -142,14 +202,23 @@ def _check_sizes(shape: tuple[int, ...], what: str, size: int, channels: int) ->
         )
 
 
-def _fitted(images: Array, what: str, size: int, channels: int, taken: str = "") -> ImageSet:
-    """An array (n, H, W) or (n, H, W, C) for a recipe, with a note where it is not as it was."""
-    images = images if images.ndim == 4 else images[..., None]
-    n, height, width, given = images.shape
-    _check_sizes(images.shape, what, size, channels)
+def _fitted(array: Array, what: str, size: int, channels: int, value_range: Range | None) -> ImageSet:
+    """Numbers (n, H, W, C) as the images of a recipe. Raises ValueError as `scale.to_bytes`."""
+    _check_sizes(array.shape, what, size, channels)  # before anything is read of a mapped file
+    images, used, taken = scale.to_bytes(array, value_range)
+    changes = _changes(array.shape, size, channels)
+    note = f"{_described(array.shape, what)}, {taken}"
+    return ImageSet(fit_array(images, size, channels), [f"{note}: {changes}" if changes else note], used)
+
+
+def _described(shape: tuple[int, ...], what: str) -> str:
+    n, height, width, channels = shape
+    return f"{n} images of {what}, {height} x {width} {NAMES[channels]}"
+
+
+def _changes(shape: tuple[int, ...], size: int, channels: int) -> str:
+    """How images (n, H, W, C) are fitted to a recipe, for people; "" if they are as they were."""
+    _, height, width, given = shape
     changes = [f"resized, {size} on the shorter side"] if min(height, width) != size else []
     changes += [how] if (how := conversion(given, channels)) else []
-    if not changes and not taken:
-        return ImageSet(images, [])
-    note = f"{n} images of {what}, {height} x {width} {NAMES[given]}{taken}"
-    return ImageSet(fit_array(images, size, channels), [f"{note}: {', '.join(changes)}" if changes else note])
+    return ", ".join(changes)

@@ -1,7 +1,7 @@
 """Samples held against real images, and real images against each other as the floor beside them."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from minigrad import nn
 from .. import noise, pictures
 from ..data import mnist, sources
 from ..data.batches import Batches
+from ..data.scale import Range
 from ..errors import UserError
 from ..preset import Preset
 from ..sampling import generate
@@ -74,35 +75,43 @@ class RealImages:
         floor: other real images, held against the same: what samples can reach.
         training: what the networks were trained on.
         about: the two sets, for people.
+        notes: how the images were read, for people; empty if they were given.
     """
 
     reference: Array
     floor: Array
     training: Array
     about: str
+    notes: list[str] = field(default_factory=list)
 
 
-def real_images(data: str, preset: Preset, images: Any = None) -> RealImages:
+def real_images(
+    data: str, preset: Preset, images: Any = None, value_range: Range | None = None
+) -> RealImages:
     """MNIST's test images and as many training images; of other sets one half, and the other.
 
     Args:
         data: what --data says.
         images: the same, where it is loaded already (`ImageSet.images`).
+        value_range: the numbers of `data` that stand for black and white, as `sources.load` takes them.
 
     Raises UserError where `data` can't be loaded, or is too small to be compared.
     """
+    sources.check_range(data, value_range)
     if data == "mnist":
         train, test = mnist.images("train")[..., None], mnist.images("test")[..., None]
         return RealImages(test, train[: len(test)], train, "the test images of MNIST")
+    notes: list[str] = []
     if images is None:
-        images = sources.load(data, preset.image_size, preset.channels).images
+        loaded = sources.load(data, preset.image_size, preset.channels, value_range)
+        images, notes = loaded.images, loaded.notes
     if len(images) < 2 * FEWEST:
         raise UserError(f"--data {data}: {len(images)} images; expected {2 * FEWEST} or more to compare")
     batches = Batches(images, MOST, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center")
     training = batches.first_bytes(2 * MOST)  # in a random order
     half = len(training) // 2
     about = "a random half" if len(images) <= 2 * MOST else f"{half} random images"
-    return RealImages(training[:half], training[half:], training, f"{about} of {data}")
+    return RealImages(training[:half], training[half:], training, f"{about} of {data}", notes)
 
 
 def judge_of(data: str) -> Judge:

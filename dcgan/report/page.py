@@ -3,6 +3,7 @@
 from importlib import resources
 from typing import Any
 
+from ..data import scale
 from . import charts, evaluations, findings, machine, networks, recipe, samples
 from .charts import nice
 from .drawing import Data
@@ -78,7 +79,7 @@ def _facts(reading: Reading) -> list[Markup]:
         done += ", not at its end yet"
     facts = [("run", str(reading.named)), ("steps", done)]
     if isinstance(reading.config.get("data"), str):
-        facts.append(("data", reading.config["data"][:200]))
+        facts.append(("data", reading.config["data"][:200] + _range(reading.config.get("range"))))
     if type(last.get("epoch")) is int:
         all_epochs = f" of {reading.preset.epochs:,}" if reading.preset.epochs else ""
         facts.append(("epoch", f"{last['epoch']:,}{all_epochs}"))
@@ -88,3 +89,12 @@ def _facts(reading: Reading) -> list[Markup]:
     ]
     facts += [(name, ", ".join(nice(number(last.get(k))) for k in keys)) for name, keys in pairs if last]
     return [tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts))]
+
+
+def _range(value: Any) -> str:
+    """Return ", 0 to 1 as black and white" for [0, 1], and "" for what is no range."""
+    try:
+        low, high = scale.checked(value)
+    except ValueError:
+        return ""
+    return f", {low:.15g} to {high:.15g} as black and white"

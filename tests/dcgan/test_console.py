@@ -87,7 +87,7 @@ def test_ctrl_c_that_ends_the_reader_of_both_streams_too_keeps_everything(start,
 
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_closed_terminal_ends_a_run_in_order_or_not_at_all(start, place, ignored):
-    """SIGHUP keeps everything; with `nohup` training goes on, though the terminal takes no output any more."""
+    """SIGHUP keeps everything; with `nohup` training goes on, though the terminal takes no output."""
 
     def before():
         os.setsid()
@@ -120,8 +120,8 @@ def test_closed_streams_are_no_failure_and_nothing_is_written_in_their_place(sta
 
 
 COMMANDS = (
-    "train --list", "sample run --out a.png", "animate run", "report run", "evaluate run", "export run --out a.onnx",
-    "interpolate run --out a.png --between 0 1",
+    "train --list", "sample run --out a.png", "animate run", "report run", "evaluate run",
+    "export run --out a.onnx", "interpolate run --out a.png --between 0 1",
 )  # fmt: skip
 
 
@@ -164,8 +164,12 @@ class Broken(io.StringIO):
         return True
 
 
-FAILURES = [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error"), OSError(28, "No space left"),
-            ValueError("I/O operation on closed file.")]  # fmt: skip
+FAILURES = [
+    BrokenPipeError(32, "Broken pipe"),
+    OSError(5, "Input/output error"),
+    OSError(28, "No space left"),
+    ValueError("I/O operation on closed file."),
+]
 
 
 @pytest.mark.parametrize("error", FAILURES)

@@ -534,7 +534,7 @@ def test_the_runs_data_can_be_replaced(place, folder):
 def test_the_data_of_a_run_is_what_its_config_says_or_mnist(tmp_path, content, data):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    assert evaluate.data_of(tmp_path) == data
+    assert evaluate.data_of(tmp_path) == (data, None)
 
 
 def test_best_weights_are_evaluated(place):

@@ -1,6 +1,5 @@
 """Pictures and checkpoints: what they hold, and that none is ever half-written."""
 
-import json
 import math
 
 import numpy as np

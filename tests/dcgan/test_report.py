@@ -200,6 +200,19 @@ def test_what_files_say_is_text_and_never_html(trained, tmp_path):
     assert list(lines_of(page, "Gradient norms, generator")) == [f"{evil} Dense"]
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [([0, 1], ", 0 to 1 as black and white"), ([-1.0, 4095.5], ", -1 to 4095.5 as black and white"),
+     (None, ""), ([1, 0], ""), (["<b>", 1], ""), ([0, 10**400], ""), ([0], ""), ("01", ""), ({}, ""),
+     ([False, True], "")],
+)  # fmt: skip
+def test_the_range_of_the_data_is_said_if_it_is_one(run, value, said):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "data": "/x/d.npy", "range": value}))
+    facts = page_of(run).texts["dd"]
+    assert f"/x/d.npy{said}" in facts
+
+
 # -- numbers ---------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcgan import checkpoint, jsonfile, outputs, presets, rundir, train, training
+from dcgan import checkpoint, evaluations, jsonfile, outputs, presets, rundir, train, training
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
 from dcgan.rundir import RunDirectory
@@ -58,6 +58,23 @@ class Killed(BaseException):
     """In place of SIGKILL, which would take the tests with it."""
 
 
+def raises_killed(*_):
+    raise Killed
+
+
+@pytest.fixture
+def killed(run, monkeypatch):
+    """Calls the command with a function replaced by one that ends the process, or the disk's room."""
+
+    def call(owner, name, instead, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, instead)
+            with pytest.raises((Killed, UserError)):
+                run(*arguments)
+
+    return call
+
+
 # -- whose it is --------------------------------------------------------------------------------------
 
 
@@ -76,7 +93,7 @@ def test_a_run_whose_directory_was_replaced_ends_and_leaves_the_other_alone(run,
     monkeypatch.setattr(outputs.Outputs, "write_frame", replaced)
     with pytest.raises(UserError, match="after step 4 run could not be written: another directory has taken"):
         run(*SMALL, "--steps", 8, "--out", "run")
-    assert {name for name in files("run")} == {"config.json", "metrics.jsonl"}
+    assert set(files("run")) == {"config.json", "metrics.jsonl"}
     assert steps_of("run/metrics.jsonl") == [1]
 
 
@@ -136,8 +153,8 @@ def test_a_place_to_write_to_and_another_do_not_go_together(run, no_pictures):
     run(*SMALL, "--steps", 2, "--out", "run")
     with pytest.raises(UserError, match="--out x: --resume continues a run in its own directory"):
         run("--resume", "run", "--steps", 4, "--out", "x")
+    shutil.copy("run/checkpoint.safetensors", "mine.safetensors")
     with pytest.raises(UserError, match=r"\. is no run's directory"):
-        shutil.copy("run/checkpoint.safetensors", "mine.safetensors")
         run("--resume", "mine.safetensors", "--steps", 4)
 
 
@@ -240,11 +257,13 @@ def damage(path):
 
 
 @pytest.mark.parametrize("when", ["link", "replace", "unlink", "full"])
-def test_the_checkpoint_that_was_loaded_outlives_a_kill_at_any_moment(run, no_pictures, monkeypatch, when):
+def test_the_checkpoint_that_was_loaded_outlives_a_kill_at_any_moment(run, killed, no_pictures, when):
     run(*SMALL, "--steps", 8, "--out", "run", "--checkpoint-every", 2)
     damage("run/checkpoint.safetensors")
 
-    def killed_after(function):
+    def killed_after(name):
+        function = getattr(os, name)
+
         def call(*arguments, **options):
             function(*arguments, **options)
             raise Killed
@@ -254,28 +273,27 @@ def test_the_checkpoint_that_was_loaded_outlives_a_kill_at_any_moment(run, no_pi
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "run/checkpoint.safetensors")
 
-    with monkeypatch.context() as patch, pytest.raises((Killed, UserError)):
-        if when == "full":
-            patch.setattr(checkpoint, "save", full)
-        else:
-            patch.setattr(os, when, killed_after(getattr(os, when)))
-        run("--resume", "run", "--steps", 12, "--checkpoint-every", 2)
+    owner, name, instead = (checkpoint, "save", full) if when == "full" else (os, when, killed_after(when))
+    killed(owner, name, instead, "--resume", "run", "--steps", 12, "--checkpoint-every", 2)
     assert run("--resume", "run", "--steps", 12, "--checkpoint-every", 2)[0] == 0
     assert checkpoint.load(Path("run")).position["step"] == 12
     assert steps_of("run/metrics.jsonl") == list(range(1, 13))
 
 
-def test_an_older_checkpoint_that_is_named_leaves_no_later_one(run, no_pictures, monkeypatch):
+def test_an_older_checkpoint_that_is_named_leaves_no_later_one(run, killed, no_pictures):
     """Killed right after the log was cut, the run goes on from where the log ends."""
     run(*SMALL, "--steps", 9, "--out", "run", "--checkpoint-every", 3, "--keep", 5, "--every", 9)
     assert Path("run/best.safetensors").exists()
 
-    def killed(self, total, stopped):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Training, "train", killed)
-        run("--resume", "run/checkpoints/00000003.safetensors", "--steps", 9)
+    killed(
+        training.Training,
+        "train",
+        raises_killed,
+        "--resume",
+        "run/checkpoints/00000003.safetensors",
+        "--steps",
+        9,
+    )
     assert steps_of("run/metrics.jsonl") == [1, 2, 3]
     assert [checkpoint.load(p).position["step"] for p in checkpoint.candidates(Path("run"))] == [3, 3]
     assert not Path("run/best.safetensors").exists()
@@ -318,30 +336,22 @@ def test_a_second_name_takes_the_place_of_another_file_at_once(tmp_path, monkeyp
 # -- what a kill, or a full disk, left out -----------------------------------------------------------
 
 
-def test_pictures_of_the_end_that_a_kill_left_out_are_drawn(run, monkeypatch):
+def test_pictures_of_the_end_that_a_kill_left_out_are_drawn(run, killed):
     run(*SMALL, "--steps", 3, "--out", "whole", "--vitals-every", 1)
 
-    def killed(self, step):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(outputs.Outputs, "final", killed)
-        run(*SMALL, "--steps", 3, "--out", "run", "--vitals-every", 1)
+    killed(outputs.Outputs, "final", raises_killed, *SMALL, "--steps", 3, "--out", "run", "--vitals-every", 1)
     code, said = run("--resume", "run")
     assert code == 0
     assert "run has 3 steps already, of 3 wanted: nothing to train." in said
     assert files("run") == files("whole")
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(run, no_pictures, monkeypatch):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(run, killed, no_pictures):
     run(*SMALL, "--steps", 4, "--out", "whole", "--set", "flip=0.5")
 
-    def killed(self):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Training, "save", killed)
-        run(*SMALL, "--steps", 4, "--out", "run", "--set", "flip=0.5")
+    killed(
+        training.Training, "save", raises_killed, *SMALL, "--steps", 4, "--out", "run", "--set", "flip=0.5"
+    )
     assert not Path("run/checkpoint.safetensors").exists()
     code, said = run("--resume", "run")
     assert code == 0
@@ -349,29 +359,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(run, no_pictures,
     assert files("run") == files("whole")
 
 
-def test_a_longer_run_that_was_killed_at_its_beginning_goes_on_to_its_end(run, no_pictures, monkeypatch):
+def test_a_longer_run_that_was_killed_at_its_beginning_goes_on_to_its_end(run, killed, no_pictures):
     run(*SMALL, "--steps", 2, "--out", "run")
 
-    def killed(self, total, stopped):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Training, "train", killed)
-        run("--resume", "run", "--steps", 4)
+    killed(training.Training, "train", raises_killed, "--resume", "run", "--steps", 4)
     run("--resume", "run")
     assert steps_of("run/metrics.jsonl") == [1, 2, 3, 4]
 
 
-def test_an_evaluation_that_a_kill_left_out_is_made_on_resuming(run, no_pictures, monkeypatch):
+def test_an_evaluation_that_a_kill_left_out_is_made_on_resuming(run, killed, no_pictures):
     steps = ("--steps", 8, "--every", 4, "--checkpoint-every", 2)
     run(*SMALL, *steps, "--out", "whole")
 
-    def killed(self, generator, step):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(monitor.Monitor, "measure", killed)
-        run(*SMALL, *steps, "--out", "run")
+    killed(monitor.Monitor, "measure", raises_killed, *SMALL, *steps, "--out", "run")
     assert checkpoint.load(Path("run")).position["step"] == 4
     run("--resume", "run", "--every", 4, "--checkpoint-every", 2)
     assert steps_of("run/evaluations.jsonl") == [4, 8]
@@ -385,7 +385,7 @@ def test_a_run_in_parts_is_evaluated_as_one_in_one_piece(run, no_pictures):
     assert steps_of("whole/evaluations.jsonl") == [5]
     assert Path("whole/evaluations.jsonl").read_bytes() == Path("parts/evaluations.jsonl").read_bytes()
     assert checkpoint.load(Path("parts/best.safetensors")).position["step"] == 5
-    code, said = run(*SMALL, "--steps", 3, "--every", 5, "--out", "short")
+    _, said = run(*SMALL, "--steps", 3, "--every", 5, "--out", "short")
     assert "--every 5: no step up to 3 is a multiple of it, so nothing will be measured" in said
 
 
@@ -396,13 +396,9 @@ class Full:
         self.names, self.on = names, True
         append, write = jsonfile.append, serialize.write_whole
         for module, name, right in (
-            (jsonfile, "append", append), (checkpoint, "write_whole", write), (training, "write_whole", write),
+            (jsonfile, "append", append), (checkpoint, "write_whole", write), (evaluations, "write_whole", write),
         ):  # fmt: skip
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, self.checked(right))
-        from dcgan import evaluations
-
-        monkeypatch.setattr(evaluations, "write_whole", self.checked(write))
+            monkeypatch.setattr(module, name, self.checked(right))
 
     def checked(self, right):
         def call(path, content):

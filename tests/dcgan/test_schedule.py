@@ -14,7 +14,7 @@ from loading import load_batches
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, models, noise, pictures, presets, steps, train, training, vitals_picture
+from dcgan import checkpoint, models, noise, pictures, presets, steps, training, vitals_picture
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.layers import BatchNorm, Dense, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import load_batches
 from PIL import Image
 
-from dcgan import presets, train
-from dcgan.data import arrays, idx, sources
+from dcgan import presets
+from dcgan.data import arrays, idx, scale, sources
 from dcgan.errors import UserError
 from dcgan.plan import check_batches
 
@@ -161,52 +162,6 @@ def test_damaged_gzip_files_are_told(tmp_path, damage, words):
 
 
 @pytest.mark.parametrize(
-    ("array", "expected", "taken"),
-    [
-        (np.array([0, 1, 255], "u1"), [0, 1, 255], "bytes"),
-        (np.array([False, True]), [0, 255], "false as black, true as white"),
-        (np.array([0, 128, 129, 257, 65535], "<u2"), [0, 0, 1, 1, 255], "0 as black, 65535 as white"),
-        (np.array([0, 128, 129, 257, 65535], ">u2"), [0, 0, 1, 1, 255], "0 as black, 65535 as white"),
-        (np.array([0, 127], "i1"), [0, 127], "0 as black, 255 as white"),
-        (np.array([0, 255], ">i2"), [0, 255], "0 as black, 255 as white"),
-        (np.array([0, 7, 255], "<i8"), [0, 7, 255], "0 as black, 255 as white"),
-        (np.array([0, 7, 255], ">u4"), [0, 7, 255], "0 as black, 255 as white"),
-        (np.array([0, 0.25, 1], "f4"), [0, 64, 255], "0 as black, 1 as white"),
-        (np.array([0, 0.25, 1], ">f8"), [0, 64, 255], "0 as black, 1 as white"),
-        (np.array([0, 0.25, 1], "f2"), [0, 64, 255], "0 as black, 1 as white"),
-        (np.array([0, 0.0], "f4"), [0, 0], "0 as black, 1 as white"),
-        (np.array([-1, -0.5, 0, 1], "f4"), [0, 64, 128, 255], "-1 as black, 1 as white"),
-        (np.array([-0.001, 1], "f8"), [127, 255], "-1 as black, 1 as white"),
-        (np.array([0, 1.5, 254.6], "f4"), [0, 2, 255], "0 as black, 255 as white"),
-        (np.array([0, 2.4, 255], "f8"), [0, 2, 255], "0 as black, 255 as white"),
-    ],
-)  # fmt: skip
-def test_numbers_of_every_kind_become_bytes(tmp_path, array, expected, taken):
-    images = np.broadcast_to(array[:, None, None], (len(array), 4, 4))
-    for content, name in ((as_npy(images), "a.npy"), (as_zip(x=as_npy(images)), "a.npz")):
-        found, how = arrays.read(wrote(tmp_path / name, content))
-        assert (found.dtype, found.shape, how) == (np.uint8, (len(array), 4, 4, 1), taken)
-        assert np.array_equal(found[:, 0, 0, 0], expected)
-        assert all(len(np.unique(image)) == 1 for image in found)
-        count = len(array)
-        assert loaded(tmp_path / name)[1] == [f"{count} images of {name}, 4 x 4 grey, {taken}"]
-
-
-def test_every_16_bit_number_is_rounded_to_the_nearest_byte():
-    found, _ = arrays.to_bytes(np.arange(65536, dtype=np.uint16).reshape(1, 256, 256))
-    assert np.array_equal(found.reshape(-1), np.rint(np.arange(65536) / 257))
-
-
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-@pytest.mark.parametrize("black", [0, -1])
-def test_every_byte_survives_being_a_float(dtype, black):
-    scaled = (np.arange(256) / 255 * (1 - black) + black).astype(dtype).reshape(1, 16, 16)
-    found, _ = arrays.to_bytes(scaled)
-    # Half floats near -1 and 1 lie half a byte apart.
-    assert np.abs(found.reshape(-1).astype(int) - np.arange(256)).max() <= (1 if dtype == "f2" else 0)
-
-
-@pytest.mark.parametrize(
     ("shape", "order", "expected"),
     [
         ((5, 6, 7), (0, 1, 2), (5, 6, 7, 1)),
@@ -227,7 +182,7 @@ def test_channels_may_come_first_or_last_or_not_at_all(tmp_path, shape, order, e
         np.save(tmp_path / "a.npy", given_)
         np.savez(tmp_path / "a.npz", given_)
         for name in ("a.npy", "a.npz"):
-            found, _ = arrays.read(tmp_path / name)
+            found = arrays.read(tmp_path / name)
             assert found.shape == expected
             assert np.array_equal(found, straight)
 
@@ -245,8 +200,11 @@ NOT_IMAGES = {
     "not finite": (np.full((1, 4, 4), np.nan), "numbers that are not finite"),
     "infinite": (np.full((1, 4, 4), -np.inf, "f4"), "numbers that are not finite"),
     "one not finite": (np.eye(4)[None] / np.where(np.eye(4) == 0, np.nan, 1), "numbers that are not finite"),
-    "too high": (np.full((1, 4, 4), 255.5), r"numbers go from 255\.5 to 255\.5: expected bytes, or 0 to 1"),
-    "too low": (np.full((1, 4, 4), -1.01), r"numbers go from -1\.01"),
+    "too high": (
+        np.full((1, 4, 4), 255.5),
+        r"numbers go from 255\.5 to 255\.5 \(float64\), .*--range LOW,HIGH",
+    ),
+    "too low": (np.full((1, 4, 4), -1.06), r"numbers go from -1\.06"),
     "both": (np.linspace(-1, 255, 16).reshape(1, 4, 4), "numbers go from -1 to 255"),
     "negative": (np.full((1, 4, 4), -1, "i4"), "numbers go from -1 to -1"),
     "large integers": (np.full((1, 4, 4), 2**62), r"numbers go from 4\.61169e\+18"),
@@ -266,7 +224,7 @@ def test_arrays_that_are_no_images_are_told(tmp_path, what):
     np.savez_compressed(tmp_path / "a.npz", array)
     for name in ("a.npy", "a.npz"):
         with pytest.raises(ValueError, match=words):
-            arrays.read(tmp_path / name)
+            scale.to_bytes(arrays.read(tmp_path / name))
         with pytest.raises(UserError, match=words):
             sources.load(str(tmp_path / name), 4, 1)
 
@@ -500,7 +458,8 @@ def test_a_directory_of_idx_files_is_read(tmp_path, with_labels, compressed):
     for name in (f"fashion-mnist:{tmp_path}", str(tmp_path)):
         found = sources.load(name, 4, 1)
         assert np.array_equal(found.images[..., 0], array)
-        assert found.notes == []
+        file = f"{IMAGES}{ending}"
+        assert found.notes == [f"7 images of {file}, 4 x 4 grey, 0 as black, 255 as white"]
 
 
 def test_a_directory_without_its_idx_files_is_told(tmp_path):
@@ -583,12 +542,12 @@ def test_arrays_are_fitted_and_the_notes_say_how(tmp_path):
     found = sources.load(str(path), 4, 1)
     assert found.images.shape == (3, 4, 6, 1)
     assert found.notes == [
-        "3 images of a.npy, 8 x 12 RGB with alpha, bytes: resized, 4 on the shorter side, laid on white, "
-        "made grey (0.299 R + 0.587 G + 0.114 B)"
+        "3 images of a.npy, 8 x 12 RGB with alpha, 0 as black, 255 as white: resized, 4 on the shorter side, "
+        "laid on white, made grey (0.299 R + 0.587 G + 0.114 B)"
     ]
     found = sources.load(str(path), 8, 4)
     assert np.array_equal(found.images, np.load(path))
-    assert found.notes == ["3 images of a.npy, 8 x 12 RGB with alpha, bytes"]
+    assert found.notes == ["3 images of a.npy, 8 x 12 RGB with alpha, 0 as black, 255 as white"]
 
 
 def test_a_folder_of_images_is_read(tmp_path):
@@ -624,22 +583,23 @@ def test_a_grey_set_trains_a_recipe_in_colour_and_back_and_says_so(tmp_path, cap
     np.save(grey, pixels(8, 32, 32))
     np.save(colour, pixels(8, 28, 28, 3))
     flowers = presets.get("flowers", batch_size=4)
-    batch = train.load_batches(flowers, str(grey)).batch(1)
+    batch = load_batches(flowers, str(grey)).batch(1)
     assert capsys.readouterr().out == (
-        "8 images of grey.npy, 32 x 32 grey, bytes: made RGB (three equal channels)\n"
+        "8 images of grey.npy, 32 x 32 grey, 0 as black, 255 as white: made RGB (three equal channels)\n"
     )
     assert batch.shape == (4, 3, 32, 32)
     assert np.array_equal(batch[:, 0], batch[:, 1])
     assert np.array_equal(batch[:, 0], batch[:, 2])
-    batch = train.load_batches(presets.get("quick", batch_size=4), str(colour)).batch(1)
-    assert "colour.npy, 28 x 28 RGB, bytes: made grey (0.299 R + 0.587 G" in capsys.readouterr().out
+    batch = load_batches(presets.get("quick", batch_size=4), str(colour)).batch(1)
+    note = "colour.npy, 28 x 28 RGB, 0 as black, 255 as white: made grey (0.299 R + 0.587 G"
+    assert note in capsys.readouterr().out
     assert batch.shape == (4, 1, 28, 28)
 
 
 def test_mnist_as_it_is_needs_no_words(few_digits, capsys):
-    assert len(train.load_batches(presets.get("quick"), None).images) == 200
+    assert len(load_batches(presets.get("quick"), None).images) == 200
     assert capsys.readouterr().out == ""
-    assert train.load_batches(presets.get("pytorch"), None).batch(1).shape == (128, 3, 64, 64)
+    assert load_batches(presets.get("pytorch"), None).batch(1).shape == (128, 3, 64, 64)
     out = capsys.readouterr().out
     assert out.startswith(
         "No --data is given: pytorch trains on MNIST; --data FOLDER trains it on your pictures."
@@ -652,8 +612,8 @@ def test_a_set_smaller_than_a_batch_is_told(tmp_path):
     with pytest.raises(
         UserError, match=r"^5 images are \w+ than a batch of 64: use --batch-size 5 or .*more images"
     ):
-        train.load_batches(presets.get("quick"), str(tmp_path / "a.npy"))
-    assert train.load_batches(presets.get("quick", batch_size=5), str(tmp_path / "a.npy")).per_epoch == 1
+        load_batches(presets.get("quick"), str(tmp_path / "a.npy"))
+    assert load_batches(presets.get("quick", batch_size=5), str(tmp_path / "a.npy")).per_epoch == 1
 
 
 BASELINE = "tensorflow-baseline"  # which has no BatchNorm
@@ -675,10 +635,3 @@ def test_a_last_batch_of_one_image_is_told_where_there_is_a_batchnorm(preset):
         check_batches(presets.get(preset, batch_size=10), count)
     check_batches(presets.get("flux", batch_size=10), 101)  # whose fake batches are always whole
     assert check_batches(presets.get(BASELINE, batch_size=10), 101) is None
-
-
-def test_small_numbers_in_sixteen_bits_are_bytes():
-    images = np.arange(2 * 3 * 3, dtype=np.uint16).reshape(2, 3, 3) * 14
-    found, taken = arrays.to_bytes(images)
-    assert np.array_equal(found[..., 0], images)
-    assert taken == "0 as black, 255 as white"
