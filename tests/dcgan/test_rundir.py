@@ -396,7 +396,8 @@ class Full:
         self.names, self.on = names, True
         append, write = jsonfile.append, serialize.write_whole
         for module, name, right in (
-            (jsonfile, "append", append), (checkpoint, "write_whole", write), (evaluations, "write_whole", write),
+            (jsonfile, "append", append), (checkpoint, "write_whole", write),
+            (evaluations, "write_whole", write),
         ):  # fmt: skip
             monkeypatch.setattr(module, name, self.checked(right))
 
