@@ -19,7 +19,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import serialize
 
-from . import jsonfile
+from . import jsonfile, memory
 from .errors import UserError
 from .preset import Preset
 
@@ -78,12 +78,13 @@ def save(
     mg.save(tensors, path, {**metadata, "checksum": _checksum(tensors, metadata)})
 
 
-def load(run: Path) -> Checkpoint:
+def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     """Read the checkpoint of a run directory, or a checkpoint file.
 
-    Raises UserError where there is none, or it is damaged.
+    Raises UserError where there is none, it is damaged, or reading it takes more than `max_memory` bytes.
     """
     path = run / FILE_NAME if run.is_dir() else run
+    memory.check(f"reading {path}", memory.of_file(path), max_memory)
     try:
         tensors, metadata = serialize.read(path)  # at once: a live run may be writing the next
     except FileNotFoundError:

@@ -11,16 +11,25 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
-from . import jsonfile
+from . import jsonfile, memory
 from .data import mnist
 from .data.fit import fit_array
 from .errors import UserError, run_command, tell
-from .evaluation import classifier, comparison, report
-from .evaluation.comparison import LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
+from .evaluation import classifier, comparison, measures, report
+from .evaluation.comparison import (
+    CHUNK,
+    LOOKED_AT,
+    LOOKED_UP,
+    MOST,
+    RealImages,
+    compare,
+    describe,
+    in_chunks,
+)
 from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from .evaluation.report import Evaluation
 from .sample import add_run_arguments
-from .sampling import choose_statistics, load_generator, load_run
+from .sampling import check_memory, choose_statistics, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
 SHOWN = 10  # samples beside their nearest training image
@@ -76,12 +85,18 @@ def _make(out: Path) -> None:
 
 def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     """All figures of the run that the command line names."""
-    loaded = load_run(arguments.run, arguments.weights)
+    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
+    batch = loaded.preset.batch_size
+    check_memory(f"drawing {batch} images", loaded, arguments.statistics, batch, arguments.max_memory)
     generator, preset = load_generator(loaded, arguments.weights), loaded.preset
     data = arguments.data or data_of(directory)
     real = comparison.real_images(data, preset)
     judge = comparison.judge_of(data)
     count = arguments.count or (MOST if judge.classes else len(real.reference))
+    further = needed(count, real)
+    check_memory(
+        f"evaluating {count} images", loaded, arguments.statistics, batch, arguments.max_memory, further
+    )
     statistics = choose_statistics(generator, preset, arguments.statistics, count)
     samples = np.concatenate(list(comparison.sample(generator, preset, statistics, count, arguments.seed)))
     reference = describe(judge, in_chunks(real.reference))
@@ -107,6 +122,18 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
         looked_up=known[:SHOWN],
         found=real.training[indices[:SHOWN]],
     )
+
+
+def needed(count: int, real: RealImages) -> int:
+    """Return the bytes that comparing `count` samples with real images takes."""
+    numbers = real.reference[0].size  # of an image
+    images = (2 * count + len(real.training)) * numbers
+    most = max(count, len(real.reference))
+    features = 40 * 224 * (count + len(real.reference))  # in float32 and float64, with copies for statistics
+    matrices = 3 * 8 * measures.ROWS * most
+    looked_up = 12 * numbers * (LOOKED_UP + min(LOOKED_AT, len(real.training)))
+    judged = 36 * numbers * CHUNK * 3 // real.reference.shape[3]  # in RGB
+    return images + max(features + matrices, looked_up, judged)
 
 
 def data_of(directory: Path) -> str:
