@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
-from . import jsonfile, memory
+from . import jsonfile
 from .data import mnist
 from .data.fit import fit_array
 from .errors import UserError, run_command, tell

@@ -117,10 +117,8 @@ def _is_missing(error: Exception, package: str) -> bool:
 
 
 def _broken(error: Exception) -> str:
-    reason = " ".join(str(error).split()) or "no reason is given"
-    return (
-        f"is installed but can't be imported ({type(error).__name__}: {reason:.300}): install another version"
-    )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+    return f"can't be imported ({reason}); install a version that fits the other packages"
 
 
 def largest_difference(onnxruntime: Any, content: bytes, generator: nn.Module, preset: Preset) -> float:

@@ -27,6 +27,8 @@ FREE = (layers.ReLU, layers.LeakyReLU, layers.Dropout, layers.Flatten, layers.Re
 SCRATCH = 8 * 2**20  # bytes that a thread of the engine keeps for itself
 DRAWING = 13  # bytes of a number of an image, from floats to a picture in a grid
 COUNTED = 2**20  # bytes of a file at a time
+FIGURES = 40 * 2**20  # bytes of figures with curves
+ENCODER = 16 * 2**20  # bytes of an encoder of animations
 FIGURE = 12  # bytes of a pixel that matplotlib draws
 NOISE = 8  # bytes of a number of noise, while it is drawn
 
@@ -107,13 +109,16 @@ def _size(path: Path) -> int:
 
 
 def of_training(preset: Preset) -> int:
-    """Return the bytes that training a recipe takes: its steps, or its grids of samples.
+    """Return the bytes that training a recipe takes: its steps or its grids of samples, and its files.
 
-    Raises UserError if the recipe's layers do not fit together.
+    The images that it is trained on are not among them. Raises UserError if the recipe's layers do not fit
+    together.
     """
     grid = preset.grid_rows * preset.grid_columns
     drawn = of_forward(sizes.of_generator(preset), grid) + of_images(preset, grid)
-    return max(of_steps(preset), FLOAT * _learned(preset) + drawn + _scratch())
+    learned = FLOAT * _learned(preset)
+    files = 2 * learned + FIGURES  # of a checkpoint the content, twice; of curves
+    return max(of_steps(preset), learned + drawn + _scratch()) + files
 
 
 def of_steps(preset: Preset) -> int:
@@ -158,7 +163,9 @@ def of_images(preset: Preset, count: int) -> int:
 
 def of_forward(network: tuple[Sizes, ...], n: int) -> int:
     """Return the bytes that a network takes to run on n items, without a graph."""
-    return FLOAT * max((_forward(layer, n) for layer in network), default=0)
+    return (
+        FLOAT * max((_forward(layer, n) for layer in network), default=0) * 3 // 2
+    )  # freed memory lies in pieces
 
 
 def of_network(network: tuple[Sizes, ...]) -> int:
@@ -172,7 +179,7 @@ def of_animation(frames: int, shape: tuple[int, int, int], ending: str) -> int:
     height, width, channels = shape
     times = max(1, pictures.MOST_ANIMATED // max(height, width))  # pictures.enlarged
     encoded = 9 if ending.lower() == ".mp4" else 3  # bytes of a pixel: RGB three times, or a palette's
-    return frames * height * width * (channels + times**2 * (channels + encoded))
+    return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
 
 
 def of_figure(images: int, shape: tuple[int, int, int]) -> int:

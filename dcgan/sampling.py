@@ -55,8 +55,10 @@ def check_memory(
     """
     preset = loaded.preset
     statistics = wanted or (preset.statistics if count > 1 else "recalibrated")
-    batch = {"batch": count, "running": min(count, BATCH), "recalibrated": max(count, CALIBRATION_BATCH)}
-    needed = memory.of_sampling(preset, count, batch[statistics])
+    batch = count if statistics == "batch" else min(count, BATCH)
+    if statistics == "recalibrated":
+        batch = max(batch, CALIBRATION_BATCH)
+    needed = memory.of_sampling(preset, count, batch)
     held = sum(array.nbytes for array in loaded.tensors.values())
     memory.check(
         f"{what} of {preset.image_size} x {preset.image_size} by the recipe {preset.name!r}",
