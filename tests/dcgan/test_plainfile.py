@@ -91,7 +91,7 @@ def test_a_report_embeds_nothing_of_a_linked_directory(run, secret):
     (run / "frames").symlink_to(secret.parent)
     page = shown(run)
     assert base64.b64encode(secret.read_bytes()).decode() not in page
-    assert "frames is a symbolic link, which is not followed" in page
+    assert "There are no frames: frames is a symbolic link, which is not followed" in page
 
 
 def test_a_report_reads_no_figures_that_a_link_leads_to(run, secret):
