@@ -9,22 +9,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import pictures
+from . import memory, pictures, plainfile
 from .data.channels import MODES
 from .errors import UserError, run_command, tell
 from .rundir import frame_files
 
 Array = np.ndarray[Any, Any]
-MOST_PIXELS, MOST_BYTES = 2**24, 2**31  # of one frame; of all
+MOST_PIXELS = 2**24  # of one frame
 MOST_IN_A_GIF = 60  # frames; an MP4 file, which keeps only what changes, has them all
 
 
-def animate(frames: Path, out: Path, seconds: float = 8.0, last: int | None = None) -> int:
-    """Write the PNG frames of a directory, in the order of their names, as a GIF or MP4; how many it has.
+def animate(
+    frames: Path,
+    out: Path,
+    seconds: float = 8.0,
+    max_memory: int = memory.DEFAULT,
+    last: int | None = None,
+) -> int:
+    """Write the frames of a run, in the order of their steps, as a GIF or MP4; how many it has.
 
-    Of more than a GIF should hold some are left out, evenly; the last one never.
-    Raises UserError where there is none, or one can't be read.
+    Of more than a GIF should hold some are left out, evenly; the last one never. Those after the step `last`
+    are left out, too.
+    Raises UserError where there is none, one can't be read, the directory or one of them is a symbolic link,
+    or they take more than `max_memory` bytes.
     """
+    if frames.is_symlink():
+        raise UserError(f"{frames} is a symbolic link, which is not followed: expected the frames themselves")
     files = frame_files(frames, last)
     if not files:
         raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
@@ -35,8 +45,9 @@ def animate(frames: Path, out: Path, seconds: float = 8.0, last: int | None = No
         shown.append(frame := _frame(file))
         if frame.shape != shown[0].shape:
             raise UserError(f"{file} is {frame.shape}: expected {shown[0].shape}, as of {files[0]}")
-        if len(shown) * frame.nbytes > MOST_BYTES:
-            raise UserError(f"{frames}: expected frames of {MOST_BYTES} bytes at most in all")
+        if len(shown) == 1:
+            needed = memory.of_animation(len(files), frame.shape, out.suffix)
+            memory.check(f"animating the {len(files)} frames of {frames}", needed, max_memory)
     pictures.save_animation(
         [pictures.enlarged(frame, pictures.MOST_ANIMATED) for frame in shown], out, seconds
     )
@@ -46,8 +57,7 @@ def animate(frames: Path, out: Path, seconds: float = 8.0, last: int | None = No
 def _frame(file: Path) -> Array:
     """One frame as bytes (H, W, C). Raises UserError where it is none, whatever the file is."""
     try:
-        if not file.is_file():  # a pipe would wait for its other end
-            raise OSError("not a plain file")
+        plainfile.check(file, file.parent)
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
@@ -69,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)"
     )
+    memory.add_argument(parser)
     arguments = parser.parse_args(argv)
     directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
     if not arguments.run.exists():
@@ -79,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(f"--out {out}: expected a name that ends in .gif or .mp4")
     try:
-        count = animate(directory / "frames", out, arguments.seconds)
+        count = animate(directory / "frames", out, arguments.seconds, arguments.max_memory)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error
     tell(f"{out}: {count} frames")

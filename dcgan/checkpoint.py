@@ -23,7 +23,7 @@ import minigrad as mg
 from minigrad import serialize
 from minigrad.serialize import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_whole
 
-from . import jsonfile
+from . import jsonfile, memory
 from .errors import UserError
 from .preset import Preset
 
@@ -101,12 +101,14 @@ def encode(
     return serialize.encode(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
 
 
-def load(run: Path) -> Checkpoint:
+def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     """Read the checkpoint of a run directory, or a checkpoint file.
 
-    Raises UserError if there is none or it is damaged, and Unreadable if it can't be opened or read.
+    Raises UserError if there is none, it is damaged, or reading it takes more than `max_memory` bytes, and
+    Unreadable if it can't be opened or read.
     """
     path = run / FILE_NAME if run.is_dir() else run
+    memory.check(f"reading {path}", memory.of_file(path), max_memory)
     try:
         tensors, metadata = serialize.read(path)  # at once: a live run may be writing the next
     except FileNotFoundError:

@@ -15,13 +15,22 @@ from .data import mnist, sources
 from .data.fit import fit_array
 from .data.scale import Range
 from .errors import UserError, run_command, tell
-from .evaluation import classifier, comparison, report
-from .evaluation.comparison import LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
+from .evaluation import classifier, comparison, measures, report
+from .evaluation.comparison import (
+    CHUNK,
+    LOOKED_AT,
+    LOOKED_UP,
+    MOST,
+    RealImages,
+    compare,
+    describe,
+    in_chunks,
+)
 from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from .evaluation.report import Evaluation
 from .rundir import RunDirectory
 from .sample import add_run_arguments
-from .sampling import choose_statistics, load_generator, load_run
+from .sampling import check_memory, choose_statistics, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
 SHOWN = 10  # samples beside their nearest training image
@@ -78,7 +87,9 @@ def _make(out: Path) -> None:
 
 def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     """All figures of the run that the command line names."""
-    loaded = load_run(arguments.run, arguments.weights)
+    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
+    batch = loaded.preset.batch_size
+    check_memory(f"drawing {batch} images", loaded, arguments.statistics, batch, arguments.max_memory)
     generator, preset = load_generator(loaded, arguments.weights), loaded.preset
     data, value_range = (arguments.data, None) if arguments.data else data_of(directory)
     real = comparison.real_images(data, preset, value_range=arguments.range or value_range)
@@ -86,6 +97,10 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
         tell(note)
     judge = comparison.judge_of(data)
     count = arguments.count or (MOST if judge.classes else len(real.reference))
+    further = needed(count, real)
+    check_memory(
+        f"evaluating {count} images", loaded, arguments.statistics, batch, arguments.max_memory, further
+    )
     statistics = choose_statistics(generator, preset, arguments.statistics, count)
     samples = np.concatenate(list(comparison.sample(generator, preset, statistics, count, arguments.seed)))
     reference = describe(judge, in_chunks(real.reference))
@@ -111,6 +126,18 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
         looked_up=known[:SHOWN],
         found=real.training[indices[:SHOWN]],
     )
+
+
+def needed(count: int, real: RealImages) -> int:
+    """Return the bytes that comparing `count` samples with real images takes."""
+    numbers = real.reference[0].size  # of an image
+    images = (2 * count + len(real.training)) * numbers
+    most = max(count, len(real.reference))
+    features = 40 * 224 * (count + len(real.reference))  # in float32 and float64, with copies for statistics
+    matrices = 3 * 8 * measures.ROWS * most
+    looked_up = 12 * numbers * (LOOKED_UP + min(LOOKED_AT, len(real.training)))
+    judged = 36 * numbers * CHUNK * 3 // real.reference.shape[3]  # in RGB
+    return images + max(features + matrices, looked_up, judged)
 
 
 def data_of(directory: Path) -> tuple[str, Range | None]:

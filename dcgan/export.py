@@ -17,15 +17,16 @@ from minigrad import nn
 from minigrad.backend.geometry import ConvGeometry, conv_transpose_output_size, pair
 from minigrad.serialize import write_whole
 
-from . import noise
+from . import memory, noise, sizes
 from .checkpoint import Checkpoint
 from .errors import UserError, run_command, tell
 from .preset import Preset
-from .sampling import WEIGHTS, choose_statistics, generate, load_generator, load_run
+from .sampling import WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 OPSET = 17
+COPIES = 8  # of the weights: in the model, in its file, while both are checked
 CHECKED = 4  # images that are made with both
 TOLERANCE = 1e-5  # the most by which a number of an image may differ
 INPUT, OUTPUT, BATCH = "z", "images", "batch"
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what BatchNorm uses: the running ones of training, or ones measured anew on 10,000 z "
         "(default: running where the recipe's samples use them, else recalibrated)",
     )  # fmt: skip
+    memory.add_argument(parser)
     return parser
 
 
@@ -57,13 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.suffix.lower() != ".onnx":
         raise UserError(f"--out {out}: expected a name that ends in .onnx")
     onnx = _onnx()
-    loaded = load_run(arguments.run, arguments.weights)
-    preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
+    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
+    preset = loaded.preset
     running = preset.statistics == "running"
     wanted = arguments.statistics or ("running" if running else "recalibrated")
+    copies = COPIES * memory.of_network(sizes.of_generator(preset))
+    check_memory("exporting the generator of images", loaded, wanted, CHECKED, arguments.max_memory, copies)
+    generator = load_generator(loaded, arguments.weights)
     choose_statistics(generator, preset, wanted, CHECKED)
+    onnxruntime, why_not = _onnxruntime()
     content = to_onnx(onnx, generator, loaded).SerializeToString()
-    difference = largest_difference(content, generator, preset)
+    difference = None if onnxruntime is None else largest_difference(onnxruntime, content, generator, preset)
     if difference is not None and not difference <= TOLERANCE:  # NaN too
         tell(
             f"onnxruntime's images differ from ours by {difference:.2g}, more than {TOLERANCE}: "
@@ -75,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error
     checked = (
-        "not checked, since onnxruntime is not installed: pip install '.[onnx]'"
+        f"not checked, since {why_not}"
         if difference is None
         else f"onnxruntime's images differ from ours by {difference:.2g} at most"
     )
@@ -84,26 +90,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _onnx() -> Any:
-    """The package; UserError where it is not installed."""
+    """Return the package. Raises UserError if it is not installed, or can't be imported."""
     try:
         import onnx
-    except ImportError:
-        raise UserError("ONNX files need the package onnx: pip install '.[onnx]'") from None
+    except Exception as error:  # a build for another NumPy may raise anything
+        if _is_missing(error, "onnx"):
+            raise UserError("ONNX files need the package onnx: pip install '.[onnx]'") from None
+        raise UserError(f"ONNX files need the package onnx, which {_broken(error)}") from error
     return onnx
 
 
-def largest_difference(content: bytes, generator: nn.Module, preset: Preset) -> float | None:
+def _onnxruntime() -> tuple[Any, str]:
+    """Return the package and "", or None and why there is none."""
+    try:
+        import onnxruntime
+    except Exception as error:
+        if _is_missing(error, "onnxruntime"):
+            return None, "onnxruntime is not installed: pip install '.[onnx]'"
+        return None, f"onnxruntime {_broken(error)}"
+    return onnxruntime, ""
+
+
+def _is_missing(error: Exception, package: str) -> bool:
+    """Return whether an import failed for there being no such package, not for what is in it."""
+    return isinstance(error, ModuleNotFoundError) and error.name == package
+
+
+def _broken(error: Exception) -> str:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+    return f"can't be imported ({reason}); install a version that fits the other packages"
+
+
+def largest_difference(onnxruntime: Any, content: bytes, generator: nn.Module, preset: Preset) -> float:
     """By how much onnxruntime's images differ from ours, at most, on the same 4 z.
 
     Args:
+        onnxruntime: the package.
         content: the ONNX file of the generator.
-
-    None where onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
     z = noise.draw(preset, CHECKED, mg.Generator(0))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (theirs,) = session.run([OUTPUT], {INPUT: z.numpy()})

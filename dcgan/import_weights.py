@@ -19,7 +19,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn
 
-from . import checkpoint, models, presets
+from . import checkpoint, memory, models, presets, sizes
 from .errors import UserError, run_command, tell
 from .preset import Preset
 
@@ -28,6 +28,8 @@ State = Mapping[str, Array]
 
 PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
 HOW_TO_SAVE = "in PyTorch, safetensors.torch.save_file(model.float().state_dict(), path) saves one"
+COPIES = 4  # of both networks: themselves, their weights as float32, the checkpoint's content
+LONGEST = 18  # digits of a number in a key
 COUNT = "num_batches_tracked"
 COLUMNS = ("in the file", "in the recipe", "shape", "what is done")
 SAME = {
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="the run's directory, or the .safetensors file, to make"
     )
+    memory.add_argument(parser)
     return parser
 
 
@@ -105,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     preset = presets.get(arguments.preset, **presets.replacements(arguments.set))
     path = _destination(arguments.out)
+    _check_memory(arguments, preset)
     mg.manual_seed(preset.seed)
     networks = dict(zip(("generator", "discriminator"), models.build(preset), strict=True))
     files = {name: getattr(arguments, name) for name in networks if getattr(arguments, name) is not None}
@@ -120,6 +124,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell(f"{path}: {preset.name}, step 0; model.eval() of PyTorch is --statistics running here")
     tell(f"images     python -m dcgan.sample {arguments.out} --out images.png --statistics running")
     return 0
+
+
+def _check_memory(arguments: argparse.Namespace, preset: Preset) -> None:
+    """Raise UserError if the files, both networks and the checkpoint of them take too much memory."""
+    files = [path for path in (arguments.generator, arguments.discriminator) if path is not None]
+    read = sum(memory.of_file(path) for path in files)
+    memory.check(f"reading {' and '.join(map(str, files))}", read, arguments.max_memory)
+    made = sum(map(memory.of_network, (sizes.of_generator(preset), sizes.of_discriminator(preset))))
+    what = f"importing weights for the recipe {preset.name!r}"
+    memory.check(what, read + COPIES * made, arguments.max_memory)
 
 
 def _destination(out: Path) -> Path:
@@ -171,6 +185,12 @@ def in_order(state: State) -> list[Layer]:
     for key, array in state.items():
         path, _, name = key.rpartition(".")
         layers.setdefault(path, {})[name] = array
+    for path in layers:
+        if any(part.isdecimal() and len(part) > LONGEST for part in path.split(".")):
+            raise UserError(
+                f"the key {path:.60}... has a number of more than {LONGEST} digits: expected the places of "
+                "layers, such as main.0.weight"
+            )
     names = {".".join(part for part in path.split(".") if not part.isdecimal()) for path in layers}
     if len(names) > 1:
         raise UserError(

@@ -11,11 +11,12 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn
 
-from . import latent, pictures
+from . import latent, memory, pictures
+from .checkpoint import Checkpoint
 from .errors import UserError, run_command, tell
 from .preset import MOST_IMAGES, Preset
 from .sample import add_run_arguments
-from .sampling import choose_statistics, generate, load_generator, load_run
+from .sampling import check_memory, choose_statistics, generate, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
-    loaded = load_run(arguments.run, arguments.weights)
+    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
+    _check_memory(arguments, loaded)
     preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
     try:
         if arguments.between:
@@ -86,10 +88,36 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--between and --frames: expected at most {MOST_IMAGES} images in all")
 
 
+def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:
+    """Raise UserError if the images, and the picture of them, take too much memory."""
+    preset, ending = loaded.preset, arguments.out.suffix.lower()
+    count, shape = _count(arguments), (preset.image_size, preset.image_size, preset.channels)
+    if arguments.mean:
+        further = memory.of_figure(count, shape)
+    else:
+        further = 0 if ending == ".png" else memory.of_animation(count, shape, ending)
+    wanted = _statistics(arguments, preset)
+    check_memory(f"drawing {count} images", loaded, wanted, count, arguments.max_memory, further)
+
+
+def _count(arguments: argparse.Namespace) -> int:
+    """Return how many images are drawn."""
+    if arguments.between:
+        return (len(arguments.between) - 1) * _frames(arguments) + 1
+    groups = [names for names in (arguments.mean, arguments.minus, arguments.plus) if names]
+    return sum(len(names) + 1 for names in groups) + 1  # each with its mean; the result
+
+
+def _frames(arguments: argparse.Namespace) -> int:
+    """Return how many images there are from one Z to the next."""
+    still = arguments.out.suffix.lower() == ".png"
+    return arguments.frames or (IN_A_STRIP if still else IN_AN_ANIMATION)
+
+
 def _write_way(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> None:
     still = arguments.out.suffix.lower() == ".png"
-    frames = arguments.frames or (IN_A_STRIP if still else IN_AN_ANIMATION)
-    points = [latent.by_seed(preset, name) for name in arguments.between]
+    frames = _frames(arguments)
+    points = [latent.by_seed(preset, name, arguments.max_memory) for name in arguments.between]
     way = np.stack(latent.path_between(points, frames))  # (frames * stretches + 1, *z_shape)
     images = _images(arguments, preset, generator, way)
     if not still:
@@ -106,7 +134,10 @@ def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Modu
     """Each group in a row, its mean last; the result by itself in the last row."""
     signs = {"mean": 1.0, "minus": -1.0, "plus": 1.0}
     groups = {sign: getattr(arguments, sign) for sign in signs if getattr(arguments, sign)}
-    members = {sign: [latent.by_seed(preset, name) for name in names] for sign, names in groups.items()}
+    members = {
+        sign: [latent.by_seed(preset, name, arguments.max_memory) for name in names]
+        for sign, names in groups.items()
+    }
     means = {sign: np.mean(zs, axis=0, dtype=np.float32) for sign, zs in members.items()}
     result = sum(signs[sign] * mean for sign, mean in means.items())
     every = [z for sign, zs in members.items() for z in (*zs, means[sign])]
@@ -125,9 +156,12 @@ def _in_lines(names: Sequence[str]) -> str:
 
 def _images(arguments: argparse.Namespace, preset: Preset, generator: nn.Module, z: Array) -> Array:
     """Bytes (n, H, W, C) of z; unless asked otherwise, no image depends on those beside it."""
-    wanted = arguments.statistics or ("recalibrated" if preset.statistics == "batch" else "running")
-    statistics = choose_statistics(generator, preset, wanted, len(z))
+    statistics = choose_statistics(generator, preset, _statistics(arguments, preset), len(z))
     return pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
+
+
+def _statistics(arguments: argparse.Namespace, preset: Preset) -> str:
+    return arguments.statistics or ("recalibrated" if preset.statistics == "batch" else "running")
 
 
 if __name__ == "__main__":

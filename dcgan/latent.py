@@ -11,7 +11,7 @@ import numpy as np
 
 import minigrad as mg
 
-from . import noise
+from . import memory, noise
 from .data import arrays
 from .errors import UserError
 from .preset import MOST_IMAGES, Preset
@@ -19,11 +19,11 @@ from .preset import MOST_IMAGES, Preset
 Array = np.ndarray[Any, Any]
 
 
-def by_seed(preset: Preset, name: str) -> Array:
+def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> Array:
     """The z (*z_shape) that "SEED" or "SEED/INDEX" names.
 
     INDEX counts, from 0 and row by row, the images of `dcgan.sample --seed SEED`; it is 0 where it is
-    left out. Raises UserError for other words.
+    left out. Raises UserError for other words, and if the draw takes more than `max_memory` bytes.
     """
     match = re.fullmatch(r"(\d{1,18})(?:/(\d{1,9}))?", name)
     index = int(match[2] or 0) if match else MOST_IMAGES
@@ -32,14 +32,16 @@ def by_seed(preset: Preset, name: str) -> Array:
             f"{name!r}: expected SEED or SEED/INDEX, such as 3/12 for the image number 12 (from 0) of "
             f"dcgan.sample --seed 3, INDEX below {MOST_IMAGES}"
         )
+    drawn = memory.NOISE * (index + 1) * math.prod(preset.z_shape)
+    memory.check(f"drawing the noise {name}", drawn, max_memory)
     # Numbers are drawn in order, so that the first ones of a longer draw are those of a shorter.
     return noise.draw(preset, index + 1, mg.Generator(int(match[1]))).numpy()[index]
 
 
-def from_file(preset: Preset, path: Path) -> Array:
+def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> Array:
     """The z (n, *z_shape) of an .npy file that holds them so, or flat (n, numbers), or only one.
 
-    Raises UserError where it holds something else.
+    Raises UserError where it holds something else, or more than fits in `max_memory` bytes.
     """
     numbers = math.prod(preset.z_shape)
     try:
@@ -53,6 +55,7 @@ def from_file(preset: Preset, path: Path) -> Array:
         raise UserError(f"--z {path}: it holds {array.dtype} {array.shape}; expected floats {expected}")
     if len(array) > MOST_IMAGES and array.shape not in forms:
         raise UserError(f"--z {path}: it holds {len(array)} z; expected {MOST_IMAGES} at most")
+    memory.check(f"reading --z {path}", array.nbytes + 5 * array.size, max_memory)  # as float32, and checked
     with np.errstate(over="ignore"):
         z = np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)
     if not np.isfinite(z).all():

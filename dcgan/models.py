@@ -4,19 +4,12 @@ import math
 import re
 from typing import Any
 
-import numpy as np
-
 import minigrad as mg
 from minigrad import nn
 
-from . import layers
-from .errors import UserError
-from .losses import LOSSES
+from . import layers, sizes
 from .preset import Preset
-
-Shape = tuple[int, ...]  # of one image or one row, without the batch
-MOST_WEIGHTS = 2**29  # of a network: 2 GiB
-MOST_VALUES = 2**24  # that a layer makes of one image
+from .sizes import Shape
 
 
 class Generator(nn.Sequential):
@@ -40,37 +33,19 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     Raises UserError where the layers do not make images of the recipe's size, or no single number
     for each image.
     """
-    generator = build_generator(preset)
-    return generator, build_discriminator(preset)
+    first, second = sizes.of_generator(preset), sizes.of_discriminator(preset)  # both, before any array
+    generator = Generator(preset.z_shape, *_modules(first, "generator"))
+    return generator, nn.Sequential(*_modules(second, "discriminator"))
 
 
-def build_generator(preset: Preset, most: int = MOST_WEIGHTS) -> Generator:
+def build_generator(preset: Preset, most: int = sizes.MOST_WEIGHTS) -> Generator:
     """The generator alone. Raises UserError as `build` does, and where it has more than `most` weights."""
-    image = (preset.channels, preset.image_size, preset.image_size)
-    modules, made = _modules(preset.generator, preset.z_shape, "generator", most)
-    if made != image:
-        raise UserError(
-            f"preset {preset.name!r}: the generator makes images of {made}, not {image} (C, H, W); "
-            "image_size and channels are free in the presets flowers and pytorch"
-        )
-    return Generator(preset.z_shape, *modules)
+    return Generator(preset.z_shape, *_modules(sizes.of_generator(preset, most), "generator"))
 
 
-def build_discriminator(preset: Preset, most: int = MOST_WEIGHTS) -> nn.Module:
+def build_discriminator(preset: Preset, most: int = sizes.MOST_WEIGHTS) -> nn.Module:
     """The discriminator alone. Raises UserError as `build` does, and above `most` weights."""
-    image = (preset.channels, preset.image_size, preset.image_size)
-    modules, judged = _modules(preset.discriminator, image, "discriminator", most)
-    if judged != (1,):
-        raise UserError(
-            f"preset {preset.name!r}: the discriminator gives {judged} for an image, not one number"
-        )
-    if LOSSES[preset.loss].takes_logits == isinstance(preset.discriminator[-1], layers.Sigmoid):
-        takes = "logits, not a Sigmoid's output" if LOSSES[preset.loss].takes_logits else "a Sigmoid's output"
-        raise UserError(
-            f"loss={preset.loss!r} takes {takes}, and the discriminator of {preset.name!r} ends in "
-            f"{preset.discriminator[-1]}: replace one of them"
-        )
-    return nn.Sequential(*modules)
+    return nn.Sequential(*_modules(sizes.of_discriminator(preset, most), "discriminator"))
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -78,34 +53,15 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.size for p in module.parameters())
 
 
-def _modules(
-    specs: tuple[layers.Layer, ...], shape: Shape, where: str, most: int
-) -> tuple[list[nn.Module], Shape]:
-    """The modules of a network of at most `most` weights, and the shape that they turn `shape` into."""
+def _modules(network: tuple[sizes.Sizes, ...], name: str) -> list[nn.Module]:
+    """Return the modules of a network. Raises UserError if a layer takes no such arguments."""
     modules: list[nn.Module] = []
-    left = most
-    for i, spec in enumerate(specs):
+    for place, layer in enumerate(network):
         try:
-            left -= _weights(spec, shape)
-            if left < 0:  # told before they are made
-                raise ValueError(f"with this layer there are {most - left} weights; expected {most} at most")
-            module = _module(spec, shape)
-            shape = _shape_after(module, shape)
-        except (ValueError, TypeError, IndexError) as error:
-            raise UserError(f"{where}, layer {i} ({spec}), on {shape}: {error}") from error
-        modules.append(module)
-    return modules, shape
-
-
-def _weights(spec: layers.Layer, shape: Shape) -> int:
-    """How many numbers the weight of a layer has."""
-    match spec:
-        case layers.Dense():
-            return shape[0] * spec.features
-        case layers.Conv() | layers.ConvTranspose():
-            taps = math.prod(spec.kernel) if isinstance(spec.kernel, tuple) else spec.kernel**2
-            return shape[0] * spec.channels * taps
-    return 0
+            modules.append(_module(layer.spec, layer.given))
+        except (ValueError, TypeError) as error:
+            raise sizes.misfit(name, place, layer.spec, layer.given, error) from error
+    return modules
 
 
 def _module(spec: layers.Layer, shape: Shape) -> nn.Module:
@@ -152,14 +108,3 @@ def _started(layer: Any, init: str) -> nn.Module:
     else:
         raise ValueError(f'unknown init {init!r}: expected "glorot_uniform" or "normal(STD)"')
     return layer
-
-
-def _shape_after(module: nn.Module, shape: Shape) -> Shape:
-    """What a module makes of one item of `shape`, found by trying it on a batch of none."""
-    with mg.no_grad():
-        module.eval()
-        after = module(mg.tensor(np.zeros((0, *shape), np.float32))).shape[1:]
-        module.train()
-    if math.prod(after) > MOST_VALUES:
-        raise ValueError(f"it makes {after} of one image: expected {MOST_VALUES} numbers at most")
-    return after

@@ -267,8 +267,8 @@ def _is_plain(name: str) -> bool:
 
 def _checked(field: str, current: Any, value: Any) -> Any:
     """`value` for a field that holds `current` now: of its type, an int also where a float is."""
-    if isinstance(current, float) and type(value) is int:
-        value = float(value)
+    if isinstance(current, float) and type(value) is int and abs(value) <= layers.MOST:
+        value = float(value)  # of a larger one there may be no float
     if isinstance(current, tuple) and isinstance(value, tuple | list):
         value = tuple(value)
         wanted = int if field == "z_shape" else Layer
@@ -278,7 +278,7 @@ def _checked(field: str, current: Any, value: Any) -> Any:
         return value
     kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
-    raise UserError(f"{field}={value!r}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
+    raise UserError(f"{field}={value!r:.200}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
 
 
 def _all_fields() -> str:

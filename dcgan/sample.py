@@ -13,10 +13,11 @@ import numpy as np
 import minigrad as mg
 from minigrad.serialize import write_whole
 
-from . import latent, noise, pictures
+from . import latent, memory, noise, pictures
+from .checkpoint import Checkpoint
 from .errors import UserError, run_command, tell
-from .preset import MOST_IMAGES, Preset
-from .sampling import STATISTICS, WEIGHTS, choose_statistics, generate, load_generator, load_run
+from .preset import MOST_IMAGES
+from .sampling import STATISTICS, WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
 
 Array = np.ndarray[Any, Any]
 GRID = (8, 8)
@@ -48,6 +49,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="what BatchNorm uses: those of the images drawn together, the running ones of training, or ones "
         "measured anew on 10,000 z (default: the recipe's; recalibrated for one image alone)",
     )
+    memory.add_argument(parser)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
-    loaded = load_run(arguments.run, arguments.weights)
+    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
+    z, (rows, columns) = _noise(arguments, loaded)
     generator = load_generator(loaded, arguments.weights)
-    z, (rows, columns) = _noise(arguments, loaded.preset)
     statistics = choose_statistics(generator, loaded.preset, arguments.statistics, len(z))
     images = pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
     made = f"{loaded.preset.name} after step {loaded.position['step']}"
@@ -102,17 +104,27 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--each {each}: it exists already; name a new directory")
 
 
-def _noise(arguments: argparse.Namespace, preset: Preset) -> tuple[Array, tuple[int, int]]:
-    """z (n, *z_shape), and the rows and columns of a grid of it."""
+def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[Array, tuple[int, int]]:
+    """z (n, *z_shape), and the rows and columns of a grid of it.
+
+    Raises UserError if its images take too much memory.
+    """
+    preset = loaded.preset
     if arguments.z is None:
         rows, columns = arguments.grid or GRID
+        _check_memory(arguments, loaded, rows * columns)
         return noise.draw(preset, rows * columns, mg.Generator(arguments.seed)).numpy(), (rows, columns)
-    z = latent.from_file(preset, arguments.z)
+    z = latent.from_file(preset, arguments.z, arguments.max_memory)
+    _check_memory(arguments, loaded, len(z))
     columns = math.ceil(math.sqrt(len(z)))
     rows, columns = arguments.grid or (math.ceil(len(z) / columns), columns)
     if len(z) > min(rows * columns, MOST_IMAGES):
         raise UserError(f"--z {arguments.z}: {len(z)} z do not fit into a grid of {rows}x{columns}")
     return z, (rows, columns)
+
+
+def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint, count: int) -> None:
+    check_memory(f"drawing {count} images", loaded, arguments.statistics, count, arguments.max_memory)
 
 
 def _write_each(images: Array, z: Array, directory: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn
 
-from . import checkpoint, models, noise
+from . import checkpoint, memory, models, noise
 from .checkpoint import Checkpoint
 from .errors import UserError
 from .preset import Preset
@@ -19,23 +19,52 @@ Array = np.ndarray[Any, Any]
 WEIGHTS = ("last", "best", "ema")
 STATISTICS = ("batch", "running", "recalibrated")
 CALIBRATION_STREAM = 6  # of the run's seed, for the noise that statistics are measured on
+BATCH = 256  # images at a time, if they do not depend on each other
 CALIBRATION_COUNT, CALIBRATION_BATCH = 10_000, 250  # images
 
 
-def load_run(run: Path, weights: str | None = None) -> Checkpoint:
+def load_run(run: Path, weights: str | None = None, max_memory: int = memory.DEFAULT) -> Checkpoint:
     """The checkpoint of a run directory, or a checkpoint file; the best one for the weights "best".
 
-    Raises UserError where there is none, or it is damaged.
+    Raises UserError where there is none, it is damaged, or reading it takes more than `max_memory` bytes.
     """
     if weights != "best":
-        return checkpoint.load(run)
+        return checkpoint.load(run, max_memory)
     directory = run if run.is_dir() else run.parent
     best = directory / checkpoint.BEST_NAME
     if not best.is_file():
         raise UserError(
             f"--weights best: there is no {best}; it is kept by a run that is trained with --every STEPS"
         )
-    return checkpoint.load(best)
+    return checkpoint.load(best, max_memory)
+
+
+def check_memory(
+    what: str, loaded: Checkpoint, wanted: str | None, count: int, max_memory: int, further: int = 0
+) -> None:
+    """Check that a checkpoint's generator, and `count` images of it, fit in `max_memory` bytes.
+
+    It is called before the generator is loaded, and takes no memory itself.
+
+    Args:
+        what: what is to be done, for the message.
+        wanted: the statistics, as of `choose_statistics`.
+        further: bytes that are needed besides.
+
+    Raises UserError if they do not fit, or if the layers of the recipe do not fit together.
+    """
+    preset = loaded.preset
+    statistics = wanted or (preset.statistics if count > 1 else "recalibrated")
+    batch = count if statistics == "batch" else min(count, BATCH)
+    if statistics == "recalibrated":
+        batch = max(batch, CALIBRATION_BATCH)
+    needed = memory.of_sampling(preset, count, batch)
+    held = sum(array.nbytes for array in loaded.tensors.values())
+    memory.check(
+        f"{what} of {preset.image_size} x {preset.image_size} by the recipe {preset.name!r}",
+        held + needed + further,
+        max_memory,
+    )
 
 
 def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
@@ -124,7 +153,7 @@ def recalibrate(generator: nn.Module, preset: Preset) -> None:
     generator.train(training)
 
 
-def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = 256) -> Array:
+def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = BATCH) -> Array:
     """Images (N, C, H, W) from -1 to 1, on the host; the generator is left as it was.
 
     Args:

@@ -4,6 +4,7 @@ It is read offline: pictures, numbers, style and script are all in it, and a pol
 browser to fetch anything.
 
 reading.py   what the run's directory holds
+needed.py    how much memory the page takes
 findings.py, samples.py, charts.py, evaluations.py, networks.py, recipe.py, machine.py   a section each
 looking.py   what every layer makes of a picture
 heatmaps.py  numbers as colours

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from minigrad.serialize import write_whole
 
+from .. import memory
 from ..errors import UserError, run_command, tell
 from ..sampling import WEIGHTS
+from .needed import of_page
 from .page import page
 from .reading import read
 
@@ -30,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the generator whose layers are shown: of the last step, averaged, or those of the best "
         "evaluation on the way (default: the recipe's, averaged where it averages)",
     )
+    memory.add_argument(parser)
     return parser
 
 
@@ -39,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: expected a name that ends in .html")
-    reading = read(arguments.run, arguments.weights)
+    reading = read(arguments.run, arguments.weights, arguments.max_memory)
+    what = f"a page of {arguments.run}, with both networks of the recipe {reading.preset.name!r} at work,"
+    memory.check(what, of_page(reading, arguments.max_memory), arguments.max_memory)
     content = page(reading).encode()
     out = out or reading.directory / FILE_NAME
     try:

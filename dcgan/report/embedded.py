@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from .. import plainfile
 from .markup import Markup, tag
 
 MOST_PIXELS, MOST_BYTES = 2**24, 2**25  # of one picture
@@ -26,11 +27,14 @@ def policy_hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def png_of(path: Path) -> bytes:
-    """The content of a PNG file. Raises ValueError where it is none, is damaged or too large."""
+def png_of(path: Path, run: Path) -> bytes:
+    """The content of a PNG file of a run.
+
+    Raises ValueError where it is none, is damaged or too large, or lies behind a symbolic link in the run: a
+    page that is sent around must not hold a picture from elsewhere.
+    """
     try:
-        if not path.is_file():  # a pipe would wait for its other end
-            raise ValueError("no such file" if not path.exists() else "not a plain file")
+        plainfile.check(path, run)
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         content = path.read_bytes()

@@ -46,7 +46,7 @@ def _measured(reading: Reading) -> list[Markup]:
         lines = [("share of samples, %", *shares)] + ([("share of real, %", *real)] if real else [])
         parts.append(table(heads, lines, "shares of the digits", "how often each digit was drawn"))
     try:
-        content = png_of(reading.directory / "evaluation.png")
+        content = png_of(reading.directory / "evaluation.png", reading.directory)
     except ValueError:
         return parts
     return [

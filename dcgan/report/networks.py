@@ -91,7 +91,7 @@ def _about(reading: Reading) -> str:
 
 def _real(reading: Reading, preset: Preset) -> Array:
     """A real image (1, C, H, W). ValueError where the run has none that can be taken out of its picture."""
-    content = png_of(reading.directory / preset.real_name)
+    content = png_of(reading.directory / preset.real_name, reading.directory)
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         if image.mode != MODES[preset.channels]:
             raise ValueError(f"{preset.real_name} is {image.mode}, and the recipe's images are not")

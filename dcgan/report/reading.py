@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint, jsonfile
+from .. import checkpoint, jsonfile, memory, plainfile
 from ..checkpoint import Checkpoint
 from ..errors import UserError
 from ..plan import total_steps
 from ..preset import Preset
-from ..rundir import RunDirectory
+from ..rundir import LINES, RunDirectory
 from ..sampling import load_run
 
 Lines = list[dict[str, Any]]
@@ -63,17 +63,20 @@ class Reading:
         return total_steps(self.preset, math.ceil(int(images[1]) / self.preset.batch_size))
 
 
-def read(run: Path, weights: str | None) -> Reading:
+def read(run: Path, weights: str | None, max_memory: int = memory.DEFAULT) -> Reading:
     """Read a run's directory, or that of a checkpoint file, with the checkpoint that `weights` asks for.
 
     What is missing or damaged is left out, and told. Raises UserError where `run` is none of both, where
-    the recipe can't be read, or where there is not the checkpoint that was asked for by name.
+    the recipe can't be read, where there is not the checkpoint that was asked for by name, or where reading
+    takes more than `max_memory` bytes.
     """
     directory = run if run.is_dir() else run.parent
     files = RunDirectory(directory)
     if not run.exists():
         raise UserError(f"{run}: expected a run's directory or its checkpoint file")
-    state, stateless = _state(run, weights)
+    of_lines = sum(memory.of_lines(directory / name, max_memory) for name in LINES)
+    memory.check(f"reading the lines of {directory}", of_lines, max_memory)
+    state, stateless = _state(run, weights, max_memory)
     config = files.config()
     notes: list[str] = []
     metrics, timing, evaluations, vitals = (
@@ -95,16 +98,19 @@ def number(value: Any) -> float:
 def json_file(reading: Reading, name: str) -> dict[str, Any]:
     """The object of a JSON file of the run; {} where there is none that can be read."""
     try:
+        plainfile.check(reading.directory / name, reading.directory)
         value = jsonfile.read(reading.directory / name)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _state(run: Path, weights: str | None) -> tuple[Checkpoint | None, str]:
+def _state(run: Path, weights: str | None, max_memory: int) -> tuple[Checkpoint | None, str]:
     """The checkpoint, or None and why."""
     try:
-        return load_run(run, weights), ""
+        return load_run(run, weights, max_memory), ""
+    except memory.TooMuchMemory:
+        raise
     except UserError as error:
         if weights is not None or not run.is_dir():
             raise
@@ -137,7 +143,7 @@ def _lines(files: RunDirectory, name: str, notes: list[str]) -> Lines:
         return []
     # Counted before they are read: training may add some in between. The last may be being written now.
     with open(path, "rb") as file:
-        whole = sum(line.endswith(b"\n") for line in file)
+        whole = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(memory.COUNTED), b""))
     lines = files.lines(path.name)
     if whole > len(lines):
         after = f"after step {lines[-1]['step']}" if lines else "from its first line on"

@@ -17,17 +17,19 @@ SHOWN = 560  # pixels of a frame's width on the page, about
 def samples(reading: Reading, data: Data) -> Markup:
     """The section with the frames, a slider over them, and a button that plays them."""
     files = frame_files(reading.directory / "frames")
-    chosen = evenly([path.stat().st_size for path in files], MOST_BYTES)
+    chosen = evenly([path.lstat().st_size for path in files], MOST_BYTES)
     notes, shown = [], b""
     for place in chosen:
         try:
-            shown = png_of(files[place])
+            shown = png_of(files[place], reading.directory)
         except ValueError as error:
             notes.append(f"{error}.")
             continue
         data.frames.append({"step": int(files[place].stem), "src": url(shown)})
     if not data.frames:
-        notes.append("There are no frames: a run writes the first before its first step.")
+        linked = (reading.directory / "frames").is_symlink()
+        why = "frames is a symbolic link, which is not followed" if linked else _NONE_YET
+        notes.append(f"There are no frames: {why}.")
         return section("samples", "Samples over time", *map(paragraph, notes))
     if len(chosen) < len(files):
         notes.append(
@@ -53,8 +55,13 @@ def samples(reading: Reading, data: Data) -> Markup:
     )  # fmt: skip
 
 
+_NONE_YET = "a run writes the first before its first step"
+
+
 def frame_files(directory: Path) -> list[Path]:
-    """The frames of a run, in the order of their steps."""
+    """The frames of a run, in the order of their steps; none of a directory that is a symbolic link."""
+    if directory.is_symlink():
+        return []
     files = [path for path in directory.glob("*.png") if path.stem.isdecimal() and path.is_file()]
     return sorted(files, key=lambda path: int(path.stem))
 
@@ -83,12 +90,13 @@ def real_and_generated(reading: Reading) -> Markup:
     figures, notes = [], []
     for name, path in sides:
         try:
-            figures.append(tag("figure", picture(png_of(path), name, SHOWN), tag("figcaption", name)))
+            shown = picture(png_of(path, reading.directory), name, SHOWN)
+            figures.append(tag("figure", shown, tag("figcaption", name)))
         except ValueError as error:
             notes.append(paragraph(f"{error}."))
     if len(figures) < 2:
         try:
-            content = png_of(reading.directory / "real_and_fake.png")
+            content = png_of(reading.directory / "real_and_fake.png", reading.directory)
             figures = [picture(content, "real images, and generated ones beside them", SHOWN)]
         except ValueError as error:
             notes.append(paragraph(f"{error}; it is written at the end of a run."))

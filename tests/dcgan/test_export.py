@@ -1,5 +1,6 @@
 """A generator as ONNX: other programs make the same images, or there is no file."""
 
+import importlib.abc
 import re
 import sys
 
@@ -232,6 +233,59 @@ def test_without_onnx_a_line_says_what_to_install(place, monkeypatch, capsys):
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said == "dcgan.export: ONNX files need the package onnx: pip install '.[onnx]'\n"
+    assert not (place / "g.onnx").exists()
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Makes the import of a package raise an error, as one does that was built for another NumPy."""
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def __init__(self, package, error):
+            self.package, self.error = package, error
+
+        def find_spec(self, name, path=None, target=None):
+            if name == self.package:
+                raise self.error
+
+    def break_(package, error):
+        monkeypatch.delitem(sys.modules, package, raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Broken(package, error), *sys.meta_path])
+
+    return break_
+
+
+FAILURES = {
+    "an AttributeError": AttributeError("_ARRAY_API not found"),
+    "an ImportError": ImportError("numpy.core.multiarray failed to import"),
+    "something of its own missing": ModuleNotFoundError("No module named 'flatbuffers'", name="flatbuffers"),
+    "a SystemError": SystemError("built for another\nPython"),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_an_onnxruntime_that_fails_to_be_imported_is_told_with_the_reason(onnx, place, broken, capsys, what):
+    broken("onnxruntime", FAILURES[what])
+    assert export.main(["run", "--out", "g.onnx"]) == 0
+    said = capsys.readouterr().out
+    reason = str(FAILURES[what]).replace("\n", " ")
+    assert (
+        f"not checked, since onnxruntime can't be imported ({type(FAILURES[what]).__name__}: {reason})"
+        in said
+    )
+    assert "not installed" not in said
+    assert (place / "g.onnx").exists()
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_an_onnx_that_fails_to_be_imported_is_told_with_the_reason(place, broken, what):
+    broken("onnx", FAILURES[what])
+    with pytest.raises(UserError) as told:
+        export.main(["run", "--out", "g.onnx"])
+    reason = str(FAILURES[what]).replace("\n", " ")
+    assert f"the package onnx, which can't be imported ({type(FAILURES[what]).__name__}: {reason})" in str(
+        told.value
+    )
     assert not (place / "g.onnx").exists()
 
 

@@ -318,6 +318,15 @@ def test_names_that_give_no_order_are_refused(place, keys):
     assert re.search("do not say in which order the layers stand: expected those of one", refusal())
 
 
+@pytest.mark.parametrize("digits", ["1" * 19, "9" * 5000, "٣" * 5000])
+def test_a_number_in_a_key_that_is_no_place_is_told_with_the_key(place, digits):
+    mg.save({f"main.{digits}.weight": np.zeros((2, 2), np.float32)}, "g.safetensors")
+    said = refusal()
+    assert f"the key main.{digits[:19]}" in said
+    assert "has a number of more than 18 digits" in said
+    assert len(said) < 250
+
+
 def test_a_file_without_tensors_lists_all_that_is_missing(place):
     mg.save({}, "g.safetensors")
     assert refusal().count("! missing") == 8

@@ -130,6 +130,13 @@ def test_fields_can_be_replaced():
         presets.get("fluxx")
 
 
+@pytest.mark.parametrize("zeros", [400, 4000, 5000])
+def test_a_number_beyond_all_floats_is_told(zeros):
+    with pytest.raises(UserError, match="lr_generator='?10000") as told:
+        presets.get("flux", **presets.replacements([f"lr_generator=1{'0' * zeros}"]))
+    assert len(str(told.value).splitlines()[0]) < 300
+
+
 def test_layers_that_do_not_fit_are_told():
     with pytest.raises(UserError, match=r"the generator makes images of \(1, 28, 28\), not \(1, 32, 32\)"):
         models.build(presets.get("flux", image_size=32))

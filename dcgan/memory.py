@@ -1,0 +1,243 @@
+"""How much memory a command would take, worked out before it takes any, and the limit on it.
+
+The estimates are of what a process holds beyond the interpreter and its libraries, on the CPU. They follow
+from the sizes of the recipe (sizes.py) and of the files. The shares of temporary arrays in them are measured.
+"""
+
+import argparse
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigrad.backend import frequency
+from minigrad.backend.cpu import MOST_PARTIAL_SUMS
+from minigrad.backend.parallel import available_threads
+
+from . import layers, pictures, sizes
+from .errors import UserError
+from .preset import Preset
+from .sizes import Sizes
+
+DEFAULT = 4 * 2**30  # bytes
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+FLOAT = 4  # bytes of a number
+# Layers that a layer before them takes along, or that only look at their input in another shape.
+FREE = (layers.ReLU, layers.LeakyReLU, layers.Dropout, layers.Flatten, layers.Reshape)
+SCRATCH = 8 * 2**20  # bytes that a thread of the engine keeps for itself
+DRAWING = 13  # bytes of a number of an image, from floats to a picture in a grid
+COUNTED = 2**20  # bytes of a file at a time
+FIGURES = 40 * 2**20  # bytes of figures with curves
+ENCODER = 16 * 2**20  # bytes of an encoder of animations
+FIGURE = 12  # bytes of a pixel that matplotlib draws
+NOISE = 8  # bytes of a number of noise, while it is drawn
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --max-memory SIZE, in bytes as `max_memory`."""
+    parser.add_argument(
+        "--max-memory", type=parse, default=DEFAULT, metavar="SIZE",
+        help="refuse what would take more memory than this, such as 500M or 8G (default: 4G)",
+    )  # fmt: skip
+
+
+def parse(text: str) -> int:
+    """Return the bytes that "4G", "1.5G", "500M", "2048K" or "1000000" says; a K is 1024.
+
+    Raises argparse.ArgumentTypeError for other texts, and for 0.
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)", text.strip().upper())
+    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"expected a size such as 500M or 4G, got {text!r:.40}")
+    return size
+
+
+class TooMuchMemory(UserError):
+    """Something that was asked for would take more memory than --max-memory allows."""
+
+
+def check(what: str, needed: int, limit: int) -> None:
+    """Raise TooMuchMemory, a UserError, if `what` needs more bytes than the limit."""
+    if needed > limit:
+        raise TooMuchMemory(
+            f"{what} would take about {shown(needed)} of memory, more than --max-memory allows "
+            f"({shown(limit)}); allow more by --max-memory SIZE, if the machine has it"
+        )
+
+
+def shown(size: int) -> str:
+    """Return a number of bytes in words, such as "1.5 GiB"."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{min(size / unit, 1e9):,.1f} {name}" if size < 2**100 else "over 10^21 GiB"
+    return f"{size} bytes"
+
+
+# ---- files ----
+
+
+def of_file(path: Path) -> int:
+    """Return the bytes that a safetensors file takes to be read: its pages and its arrays. 0 for no file."""
+    return 2 * _size(path)
+
+
+def of_lines(path: Path, limit: int = DEFAULT) -> int:
+    """Return the bytes that the values of a .jsonl file take. 0 if there is none.
+
+    A file that is larger than the limit itself is not read: its size is returned.
+    """
+    size = _size(path)
+    if size == 0 or size > limit:
+        return size
+    lines = values = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(COUNTED):
+            lines += chunk.count(b"\n")
+            values += chunk.count(b",") + chunk.count(b":")
+    return max(300 * lines + 80 * values, 4 * size)  # a letter takes up to 4 bytes
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+# ---- networks ----
+
+
+def of_training(preset: Preset) -> int:
+    """Return the bytes that training a recipe takes: its steps or its grids of samples, and its files.
+
+    The images that it is trained on are not among them. Raises UserError if the recipe's layers do not fit
+    together.
+    """
+    grid = preset.grid_rows * preset.grid_columns
+    drawn = of_forward(sizes.of_generator(preset), grid) + of_images(preset, grid)
+    learned = FLOAT * _learned(preset)
+    files = 2 * learned + FIGURES  # of a checkpoint the content, twice; of curves
+    return max(of_steps(preset), learned + drawn + _scratch()) + files
+
+
+def of_steps(preset: Preset) -> int:
+    """Return the bytes of training steps of a recipe.
+
+    They are those of the weights, gradients, moments and averages of both networks, and of a batch in them.
+    Raises UserError if the recipe's layers do not fit together.
+    """
+    generator, discriminator = sizes.of_generator(preset), sizes.of_discriminator(preset)
+    n = preset.batch_size
+    apart = any(isinstance(layer.spec, layers.BatchNorm) for layer in discriminator)
+    judged = n if apart else 2 * n  # else real and generated images are judged in one pass
+    passes = [*((layer, n) for layer in generator), *((layer, judged) for layer in discriminator)]
+    graphs = _graph(generator, n) + _graph(discriminator, judged)
+    working = max(_backward(layer, count) for layer, count in passes)
+    images = 3 * n * math.prod(discriminator[0].given)
+    noise = NOISE * n * math.prod(preset.z_shape)
+    return FLOAT * (_learned(preset) + graphs + working + images) + noise + _scratch()
+
+
+def _learned(preset: Preset) -> int:
+    """Return how many numbers both networks learn, with gradients, two moments each, and averages."""
+    generator, discriminator = map(
+        sizes.parameters, (sizes.of_generator(preset), sizes.of_discriminator(preset))
+    )
+    return 4 * (generator + discriminator) + bool(preset.ema_decay) * generator
+
+
+def of_sampling(preset: Preset, count: int, batch: int) -> int:
+    """Return the bytes of a generator, of running it on `batch` items at a time, and of `count` images.
+
+    Raises UserError if the layers of the recipe's generator do not fit together.
+    """
+    network = sizes.of_generator(preset)
+    return of_network(network) + of_forward(network, batch) + of_images(preset, count) + _scratch()
+
+
+def of_images(preset: Preset, count: int) -> int:
+    """Return the bytes of `count` images of a recipe and of their noise."""
+    return count * (DRAWING * preset.channels * preset.image_size**2 + NOISE * math.prod(preset.z_shape))
+
+
+def of_forward(network: tuple[Sizes, ...], n: int) -> int:
+    """Return the bytes that a network takes to run on n items, without a graph."""
+    return (
+        FLOAT * max((_forward(layer, n) for layer in network), default=0) * 3 // 2
+    )  # freed memory lies in pieces
+
+
+def of_network(network: tuple[Sizes, ...]) -> int:
+    """Return the bytes of a network's parameters and buffers, and of drawing its largest weight."""
+    numbers = sum(layer.parameters + layer.buffers for layer in network)
+    return FLOAT * numbers + 2 * FLOAT * max((layer.weight for layer in network), default=0)
+
+
+def of_animation(frames: int, shape: tuple[int, int, int], ending: str) -> int:
+    """Return the bytes of an animation of frames (H, W, C): as they are, enlarged, and encoded."""
+    height, width, channels = shape
+    times = max(1, pictures.MOST_ANIMATED // max(height, width))  # pictures.enlarged
+    encoded = 9 if ending.lower() == ".mp4" else 3  # bytes of a pixel: RGB three times, or a palette's
+    return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
+
+
+def of_figure(images: int, shape: tuple[int, int, int]) -> int:
+    """Return the bytes of images (H, W, C) that matplotlib draws."""
+    return FIGURE * images * shape[0] * shape[1]
+
+
+def _scratch() -> int:
+    return SCRATCH * available_threads()
+
+
+def _graph(network: tuple[Sizes, ...], n: int) -> int:
+    """Return how many numbers the graph of a forward pass on n items keeps."""
+    outputs = sum(math.prod(layer.made) for layer in network if not isinstance(layer.spec, FREE))
+    return n * outputs + sum(_Work.of(layer, n).kept for layer in network)
+
+
+def _forward(layer: Sizes, n: int) -> int:
+    """Return how many numbers a layer holds while it runs on n items: its input, its output, its work."""
+    work = _Work.of(layer, n)
+    return n * (math.prod(layer.given) + math.prod(layer.made)) + work.kept + work.passing
+
+
+def _backward(layer: Sizes, n: int) -> int:
+    """Return how many numbers the gradients of a layer take beyond what the graph keeps."""
+    work = _Work.of(layer, n)
+    return n * (math.prod(layer.given) + math.prod(layer.made)) + work.kept + 2 * work.passing
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Numbers that a convolution makes on its way, beyond its input and its output.
+
+    Attributes:
+        kept: for its gradients: its input and its weight in the frequency domain.
+        passing: for a moment.
+    """
+
+    kept: int = 0
+    passing: int = 0
+
+    @classmethod
+    def of(cls, layer: Sizes, n: int) -> "_Work":
+        """Return those of a layer on n items."""
+        geometry = layer.geometry
+        if geometry is None:
+            return cls()
+        channels, outputs = layer.given[0], layer.made[0]
+        if geometry.transposed:  # a convolution from its output to its input
+            channels, outputs = outputs, channels
+        if not frequency.pays(geometry, n, channels, outputs):
+            columns = geometry.positions * (geometry.taps * channels + outputs)
+            canvas = math.prod(geometry.canvas_size) * channels
+            sums = min(n, MOST_PARTIAL_SUMS) * layer.weight
+            return cls(passing=min(n, available_threads()) * (columns + canvas) + sums)
+        height, width = (frequency.period(geometry, axis) for axis in range(2))
+        rows = height * width * 3 // 2 + 2
+        inner = geometry.stride[0] * geometry.stride[1] * channels
+        image, result, kernel = n * rows * inner, n * rows * outputs, rows * inner * outputs
+        given, made = (result, image) if geometry.transposed else (image, result)
+        return cls(given + kernel, made)

@@ -1,0 +1,22 @@
+"""Files of a run that somebody else may have made: read only if they lie in the run itself."""
+
+import stat
+from pathlib import Path
+
+
+def check(path: Path, within: Path) -> None:
+    """Check that a path is a regular file of a directory, to which no symbolic link inside of it leads.
+
+    A link could name any file of the reader's, and a pipe would wait for its other end. The directory itself
+    may be a link. Raises ValueError for anything else, and if there is no such file.
+    """
+    steps = [*reversed(path.relative_to(within).parents[:-1]), path.relative_to(within)]
+    try:
+        modes = {within / step: (within / step).lstat().st_mode for step in steps}
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError("no such file") from None
+    for step, mode in modes.items():
+        if stat.S_ISLNK(mode):
+            raise ValueError(f"{step.name} is a symbolic link, which is not followed")
+    if not stat.S_ISREG(modes[path]):
+        raise ValueError("not a plain file")
