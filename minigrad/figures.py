@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .serialize import write_whole
@@ -35,7 +36,11 @@ def saved_figure(
         path: of the PNG file.
         size: width and height in inches.
         dpi: pixels per inch.
+
+    Raises ValueError if the path does not end in .png.
     """
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"a figure: expected a path that ends in .png, got {str(path)!r}")
     content = io.BytesIO()
     with _drawing, _default_settings():
         from matplotlib.backends.backend_agg import FigureCanvasAgg

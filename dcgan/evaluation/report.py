@@ -103,10 +103,12 @@ def _judged_by(evaluation: Evaluation) -> str:
 def draw(evaluation: Evaluation, path: Path) -> None:
     """The figures, the classes, a grid of samples, and some beside their nearest training image, as a PNG."""
     with saved_figure(path, (12, 8.2)) as figure:
-        figure.suptitle(
+        title = (
             f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
             f"{evaluation.about}"
         )
+        # A path can hold dollar signs that enclose no formula, and bytes that are no text.
+        figure.suptitle(title.encode(errors="replace").decode(), parse_math=False)
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
         left, right = above.subfigures(1, 2, squeeze=False)[0]
         side = int(np.sqrt(len(evaluation.grid)))

@@ -10,6 +10,7 @@ from .base import Backend
 from .geometry import ConvGeometry
 
 if TYPE_CHECKING:
+    from .blas import SingleThreadedBLAS
     from .parallel import Pool
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "register",
     "set_default",
     "set_num_threads",
+    "single_threaded_blas",
 ]
 
 
@@ -76,6 +78,15 @@ def set_num_threads(threads: int) -> None:
 def num_threads() -> int:
     """How many threads the CPU backend uses."""
     return _pool().threads
+
+
+def single_threaded_blas() -> "SingleThreadedBLAS":
+    """Return a context in which BLAS has one thread, for products of NumPy arrays outside of the engine.
+
+    The order in which BLAS adds up a product depends on its number of threads, and so do the last digits.
+    One thread of the process at a time can be in the context, and it may enter it again.
+    """
+    return _pool().single_threaded_blas
 
 
 def _pool() -> "Pool":

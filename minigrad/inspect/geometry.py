@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,12 +72,11 @@ class Geometry:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `touched` as a picture with a scale; ValueError where the path does not end in .png."""
-        if Path(path).suffix != ".png":
-            raise ValueError(f"geometry: expected a path that ends in .png, got {str(path)!r}")
-        with saved_figure(path, (5, 4)) as figure:
+        with saved_figure(path, (6.4, 4.8)) as figure:
             axes = figure.add_subplot()
             figure.colorbar(axes.imshow(self.touched, vmin=0), ax=axes)
-            axes.set_title(f"{self.layer}: how often a pixel is {'written' if self.transposed else 'read'}")
+            done = "written" if self.transposed else "read"
+            figure.suptitle(f"{self.layer}:\nhow often a pixel is {done}", fontsize="medium")
 
 
 def geometry(layer: Module, input_shape: tuple[int, ...]) -> Geometry:
