@@ -12,17 +12,19 @@ import numpy as np
 
 from minigrad.figures import saved_figure
 
-DARK = (
-    "axes.facecolor: black\nfigure.facecolor: black\nfont.family: No Such Font\nfont.size: 30\n"
-    "lines.linewidth: 9\nsavefig.dpi: 30\nsavefig.transparent: True\nimage.cmap: gray\naxes.grid: True\n"
-)
+# Settings with which a figure looks different, and can't be drawn without LaTeX.
+DARK = {
+    "text.usetex": True, "font.family": "No Such Font", "font.size": 30, "axes.facecolor": "black",
+    "figure.facecolor": "black", "savefig.dpi": 30, "savefig.transparent": True, "image.cmap": "gray",
+    "lines.linewidth": 9, "axes.grid": True,
+}  # fmt: skip
 # By name: environment variables, and the content of a matplotlibrc.
 SETTINGS = {
     "default": ({}, b""),
     "notebook": ({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, b"text.usetex: True\n"),
     "windows": ({"MPLBACKEND": "TkAgg"}, b"lines.linewidth: thick\nno.such: 1\nlines.color\n"),
     "nonsense": ({"MPLBACKEND": "nonsense"}, b"\xff\xfe\x00"),
-    "dark": ({"MPLBACKEND": "svg"}, DARK.encode()),
+    "dark": ({"MPLBACKEND": "svg"}, "".join(f"{name}: {value}\n" for name, value in DARK.items()).encode()),
     "read-only": ({"MPLCONFIGDIR": "/dev/null/none"}, b"text.usetex: True\n"),
 }
 IMPORTED = "imported"  # by the user, with the dark settings; nothing is drawn

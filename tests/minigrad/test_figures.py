@@ -31,9 +31,9 @@ def drawn(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_figure_is_the_same_under_any_settings(drawn, name):
-    assert (drawn / name / "figure.png").read_bytes() == (drawn / "default" / "figure.png").read_bytes()
+def test_a_figure_is_the_same_under_any_settings(drawn):
+    files = {name: (drawn / name / "figure.png").read_bytes() for name in SETTINGS}
+    assert [name for name, content in files.items() if content != files["default"]] == []
 
 
 def test_a_session_has_the_settings_that_an_import_of_its_own_gives_it(drawn):
@@ -70,10 +70,9 @@ def default_settings():
 
 
 @pytest.fixture
-def dark(tmp_path):
+def dark():
     """Settings of a user's in this process, which keep a figure from being drawn."""
-    (tmp_path / "rc").write_text(DARK + "text.usetex: True\n")
-    with matplotlib.rc_context(fname=tmp_path / "rc"):
+    with matplotlib.rc_context(DARK):
         yield settings()
 
 
@@ -96,7 +95,7 @@ def test_a_drawing_that_fails_writes_nothing_and_settings_stay(tmp_path, dark):
     with pytest.raises(ZeroDivisionError), saved_figure(tmp_path / "a.png", (4, 3)):
         1 / 0  # noqa: B018
     assert settings() == dark
-    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "rc"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"old"
 
 
