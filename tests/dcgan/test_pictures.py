@@ -3,6 +3,7 @@
 import io
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +76,17 @@ def test_an_mp4_has_the_same_pace_and_the_same_end(tmp_path, n, seconds, pace):
     shown = [*distinct(n), *[distinct(n)[-1]] * (2000 // pace)]
     assert frames.shape == (len(shown), 16, 18, 3)
     assert np.abs(frames - np.stack(shown)).max() <= 8  # H.264 loses a little
+
+
+def test_an_mp4_is_what_players_and_browsers_want(tmp_path):
+    pictures.save_animation(distinct(5), tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        (stream,) = file.streams
+        assert (stream.codec_context.name, stream.codec_context.format.name) == ("h264", "yuv420p")
+        assert file.duration == (5 * 500 + 2000) * 1000  # microseconds; the last frame stays
+        assert "creation_time" not in {**file.metadata, **stream.metadata}
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert 0 < content.find(b"moov") < content.find(b"mdat")  # it plays before all of it is there
 
 
 @pytest.mark.parametrize(
