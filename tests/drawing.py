@@ -55,7 +55,7 @@ def _in_child(folder, variables, matplotlibrc):
         return child
     (folder / "rc").write_bytes(matplotlibrc)
     os.environ.pop("DISPLAY", None)
-    variables = {**variables, "MATPLOTLIBRC": str(folder / "rc")}
+    variables = {**variables, "MATPLOTLIBRC": str(folder / "rc"), "TMPDIR": str(folder)}
     os.environ |= variables
     if folder.name != IMPORTED:
         draw(folder / "figure.png")
