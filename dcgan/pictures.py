@@ -3,12 +3,14 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from minigrad.figures import saved_figure
 from minigrad.serialize import write_whole
 
 Array = np.ndarray[Any, Any]
@@ -56,32 +58,26 @@ def enlarged(picture: Array, most: int = MOST_ENLARGED) -> Array:
 
 def save_side_by_side(grids: Mapping[str, Array], path: Path) -> None:
     """Grids (H, W, C) of one size beside each other, each under its title, as a PNG file."""
-    from matplotlib.figure import Figure  # a second to import, which the start of a run need not wait for
-
     height, width = next(iter(grids.values())).shape[:2]
     side = 5.0  # inches
-    figure = Figure(figsize=(side * len(grids), side * height / width + 0.4), layout="constrained")
-    for axes, (title, picture) in zip(figure.subplots(1, len(grids)), grids.items(), strict=True):
-        show(axes, picture, title)
-    save_figure(figure, path)
+    with saved_figure(path, (side * len(grids), side * height / width + 0.4)) as figure:
+        for axes, (title, picture) in zip(figure.subplots(1, len(grids)), grids.items(), strict=True):
+            show(axes, picture, title)
 
 
 def save_rows(rows: Mapping[str, Sequence[Array]], path: Path) -> None:
     """Rows of images (H, W, C), each beside its name, the last image of each apart, as a PNG file."""
-    from matplotlib.figure import Figure
-
     columns = max(len(images) for images in rows.values())
-    figure = Figure(figsize=(1.1 * (columns + 1.5), 1.15 * len(rows)), layout="constrained")
-    all_axes = figure.subplots(len(rows), columns + 1, squeeze=False)
-    for axes in all_axes.flat:
-        axes.axis("off")
-    for line, (name, images) in zip(all_axes, rows.items(), strict=True):
-        line[0].text(1.0, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
-        *members, last = images
-        for axes, image in [*zip(line[1:], members, strict=False), (line[-1], last)]:
-            show(axes, image, "")
-        line[-1].set_title("mean" if members else "", fontsize="small", pad=2)
-    save_figure(figure, path)
+    with saved_figure(path, (1.1 * (columns + 1.5), 1.15 * len(rows))) as figure:
+        all_axes = figure.subplots(len(rows), columns + 1, squeeze=False)
+        for axes in all_axes.flat:
+            axes.axis("off")
+        for line, (name, images) in zip(all_axes, rows.items(), strict=True):
+            line[0].text(1.0, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
+            *members, last = images
+            for axes, image in [*zip(line[1:], members, strict=False), (line[-1], last)]:
+                show(axes, image, "")
+            line[-1].set_title("mean" if members else "", fontsize="small", pad=2)
 
 
 def save_png(picture: Array, path: Path) -> None:
@@ -145,42 +141,52 @@ def _encoded_gif(pictures: list[Image.Image], pace: int) -> bytes:
 
 
 def _mp4(frames: Sequence[Array], pace: int) -> bytes:
-    """The content of an H.264 file. Odd sides are cut by a pixel: most players want them even."""
-    import imageio.v3 as iio  # with its encoder a second to import
+    """Return the content of an H.264 file, in which each frame is shown for `pace` milliseconds.
+
+    Odd sides are cut by a pixel: most players want them even. One thread encodes: the pictures depend on
+    the number of threads, and the file holds it.
+    """
+    import av  # takes half a second
 
     height, width = (side - side % 2 for side in frames[0].shape[:2])
-    video = [np.asarray(_opaque(frame).convert("RGB"))[:height, :width] for frame in frames]
-    video += [video[-1]] * (LAST_FRAME // pace)
-    return bytes(
-        iio.imwrite(
-            "<bytes>", np.stack(video), extension=".mp4", plugin="pyav", codec="libx264", fps=1000 / pace
-        )
-    )
+    content = io.BytesIO()
+
+    def reopen(*_: Any) -> io.BytesIO:
+        """Give what is written so far to be read: "faststart" moves the index ahead of it."""
+        return io.BytesIO(content.getvalue())
+
+    with av.open(content, "w", "mp4", options={"movflags": "faststart"}, io_open=reopen) as file:
+        stream = file.add_stream("libx264", Fraction(1000, pace))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate([*frames, *[frames[-1]] * (LAST_FRAME // pace)]):
+            pixels = np.ascontiguousarray(np.asarray(_opaque(frame).convert("RGB"))[:height, :width])
+            picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            picture.pts, picture.time_base = number, Fraction(pace, 1000)
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+    return content.getvalue()
 
 
 def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """The losses, and D(x) and D(G(z)), over the steps, as a PNG file."""
-    # Imported here: it takes a second, and only the end of a run needs it.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    steps = [line["step"] for line in metrics]
-    names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
-    for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
-        for key in keys:
-            values = np.array(
-                [line.get(key) for line in metrics], np.float64
-            )  # null, where it diverged, is nan
-            axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
-            axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
-        axes.grid(alpha=0.25)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), frameon=False)
-    above.set_ylabel("loss")
-    below.set_ylabel("mean probability of being real")
-    below.set_ylim(-0.02, 1.02)
-    below.set_xlabel("step")
-    save_figure(figure, path)
+    with saved_figure(path, (9, 6.5)) as figure:
+        above, below = figure.subplots(2, 1, sharex=True)
+        steps = [line["step"] for line in metrics]
+        names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
+        for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
+            for key in keys:
+                values = np.array(
+                    [line.get(key) for line in metrics], np.float64
+                )  # null, where it diverged, is nan
+                axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
+                axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
+            axes.grid(alpha=0.25)
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), frameon=False)
+        above.set_ylabel("loss")
+        below.set_ylabel("mean probability of being real")
+        below.set_ylim(-0.02, 1.02)
+        below.set_xlabel("step")
 
 
 def show(axes: Any, picture: Array, title: str) -> None:
@@ -188,13 +194,6 @@ def show(axes: Any, picture: Array, title: str) -> None:
     axes.imshow(np.asarray(_opaque(picture).convert("RGB")), interpolation="nearest")
     axes.set_title(title)
     axes.axis("off")
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """A matplotlib figure as a PNG file, with no date or version, so that equal runs write equal files."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    write_whole(path, buffer.getvalue())
 
 
 def _image(picture: Array) -> Image.Image:

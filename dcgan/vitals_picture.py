@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.figures import saved_figure
+
 from . import pictures
 from .diagnosis import ALIKE, APART, learns
 from .vitals import Line
@@ -20,38 +22,35 @@ def save(lines: Sequence[Line], path: Path) -> None:
     Args:
         lines: of vitals.jsonl, in their order.
     """
-    from matplotlib.figure import Figure  # a second to import
-
     signs = list(dict.fromkeys(found["sign"] for line in lines for found in line["findings"]))
     of_layers = ("gradient", "update", "units")
     rows: list[Any] = [[f"{what} {network}" for network in NETWORKS] for what in of_layers]
     rows += [["judged", "apart"]]
     rows += [["findings", "findings"]] if signs else []
     heights = [1.0] * 4 + ([0.12 + 0.11 * len(signs)] if signs else [])
-    figure = Figure(figsize=(12, 2.7 * sum(heights) + 0.6), layout="constrained")
-    axes = figure.subplot_mosaic(rows, height_ratios=heights, sharex=True)
-    marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
-    for network in NETWORKS:
-        _draw_layers(axes[f"gradient {network}"], lines, network, "gradient_norm", marker)
-        _draw_layers(axes[f"update {network}"], lines, network, "update_ratio", marker)
-        _draw_units(axes[f"units {network}"], lines, network, marker)
-        axes[f"gradient {network}"].set_title(network)
-    for name in ("gradient", "update"):
-        _same_range([axes[f"{name} {network}"] for network in NETWORKS])
-    axes["gradient generator"].set_ylabel("norm of the gradient")
-    axes["update generator"].set_ylabel("update / weights")
-    axes["units generator"].set_ylabel("share of a layer")
-    _draw_judged(axes["judged"], lines, marker)
-    _draw_apart(axes["apart"], lines, marker)
-    if signs:
-        _draw_findings(axes["findings"], lines, signs)
-    for each in [axes["findings"]] if signs else [axes["judged"], axes["apart"]]:
-        each.set_xlabel("step")
-    for each in (axes["judged"], axes["apart"]):
-        each.tick_params(labelbottom=True)
-    for each in axes.values():
-        each.grid(alpha=0.25)
-    pictures.save_figure(figure, path)
+    with saved_figure(path, (12, 2.7 * sum(heights) + 0.6)) as figure:
+        axes = figure.subplot_mosaic(rows, height_ratios=heights, sharex=True)
+        marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
+        for network in NETWORKS:
+            _draw_layers(axes[f"gradient {network}"], lines, network, "gradient_norm", marker)
+            _draw_layers(axes[f"update {network}"], lines, network, "update_ratio", marker)
+            _draw_units(axes[f"units {network}"], lines, network, marker)
+            axes[f"gradient {network}"].set_title(network)
+        for name in ("gradient", "update"):
+            _same_range([axes[f"{name} {network}"] for network in NETWORKS])
+        axes["gradient generator"].set_ylabel("norm of the gradient")
+        axes["update generator"].set_ylabel("update / weights")
+        axes["units generator"].set_ylabel("share of a layer")
+        _draw_judged(axes["judged"], lines, marker)
+        _draw_apart(axes["apart"], lines, marker)
+        if signs:
+            _draw_findings(axes["findings"], lines, signs)
+        for each in [axes["findings"]] if signs else [axes["judged"], axes["apart"]]:
+            each.set_xlabel("step")
+        for each in (axes["judged"], axes["apart"]):
+            each.tick_params(labelbottom=True)
+        for each in axes.values():
+            each.grid(alpha=0.25)
 
 
 def _draw_layers(axes: Any, lines: Sequence[Line], network: str, key: str, marker: Any) -> None:

@@ -19,10 +19,9 @@ import argparse
 import math
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.figures import saved_figure
 
 LEAVES = ("a", "b", "c")
 STEP = 1e-5  # of the differences: their error is about STEP^2, and rounding adds 1e-16 / STEP
@@ -90,33 +89,32 @@ def by_differences(at):
 
 def draw(at, steps, gradients, path):
     """The graph: values forward in black, dy/dv in red, local derivatives on the edges."""
-    figure = Figure(figsize=(10, 4.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    labels = {name: f"{name} = {v:.4g}" for name, v in zip(LEAVES, at, strict=True)}
-    labels |= {s.name: f"{s.name} = {s.formula}\n= {s.value:.4f}" for s in steps}
-    for step in steps:
-        for source, local in step.local:
-            (x0, y0), (x1, y1) = PLACES[source], PLACES[step.name]
-            axes.annotate(
-                "", (x1, y1), (x0, y0),
-                arrowprops={"arrowstyle": "-|>", "color": "0.5", "shrinkA": 34, "shrinkB": 40},
-            )  # fmt: skip
-            axes.text(
-                0.52 * x0 + 0.48 * x1, 0.52 * y0 + 0.48 * y1, f"∂{step.name}/∂{source} = {local:.3f}",
-                fontsize=8.5, ha="center", va="center", color="tab:blue",
-                bbox={"fc": "white", "ec": "none", "pad": 1.5},
-            )  # fmt: skip
-    for name, (x, y) in PLACES.items():
-        face = "#fff4d6" if name in LEAVES else "#eef2f7"
-        axes.text(x, y, labels[name], ha="center", va="center", fontsize=10,
-                  bbox={"boxstyle": "round,pad=0.4", "fc": face, "ec": "0.4"})  # fmt: skip
-        beside = 0.33 if name == "a" else -0.29 if name in LEAVES else -0.38
-        axes.text(x, y + beside, f"dy/d{name} = {gradients[name]:.4f}", ha="center", va="center",
-                  color="tab:red", fontsize=9.5)  # fmt: skip
-    axes.set(xlim=(-0.8, 7.6), ylim=(-1.25, 2.1))
-    axes.axis("off")
-    axes.set_title("y = a tanh(a b + c): values (black), own derivatives ∂ (blue), dy/dv (red)")
-    figure.savefig(path)
+    with saved_figure(path, (10, 4.2)) as figure:
+        axes = figure.subplots()
+        labels = {name: f"{name} = {v:.4g}" for name, v in zip(LEAVES, at, strict=True)}
+        labels |= {s.name: f"{s.name} = {s.formula}\n= {s.value:.4f}" for s in steps}
+        for step in steps:
+            for source, local in step.local:
+                (x0, y0), (x1, y1) = PLACES[source], PLACES[step.name]
+                axes.annotate(
+                    "", (x1, y1), (x0, y0),
+                    arrowprops={"arrowstyle": "-|>", "color": "0.5", "shrinkA": 34, "shrinkB": 40},
+                )  # fmt: skip
+                axes.text(
+                    0.52 * x0 + 0.48 * x1, 0.52 * y0 + 0.48 * y1, f"∂{step.name}/∂{source} = {local:.3f}",
+                    fontsize=8.5, ha="center", va="center", color="tab:blue",
+                    bbox={"fc": "white", "ec": "none", "pad": 1.5},
+                )  # fmt: skip
+        for name, (x, y) in PLACES.items():
+            face = "#fff4d6" if name in LEAVES else "#eef2f7"
+            axes.text(x, y, labels[name], ha="center", va="center", fontsize=10,
+                      bbox={"boxstyle": "round,pad=0.4", "fc": face, "ec": "0.4"})  # fmt: skip
+            beside = 0.33 if name == "a" else -0.29 if name in LEAVES else -0.38
+            axes.text(x, y + beside, f"dy/d{name} = {gradients[name]:.4f}", ha="center", va="center",
+                      color="tab:red", fontsize=9.5)  # fmt: skip
+        axes.set(xlim=(-0.8, 7.6), ylim=(-1.25, 2.1))
+        axes.axis("off")
+        axes.set_title("y = a tanh(a b + c): values (black), own derivatives ∂ (blue), dy/dv (red)")
 
 
 def report(at, steps, gradients, walk):

@@ -18,11 +18,11 @@ sigmoid, cancels against the slopes of the logarithms. So
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import nn, optim
+from minigrad.figures import saved_figure
 
 START = (np.array([-0.5, 1.0]), 1.5)  # w and b: a line that is wrong
 
@@ -76,23 +76,22 @@ def right(row, x, t):
 
 def draw(x, t, rows, path):
     """The points with the line as it turns, and the loss."""
-    figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
-    left, beside = figure.subplots(1, 2)
-    for label, color, marker in ((0, "tab:blue", "o"), (1, "tab:red", "^")):
-        left.plot(*x[t == label].T, marker, color=color, ms=4, alpha=0.6, label=f"label {label}")
-    stops = sorted({0, *np.geomspace(1, len(rows) - 1, 5).astype(int).tolist()})
-    across = np.array([-5.0, 5.0])
-    for i, step in enumerate(stops):
-        w1, w2, b, _ = rows[step]
-        shade = 0.8 * (1 - i / (len(stops) - 1))
-        # w1 x + w2 y + b = 0; w2 stays well away from 0 here.
-        left.plot(across, -(w1 * across + b) / w2, color=str(shade), lw=1.8, label=f"line, step {step}")
-    left.set(title="z = 0, as it is learned", xlabel="x", ylabel="y", xlim=(-5, 5), ylim=(-4, 4))
-    figure.legend(loc="outside lower center", ncols=8, fontsize=8.5)
-    beside.plot(rows[:, 3], color="tab:green")
-    beside.set(title="loss", xlabel="step", ylabel="mean cross-entropy (nats)", ylim=(0, None))
-    beside.grid(alpha=0.3)
-    figure.savefig(path)
+    with saved_figure(path, (11, 4.6)) as figure:
+        left, beside = figure.subplots(1, 2)
+        for label, color, marker in ((0, "tab:blue", "o"), (1, "tab:red", "^")):
+            left.plot(*x[t == label].T, marker, color=color, ms=4, alpha=0.6, label=f"label {label}")
+        stops = sorted({0, *np.geomspace(1, len(rows) - 1, 5).astype(int).tolist()})
+        across = np.array([-5.0, 5.0])
+        for i, step in enumerate(stops):
+            w1, w2, b, _ = rows[step]
+            shade = 0.8 * (1 - i / (len(stops) - 1))
+            # w1 x + w2 y + b = 0; w2 stays well away from 0 here.
+            left.plot(across, -(w1 * across + b) / w2, color=str(shade), lw=1.8, label=f"line, step {step}")
+        left.set(title="z = 0, as it is learned", xlabel="x", ylabel="y", xlim=(-5, 5), ylim=(-4, 4))
+        figure.legend(loc="outside lower center", ncols=8, fontsize=8.5)
+        beside.plot(rows[:, 3], color="tab:green")
+        beside.set(title="loss", xlabel="step", ylabel="mean cross-entropy (nats)", ylim=(0, None))
+        beside.grid(alpha=0.3)
 
 
 def main(argv=None):

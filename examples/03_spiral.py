@@ -12,11 +12,11 @@ half of the points; the other half, which it never sees, tell whether it found t
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import nn, optim
+from minigrad.figures import saved_figure
 
 TURNS = 1.75
 REACH = 1.25  # half the width of the window that is drawn
@@ -79,26 +79,25 @@ def train(steps, hidden, count=200, shown=4, side=120):
 def draw(found, path):
     """The plane at some steps, and the loss."""
     pictures = found["regions"]
-    figure = Figure(figsize=(3.3 * len(pictures), 6.8), dpi=100, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.75, 1))
-    panels = above.subplots(1, len(pictures), squeeze=False, sharey=True)[0]
-    extent = (-REACH, REACH, -REACH, REACH)
-    colors = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.75}
-    for axes, (step, (plane, _, held)) in zip(panels, pictures.items(), strict=True):
-        shown = axes.imshow(plane, origin="lower", extent=extent, **colors)
-        axes.contour(plane, [0.5], origin="lower", extent=extent, colors="k", linewidths=1)
-        for label, color in ((0, "navy"), (1, "darkred")):
-            axes.plot(*found["points"][found["labels"] == label].T, ".", color=color, ms=2.5)
-        axes.set(title=f"step {step}:\n{held:.0%} of unseen points right", xlabel="x")
-    panels[0].set_ylabel("y")
-    above.colorbar(shown, ax=panels.tolist(), label="probability of label 1", shrink=0.8)
-    axes = below.subplots()
-    axes.semilogy(range(1, len(found["losses"]) + 1), found["losses"], color="tab:blue")
-    axes.axhline(np.log(2), color="0.5", ls=":", label="log 2: a coin")
-    axes.set(title="loss on the points it learns from", xlabel="step", ylabel="cross-entropy (nats)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path)
+    with saved_figure(path, (3.3 * len(pictures), 6.8), dpi=100) as figure:
+        above, below = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+        panels = above.subplots(1, len(pictures), squeeze=False, sharey=True)[0]
+        extent = (-REACH, REACH, -REACH, REACH)
+        colors = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.75}
+        for axes, (step, (plane, _, held)) in zip(panels, pictures.items(), strict=True):
+            shown = axes.imshow(plane, origin="lower", extent=extent, **colors)
+            axes.contour(plane, [0.5], origin="lower", extent=extent, colors="k", linewidths=1)
+            for label, color in ((0, "navy"), (1, "darkred")):
+                axes.plot(*found["points"][found["labels"] == label].T, ".", color=color, ms=2.5)
+            axes.set(title=f"step {step}:\n{held:.0%} of unseen points right", xlabel="x")
+        panels[0].set_ylabel("y")
+        above.colorbar(shown, ax=panels.tolist(), label="probability of label 1", shrink=0.8)
+        axes = below.subplots()
+        axes.semilogy(range(1, len(found["losses"]) + 1), found["losses"], color="tab:blue")
+        axes.axhline(np.log(2), color="0.5", ls=":", label="log 2: a coin")
+        axes.set(title="loss on the points it learns from", xlabel="step", ylabel="cross-entropy (nats)")
+        axes.grid(alpha=0.3)
+        axes.legend()
 
 
 def main(argv=None):

@@ -21,11 +21,10 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.figures import saved_figure
 
 BYTES = 8  # of a float64
 
@@ -105,23 +104,24 @@ def draw(path):
     g = Sizes(1, 1, 5, 1, 3, 1, 0)
     image = np.arange(1, 26).reshape(1, 1, 5, 5)
     columns = im2col(image, g).astype(int)
-    figure = Figure(figsize=(10.5, 5.2), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, values in ((left, image[0, 0]), (right, columns)):
-        axes.imshow(values, cmap="viridis", vmin=1, vmax=25, aspect="equal" if axes is left else "auto")
-        for (row, column), n in np.ndenumerate(values):
-            axes.text(column, row, n, ha="center", va="center", color="white" if n < 17 else "black")
-    # One output pixel in both: what it looks at, and its row.
-    left.add_patch(Rectangle((0.5, 0.5), 3, 3, fill=False, ec="tab:red", lw=3))
-    right.add_patch(Rectangle((-0.5, 3.5), 9, 1, fill=False, ec="tab:red", lw=3))
-    left.set(title="x: 25 pixels", xlabel="column", ylabel="row")
-    right.set(
-        title="its columns for a 3 x 3 kernel: 81 numbers", xlabel="tap of the kernel",
-        ylabel="pixel of y", xticks=range(9), yticks=range(9),
-        xticklabels=[f"{i},{j}" for i, j in np.ndindex(3, 3)],
-        yticklabels=[f"{p},{q}" for p, q in np.ndindex(3, 3)],
-    )  # fmt: skip
-    figure.savefig(path)
+    with saved_figure(path, (10.5, 5.2)) as figure:
+        from matplotlib.patches import Rectangle
+
+        left, right = figure.subplots(1, 2)
+        for axes, values in ((left, image[0, 0]), (right, columns)):
+            axes.imshow(values, cmap="viridis", vmin=1, vmax=25, aspect="equal" if axes is left else "auto")
+            for (row, column), n in np.ndenumerate(values):
+                axes.text(column, row, n, ha="center", va="center", color="white" if n < 17 else "black")
+        # One output pixel in both: what it looks at, and its row.
+        left.add_patch(Rectangle((0.5, 0.5), 3, 3, fill=False, ec="tab:red", lw=3))
+        right.add_patch(Rectangle((-0.5, 3.5), 9, 1, fill=False, ec="tab:red", lw=3))
+        left.set(title="x: 25 pixels", xlabel="column", ylabel="row")
+        right.set(
+            title="its columns for a 3 x 3 kernel: 81 numbers", xlabel="tap of the kernel",
+            ylabel="pixel of y", xticks=range(9), yticks=range(9),
+            xticklabels=[f"{i},{j}" for i, j in np.ndindex(3, 3)],
+            yticklabels=[f"{p},{q}" for p, q in np.ndindex(3, 3)],
+        )  # fmt: skip
 
 
 def timed(form, *arguments):

@@ -22,11 +22,10 @@ pixel inside equally often. Source: Odena, Dumoulin and Olah, "Deconvolution and
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.figures import saved_figure
 
 
 def matrix(kernel, size, stride):
@@ -97,29 +96,30 @@ def forms(size, k, stride):
 
 def draw(a, k, stride, path):
     """A and A^T, and how often each pixel is reached for kernels of 3 and 4 with stride 2."""
-    figure = Figure(figsize=(12, 7.6), dpi=100, layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
-    left, right = upper.subplots(1, 2, width_ratios=(2, 1))
-    most = np.abs(a).max()
-    for axes, values, title in ((left, a, "A"), (right, a.T, "A$^T$")):
-        shown = axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
-        rows, columns = ("pixels of y", "pixels of x") if values is a else ("pixels of x", "pixels of y")
-        axes.set(title=f"{title}: kernel {k} x {k}, stride {stride}", xlabel=columns, ylabel=rows)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(8, integer=True))
-    upper.colorbar(shown, ax=[left, right], label="entry", shrink=0.8)
-    for axes, kernel in zip(lower.subplots(1, 2), (3, 4), strict=True):
-        reached = counts(kernel, 2)
-        shown = axes.imshow(reached, cmap="viridis", vmin=1, vmax=4)
-        for (row, column), n in np.ndenumerate(reached):
-            axes.text(column, row, n, ha="center", va="center", fontsize=8,
-                      color="black" if n > 2 else "white")  # fmt: skip
-        axes.set(
-            title=f"kernel {kernel}, stride 2: taps that reach each pixel",
-            xlabel="column of the result", ylabel="row of the result",
-        )  # fmt: skip
-        lower.colorbar(shown, ax=axes, ticks=[1, 2, 3, 4], label="taps")
-    figure.savefig(path)
+    with saved_figure(path, (12, 7.6), dpi=100) as figure:
+        from matplotlib.ticker import MaxNLocator
+
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+        left, right = upper.subplots(1, 2, width_ratios=(2, 1))
+        most = np.abs(a).max()
+        for axes, values, title in ((left, a, "A"), (right, a.T, "A$^T$")):
+            shown = axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+            rows, columns = ("pixels of y", "pixels of x") if values is a else ("pixels of x", "pixels of y")
+            axes.set(title=f"{title}: kernel {k} x {k}, stride {stride}", xlabel=columns, ylabel=rows)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(8, integer=True))
+        upper.colorbar(shown, ax=[left, right], label="entry", shrink=0.8)
+        for axes, kernel in zip(lower.subplots(1, 2), (3, 4), strict=True):
+            reached = counts(kernel, 2)
+            shown = axes.imshow(reached, cmap="viridis", vmin=1, vmax=4)
+            for (row, column), n in np.ndenumerate(reached):
+                axes.text(column, row, n, ha="center", va="center", fontsize=8,
+                          color="black" if n > 2 else "white")  # fmt: skip
+            axes.set(
+                title=f"kernel {kernel}, stride 2: taps that reach each pixel",
+                xlabel="column of the result", ylabel="row of the result",
+            )  # fmt: skip
+            lower.colorbar(shown, ax=axes, ticks=[1, 2, 3, 4], label="taps")
 
 
 def report(a, made, products, k, stride):

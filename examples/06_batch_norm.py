@@ -31,10 +31,10 @@ changes nothing after BatchNorm (but for eps), and the gradient knows that.
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.figures import saved_figure
 
 AXES = (0, 2, 3)  # what is summed over: all but the channels
 EPS = 1e-5
@@ -126,20 +126,19 @@ def descend(mean_terms, steps=40, lr=3.0):
 
 def draw(found, path):
     """Left: dx with and without the mean terms, against differences. Right: where they lead."""
-    figure = Figure(figsize=(10.5, 4.4), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    true = found["differences"][0].ravel()
-    left.axline((0, 0), slope=1, color="0.7", lw=1)
-    left.plot(true, found["wrong_dx"].ravel(), "x", color="tab:red", ms=5, label="s dn alone")
-    left.plot(true, found["right"][0].ravel(), ".", color="tab:blue", ms=7, label="with both mean terms")
-    left.set(title="dx, element by element", xlabel="by differences", ylabel="by the formula")
-    left.legend()
-    right.plot(descend(False), color="tab:red", label="s dn alone")
-    right.plot(descend(True), color="tab:blue", label="with both mean terms")
-    right.set(title="Moving x along -dx", xlabel="step", ylabel="loss: half the mean square of y - t")
-    right.set_ylim(bottom=0)
-    right.legend()
-    figure.savefig(path)
+    with saved_figure(path, (10.5, 4.4)) as figure:
+        left, right = figure.subplots(1, 2)
+        true = found["differences"][0].ravel()
+        left.axline((0, 0), slope=1, color="0.7", lw=1)
+        left.plot(true, found["wrong_dx"].ravel(), "x", color="tab:red", ms=5, label="s dn alone")
+        left.plot(true, found["right"][0].ravel(), ".", color="tab:blue", ms=7, label="with both mean terms")
+        left.set(title="dx, element by element", xlabel="by differences", ylabel="by the formula")
+        left.legend()
+        right.plot(descend(False), color="tab:red", label="s dn alone")
+        right.plot(descend(True), color="tab:blue", label="with both mean terms")
+        right.set(title="Moving x along -dx", xlabel="step", ylabel="loss: half the mean square of y - t")
+        right.set_ylim(bottom=0)
+        right.legend()
 
 
 def report(found):

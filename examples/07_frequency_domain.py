@@ -24,10 +24,10 @@ for each pair (minigrad/backend/frequency.py).
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.figures import saved_figure
 
 
 def on_a_circle(x, w, period, padding):
@@ -84,24 +84,23 @@ def draw(found, size, kernel, padding, path):
     """The error by pixel for some periods, and the multiplications for several kernels."""
     enough = smallest_period(size, kernel, padding)
     shown = [p for p in found if p <= enough][-3:]
-    figure = Figure(figsize=(3.4 * len(shown) + 5, 4), dpi=100, layout="constrained")
-    *maps, counts = figure.subplots(1, len(shown) + 1, width_ratios=[1] * len(shown) + [1.45])
-    for axes, period in zip(maps, shown, strict=True):
-        # Rounding shows as 1e-15; what wraps around as 0.1 and more.
-        image = axes.imshow(np.log10(np.maximum(found[period], 1e-17)), cmap="magma", vmin=-17, vmax=1)
-        axes.set(title=f"period {period}" + (": enough" if period == enough else ""),
-                 xlabel="column of the result")  # fmt: skip
-    maps[0].set_ylabel("row of the result")
-    figure.colorbar(image, ax=maps, label="log10 of |error|", location="left", shrink=0.75)
-    kernels = [k for k in (1, 3, 5, 7, 9) if k // 2 <= size]
-    plain, frequency = zip(*(multiplications(size, k, k // 2) for k in kernels), strict=True)
-    counts.plot(kernels, plain, "o-", color="tab:red", label="plain")
-    counts.plot(kernels, frequency, "s-", color="tab:blue", label="frequency domain")
-    counts.set(title=f"for one pair of channels, {size} x {size} pixels", xlabel="size of the kernel",
-               ylabel="multiplications", yscale="log", xticks=kernels)  # fmt: skip
-    counts.grid(alpha=0.3, which="both")
-    counts.legend()
-    figure.savefig(path)
+    with saved_figure(path, (3.4 * len(shown) + 5, 4), dpi=100) as figure:
+        *maps, counts = figure.subplots(1, len(shown) + 1, width_ratios=[1] * len(shown) + [1.45])
+        for axes, period in zip(maps, shown, strict=True):
+            # Rounding shows as 1e-15; what wraps around as 0.1 and more.
+            image = axes.imshow(np.log10(np.maximum(found[period], 1e-17)), cmap="magma", vmin=-17, vmax=1)
+            axes.set(title=f"period {period}" + (": enough" if period == enough else ""),
+                     xlabel="column of the result")  # fmt: skip
+        maps[0].set_ylabel("row of the result")
+        figure.colorbar(image, ax=maps, label="log10 of |error|", location="left", shrink=0.75)
+        kernels = [k for k in (1, 3, 5, 7, 9) if k // 2 <= size]
+        plain, frequency = zip(*(multiplications(size, k, k // 2) for k in kernels), strict=True)
+        counts.plot(kernels, plain, "o-", color="tab:red", label="plain")
+        counts.plot(kernels, frequency, "s-", color="tab:blue", label="frequency domain")
+        counts.set(title=f"for one pair of channels, {size} x {size} pixels", xlabel="size of the kernel",
+                   ylabel="multiplications", yscale="log", xticks=kernels)  # fmt: skip
+        counts.grid(alpha=0.3, which="both")
+        counts.legend()
 
 
 def main(argv=None):

@@ -21,10 +21,10 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 from minigrad import optim
+from minigrad.figures import saved_figure
 
 BETAS = (0.9, 0.999)
 
@@ -94,26 +94,25 @@ def first_steps(gradients, lr=1.0):
 
 def draw(found, path):
     """Paths on contours above, values over steps below."""
-    figure = Figure(figsize=(12.5, 8), dpi=100, layout="constrained")
-    panels = figure.subplots(2, 2, height_ratios=(1.3, 1))
-    for column, (name, valley) in enumerate(VALLEYS.items()):
-        above, below = panels[0, column], panels[1, column]
-        x0, x1, y0, y1 = valley.window
-        x, y = np.meshgrid(np.linspace(x0, x1, 200), np.linspace(y0, y1, 200))
-        levels = np.geomspace(0.05, 100 if name == "ravine" else 1000, 14)
-        above.contour(x, y, valley.function((x, y)), levels=levels, cmap="Blues_r", linewidths=0.7)
-        for method, (way, values) in found[name].items():
-            color = METHODS[method][1]
-            above.plot(*way.T, ".-", color=color, ms=3, lw=1, label=method, alpha=0.85)
-            below.semilogy(np.maximum(values, 1e-16), color=color, label=method)
-        above.plot(*valley.start, "ko", ms=6)
-        above.plot(*valley.minimum, "k*", ms=12)
-        above.set(title=f"{name}: from the dot to the star", xlabel="x", ylabel="y",
-                  xlim=(x0, x1), ylim=(y0, y1))  # fmt: skip
-        below.set(title=f"{name}: value (the minimum is 0)", xlabel="step", ylabel="value")
-        below.grid(alpha=0.3)
-    panels[1, 0].legend(loc="lower left", fontsize=9)
-    figure.savefig(path)
+    with saved_figure(path, (12.5, 8), dpi=100) as figure:
+        panels = figure.subplots(2, 2, height_ratios=(1.3, 1))
+        for column, (name, valley) in enumerate(VALLEYS.items()):
+            above, below = panels[0, column], panels[1, column]
+            x0, x1, y0, y1 = valley.window
+            x, y = np.meshgrid(np.linspace(x0, x1, 200), np.linspace(y0, y1, 200))
+            levels = np.geomspace(0.05, 100 if name == "ravine" else 1000, 14)
+            above.contour(x, y, valley.function((x, y)), levels=levels, cmap="Blues_r", linewidths=0.7)
+            for method, (way, values) in found[name].items():
+                color = METHODS[method][1]
+                above.plot(*way.T, ".-", color=color, ms=3, lw=1, label=method, alpha=0.85)
+                below.semilogy(np.maximum(values, 1e-16), color=color, label=method)
+            above.plot(*valley.start, "ko", ms=6)
+            above.plot(*valley.minimum, "k*", ms=12)
+            above.set(title=f"{name}: from the dot to the star", xlabel="x", ylabel="y",
+                      xlim=(x0, x1), ylim=(y0, y1))  # fmt: skip
+            below.set(title=f"{name}: value (the minimum is 0)", xlabel="step", ylabel="value")
+            below.grid(alpha=0.3)
+        panels[1, 0].legend(loc="lower left", fontsize=9)
 
 
 def report(found):

@@ -27,10 +27,10 @@ import argparse
 import math
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.figures import saved_figure
 
 
 def by_probability(x, t):
@@ -82,25 +82,24 @@ def learn(form, start, lr, steps):
 
 def draw(logits, ways, lr, path):
     """Loss and gradient over the logit for the label 0, and both ways down."""
-    figure = Figure(figsize=(13, 4.2), dpi=100, layout="constrained")
-    panels = figure.subplots(1, 3)
-    styles = {"by probability": ("tab:red", "-"), "by logit": ("tab:blue", "-")}
-    exact = [truth(x, 0) for x in logits]
-    for k, name in enumerate(("loss", "gradient")):
-        panels[k].plot(logits, [e[k] for e in exact], color="0.75", lw=5, label="exact")
-        for label, form in FORMS.items():
-            values = [loss_and_gradient(form, x, 0.0)[k] for x in logits]
-            panels[k].plot(logits, values, color=styles[label][0], label=label)
-        panels[k].axvline(saturation(), color="0.4", ls=":", lw=1)
-        panels[k].set(title=f"{name}, label 0, float32", xlabel="logit x", ylabel=name)
-    for label, way in ways.items():
-        panels[2].plot(way, color=styles[label][0], label=label)
-    panels[2].set(title=f"gradient descent from {ways['by logit'][0]:g}, rate {lr:g}", xlabel="step",
-                  ylabel="logit x (to be made negative)")  # fmt: skip
-    for axes in panels:
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path)
+    with saved_figure(path, (13, 4.2), dpi=100) as figure:
+        panels = figure.subplots(1, 3)
+        styles = {"by probability": ("tab:red", "-"), "by logit": ("tab:blue", "-")}
+        exact = [truth(x, 0) for x in logits]
+        for k, name in enumerate(("loss", "gradient")):
+            panels[k].plot(logits, [e[k] for e in exact], color="0.75", lw=5, label="exact")
+            for label, form in FORMS.items():
+                values = [loss_and_gradient(form, x, 0.0)[k] for x in logits]
+                panels[k].plot(logits, values, color=styles[label][0], label=label)
+            panels[k].axvline(saturation(), color="0.4", ls=":", lw=1)
+            panels[k].set(title=f"{name}, label 0, float32", xlabel="logit x", ylabel=name)
+        for label, way in ways.items():
+            panels[2].plot(way, color=styles[label][0], label=label)
+        panels[2].set(title=f"gradient descent from {ways['by logit'][0]:g}, rate {lr:g}", xlabel="step",
+                      ylabel="logit x (to be made negative)")  # fmt: skip
+        for axes in panels:
+            axes.grid(alpha=0.3)
+            axes.legend()
 
 
 def report(ways):

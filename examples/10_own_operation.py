@@ -24,11 +24,11 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import Operation
+from minigrad.figures import saved_figure
 from minigrad.ops import Case
 
 
@@ -100,19 +100,18 @@ def draw(beta, path):
     places = np.linspace(-6, 6, 241)
     low, middle, high = (curves(beta, places + d)[0] for d in (-h, 0, h))
     differences = (middle, (high - low) / (2 * h), (high - 2 * middle + low) / h**2)
-    figure = Figure(figsize=(12, 3.9), dpi=100, layout="constrained")
-    names = ("swish(x)", "first derivative", "second derivative")
-    for axes, name, ours, theirs in zip(
-        figure.subplots(1, 3), names, curves(beta, places), differences, strict=True
-    ):
-        label = "forward" if name == names[0] else "differences"
-        axes.plot(places, theirs, color="0.75", lw=5, label=label)
-        axes.plot(places, ours, color="tab:blue", label="minigrad")
-        axes.axhline(0, color="0.5", lw=0.7)
-        axes.set(title=f"{name}, beta = {beta:g}", xlabel="x", ylabel=name)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path)
+    with saved_figure(path, (12, 3.9), dpi=100) as figure:
+        names = ("swish(x)", "first derivative", "second derivative")
+        for axes, name, ours, theirs in zip(
+            figure.subplots(1, 3), names, curves(beta, places), differences, strict=True
+        ):
+            label = "forward" if name == names[0] else "differences"
+            axes.plot(places, theirs, color="0.75", lw=5, label=label)
+            axes.plot(places, ours, color="tab:blue", label="minigrad")
+            axes.axhline(0, color="0.5", lw=0.7)
+            axes.set(title=f"{name}, beta = {beta:g}", xlabel="x", ylabel=name)
+            axes.grid(alpha=0.3)
+            axes.legend()
 
 
 def main(argv=None):

@@ -18,11 +18,11 @@ networks" (2017).
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import nn, optim
+from minigrad.figures import saved_figure
 
 MODES, RADIUS, SPREAD = 8, 2.0, 0.2
 SHARE = 1 / 20  # of the points, that makes a mode covered
@@ -108,29 +108,28 @@ def play(steps, seed, hidden=64, noise=4, batch=256, every=20, panels=6):
 
 def draw(history, pictures, path):
     """The points at some steps, and the census over all."""
-    figure = Figure(figsize=(2.35 * len(pictures) + 0.8, 5.6), dpi=100, layout="constrained")
-    names = [f"at {step}" for step in pictures]
-    mosaic = figure.subplot_mosaic([names, ["census"] * len(names)], height_ratios=(1.1, 1))
-    panels, axes_below = [mosaic[name] for name in names], mosaic["census"]
-    data, covered = ring(500, np.random.default_rng(0)), {step: modes for step, modes, _ in history}
-    for axes, (step, points) in zip(panels, pictures.items(), strict=True):
-        axes.plot(*data.T, ".", color="0.75", ms=3, label="data")
-        axes.plot(*points[:500].T, ".", color="tab:red", ms=2, label="made")
-        axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="x",
-                 title=f"step {step}: {covered[step]} modes")  # fmt: skip
-    panels[0].set_ylabel("y")
-    panels[0].legend(loc="upper left", fontsize=8, markerscale=3)
-    steps, modes, near = zip(*history, strict=True)
-    axes = axes_below
-    axes.step(steps, modes, where="post", color="tab:red")
-    axes.set(title="modes covered, and points near one", xlabel="step", ylim=(0, MODES + 0.4))
-    axes.set_ylabel("modes covered, of 8", color="tab:red")
-    axes.grid(alpha=0.3)
-    other = axes.twinx()
-    other.plot(steps, 100 * np.array(near), color="tab:blue", lw=1)
-    other.set(ylim=(0, 105))
-    other.set_ylabel("points within 3 sd of a centre (%)", color="tab:blue")
-    figure.savefig(path)
+    with saved_figure(path, (2.35 * len(pictures) + 0.8, 5.6), dpi=100) as figure:
+        names = [f"at {step}" for step in pictures]
+        mosaic = figure.subplot_mosaic([names, ["census"] * len(names)], height_ratios=(1.1, 1))
+        panels, axes_below = [mosaic[name] for name in names], mosaic["census"]
+        data, covered = ring(500, np.random.default_rng(0)), {step: modes for step, modes, _ in history}
+        for axes, (step, points) in zip(panels, pictures.items(), strict=True):
+            axes.plot(*data.T, ".", color="0.75", ms=3, label="data")
+            axes.plot(*points[:500].T, ".", color="tab:red", ms=2, label="made")
+            axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="x",
+                     title=f"step {step}: {covered[step]} modes")  # fmt: skip
+        panels[0].set_ylabel("y")
+        panels[0].legend(loc="upper left", fontsize=8, markerscale=3)
+        steps, modes, near = zip(*history, strict=True)
+        axes = axes_below
+        axes.step(steps, modes, where="post", color="tab:red")
+        axes.set(title="modes covered, and points near one", xlabel="step", ylim=(0, MODES + 0.4))
+        axes.set_ylabel("modes covered, of 8", color="tab:red")
+        axes.grid(alpha=0.3)
+        other = axes.twinx()
+        other.plot(steps, 100 * np.array(near), color="tab:blue", lw=1)
+        other.set(ylim=(0, 105))
+        other.set_ylabel("points within 3 sd of a centre (%)", color="tab:blue")
 
 
 def main(argv=None):

@@ -13,12 +13,12 @@ generative adversarial networks" (2016).
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import minigrad as mg
 import minigrad.functional as F
 from dcgan.data import mnist
 from minigrad import nn, optim
+from minigrad.figures import saved_figure
 
 
 def networks(width):
@@ -70,11 +70,10 @@ def main(argv=None):
     parser.add_argument("--out", default="13_dcgan_in_60_lines.png", help="where the picture goes")
     args = parser.parse_args(argv)
     made = train(args.steps, args.width, batch=64)
-    figure = Figure(figsize=(6, 6.3), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(made.reshape(8, 8, 28, 28).transpose(0, 2, 1, 3).reshape(224, 224), cmap="gray")
-    axes.set(title=f"64 digits that nobody wrote, after {args.steps} steps", xticks=[], yticks=[])
-    figure.savefig(args.out)
+    with saved_figure(args.out, (6, 6.3), dpi=100) as figure:
+        axes = figure.subplots()
+        axes.imshow(made.reshape(8, 8, 28, 28).transpose(0, 2, 1, 3).reshape(224, 224), cmap="gray")
+        axes.set(title=f"64 digits that nobody wrote, after {args.steps} steps", xticks=[], yticks=[])
     print(f"{args.out}: 64 digits")
     return 0
 

@@ -1,15 +1,36 @@
 """Numbers for how near one set of images is to another, from what a judge says of each image.
 
-Features are arrays (n, d), one row an image; all is computed in float64 unless said otherwise.
+Features are arrays (n, d), one row an image; all is computed in float64 unless said otherwise. The results
+do not depend on the number of cores.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from minigrad import backend
+
+P = ParamSpec("P")
+R = TypeVar("R")
 Array = np.ndarray[Any, Any]
 NEIGHBOURS = 3  # of precision and recall
 ROWS = 1000  # of a matrix of distances at a time
+
+
+def _by_one_thread(measure: Callable[P, R]) -> Callable[P, R]:
+    """Hold BLAS to one thread in a function: the last digits of a product depend on the number of them.
+
+    Most of the time goes into loops over elements, for which NumPy has one thread anyway.
+    """
+
+    @wraps(measure)
+    def held(*args: P.args, **kwargs: P.kwargs) -> R:
+        with backend.single_threaded_blas():
+            return measure(*args, **kwargs)
+
+    return held
 
 
 def score(probabilities: Array) -> float:
@@ -34,6 +55,7 @@ def shares(probabilities: Array) -> list[float]:
     return (np.bincount(probabilities.argmax(axis=1), minlength=classes) / len(probabilities)).tolist()
 
 
+@_by_one_thread
 def frechet(a: Array, b: Array) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), of means m and covariances S.
 
@@ -52,6 +74,7 @@ def frechet(a: Array, b: Array) -> float:
     return float(max(distance, 0.0))
 
 
+@_by_one_thread
 def kernel_distance(a: Array, b: Array) -> float:
     """The squared maximum mean discrepancy with the kernel (x . y / (d s^2) + 1)^3, unbiased.
 
@@ -66,6 +89,7 @@ def kernel_distance(a: Array, b: Array) -> float:
     return float(_mean_of_pairs(a) + _mean_of_pairs(b) - 2 * between / (len(a) * len(b)))
 
 
+@_by_one_thread
 def precision_recall(samples: Array, real: Array, k: int = NEIGHBOURS) -> tuple[float, float]:
     """The share of samples that lie among the real images, and of real images among the samples.
 
@@ -77,6 +101,7 @@ def precision_recall(samples: Array, real: Array, k: int = NEIGHBOURS) -> tuple[
     return _covered(samples, real, k), _covered(real, samples, k)
 
 
+@_by_one_thread
 def nearest(images: Array, among: Array) -> tuple[Array, Array]:
     """For each image (n, numbers), the index of the nearest among others, and its Euclidean distance.
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.figures import saved_figure
+
 from .. import pictures
 from .comparison import Figures
 
@@ -100,25 +102,24 @@ def _judged_by(evaluation: Evaluation) -> str:
 
 def draw(evaluation: Evaluation, path: Path) -> None:
     """The figures, the classes, a grid of samples, and some beside their nearest training image, as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8.2), layout="constrained")
-    figure.suptitle(
-        f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
-        f"{evaluation.about}"
-    )
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
-    left, right = above.subfigures(1, 2, squeeze=False)[0]
-    side = int(np.sqrt(len(evaluation.grid)))
-    pictures.show(left.subplots(), pictures.grid(evaluation.grid, side, side), "samples")
-    _draw_figures(right, evaluation)
-    strip = np.concatenate([evaluation.looked_up, evaluation.found])
-    pictures.show(
-        below.subplots(),
-        pictures.grid(strip, 2, len(evaluation.found)),
-        "samples, and below each the training image nearest to it",
-    )
-    pictures.save_figure(figure, path)
+    with saved_figure(path, (12, 8.2)) as figure:
+        title = (
+            f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
+            f"{evaluation.about}"
+        )
+        # A path can hold dollar signs that enclose no formula, and bytes that are no text.
+        figure.suptitle(title.encode(errors="replace").decode(), parse_math=False)
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
+        left, right = above.subfigures(1, 2, squeeze=False)[0]
+        side = int(np.sqrt(len(evaluation.grid)))
+        pictures.show(left.subplots(), pictures.grid(evaluation.grid, side, side), "samples")
+        _draw_figures(right, evaluation)
+        strip = np.concatenate([evaluation.looked_up, evaluation.found])
+        pictures.show(
+            below.subplots(),
+            pictures.grid(strip, 2, len(evaluation.found)),
+            "samples, and below each the training image nearest to it",
+        )
 
 
 def _draw_figures(place: Any, evaluation: Evaluation) -> None:

@@ -10,6 +10,7 @@ from .base import Backend
 from .geometry import ConvGeometry
 
 if TYPE_CHECKING:
+    from .blas import SingleThreadedBLAS
     from .parallel import Pool
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "register",
     "set_default",
     "set_num_threads",
+    "single_threaded_blas",
 ]
 
 
@@ -66,16 +68,27 @@ def set_num_threads(threads: int) -> None:
     """Let the CPU backend use so many threads; results do not depend on it.
 
     At first it is MINIGRAD_NUM_THREADS, or the cores that this process may run on. Raises ValueError
-    unless it is an integer of at least 1.
+    unless it is an integer from 1 to 1024.
     """
-    if type(threads) is not int or threads < 1:
-        raise ValueError(f"set_num_threads: expected an integer of at least 1, got {threads!r}")
+    from .parallel import MOST_THREADS
+
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"set_num_threads: expected an integer from 1 to {MOST_THREADS}, got {threads!r}")
     _pool().resize(threads)
 
 
 def num_threads() -> int:
-    """How many threads the CPU backend uses."""
+    """Return how many threads the CPU backend uses: fewer than were set if the system can't start more."""
     return _pool().threads
+
+
+def single_threaded_blas() -> "SingleThreadedBLAS":
+    """Return a context in which BLAS has one thread, for products of NumPy arrays outside of the engine.
+
+    The order in which BLAS adds up a product depends on its number of threads, and so do the last digits.
+    One thread of the process at a time can be in the context, and it may enter it again.
+    """
+    return _pool().single_threaded_blas
 
 
 def _pool() -> "Pool":

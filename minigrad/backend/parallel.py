@@ -24,21 +24,27 @@ from .blas import SingleThreadedBLAS
 LARGEST_SLICE = 1 << 21  # bytes that one slice's intermediate results may fill: they stay in the cache
 SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
 MOST_KEPT = 64 << 20  # bytes of scratch memory that one thread keeps under one name
+MOST_THREADS = 1024  # more would find no slices: only very large work is cut into so many
 ENOUGH_SLICES = 8  # where there is less work than many largest slices, it is cut in so many
 
 
 def available_threads() -> int:
-    """MINIGRAD_NUM_THREADS where it is set, else the number of cores this process may use.
+    """Return MINIGRAD_NUM_THREADS if it is set, else the number of cores that this process may use.
 
-    Raises ValueError where the variable holds anything but an integer of at least 1.
+    Raises ValueError if the variable is no integer from 1 to MOST_THREADS.
     """
     text = os.environ.get("MINIGRAD_NUM_THREADS")
     if text is None:
         # The cores that this process may run on, which in a container can be fewer than there are.
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise ValueError(f"MINIGRAD_NUM_THREADS={text!r}: expected an integer of at least 1")
-    return int(text)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, MOST_THREADS)
+    try:
+        threads = int(text) if text.isascii() and text.isdecimal() else 0
+    except ValueError:  # thousands of digits
+        threads = 0
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"MINIGRAD_NUM_THREADS={text!r:.40}: expected an integer from 1 to {MOST_THREADS}")
+    return threads
 
 
 def cut(count: int, bytes_each: int) -> list[slice]:
@@ -67,6 +73,9 @@ def steps(s: slice, size: int) -> Iterator[slice]:
 
 class Pool:
     """Threads that work through slices; `threads` of them, the caller's own among them.
+
+    They are started when there is work for them. If the system can't start one more, those that there are
+    do the work, and `threads` is their number from then on.
 
     `with pool.single_threaded_blas:` holds BLAS to one thread, so that a product's sums do not depend on the
     cores there are; one thread at a time comes in, and its work has all the cores anyway.
@@ -117,21 +126,29 @@ class Pool:
     def _run(self, *stages: "Stage") -> None:
         most = max(len(stage.slices) for stage in stages)
         if self.threads > 1 and most > 1:
-            self._share(stages, min(self.threads, most) - 1)
+            self._share(stages, most)
             return
         for stage in stages:
             for piece in stage.slices:
                 stage.work(piece)
 
-    def _share(self, stages: "Sequence[Stage]", helpers: int) -> None:
-        """Helpers are called, but not waited for: by who has worked off all slices, only those taken are."""
-        while len(self._helpers) < self.threads - 1:
+    def _start_helpers(self, most: int) -> None:
+        """Start helpers until there are `most`, or as many as there can be."""
+        while len(self._helpers) < min(self.threads - 1, most):
             helper = threading.Thread(target=_help, args=(self._jobs,), name="minigrad", daemon=True)
             self._helpers.append(helper)
-            helper.start()
+            try:
+                helper.start()
+            except RuntimeError:  # the system has no room for it
+                self._helpers.remove(helper)
+                self.threads = len(self._helpers) + 1
+
+    def _share(self, stages: "Sequence[Stage]", most: int) -> None:
+        """Helpers are called, but not waited for: by who has worked off all slices, only those taken are."""
+        self._start_helpers(most - 1)
         job = Job(stages)
         try:
-            for _ in range(helpers):
+            for _ in range(min(self.threads, most) - 1):
                 self._jobs.put(job)
             job.work_off()
         except BaseException as interrupted:  # between slices: so that no helper goes on, or waits, for long

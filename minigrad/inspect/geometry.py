@@ -1,16 +1,14 @@
 """The sizes of a convolution with their numbers, and how evenly its kernel covers the image."""
 
-import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..backend.geometry import ConvGeometry, extent
+from ..figures import saved_figure
 from ..nn import Conv2d, ConvTranspose2d, Module
-from ..serialize import write_whole
 from .receptive import Axis, taps
 from .shapes import is_shape
 
@@ -74,17 +72,11 @@ class Geometry:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `touched` as a picture with a scale; ValueError where the path does not end in .png."""
-        if Path(path).suffix != ".png":
-            raise ValueError(f"geometry: expected a path that ends in .png, got {str(path)!r}")
-        from matplotlib.figure import Figure  # slow to load, and needed nowhere else
-
-        figure = Figure(figsize=(5, 4))
-        axes = figure.add_subplot()
-        figure.colorbar(axes.imshow(self.touched, vmin=0), ax=axes)
-        axes.set_title(f"{self.layer}: how often a pixel is {'written' if self.transposed else 'read'}")
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-        write_whole(path, content.getvalue())
+        with saved_figure(path, (6.4, 4.8)) as figure:
+            axes = figure.add_subplot()
+            figure.colorbar(axes.imshow(self.touched, vmin=0), ax=axes)
+            done = "written" if self.transposed else "read"
+            figure.suptitle(f"{self.layer}:\nhow often a pixel is {done}", fontsize="medium")
 
 
 def geometry(layer: Module, input_shape: tuple[int, ...]) -> Geometry:

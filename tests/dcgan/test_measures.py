@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dcgan.evaluation import measures
 
@@ -238,3 +239,28 @@ def test_the_distance_of_an_image_to_itself_is_zero_exactly():
     indices, distances = measures.nearest(images[::-1], images)
     assert indices.tolist() == list(range(50))[::-1]
     assert not distances.any()
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["frechet", "kernel_distance", "precision_recall", "nearest"])
+def test_blas_has_one_thread_in_every_measure(monkeypatch, name):
+    seen = []
+    for where, function in ((measures, "_kernel"), (measures, "_squared_distances"), (np.linalg, "eigh")):
+        monkeypatch.setattr(where, function, watched(getattr(where, function), seen))
+    with threadpool_limits(2, user_api="blas"):
+        getattr(measures, name)(features(1, 20, 6), features(2, 20, 6))
+    assert seen
+    assert set(seen) == {1}
+
+
+def watched(function, seen):
+    """The function; `seen` gets how many threads BLAS has in each call."""
+
+    def call(*arguments, **options):
+        blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
+        seen.extend(library["num_threads"] for library in blas)
+        return function(*arguments, **options)
+
+    return call

@@ -1,11 +1,14 @@
 """The numbered examples: each runs, small, and what it claims is held against something else."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from drawing import DARK
 from PIL import Image
 
 import minigrad as mg
@@ -33,16 +36,29 @@ def assert_near(result, oracle, most):
 
 
 def run(name, tmp_path, capsys, *options):
-    """Run an example; gives its module and what it printed. Its picture must show something."""
+    """Run an example; gives its module and what it printed. Its picture must show something, in our style."""
     module = load(name)
     assert capsys.readouterr().out == "", "an import prints nothing"
     out = tmp_path / "picture.png"
-    assert module.main([*map(str, options), "--out", str(out)]) == 0
+    with matplotlib.rc_context(DARK):
+        assert module.main([*map(str, options), "--out", str(out)]) == 0
     with Image.open(out) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) >= 300
+    assert pixels[0, 0].tolist() == [255, 255, 255]
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     return module, capsys.readouterr().out
+
+
+def test_no_example_imports_matplotlib_before_it_draws():
+    """The import fails under some of the settings that a user may have."""
+    program = f"""
+import runpy, sys
+for path in {sorted(map(str, FOLDER.glob("*.py")))}:
+    runpy.run_path(path)
+    assert "matplotlib" not in sys.modules, path
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=FOLDER.parent, check=True)
 
 
 # -- 1 ----------------------------------------------------------------------------------------------

@@ -286,18 +286,59 @@ def test_a_process_forked_in_the_middle_of_a_product_starts_anew():
     assert status == 0
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-1", "two", "", "1025", "99999", pytest.param("9" * 5000, id="9..."), "\N{FULLWIDTH DIGIT TWO}"],
+)
 def test_a_number_of_threads_that_is_none_is_told(monkeypatch, text):
     monkeypatch.setenv("MINIGRAD_NUM_THREADS", text)
-    with pytest.raises(ValueError, match="MINIGRAD_NUM_THREADS=.*expected an integer of at least 1"):
+    with pytest.raises(
+        ValueError, match="MINIGRAD_NUM_THREADS='.*expected an integer from 1 to 1024"
+    ) as told:
         available_threads()
+    assert repr(text)[:20] in str(told.value)
+    assert len(str(told.value)) < 110
 
 
-def test_the_number_of_threads_can_be_set(monkeypatch):
-    monkeypatch.setenv("MINIGRAD_NUM_THREADS", "3")
-    assert available_threads() == 3
-    monkeypatch.delenv("MINIGRAD_NUM_THREADS")
+@pytest.mark.parametrize(("text", "threads"), [("1", 1), ("3", 3), ("0012", 12), ("1024", 1024)])
+def test_the_number_of_threads_can_be_set(monkeypatch, text, threads):
+    monkeypatch.setenv("MINIGRAD_NUM_THREADS", text)
+    assert available_threads() == threads
+
+
+def test_the_number_of_threads_is_that_of_the_cores_otherwise(monkeypatch):
+    monkeypatch.delenv("MINIGRAD_NUM_THREADS", raising=False)
     assert 1 <= available_threads() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(5000), raising=False)
+    assert available_threads() == 1024
+
+
+@pytest.mark.parametrize("possible", [0, 1, 3])
+def test_fewer_threads_do_the_work_if_the_system_starts_no_more(monkeypatch, possible):
+    pool, start, started, done = Pool(6), threading.Thread.start, [], []
+
+    def limited(thread):
+        if len(started) == possible:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    for _ in range(2):
+        pool.run(lambda s: done.append(s.start), parallel.even(16, 16))
+    assert sorted(done) == sorted([*range(16)] * 2)
+    assert pool.threads == possible + 1
+    assert pool._jobs.empty() or possible  # no job that nobody would ever take
+    pool.resize(1)  # waits for those that were started
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_no_more_threads_are_started_than_there_are_slices():
+    pool = Pool(1024)
+    pool.run(lambda s: None, parallel.even(4, 4))
+    assert len(pool._helpers) == 3
+    assert pool.threads == 1024
+    pool.resize(1)
 
 
 def test_scratch_memory_is_used_again_and_grows():
