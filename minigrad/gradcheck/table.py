@@ -63,6 +63,5 @@ def _power(error: float | None) -> str:
 
 
 def _line(width: int, name: str, cases: str, error: str, element: str, adjoint: str, seconds: str) -> str:
-    return (
-        f"{name:<{width}}  {cases:>5}  {error:>5}  {element:<{ELEMENT}}  {adjoint:<{ADJOINT}}  {seconds:>5}"
-    )
+    middle = f"{element:<{ELEMENT}}  {adjoint}"  # a long element takes from the room after a short adjoint
+    return f"{name:<{width}}  {cases:>5}  {error:>5}  {middle:<{ELEMENT + 2 + ADJOINT}}  {seconds:>5}"

@@ -292,8 +292,11 @@ def test_a_cmyk_jpeg_is_not_inverted(tmp_path, inks, colour):
 
 def test_colours_in_other_spaces_are_made_rgb(tmp_path):
     pixels = np.broadcast_to(np.array([200, 100, 50], np.uint8), (8, 8, 3))
-    image, _ = only(save(tmp_path / "a.tif", picture(pixels).convert("YCbCr")), 8, 3)
-    assert np.abs(image.astype(int) - pixels).max() <= 2
+    given = picture(pixels).convert("YCbCr")
+    # Compressed, since Pillow reads an uncompressed TIFF of YCbCr from 13.0 on only.
+    image, _ = only(save(tmp_path / "a.tif", given, compression="tiff_lzw"), 8, 3)
+    for found in (image, fit_image(given, 8, 3)):
+        assert np.abs(found.astype(int) - pixels).max() <= 2
 
 
 # ---- channels ----

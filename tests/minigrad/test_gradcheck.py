@@ -11,7 +11,7 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, nn
-from minigrad.gradcheck import Adjoint, Element, Report, measure, suite
+from minigrad.gradcheck import Adjoint, Element, Report, measure, suite, table
 from minigrad.gradcheck import __main__ as command
 from minigrad.gradcheck.suite import element_in_words
 from minigrad.ops import OPERATIONS, Operation
@@ -387,6 +387,17 @@ def test_the_worst_element_stands_in_the_table(checked):
     assert float(row["adjoint"].split()[0]) > 1e-6
     assert "Worst at (1, 2)" in said
     assert "adjoint test of input 0" in said
+
+
+def test_a_long_element_leaves_the_columns_after_it_in_place():
+    long, short = (
+        table.line(
+            suite.Row("square", 3, element=element, adjoint=6e-17, linear=["x", "y"], seconds=9.85), 31
+        )
+        for element in ("2nd x[0, 0, 4, 4]: -0.03574524 / -0.03574524", "x[0]: 1 / 1")
+    )
+    assert len(long) == len(short) == len(table.head(31)) <= 120
+    assert ROW.fullmatch(long)["adjoint"].rstrip() == "6e-17 x, y"
 
 
 def test_a_mistake_of_second_order_stands_in_the_table(checked):
