@@ -2,8 +2,8 @@
 
     python .ci/contents.py DIST
 
-The sdist holds every tracked file but those of .ci, the wheel all of the two packages. Neither holds anything
-else, apart from its metadata.
+The sdist holds every tracked file but those of .ci and .github, the wheel all of the two packages. Neither
+holds anything else, apart from its metadata.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ def main() -> int:
     tracked = set(subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines())
     licences = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
     expected = {
-        sdist: {name for name in tracked if not name.startswith(".ci/")} | {"PKG-INFO"},
+        sdist: {name for name in tracked if not name.startswith((".ci/", ".github/"))} | {"PKG-INFO"},
         wheel: {name for name in tracked if name.startswith(PACKAGES)}
         | {f".dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL")}
         | {f".dist-info/licenses/{name}" for name in licences},

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import memory, pictures, plainfile
+from . import checkpoint, memory, pictures, plainfile
+from .console import run_command, tell
 from .data.channels import MODES
-from .errors import UserError, run_command, tell
+from .errors import UserError
 from .rundir import frame_files
 
 Array = np.ndarray[Any, Any]
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     memory.add_argument(parser)
     arguments = parser.parse_args(argv)
-    directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
+    directory = checkpoint.directory_of(arguments.run)
     if not arguments.run.exists():
         raise UserError(f"{arguments.run}: expected a run's directory or its checkpoint file")
     if not 0 < arguments.seconds <= 3600:

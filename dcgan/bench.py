@@ -5,7 +5,6 @@ as ours (`dcgan.presets`), and its steps follow the same rules (`dcgan.steps`). 
 real and fake images in two passes: in one, where ours do it so, PyTorch is not faster but a little slower.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import minigrad as mg
 from minigrad import bench, optim
 
 from . import layers, models, noise, presets
+from .console import run_command, tell
 from .losses import LOSSES
 from .preset import Preset
 from .steps import RULES, Gan
@@ -170,12 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows.append(
             bench.measure(f"{name}, batch {preset.batch_size}", our_step(preset), theirs, given.rounds, limit)
         )
-    print(bench.table(rows, limit))
-    print(f"peak memory of this process: {bench.peak_memory():.0f} MiB")
+    tell(bench.table(rows, limit))
+    tell(f"peak memory of this process: {bench.peak_memory():.0f} MiB")
     if given.json:
         bench.write(given.json, rows, limit, torch)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, "dcgan.bench")

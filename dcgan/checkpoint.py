@@ -135,6 +135,13 @@ def _position(data: Any) -> dict[str, int]:
     return position
 
 
+def directory_of(run: Path) -> Path:
+    """The run's directory: the one that is named, or that of the checkpoint file that is named."""
+    if run.is_dir():
+        return run
+    return run.parent.parent if run.parent.name == OLDER_NAME else run.parent
+
+
 def candidates(run: Path) -> list[Path]:
     """The checkpoints of a run directory that training can continue from, the newest first."""
     return [path for path in (run / FILE_NAME, *older(run)) if path.is_file()]

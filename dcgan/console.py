@@ -14,6 +14,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
 
+from minigrad.backend.parallel import BadEnvironment
+
 from .errors import UserError, printable
 
 STANDARD_STREAMS = ("stdin", "stdout", "stderr")  # by their file descriptors
@@ -29,6 +31,8 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
     try:
         code = main(None)
     except UserError as error:
+        code = _fail(program, str(error))
+    except BadEnvironment as error:  # told where the engine is first used
         code = _fail(program, str(error))
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""

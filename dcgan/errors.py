@@ -12,9 +12,3 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
-
-
-def __getattr__(name: str) -> object:  # TEMPORARY, until all branches are merged
-    from . import console
-
-    return getattr(console, name)

@@ -11,10 +11,12 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
+from . import checkpoint
+from .console import run_command, tell
 from .data import mnist, sources
 from .data.fit import fit_array
 from .data.scale import Range
-from .errors import UserError, run_command, tell
+from .errors import UserError
 from .evaluation import classifier, comparison, measures, report
 from .evaluation.comparison import (
     CHUNK,
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--count {arguments.count}: expected {FEWEST} to {10 * MOST}")
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
-    directory = arguments.run if arguments.run.is_dir() else arguments.run.parent
+    directory = checkpoint.directory_of(arguments.run)
     out = arguments.out or directory
     if arguments.out is not None:
         _make(arguments.out)  # before the work, so that a name that can't be is told at once

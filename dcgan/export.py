@@ -19,7 +19,8 @@ from minigrad.serialize import write_whole
 
 from . import memory, noise, sizes
 from .checkpoint import Checkpoint
-from .errors import UserError, run_command, tell
+from .console import run_command, tell
+from .errors import UserError
 from .preset import Preset
 from .sampling import WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
 

@@ -20,7 +20,8 @@ import minigrad as mg
 from minigrad import nn
 
 from . import checkpoint, memory, models, presets, sizes
-from .errors import UserError, run_command, tell
+from .console import run_command, tell
+from .errors import UserError
 from .preset import Preset
 
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,8 @@ from minigrad import nn
 
 from . import latent, memory, pictures
 from .checkpoint import Checkpoint
-from .errors import UserError, run_command, tell
+from .console import run_command, tell
+from .errors import UserError
 from .preset import MOST_IMAGES, Preset
 from .sample import add_run_arguments
 from .sampling import check_memory, choose_statistics, generate, load_generator, load_run

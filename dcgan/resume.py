@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint
+from . import checkpoint, memory
 from .checkpoint import Checkpoint, Unreadable
 from .console import tell
 from .errors import UserError
+from .memory import TooMuchMemory
 from .preset import Preset
-from .rundir import RunDirectory
+from .rundir import LINES, RunDirectory
 
 FREE = ("epochs", "steps")  # how far a run goes is no part of its recipe
 
@@ -39,8 +40,7 @@ def directory_of(named: Path) -> Path:
         return named
     if not named.is_file():
         raise UserError(f"no checkpoint at {named}: expected a run directory or a checkpoint file")
-    inside = named.parent.name == checkpoint.OLDER_NAME
-    directory = named.parent.parent if inside else named.parent
+    directory = checkpoint.directory_of(named)
     if not any((directory / name).is_file() for name in ("config.json", checkpoint.FILE_NAME)):
         raise UserError(
             f"--resume {named}: {directory} is no run's directory: it has no config.json and no "
@@ -49,21 +49,25 @@ def directory_of(named: Path) -> Path:
     return directory
 
 
-def start(run: RunDirectory, named: Path) -> Start:
+def start(run: RunDirectory, named: Path, max_memory: int = memory.DEFAULT) -> Start:
     """The checkpoint that is named, or the newest one that is whole, with the recipe.
 
     Args:
         run: the directory, locked: nobody changes its checkpoints meanwhile.
         named: the directory, or a checkpoint file in it.
+        max_memory: bytes that reading it, and then training, may take.
 
-    Raises UserError if no checkpoint is whole, or there is none and no config.json either.
+    Raises UserError if no checkpoint is whole, if there is none and no config.json either, or if it takes
+    too much memory.
     """
+    lines = sum(memory.of_lines(run.path / name, max_memory) for name in LINES)
+    memory.check(f"reading the lines of {run.path}", lines, max_memory)
     paths = [named] if named.is_file() else checkpoint.candidates(run.path)
     problems = []
     for path in paths:
         try:
-            state = checkpoint.load(path)
-        except Unreadable:  # perhaps it is the good one: nothing may take its place
+            state = checkpoint.load(path, max_memory)
+        except (Unreadable, TooMuchMemory):  # perhaps it is the good one: nothing may take its place
             raise
         except UserError as error:
             problems.append(str(error))

@@ -15,7 +15,8 @@ from minigrad.serialize import write_whole
 
 from . import latent, memory, noise, pictures
 from .checkpoint import Checkpoint
-from .errors import UserError, run_command, tell
+from .console import run_command, tell
+from .errors import UserError
 from .preset import MOST_IMAGES
 from .sampling import STATISTICS, WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
 

@@ -30,7 +30,7 @@ def load_run(run: Path, weights: str | None = None, max_memory: int = memory.DEF
     """
     if weights != "best":
         return checkpoint.load(run, max_memory)
-    directory = run if run.is_dir() else run.parent
+    directory = checkpoint.directory_of(run)
     best = directory / checkpoint.BEST_NAME
     if not best.is_file():
         raise UserError(
@@ -154,7 +154,7 @@ def recalibrate(generator: nn.Module, preset: Preset) -> None:
 
 
 def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = BATCH) -> Array:
-    """Images (N, C, H, W) from -1 to 1, on the host; the generator is left as it was.
+    """Images (N, C, H, W) from -1 to 1, on the host; the generator and the random state are left as they were.
 
     Args:
         statistics: what BatchNorm uses: "running", so that each image depends on its own z alone,
@@ -163,12 +163,13 @@ def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: in
     """
     if len(z) == 1:
         statistics = "running"
-    saved, training = generator.state_dict(), generator.training
+    saved, training, random = generator.state_dict(), generator.training, mg.random.get_state()
     generator.train(statistics == "batch")
     size = len(z) if statistics == "batch" else batch_size
     with mg.no_grad():
         parts = [generator(z[i : i + size]).numpy() for i in range(0, len(z), size)]
     generator.train(training)
+    mg.random.set_state(random)  # a Dropout has drawn from it: a look must not change what comes after
     if statistics == "batch":
         generator.load_state_dict(saved)  # the running statistics have moved
     return np.concatenate(parts)

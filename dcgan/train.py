@@ -10,7 +10,7 @@ from typing import Any
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
-from . import checkpoint, checkup, listing, models, presets, resume
+from . import checkpoint, checkup, listing, memory, models, presets, resume
 from . import device as devices
 from .cadence import Cadence
 from .console import StopOnSignal, run_command, tell
@@ -81,6 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
     )
     sources.add_range_argument(parser)
+    memory.add_argument(parser)
     parser.add_argument(
         "--resume",
         type=Path,
@@ -179,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = devices.choose(arguments.device, arguments.tf32)
         if arguments.shadow == device:
             raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
+        if run is not None and device == "cpu":  # a recipe that somebody else may have made
+            memory.check(f"training {run.path}", memory.of_training(preset), arguments.max_memory)
         models.build(preset)  # a recipe that does not fit together is told before anything is read or made
         if arguments.explain_step:
             tell(explain(preset))
@@ -195,7 +198,7 @@ def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirec
         )
     run = RunDirectory.reopen(resume.directory_of(arguments.resume))
     stack.callback(run.close)
-    start = resume.start(run, arguments.resume)
+    start = resume.start(run, arguments.resume, arguments.max_memory)
     preset = resume.checked_preset(run.path, start.preset, arguments.preset, _overrides(arguments))
     return run, replace(start, preset=preset)
 
@@ -344,6 +347,9 @@ def _again(training: Training) -> str:
     """The options that are no part of the recipe, and have to be given once more."""
     every = f" --every {training.every}" if training.every else ""
     measured = training.checkup.every
+    needed = memory.of_training(training.preset)
+    if needed > memory.DEFAULT:
+        every += f" --max-memory {-(-needed // 2**30)}G"
     return every + (f" --vitals-every {measured}" if measured != checkup.EVERY else "")
 
 

@@ -19,8 +19,9 @@ import minigrad as mg
 import minigrad.functional as F
 from minigrad import nn, optim
 
+from ..console import run_command, tell
 from ..data import mnist
-from ..errors import UserError, run_command, tell
+from ..errors import UserError
 
 Array = np.ndarray[Any, Any]
 FILE_NAME = "mnist_classifier.safetensors"

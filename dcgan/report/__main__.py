@@ -7,7 +7,8 @@ from pathlib import Path
 from minigrad.serialize import write_whole
 
 from .. import memory
-from ..errors import UserError, run_command, tell
+from ..console import run_command, tell
+from ..errors import UserError
 from ..sampling import WEIGHTS
 from .needed import of_page
 from .page import page

@@ -8,12 +8,11 @@ from ..checkpoint import Checkpoint
 from ..errors import UserError
 from ..memory import FLOAT
 from ..preset import Preset
-from ..rundir import LINES
+from ..rundir import LINES, frame_files
 from ..sizes import Sizes
 from .embedded import MOST_BYTES
 from .reading import Reading
 from .samples import MOST_BYTES as MOST_OF_FRAMES
-from .samples import frame_files
 
 PICTURE = 8  # bytes of one of a picture's file, until the page is written: most of them as base64
 COLOURED = 32  # bytes of a number that is shown as a colour

@@ -1,5 +1,6 @@
 """What a run's directory holds, as far as it can be read."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -70,17 +71,17 @@ def read(run: Path, weights: str | None, max_memory: int = memory.DEFAULT) -> Re
     the recipe can't be read, where there is not the checkpoint that was asked for by name, or where reading
     takes more than `max_memory` bytes.
     """
-    directory = run if run.is_dir() else run.parent
-    files = RunDirectory(directory)
     if not run.exists():
         raise UserError(f"{run}: expected a run's directory or its checkpoint file")
+    directory = checkpoint.directory_of(run)
+    files = RunDirectory(directory)
     of_lines = sum(memory.of_lines(directory / name, max_memory) for name in LINES)
     memory.check(f"reading the lines of {directory}", of_lines, max_memory)
     state, stateless = _state(run, weights, max_memory)
     config = files.config()
     notes: list[str] = []
     metrics, timing, evaluations, vitals = (
-        _lines(files, name, notes) for name in ("metrics", "timing", "evaluations", "vitals")
+        _lines(directory, name, notes) for name in ("metrics", "timing", "evaluations", "vitals")
     )
     return Reading(
         run, directory, weights, _preset(run, config, state), config, state, stateless,
@@ -136,19 +137,10 @@ def _preset(run: Path, config: dict[str, Any], state: Checkpoint | None) -> Pres
         ) from error
 
 
-def _lines(files: RunDirectory, name: str, notes: list[str]) -> Lines:
-    """The lines of a .jsonl file, each step once, in order; a note where some can't be read."""
-    path = files.path / f"{name}.jsonl"
-    if not path.is_file():
-        return []
-    # Counted before they are read: training may add some in between. The last may be being written now.
-    with open(path, "rb") as file:
-        whole = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(memory.COUNTED), b""))
-    lines = files.lines(path.name)
-    if whole > len(lines):
-        after = f"after step {lines[-1]['step']}" if lines else "from its first line on"
-        notes.append(
-            f"{path.name} is damaged {after}: the rest of it, {whole - len(lines)} lines, is left out."
-        )
-    by_step = {line["step"]: line for line in lines if 0 <= line["step"] < 2**31}
-    return [by_step[step] for step in sorted(by_step)]
+def _lines(directory: Path, name: str, notes: list[str]) -> Lines:
+    """The lines of a .jsonl file, by rising steps; a note if some are damaged."""
+    found = jsonfile.step_lines(directory / f"{name}.jsonl")
+    if found.damaged:
+        notes.append(f"{name}.jsonl: {found.damaged} damaged or repeated lines are left out.")
+    lines = [json.loads(text) for text in found.texts]
+    return [line for line in lines if 0 <= line["step"] < 2**31]

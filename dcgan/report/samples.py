@@ -1,10 +1,10 @@
 """The pictures of a run: its grid over time, and real beside generated."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
+from ..rundir import frame_files
 from .drawing import Data
 from .embedded import picture, png_of, url
 from .markup import Markup, paragraph, section, tag
@@ -56,14 +56,6 @@ def samples(reading: Reading, data: Data) -> Markup:
 
 
 _NONE_YET = "a run writes the first before its first step"
-
-
-def frame_files(directory: Path) -> list[Path]:
-    """The frames of a run, in the order of their steps; none of a directory that is a symbolic link."""
-    if directory.is_symlink():
-        return []
-    files = [path for path in directory.glob("*.png") if path.stem.isdecimal() and path.is_file()]
-    return sorted(files, key=lambda path: int(path.stem))
 
 
 def evenly(sizes: list[int], most: int) -> list[int]:

@@ -28,10 +28,14 @@ MOST_THREADS = 1024  # more would find no slices: only very large work is cut in
 ENOUGH_SLICES = 8  # where there is less work than many largest slices, it is cut in so many
 
 
+class BadEnvironment(ValueError):
+    """An environment variable holds something that can't be used."""
+
+
 def available_threads() -> int:
     """Return MINIGRAD_NUM_THREADS if it is set, else the number of cores that this process may use.
 
-    Raises ValueError if the variable is no integer from 1 to MOST_THREADS.
+    Raises BadEnvironment if the variable is no integer from 1 to MOST_THREADS.
     """
     text = os.environ.get("MINIGRAD_NUM_THREADS")
     if text is None:
@@ -43,7 +47,9 @@ def available_threads() -> int:
     except ValueError:  # thousands of digits
         threads = 0
     if not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"MINIGRAD_NUM_THREADS={text!r:.40}: expected an integer from 1 to {MOST_THREADS}")
+        raise BadEnvironment(
+            f"MINIGRAD_NUM_THREADS={text!r:.40}: expected an integer from 1 to {MOST_THREADS}"
+        )
     return threads
 
 

@@ -102,10 +102,12 @@ def run(operations: list[type[Operation]], device: str) -> int:
 
 
 def tell(text: str) -> None:
-    """Print. Where that fails (`| head`, a full disk), the checks go on, for what the exit code says.
+    """Print. If that fails (`| head`, a full disk), the checks go on, for what the exit code says.
 
-    What the output has no letters for is written in escapes.
+    Letters that the output lacks are written in escapes.
     """
+    if sys.stdout is None:  # it was closed at the start
+        return
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)

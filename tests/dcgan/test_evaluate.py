@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, errors, evaluate, models, pictures, presets, sample
+from dcgan import checkpoint, console, evaluate, models, pictures, presets, sample
 from dcgan.data import mnist
 from dcgan.errors import UserError
 from dcgan.evaluation import classifier, comparison, judges, measures, monitor, report
@@ -586,7 +586,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     before = files(place)
     monkeypatch.setattr(sys, "argv", ["dcgan", *arguments])
     with pytest.raises(SystemExit) as stop:
-        errors.run_command(evaluate.main, "dcgan.evaluate")
+        console.run_command(evaluate.main, "dcgan.evaluate")
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from dcgan import checkpoint, errors, export, models, noise, presets, sampling
+from dcgan import checkpoint, console, export, models, noise, presets, sampling
 from dcgan.errors import UserError
 from dcgan.layers import (
     BatchNorm,
@@ -229,7 +229,7 @@ def test_without_onnx_a_line_says_what_to_install(place, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr(sys, "argv", ["dcgan", "run", "--out", "g.onnx"])
     with pytest.raises(SystemExit) as stop:
-        errors.run_command(export.main, "dcgan.export")
+        console.run_command(export.main, "dcgan.export")
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said == "dcgan.export: ONNX files need the package onnx: pip install '.[onnx]'\n"

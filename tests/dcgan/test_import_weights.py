@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from dcgan import checkpoint, errors, import_weights, models, noise, presets, sample, sampling
+from dcgan import checkpoint, console, import_weights, models, noise, presets, sample, sampling
 from dcgan.errors import UserError
 from dcgan.layers import BatchNorm, Dense, Dropout, Flatten, Reshape, Sigmoid, Tanh
 from minigrad import serialize
@@ -242,7 +242,7 @@ def test_all_that_does_not_fit_is_listed_at_once_and_nothing_is_written(place, m
     arguments = [*SETTINGS, "--generator", "g.safetensors", "--discriminator", "d.safetensors"]
     monkeypatch.setattr(sys, "argv", ["dcgan", *arguments, "--out", "out.safetensors"])
     with pytest.raises(SystemExit) as stop:
-        errors.run_command(import_weights.main, "dcgan.import_weights")
+        console.run_command(import_weights.main, "dcgan.import_weights")
     assert stop.value.code == 2
     told = capsys.readouterr()
     assert told.out == ""

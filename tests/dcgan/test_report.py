@@ -15,7 +15,7 @@ import reported
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, errors, models, presets
+from dcgan import checkpoint, console, models, presets
 from dcgan.checkpoint import Checkpoint
 from dcgan.errors import UserError
 from dcgan.report import charts, findings, heatmaps, looking, markup, networks, samples
@@ -691,7 +691,7 @@ def test_a_mistake_is_told_with_exit_code_2(run, tmp_path, capsys, monkeypatch, 
         main(given)
     monkeypatch.setattr("sys.argv", ["dcgan.report", *given])
     with pytest.raises(SystemExit) as left:
-        errors.run_command(main, "dcgan.report")
+        console.run_command(main, "dcgan.report")
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("dcgan.report: ")
     assert not (run / "report.html").exists()

@@ -16,7 +16,7 @@ import minigrad as mg
 from dcgan import (
     animate,
     checkpoint,
-    errors,
+    console,
     interpolate,
     latent,
     models,
@@ -805,7 +805,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     before = files(place)
     monkeypatch.setattr(sys, "argv", ["dcgan", *arguments])
     with pytest.raises(SystemExit) as stop:
-        errors.run_command(command.main, "dcgan.command")
+        console.run_command(command.main, "dcgan.command")
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""

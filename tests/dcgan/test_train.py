@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, checkpoint, errors, outputs, presets, progress, sample, train
+from dcgan import animate, checkpoint, console, outputs, presets, progress, sample, train
 from dcgan.errors import UserError
 from minigrad.backend import get as get_backend
 
@@ -480,6 +480,6 @@ def test_what_the_system_refuses_is_a_line_and_exit_code_2(capsys, error, messag
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        errors.run_command(refuse, "name")
+        console.run_command(refuse, "name")
     assert stop.value.code == 2
     assert capsys.readouterr().err == message

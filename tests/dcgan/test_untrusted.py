@@ -20,8 +20,9 @@ from PIL import Image
 
 import minigrad as mg
 from dcgan import animate, checkpoint, evaluate, interpolate, rundir, sample, train
+from dcgan.console import run_command
 from dcgan.data import folder, sources
-from dcgan.errors import UserError, printable, run_command
+from dcgan.errors import UserError, printable
 
 GIB = 2**30
 
