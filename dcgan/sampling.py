@@ -154,7 +154,9 @@ def recalibrate(generator: nn.Module, preset: Preset) -> None:
 
 
 def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = BATCH) -> Array:
-    """Images (N, C, H, W) from -1 to 1, on the host; the generator and the random state are left as they were.
+    """Images (N, C, H, W) from -1 to 1, on the host.
+
+    The generator and the engine's random state are left as they were.
 
     Args:
         statistics: what BatchNorm uses: "running", so that each image depends on its own z alone,
