@@ -21,6 +21,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import backend, nn
+from minigrad.backend.parallel import BadEnvironment
 from minigrad.inspect.products import Products
 from minigrad.serialize import write_whole
 
@@ -242,6 +243,10 @@ def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any
     given = parser.parse_args(argv)
     if given.rounds < 1:
         parser.error(f"--rounds {given.rounds}: expected at least 1")
+    try:
+        backend.get("cpu")
+    except BadEnvironment as error:
+        parser.error(str(error))
     return given
 
 
