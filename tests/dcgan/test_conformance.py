@@ -632,7 +632,7 @@ ANOTHER = {  # a value of each field that the recipe "flux" or, for the widths, 
     "beta2": 0.4, "adam_eps": 0.5, "ema_decay": 0.6, "statistics": "batch", "sample_every": 12,
     "sample_early": 13, "sample_noise": "new", "sample_name": "a{step}.png", "grid_rows": 2,
     "grid_columns": 4, "plot_with_samples": True, "real_name": "b.png", "log_every": 14, "frame_every": 15,
-    "seed": 16,
+    "seed": 16, "enough_steps": 17,
 }  # fmt: skip
 NOT_IN_WORDS = {"generator", "discriminator"}  # layers: from Python alone
 FAMILY = {"nz", "ngf", "ndf"}

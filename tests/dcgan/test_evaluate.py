@@ -672,13 +672,13 @@ def train(digits, tmp_path, monkeypatch):
 
 
 def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_path, capsys):
-    steps = ("--steps", "3", "--set", "ema_decay=0.0", "--set", "sample_every=2")
+    steps = ("--steps", "5", "--set", "ema_decay=0.0", "--set", "sample_every=2")
     with_it, without = train(*steps, "--every", "2", out="a"), train(*steps, out="b")
     a, b = files(with_it), files(without)
     assert a.keys() - b.keys() == {"evaluations.jsonl", checkpoint.BEST_NAME}
     assert [name for name in b if a[name] != b[name] and name != "timing.jsonl"] == []
     found = lines(with_it / "evaluations.jsonl")
-    assert [line["step"] for line in found] == [2, 3]  # the last one too
+    assert [line["step"] for line in found] == [2, 4]  # and no other step, the last one neither
     assert all(line.keys() == {"step", "epoch", "floor", "accuracy", *FIGURES} for line in found)
     smallest = min(found, key=lambda line: line["frechet"])
     assert checkpoint.load(with_it / checkpoint.BEST_NAME).position["step"] == smallest["step"]
@@ -708,7 +708,7 @@ def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, d
     monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, None, None))
     generator, _ = models.build(tiny())
     watching = monitor.Monitor(tiny(), "mnist", None)
-    assert [watching.measure(generator)[1] for _ in distances] == better
+    assert [watching.measure(generator, step)[1] for step, _ in enumerate(distances, 1)] == better
     assert watching.best == min(distances)
 
 
@@ -761,7 +761,7 @@ def test_measuring_leaves_the_generator_and_the_random_numbers_as_they_were(digi
     before = {name: value.numpy().copy() for name, value in generator.state_dict().items()}
     watching = monitor.Monitor(preset, "mnist", None)
     state = mg.random.get_state()
-    first, second = watching.measure(generator), watching.measure(generator)
+    first, second = watching.measure(generator, 1), watching.measure(generator, 2)
     assert first == (second[0], True)
     assert second[1] is False
     assert mg.random.get_state() == state

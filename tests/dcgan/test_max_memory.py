@@ -249,7 +249,7 @@ def test_many_frames_are_refused_after_the_first(run, refused, monkeypatch):
 def test_an_evaluation_of_many_large_images_is_refused_before_they_are_drawn(run, refused, monkeypatch):
     images = np.broadcast_to(np.zeros((1, 2048, 2048, 3), np.uint8), (10_000, 2048, 2048, 3))
     real = comparison.RealImages(images, images, images, "none")
-    monkeypatch.setattr(comparison, "real_images", lambda *_: real)
+    monkeypatch.setattr(comparison, "real_images", lambda *_, **__: real)
     monkeypatch.setattr(comparison, "sample", lambda *_: pytest.fail("images were drawn"))
     assert "evaluating 1000 images" in refused(evaluate.main, "run", "--count", "1000")
 
@@ -343,7 +343,7 @@ def test_lines_are_estimated_near_what_their_values_take(tmp_path):
     for line in ({"step": 1, "loss_d": 0.6931471, "d_x": 0.5123}, {"step": 1}, {"step": 1, "a": [[]] * 300}):
         path.write_text("".join(json.dumps({**line, "step": step}) + "\n" for step in range(300)))
         tracemalloc.start()
-        found = reading._lines(reading.RunDirectory(tmp_path), "metrics", [])
+        found = reading._lines(tmp_path, "metrics", [])
         taken = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         assert len(found) == 300

@@ -278,7 +278,7 @@ def test_frames_that_are_none_are_told(tmp_path, refusal):
 
     frames = tmp_path / "frames"
     frames.mkdir()
-    (frames / "0.png").write_bytes(png((8, 8)))
+    (frames / "00000000.png").write_bytes(png((8, 8)))
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
     buffer = io.BytesIO()
     Image.new("L", (8, 8)).save(buffer, "JPEG")
@@ -293,17 +293,17 @@ def test_frames_that_are_none_are_told(tmp_path, refusal):
         buffer.getvalue(),
         large,
     ):
-        (frames / "1.png").write_bytes(content)
-        assert "1.png" in refusal(animate.main, tmp_path)
-    (frames / "1.png").unlink()
-    os.mkfifo(frames / "1.png")
-    assert "1.png can't be read as an image: not a plain file" in refusal(animate.main, tmp_path)
+        (frames / "00000001.png").write_bytes(content)
+        assert "00000001.png" in refusal(animate.main, tmp_path)
+    (frames / "00000001.png").unlink()
+    os.mkfifo(frames / "00000001.png")
+    assert "00000001.png can't be read as an image: not a plain file" in refusal(animate.main, tmp_path)
 
 
 def test_frames_of_any_mode_are_animated(tmp_path, monkeypatch):
     (tmp_path / "frames").mkdir()
     for i, mode in enumerate(("P", "1", "RGB")):
-        Image.new(mode, (8, 8)).save(tmp_path / "frames" / f"{i}.png")
+        Image.new(mode, (8, 8)).save(tmp_path / "frames" / f"{i:08d}.png")
     assert animate.main([str(tmp_path)]) == 0
 
 
