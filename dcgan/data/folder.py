@@ -208,11 +208,7 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as for damaged images
         turn = None
-    if turn is None:
-        return image
-    upright = image.transpose(turn)
-    upright.format = image.format  # it says how many bits are in use
-    return upright
+    return image if turn is None else image.transpose(turn)
 
 
 def _decoded(

@@ -29,8 +29,9 @@ def weigh(file: Path, image: Any) -> int:
     too much: the reason says how much, and how much is expected.
     """
     pixels = image.width * image.height
-    if len(image.tile) > MOST_TILES:
-        raise ValueError(f"{len(image.tile)} tiles or strips: more than {MOST_TILES}")
+    tiles = image.tile or []
+    if len(tiles) > MOST_TILES:
+        raise ValueError(f"{len(tiles)} tiles or strips: more than {MOST_TILES}")
     if image.format in CONTAINERS:
         return MOST_PIXELS
     if image.format == "TIFF":
@@ -38,7 +39,7 @@ def weigh(file: Path, image: Any) -> int:
     if image.format in ("JPEG", "MPO"):
         return _weigh_jpeg(file, image)
     weight = WEIGHTS.get(image.format, 1)
-    if any(tile[0] in Image.DECODERS for tile in image.tile):
+    if any(tile[0] in Image.DECODERS for tile in tiles):
         weight = IN_PYTHON
         _check_content(file, image)
     if pixels * weight > MOST_PIXELS:

@@ -2,13 +2,14 @@
 
 import io
 import itertools
-import re
 import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,24 +165,28 @@ def test_tiny_tiles_are_refused(tmp_path, monkeypatch):
     assert np.all(folder.decode(path, 10, 1)[0] == 7)
 
 
-@pytest.mark.parametrize(
-    ("kind", "weight"), [("PNG", 1), ("WEBP", 2), ("AVIF", 2), ("JPEG2000", 3), ("QOI", 16)]
-)
+@pytest.mark.parametrize(("kind", "weight"), [("PNG", 1), ("WEBP", 2), ("JPEG2000", 3), ("QOI", 16)])
 def test_kinds_that_take_more_may_have_fewer_pixels(tmp_path, monkeypatch, kind, weight):
-    if kind not in Image.SAVE:
-        Image.init()
     path = tmp_path / f"a.{kind.lower()}"
     if kind == "QOI":  # that some Pillows can't write: 62 pixels as the one before, and again
         path.write_bytes(b"qoif" + struct.pack(">IIBB", 40, 24, 3, 0) + b"\xfd" * 16)
     else:
         path.write_bytes(encoded(photograph(), kind))
+    path = path.rename(tmp_path / "a.png")  # the content counts, not the name
     monkeypatch.setattr(limits, "MOST_PIXELS", 40 * 24 * weight)
-    with Image.open(path) as image:
-        assert limits.weigh(path, image) == 40 * 24 * weight
+    assert taken(path) == [40 * 24 * weight]
     monkeypatch.setattr(limits, "MOST_PIXELS", 40 * 24 * weight - 1)
     if weight > 1:
         limit = (40 * 24 * weight - 1) // weight
-        assert re.fullmatch(rf"40 x 24 pixels of {kind}: more than {limit}", reason(path))
+        assert reason(path) == f"40 x 24 pixels of {kind}: more than {limit}"
+
+
+def test_avif_may_have_half_as_many_pixels(tmp_path):  # that some Pillows can't write
+    image = SimpleNamespace(format="AVIF", width=8900, height=5000, tile=[])
+    assert limits.weigh(tmp_path, image) == 89_000_000
+    image.width = 8901
+    with pytest.raises(ValueError, match="8901 x 5000 pixels of AVIF: more than 44500000"):
+        limits.weigh(tmp_path, image)
 
 
 def test_comments_in_a_plain_ppm_are_bounded(tmp_path):
@@ -238,6 +243,7 @@ def test_threads_never_hold_more_than_the_budget():
             with lock:
                 held += min(pixels, 100)
                 most = max(most, held)
+            time.sleep(0.0002)  # so that others come to hold theirs
             with lock:
                 held -= min(pixels, 100)
 
@@ -276,13 +282,13 @@ def test_an_interrupt_waits_only_for_what_is_being_decoded(monkeypatch, tmp_path
 
     def decode(file, size, channels, value_range, budget):
         if file.stem == "00":
-            assert holding.wait(20)
+            assert holding.wait(5)
             return np.zeros((4, 4, 1), np.uint8), 1
         next(started)
         try:
             with budget.take(2**40):
                 holding.set()
-                assert closed.wait(20)
+                assert closed.wait(5)
         except CancelledError:
             next(turned_away)
             raise
