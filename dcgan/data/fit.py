@@ -1,25 +1,62 @@
 """From an image of any size and mode to one of a recipe's size and channels."""
 
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .budget import Budget, in_threads
 from .channels import MODES
 
 Array = np.ndarray[Any, Any]
+Range = tuple[float, float]  # the values of black and white
+Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
 MOST_ELONGATED = 16  # longer sides are cut to so many times the shorter one, their middle kept
 WORKERS = 8  # threads; Pillow frees the interpreter while it decodes and resizes
+LARGE = 2**22  # pixels: images with more are made smaller block by block, before anything is copied
+BLOCK = 512  # pixels on the side of a block
+GAP = 3.0  # an image is averaged to so many times the size that is wanted, then resized
+UNIT, SIXTEEN_BITS = (0.0, 1.0), (0.0, 65535.0)
+NEAR_UNIT = (np.float32(-0.05), np.float32(1.05))  # floats within count as 0 to 1: a resize overshoots
+HELD_IN_32 = {"PNG", "PPM"}  # files whose 16 bits Pillow holds in 32, at the full range
+FIRST = {"LAB": "RGB", "La": "LA"}  # modes that are converted to another before all else
 
 
-def fit_image(image: Image.Image, size: int, channels: int) -> Array:
+def fit_image(image: Image.Image, size: int, channels: int, value_range: Range | None = None) -> Array:
     """The image with its shorter side resized to `size`: bytes (H, W, C).
 
     The resize is bilinear over all pixels that fall into one, as torchvision's on Pillow images;
     the longer side is rounded down. Alpha is laid on white where `channels` has no place for it.
+
+    Args:
+        image: of any mode that Pillow knows.
+        size: the shorter side of the result, in pixels.
+        channels: 1 to 4, of the result.
+        value_range: the values of black and white in images of more than 8 bits a channel (modes "I",
+            "I;16" and "F"); values beyond are clipped. By default 0 and 65535 in images of 16 bits, 0 and 1
+            in floats that lie within [-0.05, 1.05]. Values that are not a number are black.
+
+    Raise ValueError if the values of black and white are needed and not given: for other floats, and
+    integers of 32 bits.
     """
-    return np.asarray(_resized(_with_channels(image, channels), size)).reshape(*_shape(image, size), channels)
+    scale = _scale(image, value_range)
+    rows, columns = _shape(image, size)
+    box = _middle(image)
+    if image.width * image.height > LARGE:
+        left, top, right, bottom = box
+        whole = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+        x, y = int((right - left) / columns / GAP) or 1, int((bottom - top) / rows / GAP) or 1
+        image = _in_blocks(image, whole, channels, scale, (x, y))
+        box = ((left - whole[0]) / x, (top - whole[1]) / y, (right - whole[0]) / x, (bottom - whole[1]) / y)
+    elif scale:
+        image = _in_blocks(image, (0, 0, *image.size), channels, scale, (1, 1))
+    else:
+        image = _with_channels(image, channels, None)
+    if image.size != (columns, rows):
+        image = image.resize((columns, rows), Image.Resampling.BILINEAR, box=box, reducing_gap=GAP)
+    return np.asarray(image).reshape(rows, columns, channels)
 
 
 def fit_array(images: Array, size: int, channels: int) -> Array:
@@ -32,8 +69,12 @@ def fit_array(images: Array, size: int, channels: int) -> Array:
     if same and min(images.shape[1:3]) == size and max(images.shape[1:3]) <= MOST_ELONGATED * size:
         return images
     kept = given if same else channels
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return np.stack(list(pool.map(lambda image: fit_image(_image(image), size, kept), images)))
+
+    def fit(image: Array, budget: Budget) -> Array:
+        with budget.take(image.shape[0] * image.shape[1]):
+            return fit_image(_image(image), size, kept)
+
+    return np.stack(list(in_threads(fit, list(images), WORKERS)))
 
 
 def _image(pixels: Array) -> Image.Image:
@@ -41,8 +82,43 @@ def _image(pixels: Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
 
 
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
-    image = _eight_bits(image)
+def _in_blocks(
+    image: Image.Image,
+    box: tuple[int, int, int, int],
+    channels: int,
+    scale: Range | None,
+    factors: tuple[int, int],
+) -> Image.Image:
+    """Return what lies in the box with the wanted channels, each `factors` of pixels averaged to one.
+
+    Only a block is held in another form than the image and the result.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    x, y = factors
+    result = Image.new(MODES[channels], (math.ceil(width / x), math.ceil(height / y)))
+    steps = (max(1, BLOCK // x) * x, max(1, BLOCK // y) * y)  # so that no average crosses two blocks
+    for column, row, end, last in _blocks((width, height), steps):
+        block = image.crop((left + column, top + row, left + end, top + last))
+        block = _with_channels(block, channels, scale)
+        if factors != (1, 1):
+            block = block.reduce(factors)
+        result.paste(block, (column // x, row // y))
+    return result
+
+
+def _blocks(size: tuple[int, int], steps: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the boxes of steps that cover an image of the size (width, height)."""
+    for row in range(0, size[1], steps[1]):
+        for column in range(0, size[0], steps[0]):
+            yield column, row, min(column + steps[0], size[0]), min(row + steps[1], size[1])
+
+
+def _with_channels(image: Image.Image, channels: int, scale: Range | None) -> Image.Image:
+    if scale:
+        image = _eight_bits(image, scale)
+    if image.mode in FIRST:
+        image = image.convert(FIRST[image.mode])
     if channels in (2, 4):
         return image.convert("RGBA").convert(MODES[channels])
     if image.has_transparency_data:
@@ -52,21 +128,47 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(MODES[channels])
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """An image of 16 or 32 bits a pixel as one of 8, black and white kept; others as they are."""
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image)).clip(0, 255)
-        return Image.fromarray(np.rint(values * (255 if values.max() <= 1 else 1)).astype(np.uint8))
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        transparent = values == image.info.get("transparency", -1)  # one grey of PNG files may be
-        if image.mode != "I" or values.max() > 255:  # 16 bits, which some files hold in 32
-            values = np.rint(values / 257)
-        grey = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-        if image.has_transparency_data:
-            grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
-        return grey
-    return image
+def _scale(image: Image.Image, value_range: Range | None) -> Range | None:
+    """The values of black and white of an image of more than 8 bits a channel; None for others."""
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None
+    if value_range:
+        return value_range
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in HELD_IN_32):
+        return SIXTEEN_BITS
+    low, high = _extremes(image)
+    if image.mode == "F" and low >= NEAR_UNIT[0] and high <= NEAR_UNIT[1]:
+        return UNIT
+    kind = "floats from 0 to 1" if image.mode == "F" else "8 or 16 bits"
+    raise ValueError(
+        f"its numbers go from {low:g} to {high:g}: expected {kind}; "
+        "give the values of black and white as --range LOW,HIGH"
+    )
+
+
+def _extremes(image: Image.Image) -> Range:
+    """The least and the greatest value of the image, those left out that are not a number."""
+    low, high = math.inf, -math.inf
+    for box in _blocks(image.size, (BLOCK, BLOCK)):
+        values = np.asarray(image.crop(box))
+        numbers = values[~np.isnan(values)]
+        if numbers.size:
+            low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
+    return low, high
+
+
+def _eight_bits(image: Image.Image, scale: Range) -> Image.Image:
+    """An image of more than 8 bits a channel as one of 8: `scale` becomes 0 and 255."""
+    low, high = scale
+    values = np.asarray(image)
+    transparent = values == image.info.get("transparency", -1)  # one grey of PNG files may be
+    if scale != UNIT:
+        values = values.astype(np.float64)
+    values = np.where(np.isnan(values), low, values).clip(low, high)
+    grey = Image.fromarray(np.rint((values - low) * 255 / (high - low)).astype(np.uint8))
+    if image.has_transparency_data:
+        grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _shape(image: Image.Image, size: int) -> tuple[int, int]:
@@ -77,12 +179,9 @@ def _shape(image: Image.Image, size: int) -> tuple[int, int]:
     return (size, long_side) if width >= height else (long_side, size)
 
 
-def _resized(image: Image.Image, size: int) -> Image.Image:
+def _middle(image: Image.Image) -> Box:
+    """The part of the image that is kept: all of it, but for the ends of long ones."""
     width, height = image.size
     most = MOST_ELONGATED * min(width, height)
     cut_x, cut_y = max(0, width - most) / 2, max(0, height - most) / 2
-    box = (cut_x, cut_y, width - cut_x, height - cut_y)
-    rows, columns = _shape(image, size)
-    if (columns, rows) == image.size:
-        return image
-    return image.resize((columns, rows), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    return cut_x, cut_y, width - cut_x, height - cut_y

@@ -8,24 +8,24 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from ..console import QuietStream, is_terminal
 from ..errors import UserError, printable
+from .budget import Budget, in_threads
 from .channels import NAMES, conversion
-from .fit import WORKERS, fit_image
+from .fit import WORKERS, Range, fit_image
+from .limits import MOST_BYTES, MOST_PIXELS, weigh
 
 Array = np.ndarray[Any, Any]
-MOST_PIXELS = 89_000_000  # of one file: beyond, it is taken for a decompression bomb (by Pillow as well)
-# Pillow knows these, but can't decode them, or only by another program (Ghostscript).
-NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Pillow knows these, but can't decode them, or only by another program (Ghostscript); IPTC files hold others.
+NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,8 +41,6 @@ SHOWN = 5  # names in a message
 LINKED = "symbolic links to folders"
 OUTSIDE = "symbolic links to files outside of the folder"
 BLOCK = 2**26  # bytes that Pillow takes at once: so many, and those of a large image go back to the system
-LARGE, ONE_AT_A_TIME = 2**24, Lock()  # pixels of an image that is decoded while no other large one is
-MOST_BYTES = 2**28  # of one file: some kinds are read whole before their size is known
 
 
 class Decoded(Sequence[Array]):
@@ -123,9 +121,12 @@ def _unreadable_folder(error: OSError) -> None:
 
 
 def read(
-    folder: Path, size: int, channels: int, value_range: tuple[float, float] | None = None
+    folder: Path, size: int, channels: int, value_range: Range | None = None
 ) -> tuple[Decoded, list[str]]:
     """All images of a folder, their shorter side resized to `size`, and what there is to say about them.
+
+    Args:
+        value_range: the values of black and white, as `fit_image` takes them.
 
     Raises UserError where there is none, or more than a tenth can't be read.
     """
@@ -133,7 +134,7 @@ def read(
     if not files:
         raise UserError(f"--data {folder}: no image in it or in its subfolders{_instead(others)}")
     images, kinds, unreadable = Decoded(), Counter[int](), []
-    for file, result in zip(files, _decoded(files, size, channels), strict=True):
+    for file, result in zip(files, _decoded(files, size, channels, value_range), strict=True):
         if isinstance(result, str):
             unreadable.append(f"{file.relative_to(folder)} ({result})")
             continue
@@ -157,23 +158,36 @@ def read(
     return images, notes
 
 
-def decode(file: Path, size: int, channels: int) -> tuple[Array, int]:
+def decode(
+    file: Path,
+    size: int,
+    channels: int,
+    value_range: Range | None = None,
+    budget: Budget | None = None,
+) -> tuple[Array, int]:
     """One image file as bytes (H, W, C), its shorter side `size`, and how many channels it had itself.
 
-    Turned as its EXIF orientation says; the first frame of those with several. Raises OSError or
-    ValueError where it can't be read, or is larger than MOST_PIXELS or MOST_BYTES.
+    Turned as its EXIF orientation says; the first frame of those with several.
+
+    Args:
+        value_range: the values of black and white, as `fit_image` takes them.
+        budget: what the pixels are taken from while they are held; by default one of its own.
+
+    Raise OSError or ValueError if the file can't be read, is larger than MOST_PIXELS or MOST_BYTES, or takes
+    more work or memory than `limits.weigh` allows.
     """
     if (held := file.stat().st_size) > MOST_BYTES:
         raise ValueError(f"{held} bytes: more than {MOST_BYTES}")
     with Image.open(file, formats=_kinds()) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
+        pixels = weigh(file, image)
         # A JPEG file can be decoded at an eighth of its size and more, in less time.
         times = 3 * size / min(image.size)
         image.draft(None, (math.ceil(image.width * times), math.ceil(image.height * times)))
-        with ONE_AT_A_TIME if image.width * image.height > LARGE else nullcontext():
+        with (budget or Budget()).take(max(pixels, image.width * image.height)):
             upright = _upright(image)
-            return fit_image(upright, size, channels), channels_of(upright)
+            return fit_image(upright, size, channels, value_range), channels_of(upright)
 
 
 def channels_of(image: Image.Image) -> int:
@@ -198,12 +212,14 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Array, int] | str]:
+def _decoded(
+    files: list[Path], size: int, channels: int, value_range: Range | None = None
+) -> Iterator[tuple[Array, int] | str]:
     """Of each file in turn: what `decode` gives, or why it can't be read."""
 
-    def attempt(file: Path) -> tuple[Array, int] | str:
+    def attempt(file: Path, budget: Budget) -> tuple[Array, int] | str:
         try:
-            return decode(file, size, channels)
+            return decode(file, size, channels, value_range, budget)
         except UnidentifiedImageError:
             return "no image"
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -212,14 +228,13 @@ def _decoded(files: list[Path], size: int, channels: int) -> Iterator[tuple[Arra
             return str(error).removesuffix(f": '{file}'") or type(error).__name__
 
     Image.core.set_block_size(BLOCK)
-    with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
+    results = in_threads(attempt, files, WORKERS)
+    with warnings.catch_warnings(), closing(results):
         warnings.simplefilter("ignore")  # of EXIF data and the like
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        hidden = len(files) < 1000 or not sys.stderr.isatty()
-        try:
-            yield from tqdm(pool.map(attempt, files), "decoding", len(files), leave=False, disable=hidden)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        hidden = len(files) < 1000 or not is_terminal(sys.stderr)
+        bar = None if hidden else QuietStream(sys.stderr)
+        yield from tqdm(results, "decoding", len(files), leave=False, disable=hidden, file=bar)
 
 
 def _keep(images: Decoded, image: Array) -> None:
