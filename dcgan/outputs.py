@@ -104,8 +104,10 @@ class Outputs:
 
     def final(self, step: int) -> dict[str, Callable[[], None]]:
         """What belongs to the end of a run, after `step`: what draws each picture, by its name."""
-        last = {} if self.sample_is_due(step) else {"the last grid": lambda: self.write_sample(step)}
-        if not self.frame_is_due(step):
+        last: dict[str, Callable[[], None]] = {}
+        if not (self.run.samples / self._name(step)).exists() or not self.sample_is_due(step):
+            last["the last grid"] = lambda: self.write_sample(step)
+        if not (self.run.frames / f"{step:08d}.png").exists():
             last["the last frame"] = lambda: self.write_frame(step)
         return {
             **last,

@@ -167,7 +167,11 @@ class Training:
         self.progress.close()
         if self.saved != self.done:
             self.save()
+        else:  # perhaps by a run that was killed before it had removed older ones
+            self._try("a checkpoint", partial(checkpoint.prune, self.run.path, self.keep))
         self._try("timing.jsonl", self.metrics.write_speed)
+        self._try("vitals.jsonl", self.checkup.write)
+        self._try("the evaluation", self.evaluations.flush)
         for name, draw in self.outputs.final(self.done).items():
             self._draw(name, draw)
         self._draw("vitals.png", self.checkup.finish)

@@ -1,15 +1,17 @@
 """Kill training before each of its file events, resume it, and compare its files with an unbroken run's.
 
-    python tests/kills.py [--every-nth N] [--random COUNT]
+    python tests/kills.py [--first K] [--every-nth N] [--full-for EVENTS] [--random COUNT]
 
 The process stays ready with everything imported, and each run is a fork of it. A file event is whatever
 changes a file system, as Python's audit hooks report it: opening a file to write, making, renaming, linking
-and removing. Without arguments a run of 12 steps is killed before each of its events; with --random, runs of
-several recipes are killed at random moments. Prints one line of JSON.
+and removing. Without options a run of 12 steps is killed before each of its events. With --full-for the disk
+is full at so many events instead, from each one on. With --random, runs of several recipes are killed at
+random moments. Prints one line of JSON.
 """
 
 import argparse
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -39,17 +41,18 @@ RECIPES = (
 SCHEDULES = (("--checkpoint-every", "3"), ("--checkpoint-every", "5", "--keep", "1"), ("--every", "6"))
 
 
-def train(arguments, kill_before=None, count_to=None, alarm=None):
+def train(arguments, event=0, full_for=0, count_to=None, alarm=None):
     """Run the command in a fork; its exit status as os.wait gives it.
 
     Args:
-        kill_before: the number of the event, from 1, that does not happen any more.
+        event: the number of the event, from 1, that does not happen any more: the process is killed.
+        full_for: events that find no room, from that one on; 0 to kill the process.
         count_to: a file for the number of events.
         alarm: seconds after which the process is killed.
     """
     child = os.fork()
     if child == 0:
-        _in_child(arguments, kill_before, count_to)
+        _in_child(arguments, event, full_for, count_to)
     if alarm is not None:
         time.sleep(alarm)
         with contextlib.suppress(ProcessLookupError):
@@ -57,8 +60,9 @@ def train(arguments, kill_before=None, count_to=None, alarm=None):
     return os.waitpid(child, 0)[1]
 
 
-def _in_child(arguments, kill_before, count_to):
+def _in_child(arguments, event, full_for, count_to):
     from dcgan import train as command
+    from dcgan.errors import UserError
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -72,13 +76,17 @@ def _in_child(arguments, kill_before, count_to):
         if name not in EVENTS or reads or elsewhere:
             return
         events += 1
-        if events == kill_before:
+        if event <= events < event + full_for:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if events == event:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    code = 99
+    code = 99  # of an exception that no command should end in
     try:
         code = command.main([*arguments])
+    except (UserError, OSError):
+        code = 2
     finally:
         if count_to is not None:
             Path(count_to).write_text(str(events))
@@ -101,23 +109,30 @@ def finish(start, again, out):
     return "" if status == 0 else f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
-def difference(expected, out):
-    found = files(out)
+def difference(expected, out, kept=""):
+    """What differs; of files whose names end in `kept` alone."""
+    found = {name: content for name, content in files(out).items() if name.endswith(kept)}
+    expected = {name: content for name, content in expected.items() if name.endswith(kept)}
     names = [n for n in sorted(expected.keys() | found.keys()) if expected.get(n) != found.get(n)]
     return f"other files: {', '.join(names)}" if names else ""
 
 
-def sweep(step):
+def sweep(first, step, full_for):
     assert train((*SWEPT, *AGAIN, "--out", "whole"), count_to="events") == 0
     whole, count = files("whole"), int(Path("events").read_text())
-    wrong, killed = {}, range(1, count + 1, step)
-    for event in killed:
-        train((*SWEPT, *AGAIN, "--out", "run"), kill_before=event)
-        problem = finish(SWEPT, AGAIN, "run") or difference(whole, "run")
+    wrong, stopped = {}, range(first, count + 1, step)
+    for event in stopped:
+        status = train((*SWEPT, *AGAIN, "--out", "run"), event, full_for)
+        ended = os.waitstatus_to_exitcode(status)
+        expected = (0, 2) if full_for else (-signal.SIGKILL,)
+        problem = "" if ended in expected else f"exit status {ended} of the run itself"
+        # Pictures and older checkpoints of steps that found no room are lost.
+        kept = (".jsonl", "checkpoint.safetensors", "best.safetensors", "config.json") if full_for else ""
+        problem = problem or finish(SWEPT, AGAIN, "run") or difference(whole, "run", kept)
         if problem:
             wrong[event] = problem
-        shutil.rmtree("run")
-    return {"events": count, "killed": len(killed), "equal": len(killed) - len(wrong), "wrong": wrong}
+        shutil.rmtree("run", ignore_errors=True)
+    return {"events": count, "stopped": len(stopped), "equal": len(stopped) - len(wrong), "wrong": wrong}
 
 
 def at_random(count):
@@ -146,8 +161,8 @@ def at_random(count):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--every-nth", type=int, default=1)
-    parser.add_argument("--random", type=int, default=0)
+    for option, default in (("first", 1), ("every-nth", 1), ("full-for", 0), ("random", 0)):
+        parser.add_argument(f"--{option}", type=int, default=default)
     arguments = parser.parse_args()
     for name in ("dcgan.train", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         importlib.import_module(name)  # so that no fork does it again
@@ -156,7 +171,12 @@ def main():
         os.chdir(place)
         images = np.random.default_rng(0).integers(0, 256, (150, 28, 28))
         np.save("d.npy", images.astype(np.uint8))
-        print(json.dumps(at_random(arguments.random) if arguments.random else sweep(arguments.every_nth)))
+        found = (
+            at_random(arguments.random)
+            if arguments.random
+            else sweep(arguments.first, arguments.every_nth, arguments.full_for)
+        )
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":
