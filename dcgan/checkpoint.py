@@ -186,12 +186,15 @@ def prune(run: Path, keep: int) -> None:
         path.unlink()
 
 
-def go_back(run: Path, loaded: Path, step: int) -> None:
+def go_back(run: Path, loaded: Path | None, step: int) -> None:
     """Make the checkpoint that was loaded, of `step`, the last one of its run, and remove later ones.
 
     It is never unlinked itself. A damaged file in the place of the last one is gone afterwards.
+
+    Args:
+        loaded: its file; None for a run that has none and starts again.
     """
-    if loaded != run / FILE_NAME:
+    if loaded is not None and loaded != run / FILE_NAME:
         give_name(loaded, run / FILE_NAME)
     for path in older(run):
         if int(path.stem) > step:

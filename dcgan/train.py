@@ -212,9 +212,7 @@ def _run(
     stack: ExitStack,
 ) -> int:
     """Train, in a new directory or in that of a run that continues."""
-    data, value_range = arguments.data, arguments.range
-    if run is not None and data is None and (stored := run.data()) is not None:
-        data, value_range = stored[0], value_range or stored[1]
+    data, value_range = _data(arguments, run)
     loaded = load_images(preset, data, value_range)
     batches = batches_of(preset, loaded)
     total = total_steps(preset, batches.per_epoch)
@@ -243,6 +241,18 @@ def _run(
         if begin < total:
             run.write_config(*config)
     return _train(training, total, arguments)
+
+
+def _data(arguments: argparse.Namespace, run: RunDirectory | None) -> tuple[str | None, Range | None]:
+    """The images and their range, as the command line names them, or else the run that continues."""
+    data, value_range = arguments.data, arguments.range
+    stored = run.data() if run is not None and (data is None or value_range is None) else None
+    if stored is None:
+        return data, value_range
+    if data is None:
+        data = stored[0]
+    same = sources.absolute(data) == stored[0]
+    return data, value_range or (stored[1] if same else None)
 
 
 def _tell_plan(

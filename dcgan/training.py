@@ -125,8 +125,7 @@ class Training:
         Args:
             loaded: the checkpoint's file; None for a run without one, which starts again.
         """
-        if loaded is not None:
-            checkpoint.go_back(self.run.path, loaded, self.done)
+        checkpoint.go_back(self.run.path, loaded, self.done)
         self.run.make_folders()
         reached = max([self.done, *(line["step"] for line in self.run.lines("metrics.jsonl")[-1:])]) + BLOCK
         self.outputs.forget_after(self.done, reached)

@@ -353,6 +353,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(run, killed, no_p
         training.Training, "save", raises_killed, *SMALL, "--steps", 4, "--out", "run", "--set", "flip=0.5"
     )
     assert not Path("run/checkpoint.safetensors").exists()
+    shutil.copy("whole/checkpoint.safetensors", "run/best.safetensors")  # of an evaluation before that
     code, said = run("--resume", "run")
     assert code == 0
     assert "from step 0 on" in said
@@ -561,3 +562,21 @@ def test_signals_are_named_in_the_exit_code(run, no_pictures, monkeypatch):
     code, said = run(*SMALL, "--steps", 4, "--out", "run")
     assert code == 128 + signal.SIGHUP
     assert "Stopped after step 1 of 4; everything up to there is kept." in said
+
+
+def test_a_range_is_kept_and_taken_again(run, no_pictures):
+    """A resumed run takes the stored range, unless it names other images."""
+    images = np.random.default_rng(0).integers(0, 4096, (40, 28, 28)).astype(np.uint16)
+    np.save("deep.npy", images)
+    deep = [*SMALL[:5], "deep.npy", *SMALL[6:]]
+    with pytest.raises(UserError, match=r"--range 0,4095"):
+        run(*deep, "--steps", 2, "--out", "run")
+    assert not Path("run").exists()
+    _, said = run(*deep, "--range", "0,4095", "--steps", 2, "--out", "run")
+    assert "0 as black, 4095 as white" in said
+    assert json.loads(Path("run/config.json").read_text())["range"] == [0, 4095]
+    assert run("--resume", "run", "--steps", 3)[0] == 0
+    assert run("--resume", "run", "--steps", 4, "--data", "deep.npy")[0] == 0
+    with pytest.raises(UserError, match="trained on other images"):
+        run("--resume", "run", "--steps", 5, "--range", "0,5000")
+    assert steps_of("run/metrics.jsonl") == [1, 2, 3, 4]
