@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 FILE_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best
 OLDER_NAME = "checkpoints"  # the directory of those before the last one, <step>.safetensors
-OLDER = re.compile(r"(\d{8,19})\.safetensors")
+OLDER = re.compile(r"([0-9]{8,19})\.safetensors")
 
 
 # By which a file system says that it has no hard links, or no more of them.

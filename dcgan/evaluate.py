@@ -15,7 +15,6 @@ from . import checkpoint
 from .console import run_command, tell
 from .data import mnist, sources
 from .data.fit import fit_array
-from .data.scale import Range
 from .errors import UserError
 from .evaluation import classifier, comparison, measures, report
 from .evaluation.comparison import (
@@ -93,8 +92,9 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     batch = loaded.preset.batch_size
     check_memory(f"drawing {batch} images", loaded, arguments.statistics, batch, arguments.max_memory)
     generator, preset = load_generator(loaded, arguments.weights), loaded.preset
-    data, value_range = (arguments.data, None) if arguments.data else data_of(directory)
-    real = comparison.real_images(data, preset, value_range=arguments.range or value_range)
+    named, value_range = RunDirectory(directory).images(arguments.data, arguments.range)
+    data = named or "mnist"  # of a run without a config.json
+    real = comparison.real_images(data, preset, value_range=value_range)
     for note in real.notes:
         tell(note)
     judge = comparison.judge_of(data)
@@ -140,14 +140,6 @@ def needed(count: int, real: RealImages) -> int:
     looked_up = 12 * numbers * (LOOKED_UP + min(LOOKED_AT, len(real.training)))
     judged = 36 * numbers * CHUNK * 3 // real.reference.shape[3]  # in RGB
     return images + max(features + matrices, looked_up, judged)
-
-
-def data_of(directory: Path) -> tuple[str, Range | None]:
-    """Return the data that the run was trained on, and their range if it is known.
-
-    MNIST if there is no config.json to tell. Raise UserError if the file is damaged.
-    """
-    return RunDirectory(directory).data() or ("mnist", None)
 
 
 def _accuracy(judge: Judge) -> float | None:

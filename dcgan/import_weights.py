@@ -32,6 +32,7 @@ HOW_TO_SAVE = "in PyTorch, safetensors.torch.save_file(model.float().state_dict(
 COPIES = 4  # of both networks: themselves, their weights as float32, the checkpoint's content
 LONGEST = 18  # digits of a number in a key
 COUNT = "num_batches_tracked"
+MOST_LINES, SHOWN = 200, 20  # keys in a table of what does not fit; in a sentence
 COLUMNS = ("in the file", "in the recipe", "shape", "what is done")
 SAME = {
     ("Dense", "weight"): "(out, in) in both",
@@ -195,7 +196,7 @@ def in_order(state: State) -> list[Layer]:
     names = {".".join(part for part in path.split(".") if not part.isdecimal()) for path in layers}
     if len(names) > 1:
         raise UserError(
-            f"the keys {', '.join(sorted(state))} do not say in which order the layers stand: expected "
+            f"the keys {_some(sorted(state))} do not say in which order the layers stand: expected "
             "those of one nn.Sequential, such as main.0.weight; rename them so before they are saved"
         )
     return [Layer(path, layers[path]) for path in sorted(layers, key=_numbers)]
@@ -274,10 +275,23 @@ def _refuse_misfits(
         return
     raise UserError(
         "\n".join(
-            f"{files[name]} does not fit the {name} of {preset.name}; nothing is written\n{table(lines)}"
+            f"{files[name]} does not fit the {name} of {preset.name}; nothing is written\n{_first(lines)}"
             for name, lines in bad.items()
         )
     )
+
+
+def _first(lines: Sequence[Line]) -> str:
+    """The table of a file's keys, of those alone that do not fit if there are many."""
+    if len(lines) <= MOST_LINES:
+        return table(lines)
+    bad = [line for line in lines if not line.fits]
+    return f"{table(bad[:MOST_LINES])}\n{len(bad):,} of {len(lines):,} keys do not fit"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(name[:100] for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 # -- for people ------------------------------------------------------------------------------------

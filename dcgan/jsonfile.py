@@ -100,7 +100,7 @@ def step_lines(path: Path) -> StepLines:
     now. After a line of more than MOST bytes nothing is read any more.
     """
     found = StepLines([], [], 0)
-    if not path.is_file():
+    if not _is_plain(path):
         return found
     damaged = 0
     with open(path, "rb") as file:
@@ -124,8 +124,16 @@ def _step_of(line: bytes) -> int | None:
 
 
 def _check_plain(path: Path) -> None:
-    if not path.is_file():  # a pipe would wait for its other end
+    if not _is_plain(path):
         raise ValueError("not a plain file")
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether there is a file: a pipe would wait for its other end, and a link lead to a file of another."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _no_number(name: str) -> NoReturn:

@@ -22,8 +22,8 @@ from .sizes import Sizes
 DEFAULT = 4 * 2**30  # bytes
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 FLOAT = 4  # bytes of a number
-# Layers that a layer before them takes along, or that only look at their input in another shape.
-FREE = (layers.ReLU, layers.LeakyReLU, layers.Dropout, layers.Flatten, layers.Reshape)
+ACTIVATIONS = (layers.ReLU, layers.LeakyReLU)
+VIEWS = (layers.Flatten, layers.Reshape)  # of their input, in another shape
 SCRATCH = 8 * 2**20  # bytes that a thread of the engine keeps for itself
 DRAWING = 13  # bytes of a number of an image, from floats to a picture in a grid
 COUNTED = 2**20  # bytes of a file at a time
@@ -94,8 +94,8 @@ def of_lines(path: Path, limit: int = DEFAULT) -> int:
     with open(path, "rb") as file:
         while chunk := file.read(COUNTED):
             lines += chunk.count(b"\n")
-            values += chunk.count(b",") + chunk.count(b":")
-    return max(300 * lines + 80 * values, 4 * size)  # a letter takes up to 4 bytes
+            values += sum(chunk.count(mark) for mark in (b",", b":", b"[", b"{"))
+    return max(300 * lines + 90 * values, 4 * size)  # a letter takes up to 4 bytes
 
 
 def _size(path: Path) -> int:
@@ -193,8 +193,33 @@ def _scratch() -> int:
 
 def _graph(network: tuple[Sizes, ...], n: int) -> int:
     """Return how many numbers the graph of a forward pass on n items keeps."""
-    outputs = sum(math.prod(layer.made) for layer in network if not isinstance(layer.spec, FREE))
-    return n * outputs + sum(_Work.of(layer, n).kept for layer in network)
+    outputs = sum(math.prod(layer.made) * kept for layer, kept in zip(network, _kept(network), strict=True))
+    return int(n * outputs) + sum(_Work.of(layer, n).kept for layer in network)
+
+
+def _kept(network: tuple[Sizes, ...]) -> list[float]:
+    """Return, for each layer, how many arrays of the size of its output its graph keeps.
+
+    A layer with weights takes an activation and a dropout behind it along, once each and in this order. The
+    share of a BatchNorm's statistics is measured.
+    """
+    arrays: list[float] = []
+    may_follow = 0
+    for layer in network:
+        spec = layer.spec
+        if isinstance(spec, VIEWS):
+            arrays.append(0)
+            may_follow = 0
+        elif isinstance(spec, ACTIVATIONS):
+            arrays.append(0 if may_follow == 2 else 1)
+            may_follow = 1 if may_follow == 2 else 0
+        elif isinstance(spec, layers.Dropout):
+            arrays.append(0 if may_follow else 1)
+            may_follow = 0
+        else:
+            arrays.append(1.25 if isinstance(spec, layers.BatchNorm) else 1)
+            may_follow = 0 if isinstance(spec, layers.Tanh | layers.Sigmoid) else 2
+    return arrays
 
 
 def _forward(layer: Sizes, n: int) -> int:

@@ -77,21 +77,22 @@ def start(run: RunDirectory, named: Path, max_memory: int = memory.DEFAULT) -> S
         return Start(_as_long_as_asked(run, state.preset), state, path)
     if problems:
         raise UserError("; ".join(problems))
-    preset = _configured(run)
-    if preset is None:
+    try:
+        return Start(_configured(run))
+    except UserError as error:
         raise UserError(
             f"--resume {run.path}: there is no {checkpoint.FILE_NAME}, and no config.json with a recipe to "
-            "start again from: start a new run by --out"
-        )
-    return Start(preset)
+            f"start again from ({error}): start a new run by --out"
+        ) from error
 
 
-def _configured(run: RunDirectory) -> Preset | None:
-    """The recipe of config.json; None if there is none that can be read."""
+def _configured(run: RunDirectory) -> Preset:
+    """The recipe of config.json. Raises UserError if there is none that can be read."""
+    config = run.config()
     try:
-        return Preset.from_json(run.config()["preset"])
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
-        return None
+        return Preset.from_json(config["preset"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{error!s:.200}" if config else "it can't be read") from error
 
 
 def _as_long_as_asked(run: RunDirectory, trained: Preset) -> Preset:
@@ -100,8 +101,9 @@ def _as_long_as_asked(run: RunDirectory, trained: Preset) -> Preset:
     The last command wrote there what it was asked for. Those of the checkpoint are older if a longer run was
     killed before it wrote one.
     """
-    asked = _configured(run)
-    if asked is None:
+    try:
+        asked = _configured(run)
+    except UserError:
         return trained
     longer = replace(trained, **{name: getattr(asked, name) for name in FREE})
     return longer if longer == asked else trained

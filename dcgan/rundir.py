@@ -16,7 +16,7 @@ from typing import Any
 from minigrad.serialize import is_temporary, write_whole
 
 from . import jsonfile
-from .data import scale
+from .data import scale, sources
 from .data.scale import Range
 from .errors import UserError
 from .preset import Preset
@@ -29,7 +29,7 @@ except ImportError:  # Windows
 LINES = ("metrics.jsonl", "timing.jsonl", "vitals.jsonl", "evaluations.jsonl")
 FOLDERS = ("samples", "frames", "checkpoints")
 ENDINGS = (".png", ".gif", ".json", ".jsonl", ".safetensors")  # of a run's files
-FRAME = re.compile(r"\d{8,12}\.png")
+FRAME = re.compile(r"[0-9]{8,12}\.png")
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network file systems
 
 
@@ -101,19 +101,17 @@ class RunDirectory:
             run.lock()
             for folder in (path, *(path / name for name in FOLDERS)):
                 _check_entries(folder)
-        except OSError as error:
+        except (OSError, UserError) as error:
             run.close()
-            named = error.filename or path
-            raise UserError(f"--resume {path}: {named}: {error.strerror or error}") from error
-        except UserError:
-            run.close()
-            raise
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"--resume {error.filename or path}: {error.strerror or error}") from error
         return run
 
     def make_folders(self) -> None:
         """Make the folders for pictures, if they do not exist. Raises OSError if they can't be made."""
-        for folder in (self.samples, self.frames):
-            folder.mkdir(exist_ok=True)
+        self.samples.mkdir(exist_ok=True)
+        self.frames.mkdir(exist_ok=True)
 
     # -- whose it is ---------------------------------------------------------------------------------
 
@@ -158,11 +156,10 @@ class RunDirectory:
 
     def is_in_place(self) -> bool:
         """Whether `check_place` finds nothing wrong."""
-        try:
+        with suppress(OSError):
             self.check_place()
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
     def place(self, name: str) -> Path:
         """The path to write the file `name` at, such as "samples/a.png". Check this before every write.
@@ -251,6 +248,18 @@ class RunDirectory:
             said = f"{path} does not say what the run was trained on: name it with --data"
             raise UserError(said) from error
 
+    def images(self, data: str | None, value_range: Range | None) -> tuple[str | None, Range | None]:
+        """The images that --data and --range name, or else those of the run, with their range.
+
+        The run's range holds for its own images alone. Raises UserError as `data` does.
+        """
+        stored = self.data() if data is None or value_range is None else None
+        if stored is None:
+            return data, value_range
+        if data is not None and sources.absolute(data) != stored[0]:
+            return data, value_range
+        return data or stored[0], value_range or stored[1]
+
     # -- the log files -------------------------------------------------------------------------------
 
     def append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -338,12 +347,10 @@ def _claim(path: Path) -> RunDirectory | None:
 def _claim_free(path: Path) -> RunDirectory:
     """The same for `path`, or for the first of path-2, path-3, ... that is free."""
     for number in itertools.count(1):
-        try:
+        with suppress(UserError):  # another run begins there at this moment
             run = _claim(path if number == 1 else path.with_name(f"{path.name}-{number}"))
-        except UserError:  # another run begins there at this moment
-            continue
-        if run is not None:
-            return run
+            if run is not None:
+                return run
     raise AssertionError("there are numbers without end")
 
 

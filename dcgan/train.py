@@ -212,7 +212,9 @@ def _run(
     stack: ExitStack,
 ) -> int:
     """Train, in a new directory or in that of a run that continues."""
-    data, value_range = _data(arguments, run)
+    data, value_range = arguments.data, arguments.range
+    if run is not None:
+        data, value_range = run.images(data, value_range)
     loaded = load_images(preset, data, value_range)
     batches = batches_of(preset, loaded)
     total = total_steps(preset, batches.per_epoch)
@@ -241,18 +243,6 @@ def _run(
         if begin < total:
             run.write_config(*config)
     return _train(training, total, arguments)
-
-
-def _data(arguments: argparse.Namespace, run: RunDirectory | None) -> tuple[str | None, Range | None]:
-    """The images and their range, as the command line names them, or else the run that continues."""
-    data, value_range = arguments.data, arguments.range
-    stored = run.data() if run is not None and (data is None or value_range is None) else None
-    if stored is None:
-        return data, value_range
-    if data is None:
-        data = stored[0]
-    same = sources.absolute(data) == stored[0]
-    return data, value_range or (stored[1] if same else None)
 
 
 def _tell_plan(
@@ -354,7 +344,7 @@ def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None
 
 
 def _again(training: Training) -> str:
-    """The options that are no part of the recipe, and have to be given once more."""
+    """The options besides the recipe that the next command needs to train as this one did."""
     every = f" --every {training.every}" if training.every else ""
     measured = training.checkup.every
     needed = memory.of_training(training.preset)

@@ -100,7 +100,7 @@ class Training:
         if state.images and not self.batches.matches(state.images):
             raise UserError(
                 f"the run was trained on other images ({state.images.split(',')[0]}) than these "
-                f"({len(self.batches.images)}): name the same ones by --data"
+                f"({len(self.batches.images)}): name the same ones by --data, with the same --range"
             )
         try:
             self.gan.generator.load_state_dict(state.under("generator"))

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, checkpoint, evaluate, latent, models, presets, rundir, sampling
+from dcgan import animate, checkpoint, latent, models, presets, rundir, sampling
 from dcgan.data import arrays, folder, idx, scale, sources
 from dcgan.errors import UserError
 from dcgan.layers import (
@@ -44,6 +44,7 @@ from dcgan.layers import (
     Sigmoid,
     Tanh,
 )
+from dcgan.rundir import RunDirectory
 
 SECONDS = 1.0  # of the processor's time that reading a small file may take
 NUMBERS = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -389,7 +390,7 @@ KINDS = {
     "npz": Kind("a.npz", _zips, _array, (ValueError,)),
     "npy in npz": Kind("a.npz", _npys, _images, TOLD, wrap=_zip),
     "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5)))], lambda p: latent.from_file(SMALL, p), TOLD),
-    "config": Kind("config.json", _config, lambda path: evaluate.data_of(path.parent), TOLD),
+    "config": Kind("config.json", _config, lambda path: RunDirectory(path.parent).data(), TOLD),
     "metrics": Kind("metrics.jsonl", _metrics, lambda p: rundir.RunDirectory(p.parent).metrics(), TOLD),
     "frame": Kind("a.png", _image("PNG"), animate._frame, TOLD),
     "png": Kind("a.png", _image("PNG"), _decode, (ValueError,)),

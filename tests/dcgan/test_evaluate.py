@@ -17,6 +17,7 @@ from dcgan.errors import UserError
 from dcgan.evaluation import classifier, comparison, judges, measures, monitor, report
 from dcgan.evaluation.comparison import Figures
 from dcgan.layers import Dense, Reshape, Tanh
+from dcgan.rundir import RunDirectory
 from minigrad import nn, serialize
 
 FIGURES = {"frechet", "kernel", "precision", "recall", "score", "shares", "nearest"}
@@ -534,7 +535,7 @@ def test_the_runs_data_can_be_replaced(place, folder):
 def test_the_data_of_a_run_is_what_its_config_says_or_mnist(tmp_path, content, data):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    assert evaluate.data_of(tmp_path) == (data, None)
+    assert (RunDirectory(tmp_path).data() or ("mnist", None)) == (data, None)
 
 
 def test_best_weights_are_evaluated(place):

@@ -28,6 +28,7 @@ from dcgan import (
     presets,
     sample,
     sampling,
+    train,
 )
 from dcgan.errors import UserError
 from dcgan.evaluation import comparison
@@ -374,3 +375,22 @@ def test_a_run_is_loaded_up_to_the_limit_that_is_given(run):
     assert sampling.load_run(run, None, size).position["step"] == 1
     with pytest.raises(UserError, match=r"reading .*checkpoint\.safetensors would take"):
         sampling.load_run(run, None, size - 1)
+
+
+def test_activations_that_no_layer_takes_along_are_counted():
+    """190 leaky ReLUs in a row make 190 arrays; the first of them alone has a layer before it to join."""
+    deep = (layers.Conv(4, 4, 2, 1), *[layers.LeakyReLU(0.2)] * 190, layers.Flatten(), layers.Dense(1))
+    flat = (layers.Conv(4, 4, 2, 1), layers.LeakyReLU(0.2), layers.Flatten(), layers.Dense(1))
+    one = 4 * 64 * 4 * 14 * 14  # bytes of a layer's output, of a batch of 64
+    more = memory.of_training(presets.get("quick", discriminator=deep))
+    assert more - memory.of_training(presets.get("quick", discriminator=flat)) > 150 * one
+
+
+def test_brackets_are_counted_as_values(tmp_path):
+    (tmp_path / "timing.jsonl").write_text('{"step": 1, "a": ' + "[" * 500 + "]" * 500 + "}\n")
+    assert memory.of_lines(tmp_path / "timing.jsonl") > 500 * 64
+
+
+def test_a_run_is_resumed_within_the_limit_alone(run):
+    with pytest.raises(UserError, match=f"training {run} would take about .* allow more by --max-memory"):
+        train.main(["--resume", str(run), "--steps", "9", "--max-memory", "40M"])

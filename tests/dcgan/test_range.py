@@ -16,6 +16,7 @@ from dcgan.data import folder, sources
 from dcgan.errors import UserError
 from dcgan.evaluation import comparison
 from dcgan.layers import Dense, Reshape, Tanh
+from dcgan.rundir import RunDirectory
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 MASK = np.random.default_rng(0).integers(0, 2, (40, 4, 4)).astype(np.uint8)
@@ -223,7 +224,7 @@ def test_real_images_are_scaled_by_the_range(tmp_path):
 )  # fmt: skip
 def test_a_config_says_the_data_and_their_range(tmp_path, config, expected):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert evaluate.data_of(tmp_path) == expected
+    assert (RunDirectory(tmp_path).data() or ("mnist", None)) == expected
 
 
 @pytest.mark.parametrize(
@@ -235,4 +236,4 @@ def test_a_config_says_the_data_and_their_range(tmp_path, config, expected):
 def test_a_config_with_a_damaged_range_is_told(tmp_path, value):
     (tmp_path / "config.json").write_text(f'{{"data": "d.npy", "range": {value}}}')
     with pytest.raises(UserError, match=r"config\.json does not say what the run was trained on: .*--data"):
-        evaluate.data_of(tmp_path)
+        RunDirectory(tmp_path).data()
