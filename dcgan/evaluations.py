@@ -12,7 +12,7 @@ from .rundir import RunDirectory
 class Evaluations:
     """Lines for evaluations.jsonl, and the checkpoint of the best step for best.safetensors.
 
-    What can't be written is kept until it can.
+    If a write fails, its content is kept for the next call of `flush`.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -32,9 +32,9 @@ class Evaluations:
             self._best = best
 
     def flush(self) -> None:
-        """Write what is kept. Raises OSError if that fails.
+        """Write the checkpoint and the lines that are kept. Raises OSError if that fails.
 
-        The line comes last: a run that is killed in between makes the evaluation again.
+        The line comes last: a run that is killed in between repeats the evaluation.
         """
         if self._best is not None:
             write_whole(self.run.place(checkpoint.BEST_NAME), self._best)

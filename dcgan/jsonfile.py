@@ -48,7 +48,7 @@ def lines(path: Path) -> Iterator[Any]:
 def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Add lines to a .jsonl file: all of them, or none if that fails (OSError).
 
-    What follows the last complete line was being written when a process was killed, and is cut off.
+    Anything after the last complete line is cut off first: a killed process left it half-written.
     """
     content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
     with open(os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, 0o666), "r+b", buffering=0) as file:
@@ -68,7 +68,7 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _end_of_last_line(file: Any) -> int:
-    """Where the last complete line of a file ends."""
+    """Return the offset at which the last complete line of a file ends."""
     end: int = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 1))
     if file.read(1) in (b"\n", b""):

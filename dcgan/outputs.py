@@ -103,7 +103,7 @@ class Outputs:
         return range(last, last + 1) if "step" in found else range(last - epoch + 1, last + 1)
 
     def final(self, step: int) -> dict[str, Callable[[], None]]:
-        """What belongs to the end of a run, after `step`: what draws each picture, by its name."""
+        """Return the functions that draw the pictures of a run's end, after `step`, by their names."""
         last: dict[str, Callable[[], None]] = {}
         if not (self.run.samples / self._name(step)).exists() or not self.sample_is_due(step):
             last["the last grid"] = lambda: self.write_sample(step)

@@ -223,7 +223,7 @@ class RunDirectory:
         write_whole(self.place("config.json"), (json.dumps(config, indent=2) + "\n").encode())
 
     def config(self) -> dict[str, Any]:
-        """The content of config.json; {} if it can't be read."""
+        """Return the content of config.json; {} if it can't be read."""
         try:
             config = jsonfile.read(self.path / "config.json")
         except (OSError, ValueError):
@@ -360,7 +360,7 @@ def _is_empty(path: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder; nothing if it is none."""
+    """Return the paths in a folder; none if there is no such folder."""
     try:
         return [folder / name for name in os.listdir(folder)]
     except (FileNotFoundError, NotADirectoryError):

@@ -271,7 +271,7 @@ def _too_seldom(every: int | None, begin: int, total: int) -> str:
 
 
 def _discard_if_it_fails(run: RunDirectory) -> Callable[..., None]:
-    """What removes a new directory when an exception comes before anything was trained."""
+    """Return an exit callback that removes a new directory if an exception ends the run untrained."""
 
     def leave(kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
@@ -299,7 +299,7 @@ def _train(training: Training, total: int, arguments: argparse.Namespace) -> int
 
 
 def _not_written(training: Training, error: OSError) -> UserError:
-    """What to say of a failure to write that ended the run."""
+    """Return the error that reports a failed write which ended the run."""
     run, saved = training.run, training.saved
     said = f"after step {training.done} {error.filename or run.path} could not be written: "
     said += f"{error.strerror or error}. "

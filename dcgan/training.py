@@ -191,7 +191,7 @@ class Training:
         checkpoint.prune(self.run.path, self.keep)
 
     def _state(self) -> tuple[Preset, dict[str, int], dict[str, dict[str, Any]], str]:
-        """What a checkpoint holds: the recipe, the position, the state dicts and the images' fingerprint."""
+        """Return the recipe, the position, the state dicts and the images' fingerprint, for a checkpoint."""
         parts: dict[str, dict[str, Any]] = {
             "generator": dict(self.gan.generator.state_dict()),
             "discriminator": dict(self.gan.discriminator.state_dict()),
