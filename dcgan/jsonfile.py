@@ -106,7 +106,12 @@ def step_lines(path: Path) -> StepLines:
     with open(path, "rb") as file:
         while (line := file.readline(MOST + 1)).endswith(b"\n"):
             step = _step_of(line)
-            if step is None or (found.steps and step <= found.steps[-1]):
+            *_, before, last = (0, 0, *found.steps[-2:])
+            if step is not None and before < step < last:  # the line before it names a wrong step
+                found.steps.pop()
+                found.texts.pop()
+                damaged += 1
+            elif step is None or (found.steps and step <= last):
                 damaged += 1
                 continue
             found.steps.append(step)

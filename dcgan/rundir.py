@@ -73,7 +73,7 @@ class RunDirectory:
         It belongs to this run until `close`. Raises UserError if `out` holds something already or can't be
         made. The arguments after `out` are those of `write_config`.
         """
-        path = out or Path("runs") / preset.name
+        path, run = out or Path("runs") / preset.name, None
         try:
             run = _claim_free(path) if out is None else _claim(path)
             if run is None:
@@ -84,6 +84,9 @@ class RunDirectory:
             run.write_config(preset, device, data, tf32, value_range)
             run.make_folders()
         except OSError as error:
+            if run is not None:
+                run.discard()
+                run.close()
             raise UserError(
                 f"--out {path}: {error.strerror or error}; name a directory that can be written"
             ) from error
@@ -99,8 +102,10 @@ class RunDirectory:
         run = cls(path)
         try:
             run.lock()
-            for folder in (path, *(path / name for name in FOLDERS)):
-                _check_entries(folder)
+            _check_entries(_own_files(path))
+            for folder in (path / name for name in FOLDERS):
+                _check_entries([folder])
+                _check_entries(_own_files(folder))
         except (OSError, UserError) as error:
             run.close()
             if isinstance(error, UserError):
@@ -185,8 +190,6 @@ class RunDirectory:
         for path in self._made:
             with suppress(OSError):  # something of the user's is in it
                 path.rmdir()
-
-    # -- what is in it -------------------------------------------------------------------------------
 
     @property
     def samples(self) -> Path:
@@ -318,7 +321,7 @@ class RunDirectory:
 
 
 # A directory with one of these was trained in.
-UNTRAINED_LACKS = ("metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "checkpoints")
+UNTRAINED_LACKS = (*LINES, "checkpoint.safetensors", "best.safetensors", "checkpoints")
 
 
 def frame_files(folder: Path, last: int | None = None) -> list[Path]:
@@ -371,22 +374,19 @@ def _own_files(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.name.endswith(ENDINGS) or is_temporary(path.name)]
 
 
-def _check_entries(folder: Path) -> None:
-    """Raise UserError if a folder of a run, or something in it that may be a file of the run, is a link or
-    a special file.
-    """
-    for path in (*([folder] if folder.name in FOLDERS else []), *_own_files(folder)):
+def _check_entries(paths: Sequence[Path]) -> None:
+    """Raise UserError if a folder of a run, or what may be a file of it, is a link or a special file."""
+    for path in paths:
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
             continue
-        expected = stat.S_ISDIR(mode) if path == folder else stat.S_ISREG(mode)
-        if not expected:
+        folder = path.name in FOLDERS
+        if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
             kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file"
-            wanted = "a folder" if path == folder else "a plain file"
             raise UserError(
                 f"--resume {path}: it is {kind}; a run goes on in plain files and folders of its own: "
-                f"put {wanted} in its place"
+                f"put a {'folder' if folder else 'plain file'} in its place"
             )
 
 

@@ -162,7 +162,7 @@ class Training:
 
     def _finish(self) -> None:
         """Write the last checkpoint, if this step has none, and the pictures of the end."""
-        self.metrics.flush()
+        self._try("metrics.jsonl", self.metrics.flush)
         self.progress.close()
         if self.saved != self.done:
             self.save()
@@ -181,7 +181,7 @@ class Training:
         Raises Diverged, and writes nothing, if a step until now had a loss that is no finite number. Raises
         OSError if it can't be written.
         """
-        self.metrics.flush()
+        self._try("metrics.jsonl", self.metrics.flush)  # the weights are worth more than their log
         last = self.run.place(checkpoint.FILE_NAME)
         if self.saved is not None and self.keep > 1 and last.is_file():
             (self.run.path / checkpoint.OLDER_NAME).mkdir(exist_ok=True)

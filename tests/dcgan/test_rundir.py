@@ -481,6 +481,31 @@ def test_a_bad_line_in_a_log_is_skipped_with_a_warning(run, no_pictures):
     assert steps_of("run/vitals.jsonl") == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_wrong_step_costs_its_own_line_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 30, 4, 5, 5, 6)))
+    found = jsonfile.step_lines(path)
+    assert (found.steps, found.damaged) == ([1, 2, 4, 5, 6], 2)
+
+
+def test_a_log_that_can_not_be_written_costs_no_weights(run, no_pictures, monkeypatch):
+    Full(monkeypatch, "metrics.jsonl")
+    code, said = run(*SMALL, "--steps", 4, "--out", "run")
+    assert code == 0
+    assert said.count("metrics.jsonl could not be written") == 1
+    assert checkpoint.load(Path("run")).position["step"] == 4
+
+
+def test_a_start_that_finds_no_room_for_its_recipe_leaves_no_directory(run, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(rundir, "write_whole", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        run(*SMALL, "--steps", 4, "--out", "a/b/run")
+    assert not Path("a").exists()
+
+
 def test_an_endless_line_is_not_read_whole(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n')
