@@ -110,7 +110,7 @@ def finish(start, again, out):
 
 
 def difference(expected, out, kept=""):
-    """What differs; of files whose names end in `kept` alone."""
+    """Return the names of the files that differ, among those whose names end in `kept`."""
     found = {name: content for name, content in files(out).items() if name.endswith(kept)}
     expected = {name: content for name, content in expected.items() if name.endswith(kept)}
     names = [n for n in sorted(expected.keys() | found.keys()) if expected.get(n) != found.get(n)]

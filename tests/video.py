@@ -1,4 +1,4 @@
-"""What an MP4 file holds."""
+"""The content of an MP4 file."""
 
 import av
 import numpy as np

@@ -1,4 +1,4 @@
-"""What takes too much memory is refused before it takes any, by every command that opens a run."""
+"""Every command that opens a run refuses to take too much memory, before it takes any."""
 
 import argparse
 import dataclasses

@@ -48,7 +48,7 @@ def resampled():
 
 
 def right(photograph, white=255):
-    """What a photograph of about 0 to 1 should be as whole numbers."""
+    """Return the whole numbers that a photograph of about 0 to 1 should become."""
     return np.rint(photograph.clip(0, 1) * white)
 
 
@@ -63,7 +63,7 @@ def saved(directory, images, name="a.npy"):
 
 
 def refused(images):
-    """What is said of numbers whose scale is unknown."""
+    """Return the message about numbers of unknown scale."""
     with pytest.raises(ValueError, match="--range LOW,HIGH, such as --range ") as told:
         scale.to_bytes(images)
     return str(told.value)
@@ -189,7 +189,7 @@ def test_resampled_photographs_in_floats_come_out_right_or_their_range_is_asked_
 
 
 def outcome(numbers):
-    """What `to_bytes` returns; (None, None, why) if it refuses."""
+    """Return the result of `to_bytes`, or (None, None, why) if it refuses."""
     try:
         return scale.to_bytes(numbers)
     except ValueError as error:
