@@ -12,7 +12,7 @@ PROGRAM = Path(__file__).parents[1] / "kills.py"
 
 
 def stopped(*options):
-    """Run the program in a process of its own, and return what it found. Forks of this one inherit threads."""
+    """Return what the program finds in a process of its own: forks of this one would inherit threads."""
     done = subprocess.run(
         [sys.executable, PROGRAM, *options],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
