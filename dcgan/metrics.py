@@ -59,16 +59,18 @@ class Metrics:
     def flush(self) -> None:
         """Write what is kept: a line a step.
 
-        Raises Diverged, once it is written, at the first step whose scalars are not all finite. If it can't
-        be written (OSError), it is kept for the next time.
+        Raises Diverged, whether it could be written or not, at the first step whose scalars are not all
+        finite. If it can't be written (OSError), it is kept for the next time.
         """
         if self._pending:
             self._take_in()
-        if self._lines:
-            self.run.append("metrics.jsonl", self._lines)
-            self._lines = []
-        if self._wrong:
-            raise Diverged(int(self.latest["step"]), self._wrong)
+        try:
+            if self._lines:
+                self.run.append("metrics.jsonl", self._lines)
+                self._lines = []
+        finally:
+            if self._wrong:
+                raise Diverged(int(self.latest["step"]), self._wrong)
 
     def write_speed(self) -> None:
         """Write the speed of the blocks so far. If that fails (OSError), it is kept for the next time."""

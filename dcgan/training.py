@@ -174,6 +174,7 @@ class Training:
         for name, draw in self.outputs.final(self.done).items():
             self._draw(name, draw)
         self._draw("vitals.png", self.checkup.finish)
+        self._try("metrics.jsonl", self.metrics.flush)  # again: there may be room by now
 
     def save(self) -> None:
         """Write a checkpoint.

@@ -390,6 +390,9 @@ def test_a_run_in_parts_is_evaluated_as_one_in_one_piece(run, no_pictures):
     assert "--every 5: no step up to 3 is a multiple of it, so nothing will be measured" in said
 
 
+WILD = ("--set", "lr_generator=1e30", "--set", "lr_discriminator=1e30")
+
+
 class Full:
     """A disk that takes no file of some names for a while."""
 
@@ -494,6 +497,30 @@ def test_a_log_that_can_not_be_written_costs_no_weights(run, no_pictures, monkey
     assert code == 0
     assert said.count("metrics.jsonl could not be written") == 1
     assert checkpoint.load(Path("run")).position["step"] == 4
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges_saves_no_such_weights_where_its_log_can_not_be_written(
+    run, no_pictures, monkeypatch
+):
+    Full(monkeypatch, "metrics.jsonl")
+    code, said = run(*SMALL, *WILD, "--out", "run")
+    assert code == 1
+    assert said.count("The run has diverged: at step 1 ") == 1
+    assert not Path("run/checkpoint.safetensors").exists()
+
+
+def test_a_log_that_has_room_only_at_the_end_of_a_run_lacks_no_step(run, no_pictures, monkeypatch):
+    disk = Full(monkeypatch, "metrics.jsonl")
+    save = checkpoint.save
+
+    def room(*arguments):
+        save(*arguments)
+        disk.on = False
+
+    monkeypatch.setattr(checkpoint, "save", room)
+    run(*SMALL, "--steps", 4, "--out", "run")
+    assert steps_of("run/metrics.jsonl") == [1, 2, 3, 4]
 
 
 def test_a_start_that_finds_no_room_for_its_recipe_leaves_no_directory(run, monkeypatch):
