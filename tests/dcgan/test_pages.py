@@ -15,6 +15,7 @@ from PIL import Image
 
 import minigrad as mg
 from dcgan import models, presets
+from dcgan.data import mnist
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -51,7 +52,8 @@ def tokens(page, kind):
 def commands(page):
     """Return the command lines of a page, each as its words."""
     lines = [line for block in tokens(page, "code_block") for line in block.content.splitlines()]
-    lines += [t.content for t in tokens(page, "code_inline") if t.content.startswith("python -m ")]
+    within = [t.content for t in tokens(page, "code_inline") if t.content.startswith("python -m ")]
+    lines += [line for line in within if len(line.split()) > 3]  # else it only names the command
     found = [shlex.split(line, comments=True) for line in lines]
     return [words for words in found if words and words[0] in ("python", *NOT_RUN_HERE)]
 
@@ -67,8 +69,11 @@ def is_of_gpu(words):
 
 
 @pytest.fixture
-def place(few_digits, tmp_path, monkeypatch):
-    """A directory with what the pages' commands name: pictures, weights, a module with an operation."""
+def place(tmp_path, monkeypatch):
+    """A directory with the pictures that the pages' commands name; 300 digits in MNIST's place."""
+    digits = mnist.images("test")[:300], mnist.labels("test")[:300]
+    monkeypatch.setattr(mnist, "images", lambda split="train": digits[0])
+    monkeypatch.setattr(mnist, "labels", lambda split="train": digits[1])
     (tmp_path / "FOLDER").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (70, 40, 40, 3), dtype=np.uint8)
     for number, picture in enumerate(pixels):
