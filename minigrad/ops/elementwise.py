@@ -189,7 +189,7 @@ class Sqrt(Operation):
 
 
 class Abs(Operation):
-    """y = |x|: dx = dy sign(x), which is 0 at 0."""
+    """y = |x|: dx = dy sign(x), and 0 at 0, whatever dy is."""
 
     keep_inputs = True
 
@@ -201,8 +201,9 @@ class Abs(Operation):
         return self.xp.abs(x)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        sign = Tensor(self.xp.sign(self.inputs[0].data), backend=self.backend)
-        return (dy * sign,)
+        x = self.inputs[0].data
+        sign = Tensor(self.xp.sign(x), backend=self.backend)
+        return (Where(self.xp.asarray(x == 0))(0.0, dy) * sign,)
 
 
 @dataclass(eq=False)
@@ -236,7 +237,11 @@ class Clip(Operation):
 
 
 class Maximum(Operation):
-    """y = max(a, b): dy goes to the larger; where they are equal, half to each."""
+    """y = max(a, b): dy goes to the larger; where they are equal, half to each.
+
+    A value that is no number counts as the larger, so that it goes through, and gets all of dy; half where both
+    are none. (PyTorch gives all of dy to each of the two.)
+    """
 
     keep_inputs = True
 
@@ -252,10 +257,11 @@ class Maximum(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
-        half = Where(self.xp.asarray(a == b))(dy * 0.5, 0.0)
+        to_a = self.xp.asarray((a > b) | (a != a) & (b == b))
+        to_b = self.xp.asarray((b > a) | (b != b) & (a == a))
         return (
-            Where(self.xp.asarray(a > b))(dy, half) if self.needs[0] else None,
-            Where(self.xp.asarray(b > a))(dy, half) if self.needs[1] else None,
+            Where(to_a)(dy, Where(to_b)(0.0, dy * 0.5)) if self.needs[0] else None,
+            Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,
         )
 
 
@@ -341,6 +347,9 @@ class Softplus(Operation):
 class LeakyRelu(Operation):
     """y = x where x > 0, slope * x elsewhere: dx = dy or slope * dy (slope * dy at 0).
 
+    With a slope of 0 dx is exactly 0 there, even where dy is infinite. A value that is no number goes through,
+    with slope * dy as its gradient. (PyTorch's ReLU, but not its leaky one, gives it dy.)
+
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic
     models" (2013). A slope of 0 is ReLU.
     """
@@ -367,7 +376,10 @@ class LeakyRelu(Operation):
 
 @dataclass(eq=False)
 class LeakyReluGradient(Operation):
-    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose."""
+    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose.
+
+    An element that a slope of 0 drops is 0 whatever dy is.
+    """
 
     slope: float
     y: Array
@@ -391,6 +403,9 @@ class LeakyReluGradient(Operation):
 @dataclass(eq=False)
 class Dropout(Operation):
     """y = x / (1 - p) with probability 1 - p, 0 otherwise: dx = dy by the same mask.
+
+    What is dropped is 0 even where x, or dy, is infinite or no number. (PyTorch multiplies by 0 there, which
+    leaves no number.)
 
     Which elements are kept follows from the key and the counter alone (`Backend.dropout_mask`).
     """
@@ -431,7 +446,7 @@ class Dropout(Operation):
 
 @dataclass(eq=False)
 class MaskScale(Operation):
-    """y = x * scale where the mask is True, 0 elsewhere (dropout): linear, and its own transpose."""
+    """y = x * scale where the mask is True, 0 elsewhere, whatever x is: linear, and its own transpose."""
 
     mask: Array
     scale: float
@@ -529,7 +544,10 @@ def power(a: Any, b: Any) -> Tensor:
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger of a and b; where they are equal, each gets half of the gradient."""
+    """The larger of a and b; where they are equal, each gets half of the gradient.
+
+    A value that is no number counts as the larger.
+    """
     return _binary(Maximum, a, b)
 
 
