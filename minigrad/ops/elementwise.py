@@ -5,6 +5,7 @@ input was broadcast, its gradient is summed back to its shape by the walk (tenso
 here has to.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,11 @@ class Negate(Operation):
 
 
 class Power(Operation):
-    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a)."""
+    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a).
+
+    da is 0 where b is 0, and db where a is 0 and b is not negative, whatever the other factors are there;
+    these are PyTorch's choices. Where a is negative, db is no number.
+    """
 
     keep_inputs = True
 
@@ -130,14 +135,35 @@ class Power(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
-        da = None
-        if self.needs[0]:
-            # x^0 is constant, and its rule would give 0 * 0^(-1) at 0.
-            da = dy * 0.0 if isinstance(b, int | float) and b == 0 else dy * (b * a ** (b - 1))
-        if not self.needs[1]:
-            return da, None
-        log_a = a.log() if isinstance(a, Tensor) else self.xp.log(a).item()
-        return da, dy * (a**b * log_a)
+        return (
+            self._base_gradient(dy, a, b) if self.needs[0] else None,
+            self._exponent_gradient(dy, a, b) if self.needs[1] else None,
+        )
+
+    def _base_gradient(self, dy: Tensor, a: Tensor, b: Any) -> Tensor:
+        """dy b a^(b - 1), 0 where b is 0."""
+        if not isinstance(b, Tensor):
+            return dy * (b * a ** (b - 1)) if b else self._dropped(True, dy, 0.0)
+        # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
+        smallest = self.xp.finfo(a.dtype).tiny
+        finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
+        dropped = (b.data == 0) & ~finite
+        dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
+        return dy * (b * a ** (b - 1))
+
+    def _exponent_gradient(self, dy: Tensor, a: Any, b: Tensor) -> Tensor:
+        """dy a^b log(a), 0 where a is 0 and b is not negative."""
+        if not isinstance(a, Tensor):
+            if a > 0:
+                return dy * (a**b * math.log(a))
+            a = Tensor(self.xp.full(b.shape, a, b.dtype), backend=self.backend)
+        dropped = (a.data == 0) & (b.data >= 0)
+        dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
+        return dy * (a**b * a.log())
+
+    def _dropped(self, condition: Any, x: Tensor, value: float) -> Tensor:
+        """x with a constant where the condition holds."""
+        return Where(self.xp.asarray(condition))(value, x)
 
 
 class Exp(Operation):
@@ -239,8 +265,8 @@ class Clip(Operation):
 class Maximum(Operation):
     """y = max(a, b): dy goes to the larger; where they are equal, half to each.
 
-    A value that is no number counts as the larger, so that it goes through, and gets all of dy; half where both
-    are none. (PyTorch gives all of dy to each of the two.)
+    A value that is no number counts as the larger, so that it goes through, and gets all of dy; half where
+    both are none. (PyTorch gives all of dy to each of the two.)
     """
 
     keep_inputs = True
@@ -347,8 +373,8 @@ class Softplus(Operation):
 class LeakyRelu(Operation):
     """y = x where x > 0, slope * x elsewhere: dx = dy or slope * dy (slope * dy at 0).
 
-    With a slope of 0 dx is exactly 0 there, even where dy is infinite. A value that is no number goes through,
-    with slope * dy as its gradient. (PyTorch's ReLU, but not its leaky one, gives it dy.)
+    With a slope of 0 dx is exactly 0 there, even where dy is infinite. A value that is no number goes
+    through, with slope * dy as its gradient. (PyTorch's ReLU, but not its leaky one, gives it dy.)
 
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic
     models" (2013). A slope of 0 is ReLU.
@@ -539,7 +565,12 @@ def divide(a: Any, b: Any) -> Tensor:
 
 
 def power(a: Any, b: Any) -> Tensor:
-    """a ** b; the gradient with respect to the exponent needs a > 0."""
+    """a ** b; the gradient with respect to the exponent needs a > 0, or a = 0 and b >= 0, where it is 0.
+
+    Raises ValueError for integers to the power of a negative integer, which are no integers.
+    """
+    if isinstance(a, Tensor) and a.dtype.kind in "iub" and isinstance(b, int) and b < 0:
+        raise ValueError(f"power: {a.dtype} to the power of {b} is no integer: use a float, as in x ** {b}.0")
     return _binary(Power, a, b)
 
 
