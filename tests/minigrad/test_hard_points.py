@@ -240,12 +240,21 @@ def test_the_gradient_of_the_largest(values, share):
     rows = leaf([values, [3, 2, 1]])
     equal(mg.grad(rows.max(1).sum(), rows)[0], np.float32([share, [1, 0, 0]]))
     columns = leaf(np.transpose([values, [3, 2, 1]]))
-    equal(mg.grad(columns.max(0, keepdims=True).sum(), columns)[0], np.transpose(np.float32([share, [1, 0, 0]])))
+    equal(
+        mg.grad(columns.max(0, keepdims=True).sum(), columns)[0], np.transpose(np.float32([share, [1, 0, 0]]))
+    )
 
 
 @pytest.mark.parametrize(
     ("a", "b", "y", "da"),
-    [(NAN, 2, NAN, 1), (2, NAN, NAN, 0), (NAN, NAN, NAN, 0.5), (INF, INF, INF, 0.5), (0.0, -0.0, 0, 0.5), (1, 2, 2, 0)],
+    [
+        (NAN, 2, NAN, 1),
+        (2, NAN, NAN, 0),
+        (NAN, NAN, NAN, 0.5),
+        (INF, INF, INF, 0.5),
+        (0.0, -0.0, 0, 0.5),
+        (1, 2, 2, 0),
+    ],
 )
 def test_the_gradient_of_the_larger(a, b, y, da):
     x, z = leaf([a]), leaf([b])
@@ -256,3 +265,124 @@ def test_the_gradient_of_the_larger(a, b, y, da):
         equal(gradient, [expected])
     equal(mg.grad(F.maximum(x, b), x)[0], [da])
     equal(mg.grad(F.maximum(a, z), z)[0], [1 - da])
+
+
+# -- powers ----------------------------------------------------------------------------------------------
+
+# a, b, a^b, da, db, then the derivatives of da with respect to a and b: by hand, and by PyTorch's choices.
+POWERS = [
+    (0.0, 0.0, 1, 0, 0, 0, None),
+    (-0.0, 0.0, 1, 0, 0, 0, None),
+    (0.0, 1.0, 0, 1, 0, 0, 1),
+    (0.0, 2.0, 0, 0, 0, 2, 0),
+    (0.0, 3.0, 0, 0, 0, 0, 0),
+    (2.0, 0.0, 1, 0, math.log(2), 0, 0.5),
+    (2.0, 1.0, 2, 1, 2 * math.log(2), 0, 1 + math.log(2)),
+    (2.0, 3.0, 8, 12, 8 * math.log(2), 12, 4 + 12 * math.log(2)),
+    (-2.0, 0.0, 1, 0, NAN, 0, NAN),
+    (-2.0, 1.0, -2, 1, NAN, 0, NAN),
+    (-2.0, 2.0, 4, -4, NAN, 2, NAN),
+    (-2.0, -1.0, -0.5, -0.25, NAN, -0.25, NAN),
+    (0.0, 0.5, 0, INF, 0, -INF, None),
+    (0.0, -1.0, INF, -INF, -INF, INF, None),
+    (INF, 0.0, 1, 0, INF, 0, None),
+    (INF, 1.0, INF, 1, INF, 0, INF),
+    (NAN, 0.0, 1, 0, NAN, 0, None),
+    (1e-40, 0.0, 1, 0, math.log(1e-40), 0, None),
+]
+
+
+@DTYPES
+@pytest.mark.parametrize(("a", "b", "y", "da", "db", "daa", "dab"), POWERS)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value", "ignore:overflow")
+def test_powers_at_their_special_points(dtype, a, b, y, da, db, daa, dab):
+    base, exponent = leaf([a], dtype), leaf([b], dtype)
+    found = base**exponent
+    equal(found, [y])
+    first = mg.grad(found, [base, exponent], create_graph=True)
+    second = mg.grad(first[0], [base, exponent])
+    subnormal = 0 < abs(a) < 1e-38 and dtype == "float32"  # taken for 0 on the GPU
+    for gradient, expected in ((first[0], da), (first[1], db), (second[0], daa), (second[1], dab)):
+        if expected is not None and not (subnormal and expected == db):
+            np.testing.assert_allclose(gradient.numpy(), [expected], rtol=1e-6)
+    (number_first,) = mg.grad(base**b, base, create_graph=True)
+    equal(number_first, [da])
+    if not math.isinf(da) and b not in (0, 1):  # constant from there on
+        np.testing.assert_allclose(mg.grad(number_first, base)[0].numpy(), [daa], rtol=1e-6)
+    if not subnormal:
+        np.testing.assert_allclose(mg.grad(a**exponent, exponent)[0].numpy(), [db], rtol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0, 0.0, [0.0]])
+def test_a_power_of_0_drops_what_comes_from_above(exponent):
+    exponent = mg.tensor(exponent) if isinstance(exponent, list) else exponent
+    x = leaf([0.0, 2.0, -3.0, 1.0])
+    equal(mg.grad(x**exponent, x, mg.tensor(np.float32(ABOVE)))[0], [0.0] * 4)
+
+
+@pytest.mark.parametrize("exponent", [3, 3.0, [3.0], [[3.0], [3.0]]])
+def test_all_derivatives_of_a_cube_at_0_and_below(exponent):
+    exponent = mg.tensor(exponent) if isinstance(exponent, list) else exponent
+    x = leaf([0.0, -2.0])
+    rows = len(exponent) if isinstance(exponent, mg.Tensor) else 1
+    derivative = (x**exponent).sum()
+    for expected in ([0, 12], [0, -12], [6, 6], [0, 0]):
+        (found,) = mg.grad(derivative, x, create_graph=True)
+        equal(found, np.multiply(rows, expected))
+        derivative = found.sum()
+
+
+def test_the_exponent_s_gradient_where_the_base_is_a_number():
+    x = leaf([0.0, 2.0])
+    equal(mg.grad((0.0**x).sum(), x)[0], [0.0, 0.0])
+    equal(mg.grad((0**x).sum(), x)[0], [0.0, 0.0])
+    np.testing.assert_allclose(mg.grad((2**x).sum(), x)[0].numpy(), [math.log(2), 4 * math.log(2)], rtol=1e-6)
+
+
+# -- the loss of probabilities ---------------------------------------------------------------------------
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("target", "p", "loss", "gradient", "second"),
+    # -log(1 - p), 1 / (1 - p), its square for the label 0; -log(p), -1 / p and 1 / p^2 for the label 1.
+    [
+        (0, 1e-7, 1.00000005e-7, 1, 1),
+        (0, 1e-8, 1.000000005e-8, 1, 1),
+        (0, 1e-30, 1e-30, 1, 1),
+        (0, 0.0, 0, 1, 1),
+        (0, 0.5, math.log(2), 2, 4),
+        (0, 1.0, 100, 1e12, 0),
+        (1, 1e-7, 7 * math.log(10), -1e7, 1e14),
+        (1, 2.0**-60, 60 * math.log(2), -1e12, 0),
+        (1, 0.0, 100, -1e12, 0),
+        (1, 1.0, 0, -1, 1),
+        (0.25, 0.5, math.log(2), 1, 4),
+    ],
+)
+def test_the_probability_loss_of_small_and_large_probabilities(dtype, target, p, loss, gradient, second):
+    p = leaf([p], dtype)
+    found = F.binary_cross_entropy(p, target)
+    tolerance = 2e-7 if dtype == "float32" else 2e-13
+    np.testing.assert_allclose(found.numpy(), loss, rtol=tolerance)
+    (first,) = mg.grad(found, p, create_graph=True)
+    np.testing.assert_allclose(first.numpy(), [gradient], rtol=max(tolerance, 2e-7))  # 1 - p is 1 to 1e-7
+    np.testing.assert_allclose(mg.grad(first, p)[0].numpy(), [second], rtol=3e-7)
+
+
+@pytest.mark.cpu_only("CuPy compiles its kernels to take numbers as small as these for 0")
+def test_the_probability_loss_of_the_smallest_probabilities():
+    for p, loss in ((1e-40, 92.10341), (1.4e-45, 100.0), (1e-43, 99.0112)):
+        value = np.float32(p)
+        if loss < 100:
+            loss = -math.log(float(value))
+        np.testing.assert_allclose(F.binary_cross_entropy(leaf([value]), 1).numpy(), loss, rtol=1e-6)
+        equal(F.binary_cross_entropy(leaf([value]), 0), value)
+
+
+def test_the_probability_loss_lets_through_what_is_no_number():
+    for target in (0, 1, 0.5):
+        p = leaf([0.5, NAN])
+        found = F.binary_cross_entropy(p, target, "none")
+        equal(found[1], NAN)
+        assert np.isnan(mg.grad(found.sum(), p)[0].numpy()).tolist() == [False, True]
