@@ -132,8 +132,8 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
-        statistics = (settled(t.data, x, weight, bias) for t in (running_mean, running_var))
-        return Normalize(*statistics, eps, slope)(x, weight, bias)
+        mean_, var_ = (settled(t.data, x, weight, bias) for t in (running_mean, running_var))
+        return Normalize(mean_, var_, eps, slope)(x, weight, bias)
     if count < 2:
         raise ValueError(
             f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "

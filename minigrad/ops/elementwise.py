@@ -156,7 +156,7 @@ class Power(Operation):
         # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
         smallest = self.xp.finfo(a.dtype).tiny
         finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
-        dropped = (b.data == 0) & ~finite
+        dropped = (b.data == 0) & self.xp.logical_not(finite)
         dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
         return dy * (b * a ** (b - 1))
 
@@ -292,8 +292,8 @@ class Maximum(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
-        to_a = self.xp.asarray((a > b) | (a != a) & (b == b))
-        to_b = self.xp.asarray((b > a) | (b != b) & (a == a))
+        to_a = self.xp.logical_or(a > b, (a != a) & (b == b))
+        to_b = self.xp.logical_or(b > a, (b != b) & (a == a))
         return (
             Where(to_a)(dy, Where(to_b)(0.0, dy * 0.5)) if self.needs[0] else None,
             Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,

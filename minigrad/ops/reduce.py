@@ -89,7 +89,7 @@ class Max(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x = self.inputs[0].data
         shape = kept_shape(x.shape, self.axes)
-        largest = (x == self._output.reshape(shape)) | (x != x)
+        largest = self.xp.logical_or(x == self._output.reshape(shape), x != x)
         count = largest.sum(axis=self.axes, keepdims=True).astype(x.dtype)
         return (Where(largest)(dy.reshape(shape) / Tensor(count, backend=self.backend), 0.0),)
 
