@@ -12,6 +12,8 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
+from minigrad.backend.base import Backend
+from minigrad.ops.loss import FlooredLog, FlooredLogComplement
 
 EVERY_DEVICE = True
 
@@ -381,6 +383,8 @@ def test_the_probability_loss_of_the_smallest_probabilities():
 
 
 def test_the_probability_loss_lets_through_what_is_no_number():
+    for logarithm in (FlooredLog, FlooredLogComplement):
+        equal(logarithm()(leaf([NAN])), [NAN])
     for target in (0, 1, 0.5):
         p = leaf([0.5, NAN])
         found = F.binary_cross_entropy(p, target, "none")
@@ -666,3 +670,17 @@ def test_dropout_of_no_axes_and_of_no_elements():
         kept = np.isinf(y.numpy())
         equal(y, np.where(kept, INF, 0.0))
         equal(mg.grad(y, x, mg.tensor(np.full(shape, NAN, "float32")))[0], np.where(kept, NAN, 0.0))
+
+
+@pytest.mark.cpu_only("the reference forms, over NumPy")
+def test_the_reference_drops_what_its_faster_forms_drop():
+    class Reference(Backend):
+        device, xp = "reference", np
+
+    above, y = np.float32(ABOVE), np.float32([-1, 0, 0, 1])
+    mask, reference = np.array([False, False, True, True]), Reference()
+    np.testing.assert_array_equal(reference.leaky_relu_backward(above, y, 0.0), [0, 0, 0, 3])
+    np.testing.assert_array_equal(reference.mask_scale(above, mask, 2.0), [0, 0, NAN, 6])
+    np.testing.assert_array_equal(reference.leaky_dropout_backward(above, y, mask, 0.0, 2.0), [0, 0, 0, 6])
+    assert reference.leaky_relu_backward(above, y, 0.0).dtype == np.float32
+    assert reference.mask_scale(above, mask, 2.0).dtype == np.float32
