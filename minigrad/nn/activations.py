@@ -1,6 +1,9 @@
 """The layers without parameters."""
 
+from typing import Any
+
 from .. import functional as F
+from ..backend.arguments import as_float, as_int
 from ..tensor import Tensor
 from .module import Module
 
@@ -20,9 +23,9 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        if not 0 <= negative_slope <= 1:
+        self.negative_slope = as_float(negative_slope)
+        if not 0 <= self.negative_slope <= 1:
             raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
-        self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
@@ -53,9 +56,9 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p < 1:
+        self.p = as_float(p)
+        if not 0 <= self.p < 1:
             raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
-        self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
@@ -75,11 +78,15 @@ class Flatten(Module):
 
 
 class Reshape(Module):
-    """(N, ...) as (N, *shape); one size of `shape` may be -1."""
+    """(N, ...) as (N, *shape), given as ints or as one tuple; one of them may be -1."""
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: Any) -> None:
         super().__init__()
-        self.shape = shape
+        given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        sizes = [n for n in map(as_int, given) if n is not None and n >= -1]
+        if len(sizes) != len(given) or sizes.count(-1) > 1:
+            raise ValueError(f"Reshape: expected ints >= 0, of which one may be -1, got {given!r}")
+        self.shape = tuple(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.ndim:

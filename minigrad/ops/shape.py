@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import backend as backends
+from ..backend.arguments import as_int
 from ..backend.base import Array, Backend
 from ..backend.geometry import pair
 from ..tensor import FLOATS, Tensor
@@ -267,6 +268,7 @@ class ToDevice(Operation):
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x in another shape, given as ints or as one tuple; one of them may be -1."""
     wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    wanted = tuple(n if (size := as_int(n)) is None else size for n in wanted)  # a uint8 would overflow
     try:
         return Reshape(_whole(wanted, x.size))(x)
     except ValueError:
