@@ -112,9 +112,10 @@ def test_what_is_no_integer_is_no_size(value):
     for make in (
         lambda: nn.Dense(value, 3), lambda: nn.Dense(3, value), lambda: nn.BatchNorm(value),
         lambda: nn.Conv2d(1, 1, value), lambda: nn.Conv2d(1, 1, 3, value),
-        lambda: nn.Conv2d(1, 1, 3, 1, value), lambda: nn.Conv2d(1, 1, (2, value)), lambda: nn.ConvTranspose2d(1, value, 3),
-        lambda: nn.ConvTranspose2d(1, 1, 3, 2, 1, value), lambda: nn.Reshape(3, value),
-        lambda: mg.manual_seed(value), lambda: mg.Generator(0, value),
+        lambda: nn.Conv2d(1, 1, 3, 1, value), lambda: nn.Conv2d(1, 1, (2, value)),
+        lambda: nn.ConvTranspose2d(1, value, 3), lambda: nn.ConvTranspose2d(1, 1, 3, 2, 1, value),
+        lambda: nn.Reshape(3, value), lambda: mg.manual_seed(value),
+        lambda: mg.Generator(0, value),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="expected .*got"):
             make()
