@@ -111,7 +111,7 @@ class Conv2d(_Convolution):
         )  # fmt: skip
 
     def forward(self, x: Tensor, slope: float = 1.0, p: float = 0.0) -> Tensor:
-        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)")
+        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)", slope=slope)
         return F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation,
             slope=slope, p=p,
@@ -149,7 +149,7 @@ class ConvTranspose2d(_Convolution):
         self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
-        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)")
+        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)", slope=slope)
         return F.conv_transpose2d(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation,
             slope=slope,
@@ -193,7 +193,8 @@ class BatchNorm(Module):
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
-        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
+        layout = "(N, {0}) or (N, {0}, H, W)"
+        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout=layout, slope=slope)
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, self.momentum, self.eps, slope=slope,
@@ -221,12 +222,16 @@ def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tup
     return extra
 
 
-def _check(layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str) -> None:
+def _check(
+    layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str, slope: Any = 1.0
+) -> None:
     """Raise an error that names the layer where x is not what it takes."""
     weight: Tensor = layer.weight  # type: ignore[attr-defined]
     if not isinstance(x, Tensor):
         expected = layout.format(channels)
         raise TypeError(f"{layer.describe()}: expected a Tensor of shape {expected}, got {type(x).__name__}")
+    if isinstance(slope, Tensor):  # the layer itself takes a number there, from `Sequential`
+        raise TypeError(f"{layer.describe()}: expected one input, got a second Tensor, of {slope.shape}")
     if x.ndim not in ndim or x.shape[1] != channels:
         raise ValueError(f"{layer.describe()}: expected {layout.format(channels)}, got {x.shape}")
     if x.dtype != weight.dtype:

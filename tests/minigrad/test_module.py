@@ -1,6 +1,7 @@
 """What a module is given and asked for: tied and frozen weights, assignments, and wrong arguments."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -335,6 +336,20 @@ def test_a_part_of_a_sequential_is_one_of_the_same_modules():
     x = mg.tensor(np.ones((1, 3)), "float32")
     assert part(model[0](x)).numpy().tolist() == model(x).numpy().tolist()
     assert len(model[5:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(lambda: nn.Conv2d(2, 3, 1), (4, 2, 1, 1)), (lambda: nn.ConvTranspose2d(2, 3, 1), (4, 2, 1, 1)),
+     (lambda: nn.BatchNorm(2), (4, 2))],
+)  # fmt: skip
+def test_a_second_input_is_no_slope(make, shape):
+    layer, x = make(), mg.tensor(np.ones(shape), "float32")
+    message = re.escape(f"{layer.describe()}: expected one input, got a second Tensor, of {shape}")
+    with pytest.raises(TypeError, match=message):
+        layer(x, x)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        layer()
 
 
 def test_what_is_no_hook_and_what_has_no_gradient_is_told():
