@@ -73,7 +73,10 @@ class Generator:
 
     def permutation(self, n: int) -> Array:
         """The integers from 0 to n - 1 in a random order."""
-        return self._draw().permutation(n)
+        count = as_int(n)
+        if count is None or count < 0:
+            raise ValueError(f"Generator.permutation: expected an integer >= 0, got {n!r:.80}")
+        return self._draw().permutation(count)
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> Array:
         """A NumPy array of integers from low to high - 1."""

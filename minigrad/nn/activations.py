@@ -12,6 +12,7 @@ class ReLU(Module):
     """max(x, 0)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.relu(x)
 
     def as_follower(self) -> tuple[str, float]:
@@ -28,6 +29,7 @@ class LeakyReLU(Module):
             raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.leaky_relu(x, self.negative_slope)
 
     def as_follower(self) -> tuple[str, float]:
@@ -41,6 +43,7 @@ class Tanh(Module):
     """The hyperbolic tangent, in (-1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.tanh(x)
 
 
@@ -48,6 +51,7 @@ class Sigmoid(Module):
     """1 / (1 + exp(-x)), in (0, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.sigmoid(x)
 
 
@@ -61,6 +65,7 @@ class Dropout(Module):
             raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.dropout(x, self.p, self.training)
 
     def as_follower(self) -> tuple[str, float]:
@@ -74,6 +79,7 @@ class Flatten(Module):
     """(N, ...) as (N, the product of the rest)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.flatten(x)
 
 
@@ -89,6 +95,7 @@ class Reshape(Module):
         self.shape = tuple(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         if not x.ndim:
             raise ValueError(f"{self.describe()}: expected a batch (N, ...), got a tensor without axes")
         try:
@@ -100,3 +107,10 @@ class Reshape(Module):
 
     def describe(self) -> str:
         return f"Reshape({', '.join(map(str, self.shape))})"
+
+
+def _check(layer: Module, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{layer.describe()}: expected a Tensor, got {type(x).__name__}: minigrad.tensor(...) makes one"
+        )

@@ -9,7 +9,7 @@ from .. import observer
 from ..backend.arguments import float_type
 from ..backend.base import FLOAT_TYPES
 from ..ops.tell import Tell
-from ..tensor import Tensor
+from ..tensor import Tensor, tensor
 
 Kind = TypeVar("Kind")
 
@@ -18,12 +18,20 @@ class Parameter(Tensor):
     """A tensor that a module learns: it requires a gradient, and `parameters()` finds it.
 
     With `requires_grad=False` it is frozen: it is kept with the weights, and gets no gradient.
+
+    Args:
+        data: an array of a backend, or a tensor, whose memory it shares; or numbers, which become float32.
+        requires_grad: whether it is learned.
     """
 
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+        if backends.backend_of(data) is not None:
+            super().__init__(data, requires_grad)
+            return
+        given = data if isinstance(data, Tensor) else tensor(data)
+        super().__init__(given.data, requires_grad, backend=given.backend, changes=given.changes)
 
 
 class Hook:

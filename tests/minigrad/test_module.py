@@ -8,8 +8,7 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
-from minigrad import backend, nn, optim
-from minigrad.inspect import summary
+from minigrad import backend, inspect, nn, optim
 
 EVERY_DEVICE = True
 
@@ -120,7 +119,7 @@ def test_a_module_in_two_places_is_visited_once_and_hooked_at_both():
     assert [m for _, m in model.named_modules()] == [model, layer, model[1]]
     assert [name for name, _ in model.children()] == ["0", "1", "2"]
     assert not model.eval()[2].training
-    assert summary(model, (2,)).parameters == 6
+    assert inspect.summary(model, (2,)).parameters == 6
 
 
 # -- frozen parameters ---------------------------------------------------------------------------------
@@ -336,6 +335,81 @@ def test_a_part_of_a_sequential_is_one_of_the_same_modules():
     x = mg.tensor(np.ones((1, 3)), "float32")
     assert part(model[0](x)).numpy().tolist() == model(x).numpy().tolist()
     assert len(model[5:]) == 0
+
+
+def test_a_parameter_is_made_of_arrays_tensors_and_numbers():
+    x = mg.tensor([1.0, 2.0])
+    shared = nn.Parameter(x)
+    assert shared.data is x.data
+    assert shared.requires_grad
+    y = (shared * shared).sum()
+    x.data[...] = 5.0
+    x.mark_changed()  # of the memory, whichever tensor it is in
+    with pytest.raises(RuntimeError, match="changed"):
+        y.backward()
+    assert nn.Parameter((x * 2.0).detach()).node is None
+    assert nn.Parameter(nn.Parameter(array([1.0])) * 2.0).node is None  # cut off from the graph
+    numbers = nn.Parameter([1, 2.5])
+    assert (numbers.numpy().tolist(), str(numbers.dtype)) == ([1.0, 2.5], "float32")
+    assert nn.Parameter(3.0).shape == ()
+    assert numbers.device == backend.get().device
+    for wrong in (None, "text", nn.Dense(1, 1)):
+        with pytest.raises(TypeError, match="expected numbers"):
+            nn.Parameter(wrong)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.ReLU(), nn.LeakyReLU(), nn.Tanh(), nn.Sigmoid(), nn.Dropout(), nn.Dropout().eval(), nn.Flatten(),
+     nn.Reshape(2)],
+    ids=repr,
+)  # fmt: skip
+def test_a_layer_without_parameters_names_itself_for_what_is_no_tensor(layer):
+    for wrong in (array([[1.0, 2.0]]), [[1.0, 2.0]], 1.0, None):
+        expected = f"{layer!r}: expected a Tensor, got {type(wrong).__name__}: minigrad.tensor(...) makes one"
+        with pytest.raises(TypeError, match=re.escape(expected)):
+            layer(wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["constant_", "normal_", "uniform_", "glorot_uniform_", "he_normal_", "he_uniform_"]
+)
+def test_an_initialiser_names_what_it_can_not_fill_and_fills_nothing(name):
+    layer = nn.Dense(3, 3)
+    before, calls = layer.weight.numpy().tolist(), mg.random.get_state()["calls"]
+    fill, value = getattr(nn.init, name), () if name != "constant_" else (1.0,)
+    for wrong in (layer, layer.weight.data, list(layer.parameters()), None):
+        message = rf"{name}: expected a Tensor, such as a layer's \.weight, got {type(wrong).__name__}"
+        with pytest.raises(TypeError, match=message):
+            fill(wrong, *value)
+    if name != "glorot_uniform_":
+        for wrong in (None, "1", [1.0]):
+            with pytest.raises(
+                TypeError, match=rf"{name}: expected a number as \w+, got {re.escape(repr(wrong))}"
+            ):
+                fill(layer.weight, wrong)
+    if name != "constant_":
+        with pytest.raises(
+            TypeError, match=rf"{name}: expected a minigrad\.Generator or None as generator, got int"
+        ):
+            fill(layer.weight, generator=3)
+    assert layer.weight.numpy().tolist() == before
+    assert mg.random.get_state()["calls"] == calls
+
+
+def test_parameters_in_place_of_a_network_are_told():
+    layer = nn.Dense(1, 1)
+    parameters, x = list(layer.parameters()), mg.tensor([[1.0]])
+    for watch in (inspect.detect_anomaly, inspect.profile):
+        for wrong in (parameters, {"g": parameters}, []):
+            with pytest.raises(
+                TypeError, match="expected a layer or a network .* pass the module itself, not its"
+            ):
+                watch(wrong)
+        watch({"g": layer})
+    for a, b in ((parameters, layer), (layer, parameters), (parameters, "cpu")):
+        with pytest.raises(TypeError, match="compare: expected two layers or networks .*got list"):
+            inspect.compare(a, b, x)
 
 
 @pytest.mark.parametrize(
