@@ -62,6 +62,10 @@ def test_numpys_integers_are_arguments_of_functions(kind):
         ],
         "reshape": [x.reshape(kind(60), -1), x.reshape(60, -1)],
         "reshape by a tuple": [x.reshape((kind(60), kind(3))), x.reshape(60, 3)],
+        "reshape beyond 255": [
+            mg.tensor(np.arange(400)).reshape(kind(20), kind(20)),
+            mg.tensor(np.arange(400)).reshape(20, 20),
+        ],
         "sum": [x.sum(one), x.sum(1)],
         "mean": [x.mean((one, two)), x.mean((1, 2))],
         "max": [x.max(two), x.max(2)],
