@@ -70,7 +70,7 @@ class Module:
     copies, is given once by `parameters()` and `named_modules()`, and has all its names in `state_dict()`.
     To a parameter's attribute only a Parameter or None is assigned, and to a buffer's only a tensor or None
     (TypeError): anything else would silently be neither learned nor kept. `del` the attribute first to make
-    it something else.
+    it something else. A module can't be inside of itself (ValueError).
     """
 
     training: bool
@@ -297,6 +297,11 @@ def _check_assigned(module: Module, name: str, held: Any, value: Any) -> None:
     """Raise an error where a parameter or buffer would be lost by an assignment, or found by nobody."""
     if "forward_hooks" not in vars(module):
         raise _not_started(module)
+    if isinstance(value, Module) and any(m is module for _, m in value.named_modules()):
+        raise ValueError(
+            f"{type(module).__name__}.{name}: a module can't be inside of itself; keep a weakref to "
+            "one above it, or a list that holds it"
+        )
     if value is None or not isinstance(held, Tensor):
         return
     place, given = f"{type(module).__name__}.{name}", type(value).__name__

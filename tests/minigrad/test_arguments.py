@@ -7,7 +7,7 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
-from minigrad import backend, nn
+from minigrad import backend, inspect, nn
 from minigrad.backend.arguments import as_float, as_int
 
 EVERY_DEVICE = True
@@ -80,6 +80,16 @@ def test_numpys_integers_are_arguments_of_functions(kind):
     for name, (found, expected) in pairs.items():
         assert found.shape == expected.shape, name
         assert found.numpy().tolist() == expected.numpy().tolist(), name
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
+def test_numpys_integers_are_shapes_to_look_into(kind):
+    layer, shape = nn.Conv2d(3, 2, 3, 2), (kind(3), kind(6), kind(5))
+    assert repr(inspect.geometry(layer, shape)) == repr(inspect.geometry(layer, (3, 6, 5)))
+    assert repr(inspect.summary(layer, shape)) == repr(inspect.summary(layer, (3, 6, 5)))
+    for wrong in (True, 6.0, None):
+        with pytest.raises(TypeError, match="write .*sizes as a tuple"):
+            inspect.geometry(layer, (3, wrong, 5))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)

@@ -251,6 +251,17 @@ def test_a_module_that_does_not_start_its_base_class_says_so():
         nn.Dense(1, 1).wieght  # noqa: B018
 
 
+def test_a_module_inside_of_itself_is_refused_and_a_reference_is_not():
+    model = nn.Sequential(nn.Sequential(nn.Dense(1, 1)))
+    for inner, outer in ((model, model), (model[0], model), (model[0][0], model)):
+        with pytest.raises(ValueError, match=r"\.above: a module can't be inside of itself"):
+            inner.above = outer
+    model[0].above = [model]
+    assert list(model.state_dict()) == ["0.0.weight", "0.0.bias"]
+    model.again = model[0][0]  # in two places, but not in itself
+    assert [name for name, _ in model.named_modules()] == ["", "0", "0.0"]
+
+
 @pytest.mark.parametrize("target", ["float16", "int64", "cuda", "tpu", "", None, 64, int, ["cpu"]])
 def test_a_move_to_what_is_no_place_names_those_there_are_and_moves_nothing(target):
     model = nn.Sequential(nn.Dense(1, 1), nn.BatchNorm(1))
