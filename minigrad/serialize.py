@@ -70,7 +70,10 @@ def _check_text(what: str, named: Any) -> None:
 def _array(name: str, value: Any) -> Array:
     """A tensor's values, or numbers, as an array on the host in C order."""
     if hasattr(value, "filled"):
-        raise TypeError(f"save: {name!r} is a masked array, and files have no masks: use .filled(value)")
+        raise TypeError(
+            f"save: {name!r}: expected an array without a mask, got a {type(value).__name__}: put values in the "
+            "place of its masked elements with .filled(value)"
+        )
     try:
         array = backends.get("cpu").xp.asarray(
             value.numpy() if isinstance(value, Tensor) else value, order="C"

@@ -341,11 +341,14 @@ def _other_state(state: Any) -> str:
 
 
 def _misfit(own: Tensor, value: Any) -> str | None:
-    """Why an array can't be the values of a tensor; None where it can."""
+    """Why an array can't be the values of a tensor; None where it can. Raises TypeError for a masked one."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return f"expected a tensor or an array, got {type(value).__name__}"
     if hasattr(value, "filled"):
-        return "expected an array without a mask: use .filled(value)"
+        raise TypeError(
+            f"load_state_dict: expected arrays without a mask, got a {type(value).__name__}: put values in the "
+            "place of its masked elements with .filled(value)"
+        )
     if value.shape == own.shape and value.dtype == own.dtype:
         return None
     return f"expected {own.dtype} of shape {own.shape}, got {value.dtype} of {value.shape}"
