@@ -71,8 +71,8 @@ def _array(name: str, value: Any) -> Array:
     """A tensor's values, or numbers, as an array on the host in C order."""
     if hasattr(value, "filled"):
         raise TypeError(
-            f"save: {name!r}: expected an array without a mask, got a {type(value).__name__}: put values in the "
-            "place of its masked elements with .filled(value)"
+            f"save: {name!r}: expected an array without a mask, got a {type(value).__name__}: put values in "
+            "the place of its masked elements with .filled(value)"
         )
     try:
         array = backends.get("cpu").xp.asarray(

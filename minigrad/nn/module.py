@@ -346,8 +346,8 @@ def _misfit(own: Tensor, value: Any) -> str | None:
         return f"expected a tensor or an array, got {type(value).__name__}"
     if hasattr(value, "filled"):
         raise TypeError(
-            f"load_state_dict: expected arrays without a mask, got a {type(value).__name__}: put values in the "
-            "place of its masked elements with .filled(value)"
+            f"load_state_dict: expected arrays without a mask, got a {type(value).__name__}: put values in "
+            "the place of its masked elements with .filled(value)"
         )
     if value.shape == own.shape and value.dtype == own.dtype:
         return None
