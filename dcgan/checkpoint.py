@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,8 @@ def give_name(source: Path, target: Path) -> None:
             if error.errno not in NO_LINKS:
                 raise
             shutil.copyfile(source, temporary)
+            with suppress(OSError):  # of such file systems not all have permissions
+                shutil.copymode(source, temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)  # of two names of one file, a rename leaves both

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from . import family, jsonfile, layers
 from .errors import UserError
 from .layers import Layer
@@ -266,11 +268,15 @@ def _is_plain(name: str) -> bool:
 
 
 def _checked(field: str, current: Any, value: Any) -> Any:
-    """`value` for a field that holds `current` now: of its type, an int also where a float is."""
+    """`value` for a field that holds `current` now: of its type, an int also where a float is.
+
+    NumPy's numbers become Python's: a recipe is written as JSON.
+    """
+    value = _as_python(value)
     if isinstance(current, float) and type(value) is int and abs(value) <= layers.MOST:
         value = float(value)  # of a larger one there may be no float
     if isinstance(current, tuple) and isinstance(value, tuple | list):
-        value = tuple(value)
+        value = tuple(map(_as_python, value))
         wanted = int if field == "z_shape" else Layer
         if value and all(isinstance(v, wanted) for v in value):
             return value
@@ -279,6 +285,10 @@ def _checked(field: str, current: Any, value: Any) -> Any:
     kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
     raise UserError(f"{field}={value!r:.200}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
+
+
+def _as_python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _all_fields() -> str:

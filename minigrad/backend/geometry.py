@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .arguments import as_int
+
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str
 
 
 def pair(value: object, name: str, least: int) -> Pair:
     """`value`, an int or two of them, as (vertical, horizontal); each must be at least `least`."""
-    values: Any = (value, value) if isinstance(value, int) else value
-    valid = isinstance(values, tuple | list) and len(values) == 2
-    if not valid or not all(type(v) is int and v >= least for v in values):
+    both = value if isinstance(value, tuple | list) else (value, value)
+    first, second = map(as_int, both) if len(both) == 2 else (None, None)
+    if first is None or second is None or min(first, second) < least:
         raise ValueError(f"{name}: expected an int or a pair of ints >= {least}, got {value!r}")
-    return (values[0], values[1])
+    return (first, second)
 
 
 def says(padding: object, word: str) -> bool:
@@ -31,10 +33,8 @@ def explicit_padding(padding: Padding) -> tuple[Pair, Pair]:
     """An int, (h, w) or ((top, bottom), (left, right)), as the last of these."""
     if says(padding, "valid"):
         return ((0, 0), (0, 0))
-    sides: Any = (padding, padding) if isinstance(padding, int) else padding
+    sides: Any = padding if isinstance(padding, tuple | list) else (padding, padding)
     try:
-        if not isinstance(sides, tuple | list):
-            raise ValueError
         vertical, horizontal = (pair(side, "padding", 0) for side in sides)
     except ValueError:
         raise ValueError(

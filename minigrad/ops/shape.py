@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import backend as backends
+from ..backend.arguments import as_int
 from ..backend.base import Array, Backend
 from ..backend.geometry import pair
 from ..tensor import FLOATS, Tensor
@@ -279,12 +280,12 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 
 def whole_numbers(name: str, values: Iterable[Any]) -> Shape:
-    """The values as Python's ints, NumPy's being among them; TypeError for what is no int."""
+    """Return integers, Python's or NumPy's, as Python ints. Raises TypeError for anything else."""
     values = tuple(values)
-    try:
-        return tuple(map(operator.index, values))
-    except TypeError:
-        raise TypeError(f"{name}: expected ints, got {values!r:.80}") from None
+    found = tuple(map(as_int, values))
+    if None in found:
+        raise TypeError(f"{name}: expected ints, got {values!r:.80}")
+    return found  # type: ignore[return-value]
 
 
 def _whole(shape: Shape, size: int) -> Shape:

@@ -656,6 +656,17 @@ def test_no_field_is_left_out_above():
     assert fields == {"name", "summary", "architecture", *ANOTHER} | NOT_IN_WORDS
 
 
+def test_numpys_numbers_are_fields_as_pythons():
+    given = {"ngf": np.int64(8), "lr_generator": np.float64(0.5), "steps": np.uint8(3)}
+    preset = presets.get("pytorch", **given)
+    assert preset.to_json() == presets.get("pytorch", ngf=8, lr_generator=0.5, steps=3).to_json()
+    assert [type(getattr(preset, name)) for name in given] == [int, float, int]
+    z_shape = presets.get("tensorflow", z_shape=(np.int64(100),)).z_shape
+    assert (z_shape, type(z_shape[0])) == ((100,), int)
+    with pytest.raises(UserError, match="ngf=2.0: expected a value of type int"):
+        presets.get("pytorch", ngf=np.float64(2))
+
+
 def test_an_unknown_field_is_refused_with_all_that_there_are():
     with pytest.raises(UserError, match="unknown field 'colour': what can be replaced is") as refused:
         chosen("colour=1")
