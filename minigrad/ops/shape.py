@@ -8,6 +8,7 @@ from typing import Any
 from .. import backend as backends
 from ..backend.base import Array, Backend
 from ..backend.geometry import pair
+from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
 from .elementwise import normal
 from .operation import Case, Operation
@@ -343,6 +344,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     return Pad(pairs, value)(x)
 
 
+@ieee()
 def to(x: Tensor, target: Any) -> Tensor:
     """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
     if target in backends.known():
