@@ -149,7 +149,15 @@ class Tensor:
         self.mark_changed()
 
     def mark_changed(self) -> None:
-        """Say that `data` was changed in place, so that a graph that needs the old values notices."""
+        """Say that `data` was written into; `backward` through a graph that needs the old values raises then.
+
+        A graph keeps arrays, not copies. It knows by itself of an optimizer's step, `load_state_dict` and an
+        assignment to `data`. It also notices other writes into a leaf on the CPU (`w.data[...] *= 2`, or one
+        into the array that it was made of) by a sample: all numbers of an array of fewer than 128, else some
+        64 that lie a fixed distance apart. A write that meets none of them goes unnoticed without a call of
+        this, and so does one into a tensor that was computed, or on a GPU, where to look is to wait. Then the
+        gradient is that of a weight's new values; it may be that of an image's old ones.
+        """
         self.changes[0] += 1
 
     @property

@@ -61,6 +61,10 @@ class Backend:
         """Whether an array lies in memory of its own, not in another array's."""
         return array.base is None
 
+    def sample(self, array: Array) -> bytes | None:
+        """Return some of an array's bits, which tell of changes in place; None where to look is to wait."""
+        return None
+
     def free_memory(self) -> int | None:
         """The bytes that new arrays may still take on the device; None where nobody knows."""
         return None

@@ -122,7 +122,7 @@ class Operation:
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
         if self.keep_inputs:
             self.inputs = inputs
-            self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
+            self._states = tuple(_state(t) for t in inputs if isinstance(t, Tensor))
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -165,12 +165,12 @@ class Operation:
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for version, t in zip(self._versions, tensors, strict=True):
-            if t.version != version:
+        for state, t in zip(self._states, tensors, strict=True):
+            if _state(t) != state:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
-                    "optimizer's step, load_state_dict or an assignment to .data) after it was used: "
-                    "call backward before the change, or compute the result again after it"
+                    "optimizer's step, load_state_dict, an assignment to .data or a write into its array) "
+                    "after it was used: call backward before the change, or compute the result again after it"
                 )
 
     def release(self) -> None:
@@ -178,6 +178,11 @@ class Operation:
         edges, number = self.edges, self.number
         self.__dict__.clear()
         self.edges, self.number, self.released = edges, number, True
+
+
+def _state(t: Tensor) -> tuple[int, bytes | None]:
+    """What tells that a tensor was changed in place; of a leaf also some of its bits, which nobody marks."""
+    return t.version, t.backend.sample(t.data) if t.node is None else None
 
 
 def _edge(value: Any) -> Node | Tensor | None:
