@@ -13,6 +13,7 @@ import numpy as np
 
 from .backend.arguments import as_int, float_type
 from .backend.base import Array
+from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
 
 State = dict[str, int]
@@ -64,6 +65,7 @@ class Generator:
         kind = np.dtype(float_type(dtype, "Generator.normal")).type
         return self._draw().standard_normal(shape, kind)
 
+    @ieee()
     def uniform(
         self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = "float32"
     ) -> Array:

@@ -19,6 +19,7 @@ from . import backend as backends
 from . import observer
 from .backend import Backend
 from .backend.base import FLOAT_TYPES
+from .backend.ieee import ieee
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -98,7 +99,9 @@ class Tensor:
         requires_grad: True also for everything computed from such a tensor.
 
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
-    gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error.
+    gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error. Results
+    are those of IEEE 754, infinity and NaN among them, whatever `numpy.seterr` was told:
+    `minigrad.inspect.detect_anomaly` finds the first number that is not finite.
     """
 
     __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "changes", "grad", "node")
@@ -146,7 +149,15 @@ class Tensor:
         self.mark_changed()
 
     def mark_changed(self) -> None:
-        """Say that `data` was changed in place, so that a graph that needs the old values notices."""
+        """Say that `data` was written into; `backward` through a graph that needs the old values raises then.
+
+        A graph keeps arrays, not copies. It knows by itself of an optimizer's step, `load_state_dict` and an
+        assignment to `data`. It also notices other writes into a leaf on the CPU (`w.data[...] *= 2`, or one
+        into the array that it was made of) by a sample: all numbers of an array of fewer than 128, else some
+        64 that lie a fixed distance apart. A write that meets none of them goes unnoticed without a call of
+        this, and so does one into a tensor that was computed, or on a GPU, where to look is to wait. Then the
+        gradient is that of a weight's new values; it may be that of an image's old ones.
+        """
         self.changes[0] += 1
 
     @property
@@ -322,6 +333,7 @@ class Tensor:
         def to(self, target: Any) -> "Tensor": ...
 
 
+@ieee()
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor that holds a copy of `data`.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry
+from .ieee import ieee
 from .kept import Memo
 from .philox import Counter, Key, philox
 
@@ -59,6 +60,10 @@ class Backend:
     def owns_memory(self, array: Array) -> bool:
         """Whether an array lies in memory of its own, not in another array's."""
         return array.base is None
+
+    def sample(self, array: Array) -> bytes | None:
+        """Return some of an array's bits, which tell of changes in place; None where to look is to wait."""
+        return None
 
     def free_memory(self) -> int | None:
         """The bytes that new arrays may still take on the device; None where nobody knows."""
@@ -383,6 +388,7 @@ class Backend:
         tilt = inv_std * dweight / count
         return dweight, tilt, dbias / count - rest * tilt, weight * inv_std
 
+    @ieee()
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
         """keep * old + share * new, in old's dtype; `new` may be float64."""
         mixed: Array = keep * old + (share * new).astype(old.dtype)

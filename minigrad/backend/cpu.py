@@ -14,7 +14,7 @@ from .arena import Arena, owns_memory
 from .base import AdamUpdate, Backend, channels_first, channels_last
 from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
-from .kept import Memo
+from .kept import Memo, sample
 from .parallel import (
     ENOUGH_SLICES,
     LARGEST_SLICE,
@@ -62,6 +62,9 @@ class CPUBackend(Backend):
 
     def owns_memory(self, array: Array) -> bool:
         return owns_memory(array)
+
+    def sample(self, array: Array) -> bytes:
+        return sample(array)
 
     def _empty_like(self, x: Array) -> Array:
         """A new array of x's shape and dtype, and of its memory order where it is one of the usual two."""

@@ -10,9 +10,11 @@ import math
 from typing import Any
 
 from .. import random
+from ..backend.ieee import ieee
 from ..tensor import Tensor
 
 
+@ieee()
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """Every element the same."""
     _check("constant_", tensor, None, value=value)
@@ -30,6 +32,7 @@ def ones_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 1.0)
 
 
+@ieee()
 def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: random.Generator | None = None
 ) -> Tensor:
@@ -38,6 +41,7 @@ def normal_(
     return _fill(tensor, (generator or random.default).normal(tensor.shape, tensor.dtype) * std + mean)
 
 
+@ieee()
 def uniform_(
     tensor: Tensor, low: float = 0.0, high: float = 1.0, generator: random.Generator | None = None
 ) -> Tensor:

@@ -8,6 +8,7 @@ from .. import backend as backends
 from .. import observer
 from ..backend.arguments import float_type
 from ..backend.base import FLOAT_TYPES
+from ..backend.ieee import ieee
 from ..ops.tell import Tell
 from ..tensor import Tensor, tensor
 
@@ -282,6 +283,7 @@ def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
     return lambda t: t.data.astype(dtype) if t.dtype in FLOAT_TYPES and t.dtype != dtype else t.data
 
 
+@ieee()
 def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
     """A tensor of the same kind with another array, and its gradient too; itself if the array is the same."""
     array = convert(tensor)

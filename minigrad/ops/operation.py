@@ -8,11 +8,13 @@ first and second order gradients, planted mistakes, backends) runs over its case
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array
+from ..backend.ieee import ieee
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
@@ -53,11 +55,16 @@ class Operation:
       to the inputs' shapes afterwards, in one place.
     - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
+    - `calls_back`: whether `backward` calls a function of the user's.
+
+    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py), but for a
+    `backward` that calls back.
     """
 
     keep_inputs: ClassVar[bool] = False
     keep_output = False
     view: ClassVar[bool] = False
+    calls_back: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
 
     backend: Backend = field(init=False, repr=False)
@@ -72,6 +79,9 @@ class Operation:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
+        for rule in ("forward",) if cls.calls_back else ("forward", "backward"):
+            if isinstance(vars(cls).get(rule), FunctionType):
+                setattr(cls, rule, ieee()(vars(cls)[rule]))
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -113,7 +123,7 @@ class Operation:
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
         if self.keep_inputs:
             self.inputs = inputs
-            self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
+            self._states = tuple(_state(t) for t in inputs if isinstance(t, Tensor))
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -158,12 +168,12 @@ class Operation:
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for version, t in zip(self._versions, tensors, strict=True):
-            if t.version != version:
+        for state, t in zip(self._states, tensors, strict=True):
+            if _state(t) != state:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
-                    "optimizer's step, load_state_dict or an assignment to .data) after it was used: "
-                    "call backward before the change, or compute the result again after it"
+                    "optimizer's step, load_state_dict, an assignment to .data or a write into its array) "
+                    "after it was used: call backward before the change, or compute the result again after it"
                 )
 
     def release(self) -> None:
@@ -180,6 +190,11 @@ def check_unchanged(name: str, version: ResultVersion | None) -> None:
             f"backward through {name}: its result was changed in place (by an assignment to .data) "
             "after it was computed: call backward before the change, or compute the result again"
         )
+
+
+def _state(t: Tensor) -> tuple[int, bytes | None]:
+    """What tells that a tensor was changed in place; of a leaf also some of its bits, which nobody marks."""
+    return t.version, t.backend.sample(t.data) if t.node is None else None
 
 
 def _edge(value: Any) -> Node | Tensor | None:

@@ -10,8 +10,6 @@ from minigrad.backend import get
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.inspect import AnomalyError, detect_anomaly
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
 
 def flux():
     """The layers of the Flux tutorial's generator, narrower."""
