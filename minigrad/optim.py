@@ -1,5 +1,6 @@
 """Optimisers: how parameters move along their gradients, in place."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -154,21 +155,40 @@ class Adam(Optimizer):
     """Steps of about lr, by the ratio of the gradient's running mean to its running size.
 
     m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-    parameter -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    parameter -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), t = 1, 2, ...
     The divisions by 1 - b^t undo that m and v start at 0. `weight_decay` adds weight_decay *
-    parameter to g (L2, coupled). Source: Kingma and Ba, "Adam" (2015), algorithm 1.
+    parameter to g (L2, coupled). Source: Kingma and Ba, "Adam" (2015), algorithm 1; PyTorch has the
+    same form.
+
+    With `epsilon_hat`, eps is added outside of the bias correction:
+    parameter -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps).
+    In the first steps eps then weighs 1 / sqrt(1 - b2^t) times as much, 32 times at t = 1 with b2 =
+    0.999, which shows where gradients are not far above eps. Source: the end of section 2 of the paper,
+    which calls this eps "epsilon hat"; TensorFlow's and Keras's Adam have this form.
+
+    Args:
+        params: the parameters, which require a gradient.
+        lr: the rate, 0 or more.
+        betas: (b1, b2), each in [0, 1).
+        eps: above 0.
+        weight_decay: 0 or more.
+        epsilon_hat: whether eps is added outside of the bias correction.
+
+    Raises TypeError or ValueError for anything else.
     """
 
     slots = ("first", "second")
 
     def __init__(
         self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 0.0,
+        eps: float = 1e-8, weight_decay: float = 0.0, *, epsilon_hat: bool = False,
     ) -> None:  # fmt: skip
         pair = isinstance(betas, tuple | list) and len(betas) == 2
         if not pair or not all(0 <= b < 1 for b in betas) or eps <= 0:
             raise ValueError(f"Adam: expected two betas, 0 <= beta < 1, and eps > 0, got {betas} and {eps}")
-        self.betas, self.eps = (betas[0], betas[1]), eps
+        if not isinstance(epsilon_hat, bool):
+            raise TypeError(f"Adam: epsilon_hat: expected True or False, got {epsilon_hat!r}")
+        self.betas, self.eps, self.epsilon_hat = (betas[0], betas[1]), eps, epsilon_hat
         super().__init__(params, lr, weight_decay)
 
     def _update_all(self, gradients: dict[int, Array]) -> None:
@@ -176,9 +196,13 @@ class Adam(Optimizer):
         by_backend: dict[Backend, list[AdamUpdate]] = {}
         for i, gradient in gradients.items():
             p, state = self.params[i], self.state[i]
-            update = (p.data, gradient, state["first"], state["second"], self.steps[i])
+            update = (p.data, gradient, state["first"], state["second"], *self._factors(self.steps[i]))
             by_backend.setdefault(p.backend, []).append(update)
         for backend, updates in by_backend.items():
-            backend.adam_updates(
-                updates, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
-            )
+            backend.adam_updates(updates, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+    def _factors(self, step: int) -> tuple[float, float]:
+        """Return (rate, correction) of a step, from 1: p -= rate * m / (sqrt(v / correction) + eps)."""
+        beta1, beta2 = self.betas
+        rate, correction = self.lr / (1 - beta1**step), 1 - beta2**step
+        return (rate * math.sqrt(correction), 1.0) if self.epsilon_hat else (rate, correction)

@@ -93,6 +93,48 @@ def test_n_steps_a_stop_and_n_more_are_2n_steps(run, tiny, tmp_path, name, first
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+def as_written_before(directory, step):
+    """Bring a run's files into the form in which recipes had no `adam_epsilon_hat`."""
+    path = directory / checkpoint.FILE_NAME
+    tensors, metadata = serialize.read(path)
+    preset = json.loads(metadata["preset"])
+    assert preset.pop("adam_epsilon_hat") is False
+    metadata["preset"] = json.dumps(preset, sort_keys=True)
+    del metadata["checksum"]
+    mg.save(tensors, path, {**metadata, "checksum": checkpoint._checksum(tensors, metadata)})
+    config = json.loads((directory / "config.json").read_text())
+    del config["preset"]["adam_epsilon_hat"]
+    (directory / "config.json").write_text(json.dumps(config))
+    assert checkpoint.load(directory).position["step"] == step
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "tensorflow-baseline"])
+def test_a_run_from_before_epsilon_hat_goes_on_with_kingmas_adam(run, tiny, tmp_path, name):
+    assert presets.get(name).adam_epsilon_hat
+    small = ["--preset", name, "--batch-size", 8, "--set", "adam_eps=0.001"]
+    assert run(*small, "--steps", 6, "--out", "hat")[0] == 0
+    kingmas = [*small, "--set", "adam_epsilon_hat=False"]
+    assert run(*kingmas, "--steps", 6, "--out", "whole")[0] == 0
+    assert run(*kingmas, "--steps", 3, "--out", "parts")[0] == 0
+    as_written_before(tmp_path / "parts", 3)
+    assert run("--resume", "parts", "--steps", 6)[0] == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    # A killed run that had no checkpoint yet starts again from config.json.
+    assert run(*kingmas, "--steps", 1, "--out", "start")[0] == 0
+    as_written_before(tmp_path / "start", 1)
+    (tmp_path / "start" / checkpoint.FILE_NAME).unlink()
+    assert run("--resume", "start", "--steps", 6)[0] == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "start")
+    weights = [checkpoint.load(tmp_path / directory).tensors for directory in ("whole", "hat")]
+    assert any(not np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_the_place_of_epsilon_belongs_to_the_recipe_of_a_run(run, tiny, tmp_path):
+    run("--preset", "tensorflow", "--batch-size", 8, "--steps", 1, "--out", "run")
+    with pytest.raises(UserError, match="adam_epsilon_hat is True, not False"):
+        run("--resume", "run", "--steps", 2, "--set", "adam_epsilon_hat=False")
+
+
 def test_a_run_goes_on_at_the_best_checkpoint_and_at_an_older_one(run, tmp_path):
     run(*SMALL, "--steps", 6, "--out", "whole")
     run(*SMALL, "--steps", 6, "--out", "parts", "--checkpoint-every", 2, "--keep", 5)

@@ -41,6 +41,21 @@ def adam(p, gradients, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
     return p
 
 
+def adam_outside(p, gradients, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    """TensorFlow's: epsilon outside of the bias correction."""
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        g += weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        p -= lr * math.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t) * m / (math.sqrt(v) + eps)
+    return p
+
+
+def hatted(params, lr=1e-3, **options):
+    return optim.Adam(params, lr, epsilon_hat=True, **options)
+
+
 RULES = {
     "sgd": (optim.SGD, sgd, {"lr": 0.1}),
     "sgd, momentum": (optim.SGD, sgd, {"lr": 0.1, "momentum": 0.9}),
@@ -52,8 +67,12 @@ RULES = {
     "adam, dcgan": (optim.Adam, adam, {"lr": 2e-4, "betas": (0.5, 0.999)}),
     "adam, all": (optim.Adam, adam, {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
     "adam, no memory": (optim.Adam, adam, {"lr": 0.05, "betas": (0.0, 0.0)}),
-}
-SHORT = {name: RULES[name] for name in ("sgd, both", "rmsprop, all", "adam, all")}
+    "epsilon hat": (hatted, adam_outside, {"lr": 0.01}),
+    "epsilon hat, all": (hatted, adam_outside, {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-2,
+                                                "weight_decay": 0.1}),
+    "epsilon hat, no memory": (hatted, adam_outside, {"lr": 0.05, "betas": (0.0, 0.0), "eps": 0.1}),
+}  # fmt: skip
+SHORT = {name: RULES[name] for name in ("sgd, both", "rmsprop, all", "adam, all", "epsilon hat, all")}
 
 
 def numbers(shape, dtype="float64", seed=0):
@@ -104,6 +123,31 @@ def test_the_defaults_are_pytorchs(make, rule, lr):
     p = parameter(np.array([2.0]))
     take_steps(make([p]), [p], [[np.array([0.5])], [np.array([-3.0])]])
     assert p.item() == pytest.approx(rule(2.0, [0.5, -3.0], lr), rel=1e-14)
+
+
+# With a constant gradient g each step of Kingma's form is lr g / (g + eps); with epsilon outside, it is
+# lr s g / (s g + eps), s = sqrt(1 - b2^t): 1 / (1 + 0.01) three times, and s / (s + 0.01) for s = 0.031623,
+# 0.044710 and 0.054745.
+@pytest.mark.parametrize(("epsilon_hat", "expected"), [(False, -2.9702970297), (True, -2.4225131927)])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_place_of_epsilon_shows_where_gradients_are_small(epsilon_hat, expected, dtype):
+    p = parameter(np.zeros(3, dtype))
+    optimizer = optim.Adam([p], lr=1.0, eps=1e-8, epsilon_hat=epsilon_hat)
+    take_steps(optimizer, [p], [[np.full(3, 1e-6, dtype)]] * 3)
+    np.testing.assert_allclose(p.numpy(), [expected] * 3, rtol=1e-5 if dtype == "float32" else 1e-7)
+
+
+@pytest.mark.parametrize("epsilon_hat", [False, True])
+def test_each_parameter_counts_its_own_steps(epsilon_hat):
+    rule = adam_outside if epsilon_hat else adam
+    params = [parameter(np.zeros(2)), parameter(np.zeros(2))]
+    optimizer = optim.Adam(params, lr=0.1, eps=1e-2, epsilon_hat=epsilon_hat)
+    gradients = [1e-2, -3e-2, 2e-2]
+    take_steps(optimizer, params, [[np.full(2, g), np.full(2, g) if t else None]
+                                   for t, g in enumerate(gradients)])  # fmt: skip
+    for p, seen in zip(params, (gradients, gradients[1:]), strict=True):
+        expected = rule(0.0, seen, 0.1, eps=1e-2)
+        np.testing.assert_allclose(p.numpy(), [expected] * 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -263,6 +307,9 @@ def test_arguments_out_of_range_are_refused():
         ValueError, match=r"Adam: expected two betas, 0 <= beta < 1, and eps > 0, got \(0\.9, 1\.0\)"
     ):
         optim.Adam([p], betas=(0.9, 1.0))
+    for flag in (1, None, "yes"):
+        with pytest.raises(TypeError, match=r"Adam: epsilon_hat: expected True or False, got "):
+            optim.Adam([p], epsilon_hat=flag)
     with pytest.raises(ValueError, match="Adam: .*eps > 0"):
         optim.Adam([p], eps=0)
     with pytest.raises(ValueError, match=r"RMSprop: expected 0 <= alpha < 1 and eps > 0, got 1\.5"):
