@@ -228,6 +228,8 @@ def test_training_goes_on_from_a_checkpoint_of_the_other_device(runs, source, ta
         optimizer.load_state_dict(loaded.under(name))
         state = optimizer.state_dict()
         assert state.pop("steps") == [2] * len(optimizer.params)
+        assert (state.pop("lr"), state.pop("betas"), state.pop("eps")) == (optimizer.lr, (0.5, 0.999), 1e-8)
+        assert (state.pop("weight_decay"), state.pop("epsilon_hat")) == (0.0, False)
         for key, value in state.items():
             assert value.device == target
             assert np.array_equal(value.numpy(), loaded.tensors[f"{name}.{key}"])
