@@ -41,6 +41,9 @@ class Preset:
         enough_steps: steps after which the samples are first worth looking at, as measured; a shorter run
             says so. 0 if nobody has measured it.
         lr_generator, lr_discriminator, beta1, beta2, adam_eps: of the two Adams.
+        adam_epsilon_hat: whether they add adam_eps outside of the bias correction, as TensorFlow does
+            (`epsilon_hat` of minigrad.optim.Adam), and not inside of it, as Kingma and Ba's algorithm 1. The
+            recipe of a checkpoint that says nothing about it goes on with the latter.
         ema_decay: of the averaged weights of the generator, 0 for none; where there are
             any, samples are drawn with them.
         statistics: what the generator's BatchNorm uses in samples: "running" or "batch".
@@ -83,6 +86,7 @@ class Preset:
     beta1: float = 0.9
     beta2: float = 0.999
     adam_eps: float = 1e-8
+    adam_epsilon_hat: bool = False
     ema_decay: float = 0.0
     statistics: str = "running"
     sample_every: int = 1000

@@ -19,7 +19,8 @@ from .philox import Counter, Key, philox
 
 Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
 FLOAT_TYPES = np.dtype("float32"), np.dtype("float64")  # to compare names takes ten times as long
-AdamUpdate = tuple[Array, Array, Array, Array, int]
+# A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
+AdamUpdate = tuple[Array, Array, Array, Array, float, float]
 
 
 def channels_last(x: Array) -> Array:
@@ -451,9 +452,9 @@ class Backend:
     # -- optimisers (in place) -----------------------------------------------------------------
 
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        """`adam_update` of several parameters: (parameter, gradient, first, second, step) each."""
-        for parameter, gradient, first, second, step in updates:
-            self.adam_update(parameter, gradient, first, second, step=step, **constants)
+        """`adam_update` of several parameters, each with its own gradient, moments and factors."""
+        for *arrays, rate, correction in updates:
+            self.adam_update(*arrays, rate=rate, correction=correction, **constants)
 
     def adam_update(
         self,
@@ -462,8 +463,8 @@ class Backend:
         first: Array,
         second: Array,
         *,
-        step: int,
-        lr: float,
+        rate: float,
+        correction: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
@@ -471,8 +472,9 @@ class Backend:
         """One step of Adam, in place on the parameter and on its two moments.
 
         g = gradient + weight_decay * parameter; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-        parameter -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), t = `step` from 1.
-        Source: Kingma and Ba, "Adam" (2015), algorithm 1.
+        parameter -= rate * m / (sqrt(v / correction) + eps).
+
+        `rate` and `correction` are numbers of the step: `minigrad.optim.Adam` has both forms of them.
         """
         beta1, beta2 = betas
         if weight_decay:
@@ -481,5 +483,4 @@ class Backend:
         first += (1 - beta1) * gradient
         second *= beta2
         second += (1 - beta2) * (gradient * gradient)
-        denominator = self.xp.sqrt(second / (1 - beta2**step)) + eps
-        parameter -= (lr / (1 - beta1**step)) * first / denominator
+        parameter -= rate * first / (self.xp.sqrt(second / correction) + eps)

@@ -635,18 +635,19 @@ class CPUBackend(Backend):
 
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
         parts = []
-        for parameter, gradient, first, second, step in updates:
+        for parameter, gradient, first, second, rate, correction in updates:
+            numbers = {"rate": rate, "correction": correction, **constants}
             if not all(a.flags.c_contiguous for a in (parameter, first, second)):
-                self.adam_update(parameter, gradient, first, second, step=step, **constants)
+                self.adam_update(parameter, gradient, first, second, **numbers)
                 continue
             flat = [a.reshape(-1) for a in (parameter, gradient, first, second)]
             # Some ten calls of NumPy's work on a slice: a short one would mostly wait for Python's lock.
             slices = cut(parameter.size, len(flat) * parameter.itemsize)
-            parts += [([a[s] for a in flat], step) for s in slices]
+            parts += [([a[s] for a in flat], numbers) for s in slices]
 
         def work(places: slice) -> None:
-            for arrays, step in parts[places]:
-                self._adam(*arrays, step=step, **constants)
+            for arrays, numbers in parts[places]:
+                self._adam(*arrays, **numbers)
 
         # The slices of all parameters at once, so that threads wait for each other only at the end.
         self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
@@ -658,8 +659,8 @@ class CPUBackend(Backend):
         m: Array,
         v: Array,
         *,
-        step: int,
-        lr: float,
+        rate: float,
+        correction: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
@@ -676,11 +677,11 @@ class CPUBackend(Backend):
         t *= 1 - beta2
         v *= beta2
         v += t
-        np.divide(v, 1 - beta2**step, out=t)
+        np.divide(v, correction, out=t)
         np.sqrt(t, out=t)
         t += eps
         np.divide(m, t, out=t)
-        t *= lr / (1 - beta1**step)
+        t *= rate
         p -= t
 
 
