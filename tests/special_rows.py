@@ -1,0 +1,231 @@
+"""The table of what is right at special values, for operations element by element."""
+
+from decimal import Decimal
+
+import numpy as np
+from special_values import (
+    HALF,
+    NAN,
+    NOTHING,
+    ONE,
+    TWO,
+    ZERO,
+    Row,
+    each,
+    elementwise,
+    log,
+    power,
+    sigmoid,
+    sigmoid_slope,
+    softplus,
+    some,
+    tanh,
+    tanh_slope,
+    unary,
+)
+
+import minigrad.functional as F
+from minigrad.ops import OPERATIONS
+
+
+def negative(x):
+    return x.copy_negate()
+
+
+def flat(value):
+    return lambda *inputs: value
+
+
+def selected(condition):
+    """The derivative of what selects: 1 where the condition holds, and nothing flows elsewhere."""
+    return lambda *inputs: ONE if condition(*inputs) else NOTHING
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+ARITHMETIC = [
+    elementwise("add", lambda a, b: a + b, lambda a, b: a + b, [flat(ONE)] * 2, signed=True),
+    elementwise("add", lambda x: x + 0.0, lambda x: x + ZERO, [flat(ONE)], label="0", signed=True),
+    elementwise("subtract", lambda a, b: a - b, lambda a, b: a - b, [flat(ONE), flat(-ONE)], signed=True),
+    elementwise("negate", lambda x: -x, negative, [flat(-ONE)], signed=True),
+    elementwise(
+        "multiply",
+        lambda a, b: a * b,
+        lambda a, b: a * b,
+        [lambda a, b: b, lambda a, b: a],
+        [[None, flat(ONE)], [flat(ONE), None]],
+        signed=True,
+    ),
+    elementwise("multiply", lambda x: x * x, lambda x: x * x, [lambda x: x + x], [[flat(TWO)]], label="square"),
+    elementwise("multiply", lambda x: x * 0.0, lambda x: x * ZERO, [flat(ZERO)], label="by 0", signed=True),
+    elementwise(
+        "divide",
+        lambda a, b: a / b,
+        lambda a, b: a / b,
+        [lambda a, b: ONE / b, lambda a, b: negative(a / b) / b],
+        [
+            [None, lambda a, b: negative(ONE / b) / b],
+            [lambda a, b: negative(ONE / b) / b, lambda a, b: TWO * (a / b) / b / b],
+        ],
+        signed=True,
+    ),
+    elementwise(
+        "divide",
+        lambda x: 1 / x,
+        lambda x: ONE / x,
+        [lambda x: negative(ONE / x) / x],
+        [[lambda x: TWO * (ONE / x) / x / x]],
+        label="reciprocal",
+        signed=True,
+    ),
+    elementwise("divide", lambda x: x / 0.0, lambda x: x / ZERO, [flat(ONE / 3 * 0 + Decimal("Infinity"))], label="by 0", signed=True),
+]
+
+
+def power_first(a, b):
+    """b a^(b - 1): nothing flows to the base of a^0, which is constant."""
+    return NOTHING if b == 0 else b * power(a, b - 1)
+
+
+def power_second(a, b):
+    """a^b log(a): nothing flows to the exponent of 0^b for b >= 0, which is constant for b > 0."""
+    return NOTHING if a == 0 and b >= 0 else power(a, b) * log(a)
+
+
+def power_aa(a, b):
+    return NOTHING if b in (0, 1) else b * ((b - 1) * power(a, b - 2))
+
+
+def power_ab(a, b):
+    if a == 0 and b >= 1:
+        return ONE if b == 1 else NOTHING
+    return power(a, b - 1) + b * (power(a, b - 1) * log(a))
+
+
+def power_bb(a, b):
+    return NOTHING if a == 0 and b >= 0 else power(a, b) * log(a) * log(a)
+
+
+def with_number(b):
+    exponent = Decimal(b)
+    return elementwise(
+        "power",
+        lambda x: x**b,
+        lambda x: power(x, exponent),
+        [lambda x: power_first(x, exponent)],
+        [[lambda x: power_aa(x, exponent)]],
+        label=f"to the {b}",
+        ulps=16,
+    )
+
+
+POWERS = [
+    elementwise(
+        "power",
+        lambda a, b: a**b,
+        power,
+        [power_first, power_second],
+        [[power_aa, power_ab], [power_ab, power_bb]],
+        ulps=16,
+    ),
+    *(with_number(b) for b in (0, 1, 2, 3, -1, 0.5, -0.5, 1.5)),
+]
+
+# -- functions of one number -----------------------------------------------------------------------
+
+
+def sqrt_slope(x):
+    return HALF / x.sqrt()
+
+
+def tanh_curvature(x):
+    return -2 * tanh(x) * tanh_slope(x)
+
+
+def sigmoid_curvature(x):
+    return sigmoid_slope(x) * tanh(negative(x) / 2)
+
+
+def above(bound):
+    """Half-open room for what is made of 1 - y, where y rounds to 1."""
+    return each(lambda x: 4 if x > bound else 0)
+
+
+FUNCTIONS = [
+    elementwise("exp", F.exp, Decimal.exp, [Decimal.exp], [[Decimal.exp]]),
+    elementwise("log", F.log, log, [lambda x: ONE / x], [[lambda x: negative(ONE / x) / x]]),
+    # Of -0 the root is -0 and the gradient -inf: 1 / (2 y) by IEEE 754's rules, as in PyTorch.
+    elementwise(
+        "sqrt",
+        F.sqrt,
+        Decimal.sqrt,
+        [sqrt_slope],
+        [[lambda x: negative(sqrt_slope(x)) / x / 2 if x != 0 else negative(sqrt_slope(x)) / x.sqrt()]],
+        signed=True,
+    ),
+    elementwise("tanh", F.tanh, tanh, [tanh_slope], [[tanh_curvature]], slack=flat(4), slack2=each(lambda x: 8 if x.copy_abs() > HALF else 0), signed=True),
+    elementwise(
+        "sigmoid", F.sigmoid, sigmoid, [sigmoid_slope], [[sigmoid_curvature]], slack=above(0), slack2=above(0)
+    ),
+    elementwise("softplus", F.softplus, softplus, [sigmoid], [[sigmoid_slope]], slack2=above(0)),
+]
+
+# -- what is linear piece by piece -----------------------------------------------------------------
+
+
+def sign(x):
+    return x if x == 0 or x.is_nan() else ONE.copy_sign(x)
+
+
+def clipped(low, high):
+    def value(x):
+        return low if low is not None and x < low else high if high is not None and x > high else x
+
+    def inside(x):
+        return (low is None or x >= low) and (high is None or x <= high) and not x.is_nan()
+
+    def call(x):
+        return F.clip(x, *(None if v is None else float(v) for v in (low, high)))
+
+    return elementwise("clip", call, value, [selected(inside)], label=f"{low} to {high}")
+
+
+def larger(a, b):
+    return NAN if a.is_nan() or b.is_nan() else a if a >= b else b
+
+
+def share(a, b):
+    """What a gets of the gradient of max(a, b): all if it is larger or NaN, half if both are."""
+    if a == b or (a.is_nan() and b.is_nan()):
+        return HALF
+    return ONE if a > b or a.is_nan() else NOTHING
+
+
+def leaky(slope):
+    rate = Decimal(slope)
+    down = rate if slope else NOTHING  # NaN counts as not above 0, here and in PyTorch's leaky ReLU
+
+    def value(x):
+        return x if x > 0 or x.is_nan() else x * rate if slope else ZERO
+
+    return elementwise(
+        "leaky_relu",
+        lambda x: F.leaky_relu(x, slope),
+        value,
+        [lambda x: ONE if x > 0 else down],
+        label=f"slope {slope}",
+    )
+
+
+PIECES = [
+    elementwise("abs", abs, Decimal.copy_abs, [sign], signed=True),
+    clipped(None, ONE),
+    clipped(Decimal(-1), None),
+    clipped(Decimal(-1), ONE),
+    clipped(ZERO, Decimal("Infinity")),
+    elementwise("maximum", F.maximum, larger, [share, lambda a, b: share(b, a)]),
+    elementwise("maximum", lambda x: F.maximum(x, 0.0), lambda x: larger(x, ZERO), [lambda x: share(x, ZERO)], label="0"),
+    *(leaky(slope) for slope in (0.0, 0.25, 1.0)),
+]
+
+ROWS = [*ARITHMETIC, *POWERS, *FUNCTIONS, *PIECES]
