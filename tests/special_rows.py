@@ -18,13 +18,15 @@ from special_values import (
     sigmoid,
     sigmoid_slope,
     softplus,
-    some,
+    pairs,
     tanh,
     tanh_slope,
+    times,
     unary,
 )
 
 import minigrad.functional as F
+from minigrad import naive
 from minigrad.ops import OPERATIONS
 
 
@@ -108,12 +110,19 @@ def power_bb(a, b):
 
 def with_number(b):
     exponent = Decimal(b)
+
+    def inputs(dtype):
+        # NumPy takes x**0.5 as the root of x, which differs from the power at -inf alone (PyTorch does, too).
+        x = unary(dtype)
+        return (x if b == int(b) else x[x != -np.inf],)
+
     return elementwise(
         "power",
         lambda x: x**b,
         lambda x: power(x, exponent),
         [lambda x: power_first(x, exponent)],
         [[lambda x: power_aa(x, exponent)]],
+        inputs,
         label=f"to the {b}",
         ulps=16,
     )
@@ -160,12 +169,12 @@ FUNCTIONS = [
         F.sqrt,
         Decimal.sqrt,
         [sqrt_slope],
-        [[lambda x: negative(sqrt_slope(x)) / x / 2 if x != 0 else negative(sqrt_slope(x)) / x.sqrt()]],
+        [[lambda x: negative(ONE / (4 * x.sqrt() * x.sqrt() * x.sqrt()))]],
         signed=True,
     ),
     elementwise("tanh", F.tanh, tanh, [tanh_slope], [[tanh_curvature]], slack=flat(4), slack2=each(lambda x: 8 if x.copy_abs() > HALF else 0), signed=True),
     elementwise(
-        "sigmoid", F.sigmoid, sigmoid, [sigmoid_slope], [[sigmoid_curvature]], slack=above(0), slack2=above(0)
+        "sigmoid", F.sigmoid, sigmoid, [sigmoid_slope], [[sigmoid_curvature]], slack=above(0), slack2=above(-1)
     ),
     elementwise("softplus", F.softplus, softplus, [sigmoid], [[sigmoid_slope]], slack2=above(0)),
 ]
@@ -174,7 +183,7 @@ FUNCTIONS = [
 
 
 def sign(x):
-    return x if x == 0 or x.is_nan() else ONE.copy_sign(x)
+    return NOTHING if x == 0 else x if x.is_nan() else ONE.copy_sign(x)
 
 
 def clipped(low, high):
@@ -228,4 +237,109 @@ PIECES = [
     *(leaky(slope) for slope in (0.0, 0.25, 1.0)),
 ]
 
-ROWS = [*ARITHMETIC, *POWERS, *FUNCTIONS, *PIECES]
+
+# -- by a mask: what is left out is 0 whatever it is -----------------------------------------------
+
+
+def alternating(count):
+    return np.arange(count) % 3 != 1
+
+
+def chosen(condition, a, b):
+    """NumPy's `where` moves objects as well as numbers."""
+    return np.where(condition, a, b)
+
+
+def masked(operation, call, factors, label=""):
+    """A row of what multiplies x (M,) by `factors(M)`: decimals, and NOTHING where x is left out."""
+
+    def first(dy, x):
+        return (times(dy, factors(len(x))),)
+
+    return Row(operation, call, lambda dtype: (unary(dtype),), lambda x: times(x, factors(len(x))), first, label=label)
+
+
+def signs(count):
+    """Results of an activation, by which it finds its way back."""
+    return np.resize([1.0, -2.0, 0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40], count)
+
+
+def leaky_factors(slope, mask=None, scale=1):
+    def factors(count):
+        kept = np.ones(count, bool) if mask is None else mask(count)
+        down = Decimal(slope) if slope else NOTHING
+        rates = [ONE if y > 0 else down for y in signs(count)]
+        found = [NOTHING if not k or r is NOTHING else r * scale for k, r in zip(kept, rates, strict=True)]
+        return np.array(found, object)
+
+    return factors
+
+
+def on_device(x, values, dtype=None):
+    return x.backend.asarray(values, dtype)
+
+
+PLACE = 0.5, (5, 7), (0, 3, 0, 0)
+
+
+def leaky_gradient(slope):
+    def call(dy):
+        return OPERATIONS["leaky_relu_gradient"](slope, on_device(dy, signs(dy.size), dy.dtype))(dy)
+
+    return masked("leaky_relu_gradient", call, leaky_factors(slope), f"slope {slope}")
+
+
+def leaky_dropout_gradient(slope):
+    def call(dy):
+        y, mask = on_device(dy, signs(dy.size), dy.dtype), on_device(dy, alternating(dy.size))
+        return OPERATIONS["leaky_dropout_gradient"](slope, y, mask, 1.25)(dy)
+
+    return masked(
+        "leaky_dropout_gradient", call, leaky_factors(slope, alternating, Decimal("1.25")), f"slope {slope}"
+    )
+
+
+def where_rows():
+    size = len(pairs("float32")[0])
+    condition = alternating(size)
+
+    def call(a, b):
+        return F.where(on_device(a, condition), a, b)
+
+    def first(dy, a, b):
+        return chosen(condition, dy, ZERO), chosen(condition, ZERO, dy)
+
+    yield Row("where", call, pairs, lambda a, b: chosen(condition, a, b), first, signed=True)
+    yield Row(
+        "where",
+        lambda x: F.where(on_device(x, alternating(x.size)), x, float("nan")),
+        lambda dtype: (unary(dtype),),
+        lambda x: chosen(alternating(len(x)), x, NAN),
+        lambda dy, x: (chosen(alternating(len(x)), dy, ZERO),),
+        label="or NaN",
+    )
+
+
+def kept_factors(scale, mask):
+    return lambda count: np.array([scale if k else NOTHING for k in mask(count)], object)
+
+
+MASKS = [
+    *where_rows(),
+    leaky_gradient(0.0),
+    leaky_gradient(0.25),
+    leaky_dropout_gradient(0.0),
+    leaky_dropout_gradient(0.25),
+    masked(
+        "mask_scale",
+        lambda x: OPERATIONS["mask_scale"](on_device(x, alternating(x.size)), 1.25)(x),
+        kept_factors(Decimal("1.25"), alternating),
+    ),
+    masked(
+        "dropout",
+        lambda x: OPERATIONS["dropout"](*PLACE)(x),
+        kept_factors(TWO, lambda count: naive.dropout_mask(count, *PLACE)),
+    ),
+]
+
+ROWS = [*ARITHMETIC, *POWERS, *FUNCTIONS, *PIECES, *MASKS]

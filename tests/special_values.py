@@ -150,7 +150,7 @@ class Row:
             0 and -0 are the same, as for the maximum of the two, of which IEEE 754 says no more.
         slack, slack2: what gradients and second derivatives may be off beyond some units in the last place, in
             machine epsilons, from the inputs: where a rule subtracts from 1 what rounds to 1.
-        unclear: from i, j and the inputs, where a second derivative is left out, with the reason at the row.
+        pointwise: whether each gradient is dy times a factor of its own.
     """
 
     operation: str
@@ -164,8 +164,8 @@ class Row:
     signed: bool = False
     slack: Callable[..., Any] | None = None
     slack2: Callable[..., Any] | None = None
-    unclear: Callable[..., bool] | None = None
     ulps: int = 8
+    pointwise: bool = False
 
 
 def elementwise(
@@ -189,7 +189,14 @@ def elementwise(
 
     default = (lambda dtype: (unary(dtype),)) if len(first) == 1 else pairs
     return Row(
-        operation, call, inputs or default, each(value), gradients, curvature if second else None, **others
+        operation,
+        call,
+        inputs or default,
+        each(value),
+        gradients,
+        curvature if second else None,
+        pointwise=True,
+        **others,
     )
 
 
@@ -236,6 +243,18 @@ def rounded(right: Any, dtype: str) -> Any:
     floats = np.array([float(v) for v in np.asarray(right, object).reshape(-1)], np.float64)
     with np.errstate(over="ignore"):
         return floats.astype(dtype).reshape(np.shape(right))
+
+
+def decided_by_rounding(factors: Any, dtype: str, slack: Any = 0) -> Any:
+    """Return where an infinity or 0 times a factor depends on how that is rounded, or whether it is at all.
+
+    That is where it comes to 0, to a subnormal or to infinity and is none of them: what is right differs by the
+    order of a product's factors.
+    """
+    floats, info = np.abs(rounded(factors, dtype)), np.finfo(dtype)
+    true = each(lambda v: v.is_finite() and v != 0)(factors).astype(bool)
+    ordinary = (floats > info.tiny * 16) & (floats < info.max / 16)
+    return true & ~(ordinary & (floats > 16 * np.asarray(slack, float) * info.eps))
 
 
 def wrong_places(found: Any, right: Any, ulps: int, slack: Any = 0, signed: bool = False) -> Any:
