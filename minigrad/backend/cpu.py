@@ -101,7 +101,7 @@ class CPUBackend(Backend):
         return total + np.matmul(ONES[0, : len(rest)], rest)
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        if x.dtype != np.float32 or axes != (0, 2, 3) or keepdims:
+        if x.dtype != np.float32 or x.ndim != 4 or axes != (0, 2, 3) or keepdims:
             return super().sum(x, axes, keepdims)
         rows = _rows(x)  # (N * H * W, C)
         slices = _slices_of(rows)

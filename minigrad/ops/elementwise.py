@@ -81,7 +81,7 @@ class Multiply(Operation):
 
 
 class Divide(Operation):
-    """y = a / b: da = dy / b, db = -dy a / b^2."""
+    """y = a / b: da = dy / b, db = -dy (a / b) / b. (A square of b could overflow, or vanish.)"""
 
     keep_inputs = True
 
@@ -96,7 +96,7 @@ class Divide(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
-        return (dy / b if self.needs[0] else None, -(dy * a / (b * b)) if self.needs[1] else None)
+        return (dy / b if self.needs[0] else None, -(dy * (a / b) / b) if self.needs[1] else None)
 
 
 class Negate(Operation):
