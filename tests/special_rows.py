@@ -45,6 +45,12 @@ def selected(condition):
 
 # -- arithmetic ------------------------------------------------------------------------------------
 
+
+def divide_curvature(a, b):
+    """2 a / b^3: as quotients, one after another, in which the first two can be 0 and infinite."""
+    return NAN if a == 0 and b.copy_abs() < Decimal("1e-44") else TWO * (a / b) / b / b
+
+
 ARITHMETIC = [
     elementwise("add", lambda a, b: a + b, lambda a, b: a + b, [flat(ONE)] * 2, signed=True),
     elementwise("add", lambda x: x + 0.0, lambda x: x + ZERO, [flat(ONE)], label="0", signed=True),
@@ -67,7 +73,7 @@ ARITHMETIC = [
         [lambda a, b: ONE / b, lambda a, b: negative(a / b) / b],
         [
             [None, lambda a, b: negative(ONE / b) / b],
-            [lambda a, b: negative(ONE / b) / b, lambda a, b: TWO * (a / b) / b / b],
+            [lambda a, b: negative(ONE / b) / b, divide_curvature],
         ],
         signed=True,
     ),

@@ -200,38 +200,19 @@ def elementwise(
     )
 
 
-def by_differences(row_value: Callable[..., Any]) -> Callable[..., list[list[Any]]]:
-    """Make `Row.second` of a smooth function of arrays by differences, at 60 digits."""
-
-    def total(i: int, inputs: Sequence[Any]) -> Decimal:
-        return sum(slopes(row_value, None, inputs)[i].reshape(-1), ZERO)
-
-    return lambda *inputs: [
-        [_slope(lambda *moved, i=i: total(i, moved), inputs, j) for j in range(len(inputs))]
-        for i in range(len(inputs))
-    ]
-
-
-def slopes(value: Callable[..., Any], dy: Any, inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the gradients of the sum of dy * value (dy = None for 1) by differences, at 60 digits."""
-
-    def total(*moved: Any) -> Decimal:
-        y = np.asarray(value(*moved), object)
-        return sum((y if dy is None else y * dy).reshape(-1), ZERO)
-
-    return tuple(_slope(total, inputs, j) for j in range(len(inputs)))
-
-
-def _slope(total: Callable[..., Decimal], inputs: Sequence[Any], j: int) -> Any:
-    found = np.empty(inputs[j].shape, object)
-    for place in np.ndindex(found.shape):
-        step = STEP * max(inputs[j][place].copy_abs(), Decimal("1e-3"))
-        ends = []
-        for sign in (1, -1):
-            moved = [x.copy() for x in inputs]
-            moved[j][place] += sign * step
-            ends.append(total(*moved))
-        found[place] = (ends[0] - ends[1]) / (2 * step)
+def by_differences(first: Callable[..., tuple[Any, ...]], inputs: Sequence[Any]) -> list[list[Any]]:
+    """Return the `Row.second` of smooth gradients by differences, at 60 digits, from one evaluation for each."""
+    found = [[np.empty(x.shape, object) for x in inputs] for _ in inputs]
+    for j, x in enumerate(inputs):
+        for place in np.ndindex(x.shape):
+            step = STEP * max(x[place].copy_abs(), Decimal("1e-3"))
+            ends = []
+            for moved_to in (x[place] + step, x[place] - step):
+                moved = [a.copy() for a in inputs]
+                moved[j][place] = moved_to
+                ends.append([g.sum() for g in first(np.full(inputs[0].shape, ONE), *moved)])
+            for i, (high, low) in enumerate(zip(*ends, strict=True)):
+                found[i][j][place] = (high - low) / (2 * step)
     return found
 
 

@@ -8,13 +8,14 @@ import decimal
 import numpy as np
 import pytest
 import special_rows
+import special_structures
 from special_values import EXACT, decided_by_rounding, exact, wrong_places
 
 import minigrad as mg
 from minigrad.ops import OPERATIONS
 
 EVERY_DEVICE = True
-ROWS = special_rows.ROWS
+ROWS = [*special_rows.ROWS, *special_structures.ROWS]
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
