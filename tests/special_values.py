@@ -238,16 +238,25 @@ def decided_by_rounding(factors: Any, dtype: str, slack: Any = 0) -> Any:
     return true & ~(ordinary & (floats > 16 * np.asarray(slack, float) * info.eps))
 
 
-def wrong_places(found: Any, right: Any, ulps: int, slack: Any = 0, signed: bool = False) -> Any:
+def flush(array: Any) -> Any:
+    """Return floats with subnormals made 0, as CuPy's kernels take them in float32."""
+    return np.where(np.abs(array) < np.finfo(array.dtype).tiny, np.copysign(0, array), array).astype(array.dtype)
+
+
+def wrong_places(
+    found: Any, right: Any, ulps: int, slack: Any = 0, signed: bool = False, flushed: bool = False
+) -> Any:
     """Return where `found` (floats) isn't right (decimals): a boolean array.
 
     NaN and infinities must be the same, zeros by their sign too where `signed`; all else is within `ulps` units
-    in the last place (of which subnormals have few) and `slack` machine epsilons.
+    in the last place (of which subnormals have few) and `slack` machine epsilons; where `flushed`, subnormals and
+    the smallest others may be 0.
     """
     wanted = rounded(right, str(found.dtype))
     assert found.shape == wanted.shape
     with np.errstate(all="ignore"):
         room = ulps * np.spacing(np.abs(wanted)) + np.asarray(slack, float) * np.finfo(found.dtype).eps
+        room += 4 * np.finfo(found.dtype).tiny * flushed
         near = np.abs(found - wanted) <= room
     same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
     bad = ~(same | (near & np.isfinite(wanted)))
