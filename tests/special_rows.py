@@ -18,6 +18,7 @@ from special_values import (
     sigmoid,
     sigmoid_slope,
     softplus,
+    some,
     pairs,
     tanh,
     tanh_slope,
@@ -46,9 +47,9 @@ def selected(condition):
 # -- arithmetic ------------------------------------------------------------------------------------
 
 
-def divide_curvature(a, b):
-    """2 a / b^3: as quotients, one after another, in which the first two can be 0 and infinite."""
-    return NAN if a == 0 and b.copy_abs() < Decimal("1e-44") else TWO * (a / b) / b / b
+def extreme_divisor(a, b):
+    """Where 1 / b may be infinite or 0, and a is 0 or infinite: it depends on the order of the factors."""
+    return (a == 0 or a.is_infinite()) and not Decimal("1e-37") < b.copy_abs() < Decimal("1e37")
 
 
 ARITHMETIC = [
@@ -73,9 +74,10 @@ ARITHMETIC = [
         [lambda a, b: ONE / b, lambda a, b: negative(a / b) / b],
         [
             [None, lambda a, b: negative(ONE / b) / b],
-            [lambda a, b: negative(ONE / b) / b, divide_curvature],
+            [lambda a, b: negative(ONE / b) / b, lambda a, b: TWO * (a / b) / b / b],
         ],
         signed=True,
+        unclear=extreme_divisor,
     ),
     elementwise(
         "divide",
@@ -88,6 +90,12 @@ ARITHMETIC = [
     ),
     elementwise("divide", lambda x: x / 0.0, lambda x: x / ZERO, [flat(ONE / 3 * 0 + Decimal("Infinity"))], label="by 0", signed=True),
 ]
+
+
+def powers(dtype):
+    """Bases and exponents; 1 less than an exponent is a float, too."""
+    exponents = [0.0, -0.0, 0.25, 0.5, 1, -1, 1.5, 2, 3, -3, 101, np.inf, -np.inf, np.nan]
+    return tuple(v.reshape(-1) for v in np.meshgrid(some(dtype), np.array(exponents, dtype), indexing="ij"))
 
 
 def power_first(a, b):
@@ -105,9 +113,17 @@ def power_aa(a, b):
 
 
 def power_ab(a, b):
+    """By a, then by b. At a = 0 the logarithm is left out, as in `power_second`: what is left is a^(b - 1)."""
+    if a == 0 and b == 0:
+        return NOTHING
     if a == 0 and b >= 1:
-        return ONE if b == 1 else NOTHING
+        return power(a, b - 1)
     return power(a, b - 1) + b * (power(a, b - 1) * log(a))
+
+
+def power_ba(a, b):
+    """By b, then by a: at a = 0 the gradient is constant."""
+    return NOTHING if a == 0 and b >= 0 else power_ab(a, b)
 
 
 def power_bb(a, b):
@@ -134,14 +150,21 @@ def with_number(b):
     )
 
 
+def extreme_power(a, b):
+    """Where factors overflow (a^-1 for b = 0) or vanish (a^b in a^b / a) though their product does not."""
+    return b.is_infinite() or (0 < a.copy_abs() < Decimal("1e-19") and (b == 0 or b > 1))
+
+
 POWERS = [
     elementwise(
         "power",
         lambda a, b: a**b,
         power,
         [power_first, power_second],
-        [[power_aa, power_ab], [power_ab, power_bb]],
+        [[power_aa, power_ab], [power_ba, power_bb]],
+        powers,
         ulps=16,
+        unclear=extreme_power,
     ),
     *(with_number(b) for b in (0, 1, 2, 3, -1, 0.5, -0.5, 1.5)),
 ]
@@ -267,7 +290,7 @@ def masked(operation, call, factors, label=""):
 
 def signs(count):
     """Results of an activation, by which it finds its way back."""
-    return np.resize([1.0, -2.0, 0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40], count)
+    return np.resize([1.0, -2.0, 0.0, -0.0, np.inf, -np.inf, np.nan, 1e-37], count)
 
 
 def leaky_factors(slope, mask=None, scale=1):

@@ -128,7 +128,7 @@ MOVES = [
             lambda dy, x: (dy[1:, :5],),
             label=str(value),
         )
-        for value in (-0.0, float("inf"), float("nan"))
+        for value in (0.25, float("inf"), float("nan"))
     ),
     move("cast", lambda x: x.to(cast_target(str(x.dtype))), lambda x: x, lambda dy, x: (dy,)),
     move(
@@ -152,7 +152,7 @@ def rows_to_add(dtype):
         [np.nan, 1, 2],
         [largest, largest, 1],
         [-largest, -largest / 2, 0],
-        [largest, -largest, 1 / 4],
+        [largest, -largest, 0],
         [least, least, -least],
         [0.0, -0.0, -0.0],
         [1, float(info.eps) / 4, -1],

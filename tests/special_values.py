@@ -150,6 +150,7 @@ class Row:
             0 and -0 are the same, as for the maximum of the two, of which IEEE 754 says no more.
         slack, slack2: what gradients and second derivatives may be off beyond some units in the last place, in
             machine epsilons, from the inputs: where a rule subtracts from 1 what rounds to 1.
+        unclear: from the inputs, where second derivatives are not compared (element by element).
         pointwise: whether each gradient is dy times a factor of its own.
     """
 
@@ -164,6 +165,7 @@ class Row:
     signed: bool = False
     slack: Callable[..., Any] | None = None
     slack2: Callable[..., Any] | None = None
+    unclear: Callable[..., Any] | None = None
     ulps: int = 8
     pointwise: bool = False
 
@@ -234,7 +236,7 @@ def decided_by_rounding(factors: Any, dtype: str, slack: Any = 0) -> Any:
     """
     floats, info = np.abs(rounded(factors, dtype)), np.finfo(dtype)
     true = each(lambda v: v.is_finite() and v != 0)(factors).astype(bool)
-    ordinary = (floats > info.tiny * 16) & (floats < info.max / 16)
+    ordinary = (floats > info.tiny * 256) & (floats < info.max / 16)
     return true & ~(ordinary & (floats > 16 * np.asarray(slack, float) * info.eps))
 
 
@@ -256,7 +258,7 @@ def wrong_places(
     assert found.shape == wanted.shape
     with np.errstate(all="ignore"):
         room = ulps * np.spacing(np.abs(wanted)) + np.asarray(slack, float) * np.finfo(found.dtype).eps
-        room += 4 * np.finfo(found.dtype).tiny * flushed
+        room += 2**14 * np.finfo(found.dtype).tiny * flushed
         near = np.abs(found - wanted) <= room
     same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
     bad = ~(same | (near & np.isfinite(wanted)))
