@@ -78,7 +78,8 @@ def dropout(
     """Each element set to 0 with probability p and scaled by 1 / (1 - p) otherwise, in training only.
 
     Which ones follows from the generator's seed and call number alone, whatever the device and
-    the threads. Source: Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
+    the threads. What is dropped is 0 even where x, or its gradient, is infinite or no number. Source:
+    Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
 
     Args:
         p: 0 <= p < 1, rounded to a multiple of 2^-16.

@@ -105,8 +105,11 @@ class Backend:
         return self.xp.maximum(x, x * slope if slope else 0)  # 0 times inf is no number
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
-        """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it)."""
-        return self.xp.where(y > 0, dy, dy * slope)
+        """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it).
+
+        With a slope of 0 that is 0 whatever dy is, an infinite one too.
+        """
+        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times inf is no number
 
     def tanh(self, x: Array) -> Array:
         """The hyperbolic tangent."""
@@ -147,13 +150,13 @@ class Backend:
         return self.asarray(keep.reshape(shape))
 
     def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
-        """x / (1 - p) where `dropout_mask` keeps it, 0 elsewhere; and the mask."""
+        """x / (1 - p) where `dropout_mask` keeps it, 0 elsewhere, whatever x is there; and the mask."""
         mask = self.dropout_mask(x.shape, p, key, counter)
         return self.mask_scale(x, mask, 1 / (1 - p)), mask
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
-        """x * scale where the mask is True, 0 elsewhere."""
-        return x * mask * scale
+        """x * scale where the mask is True, 0 elsewhere, whatever x is there."""
+        return self.xp.where(mask, x * scale, 0)
 
     def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
         """The gradient of a leaky ReLU and of the dropout behind it, y being the dropout's result: dy times

@@ -5,6 +5,7 @@ input was broadcast, its gradient is summed back to its shape by the walk (tenso
 here has to.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,11 @@ class Negate(Operation):
 
 
 class Power(Operation):
-    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a)."""
+    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a).
+
+    da is 0 where b is 0, and db where a is 0 and b is not negative, whatever the other factors are there;
+    these are PyTorch's choices. Where a is negative, db is no number.
+    """
 
     keep_inputs = True
 
@@ -130,14 +135,35 @@ class Power(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
-        da = None
-        if self.needs[0]:
-            # x^0 is constant, and its rule would give 0 * 0^(-1) at 0.
-            da = dy * 0.0 if isinstance(b, int | float) and b == 0 else dy * (b * a ** (b - 1))
-        if not self.needs[1]:
-            return da, None
-        log_a = a.log() if isinstance(a, Tensor) else self.xp.log(a).item()
-        return da, dy * (a**b * log_a)
+        return (
+            self._base_gradient(dy, a, b) if self.needs[0] else None,
+            self._exponent_gradient(dy, a, b) if self.needs[1] else None,
+        )
+
+    def _base_gradient(self, dy: Tensor, a: Tensor, b: Any) -> Tensor:
+        """dy b a^(b - 1), 0 where b is 0."""
+        if not isinstance(b, Tensor):
+            return dy * (b * a ** (b - 1)) if b else self._dropped(True, dy, 0.0)
+        # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
+        smallest = self.xp.finfo(a.dtype).tiny
+        finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
+        dropped = (b.data == 0) & ~finite
+        dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
+        return dy * (b * a ** (b - 1))
+
+    def _exponent_gradient(self, dy: Tensor, a: Any, b: Tensor) -> Tensor:
+        """dy a^b log(a), 0 where a is 0 and b is not negative."""
+        if not isinstance(a, Tensor):
+            if a > 0:
+                return dy * (a**b * math.log(a))
+            a = Tensor(self.xp.full(b.shape, a, b.dtype), backend=self.backend)
+        dropped = (a.data == 0) & (b.data >= 0)
+        dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
+        return dy * (a**b * a.log())
+
+    def _dropped(self, condition: Any, x: Tensor, value: float) -> Tensor:
+        """x with a constant where the condition holds."""
+        return Where(self.xp.asarray(condition))(value, x)
 
 
 class Exp(Operation):
@@ -189,7 +215,7 @@ class Sqrt(Operation):
 
 
 class Abs(Operation):
-    """y = |x|: dx = dy sign(x), which is 0 at 0."""
+    """y = |x|: dx = dy sign(x), and 0 at 0, whatever dy is."""
 
     keep_inputs = True
 
@@ -201,8 +227,9 @@ class Abs(Operation):
         return self.xp.abs(x)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        sign = Tensor(self.xp.sign(self.inputs[0].data), backend=self.backend)
-        return (dy * sign,)
+        x = self.inputs[0].data
+        sign = Tensor(self.xp.sign(x), backend=self.backend)
+        return (Where(self.xp.asarray(x == 0))(0.0, dy) * sign,)
 
 
 @dataclass(eq=False)
@@ -236,7 +263,11 @@ class Clip(Operation):
 
 
 class Maximum(Operation):
-    """y = max(a, b): dy goes to the larger; where they are equal, half to each."""
+    """y = max(a, b): dy goes to the larger; where they are equal, half to each.
+
+    A value that is no number counts as the larger, so that it goes through, and gets all of dy; half where
+    both are none. (PyTorch gives all of dy to each of the two.)
+    """
 
     keep_inputs = True
 
@@ -252,10 +283,11 @@ class Maximum(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
-        half = Where(self.xp.asarray(a == b))(dy * 0.5, 0.0)
+        to_a = self.xp.asarray((a > b) | (a != a) & (b == b))
+        to_b = self.xp.asarray((b > a) | (b != b) & (a == a))
         return (
-            Where(self.xp.asarray(a > b))(dy, half) if self.needs[0] else None,
-            Where(self.xp.asarray(b > a))(dy, half) if self.needs[1] else None,
+            Where(to_a)(dy, Where(to_b)(0.0, dy * 0.5)) if self.needs[0] else None,
+            Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,
         )
 
 
@@ -341,6 +373,9 @@ class Softplus(Operation):
 class LeakyRelu(Operation):
     """y = x where x > 0, slope * x elsewhere: dx = dy or slope * dy (slope * dy at 0).
 
+    With a slope of 0 dx is exactly 0 there, even where dy is infinite. A value that is no number goes
+    through, with slope * dy as its gradient. (PyTorch's ReLU, but not its leaky one, gives it dy.)
+
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic
     models" (2013). A slope of 0 is ReLU.
     """
@@ -367,7 +402,10 @@ class LeakyRelu(Operation):
 
 @dataclass(eq=False)
 class LeakyReluGradient(Operation):
-    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose."""
+    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose.
+
+    An element that a slope of 0 drops is 0 whatever dy is.
+    """
 
     slope: float
     y: Array
@@ -391,6 +429,9 @@ class LeakyReluGradient(Operation):
 @dataclass(eq=False)
 class Dropout(Operation):
     """y = x / (1 - p) with probability 1 - p, 0 otherwise: dx = dy by the same mask.
+
+    What is dropped is 0 even where x, or dy, is infinite or no number. (PyTorch multiplies by 0 there, which
+    leaves no number.)
 
     Which elements are kept follows from the key and the counter alone (`Backend.dropout_mask`).
     """
@@ -431,7 +472,7 @@ class Dropout(Operation):
 
 @dataclass(eq=False)
 class MaskScale(Operation):
-    """y = x * scale where the mask is True, 0 elsewhere (dropout): linear, and its own transpose."""
+    """y = x * scale where the mask is True, 0 elsewhere, whatever x is: linear, and its own transpose."""
 
     mask: Array
     scale: float
@@ -524,12 +565,20 @@ def divide(a: Any, b: Any) -> Tensor:
 
 
 def power(a: Any, b: Any) -> Tensor:
-    """a ** b; the gradient with respect to the exponent needs a > 0."""
+    """a ** b; the gradient with respect to the exponent needs a > 0, or a = 0 and b >= 0, where it is 0.
+
+    Raises ValueError for integers to the power of a negative integer, which are no integers.
+    """
+    if isinstance(a, Tensor) and a.dtype.kind in "iub" and isinstance(b, int) and b < 0:
+        raise ValueError(f"power: {a.dtype} to the power of {b} is no integer: use a float, as in x ** {b}.0")
     return _binary(Power, a, b)
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger of a and b; where they are equal, each gets half of the gradient."""
+    """The larger of a and b; where they are equal, each gets half of the gradient.
+
+    A value that is no number counts as the larger.
+    """
     return _binary(Maximum, a, b)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import normal
+from .elementwise import Where, normal
 from .operation import Case, Operation, require_float
 from .shape import broadcast_to
 
@@ -64,7 +64,11 @@ class Sum(Operation):
 
 @dataclass(eq=False)
 class Max(Operation):
-    """y = the largest of x along axes: dy goes to it; those that tie for it share it equally."""
+    """y = the largest of x along axes: dy goes to it; those that tie for it share it equally.
+
+    A value that is no number counts as the largest, so that it goes through, and several such share dy, as in
+    PyTorch's `max`.
+    """
 
     axes: Axes
     keepdims: bool
@@ -84,9 +88,9 @@ class Max(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x = self.inputs[0].data
         shape = kept_shape(x.shape, self.axes)
-        largest = (x == self._output.reshape(shape)).astype(x.dtype)
-        share = largest / largest.sum(axis=self.axes, keepdims=True)
-        return (dy.reshape(shape) * Tensor(share, backend=self.backend),)
+        largest = (x == self._output.reshape(shape)) | (x != x)
+        count = largest.sum(axis=self.axes, keepdims=True).astype(x.dtype)
+        return (Where(largest)(dy.reshape(shape) / Tensor(count, backend=self.backend), 0.0),)
 
 
 def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -116,7 +120,10 @@ def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float =
 
 
 def max_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The largest value along `axis`: None (all), an int or several."""
+    """The largest value along `axis`: None (all), an int or several.
+
+    A value that is no number counts as the largest; those that tie share the gradient.
+    """
     axes = normalize_axes(axis, x.ndim, "max")
     _count(x.shape, axes, "max")
     return Max(axes, keepdims)(x)

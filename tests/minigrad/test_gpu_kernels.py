@@ -217,14 +217,15 @@ def test_activations_of_what_is_far_out_or_no_number(gpu, name, dtype):
 
 
 @DTYPES
-def test_what_is_no_number_stays_none_in_gradients_and_masks(gpu, dtype):
+def test_what_is_no_number_stays_none_in_gradients_but_for_what_is_dropped(gpu, dtype):
     values = np.array([np.nan, np.inf, -np.inf, 1.0], dtype)
     y, mask = np.array([1.0, -1.0, np.nan, 0.0], dtype), np.array([True, True, True, False])
-    found = gpu.leaky_relu_backward(on(gpu, values), on(gpu, y), 0.2)
-    expected = REFERENCE.leaky_relu_backward(values, y, 0.2)
-    np.testing.assert_allclose(off(gpu, found), expected, rtol=ACCURACY[dtype])
+    for slope, expected in ((0.5, [np.nan, np.inf, -np.inf, 0.5]), (0.0, [np.nan, 0.0, 0.0, 0.0])):
+        found = gpu.leaky_relu_backward(on(gpu, values), on(gpu, y), slope)
+        np.testing.assert_array_equal(off(gpu, found), expected)
+        np.testing.assert_array_equal(REFERENCE.leaky_relu_backward(values, y, slope), expected)
     found = gpu.mask_scale(on(gpu, np.array([np.nan, np.nan], dtype)), on(gpu, mask[2:]), 2.0)
-    assert np.isnan(off(gpu, found)).all()
+    np.testing.assert_array_equal(off(gpu, found), [np.nan, 0.0])
 
 
 def test_a_gradient_that_is_stretched_and_one_of_another_dtype(gpu):
@@ -305,10 +306,10 @@ def test_dropout_keeps_a_draw_that_is_the_limit_itself(gpu):
         assert off(gpu, mask)[0] == REFERENCE.dropout_mask((3,), p, *place)[0] == kept
 
 
-def test_dropout_lets_through_what_is_no_number(gpu):
+def test_dropout_lets_through_what_is_no_number_where_it_keeps_it(gpu):
     y, mask = gpu.dropout(on(gpu, np.full(64, np.nan, "float32")), 0.5, *PLACES["a seed's"])
     assert not off(gpu, mask).all()
-    assert np.isnan(off(gpu, y)).all()
+    np.testing.assert_array_equal(off(gpu, y), np.where(off(gpu, mask), np.nan, 0))
 
 
 # -- convolution -----------------------------------------------------------------------------------------

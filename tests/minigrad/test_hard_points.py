@@ -78,3 +78,311 @@ def test_a_quotient_of_large_or_small_numbers(a, b, db, dbb, dab):
     np.testing.assert_allclose(first.numpy(), [db], rtol=1e-6)
     for found, expected in zip(second, (dbb, dab), strict=True):
         np.testing.assert_allclose(found.numpy(), np.float32([expected]), rtol=1e-5, atol=SMALLEST)
+
+
+# -- a dropped gradient is 0, whatever comes from above --------------------------------------------------
+
+LAYOUTS = {
+    "as made": lambda x: x,
+    "channels innermost": lambda x: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1),
+    "strided": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "transposed": lambda x: np.ascontiguousarray(x.T).T,
+}
+ABOVE = [INF, -INF, NAN, 3.0]
+
+
+def spread(values, dtype):
+    """The values over and over: (2, 3, 4, 4)."""
+    return np.resize(np.array(values, dtype), (2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("function", [F.relu, lambda x: x.clip(0), lambda x: F.maximum(x, 0)])
+@pytest.mark.parametrize(
+    ("behind", "slope"),
+    [(F.sqrt, 0.25), (F.log, 0.25), (lambda y: 1 / y, -1 / 16), (lambda y: y**-0.5, -1 / 16)],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_what_relu_drops_stays_dropped_before_a_function_of_infinite_slope(function, behind, slope):
+    x = leaf([-1.0, 4.0])
+    behind(function(x)).sum().backward()
+    equal(x.grad, [0.0, slope])
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("order", [1, 2])
+def test_relu_drops_infinite_gradients(dtype, layout, order):
+    x = mg.tensor(LAYOUTS[layout](spread([1.0, -1.0, 0.0, -0.0, 2.0], dtype)), requires_grad=True)
+    above = LAYOUTS[layout](spread(ABOVE, dtype))
+    expected = np.zeros(x.shape, dtype)
+    for place in np.ndindex(x.shape):
+        expected[place] = above[place] if x.numpy()[place] > 0 else 0
+    if order == 1:
+        return equal(mg.grad(F.relu(x), x, mg.tensor(above))[0], expected)
+    # The gradient is linear in what comes from above, and its own transpose.
+    start = leaf(np.ones(x.shape, dtype), dtype)
+    (first,) = mg.grad(F.relu(x), x, start, create_graph=True)
+    return equal(mg.grad(first, start, mg.tensor(above))[0], expected)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,)])
+def test_relu_without_axes_and_without_elements(shape):
+    x = leaf(np.full(shape, -1.0, "float32"))
+    equal(mg.grad(F.relu(x), x, mg.tensor(np.full(shape, INF, "float32")))[0], np.zeros(shape))
+
+
+def test_relu_over_many_slices_drops_infinite_gradients():
+    values = np.tile(np.float32([1, -1, 0, -2, 3]), 800_000)
+    x = leaf(values)
+    above = np.tile(np.float32([INF, 2, -INF, NAN]), 1_000_000)
+    (found,) = mg.grad(F.relu(x), x, mg.tensor(above))
+    equal(found, np.where(values > 0, above, np.float32(0)))
+
+
+@DTYPES
+def test_relu_taken_in_the_pass_of_a_convolution_or_a_normalisation(dtype):
+    x = leaf([[[[-1.0]], [[4.0]]]], dtype)  # (1, 2, 1, 1)
+    one = mg.tensor(np.eye(2)[:, :, None, None], dtype)
+    above = mg.tensor([[[[INF]], [[2.0]]]], dtype)
+    for y in (F.conv2d(x, one, slope=0.0), F.conv_transpose2d(x, one, slope=0.0)):
+        equal(y, [[[[0.0]], [[4.0]]]])
+        bias_free = mg.grad(y.sum((2, 3)), x, mg.tensor([[3.0, 2.0]], dtype))[0]
+        equal(bias_free, [[[[0.0]], [[2.0]]]])
+    weight, bias = leaf([1.0, 1.0], dtype), leaf([0.0, 0.0], dtype)
+    zeros, ones = mg.tensor([0.0, 0.0], dtype), mg.tensor([1.0, 1.0], dtype)
+    y = F.batch_norm(x, zeros, ones, weight, bias, eps=0.0, slope=0.0)
+    found = mg.grad(y, [x, weight, bias], above)
+    for gradient, expected in zip(found, ([[[[0.0]], [[2.0]]]], [0.0, 8.0], [0.0, 2.0]), strict=True):
+        equal(gradient, expected)
+
+
+@DTYPES
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_relu_in_the_pass_of_batch_norm_drops_infinite_gradients(dtype, create_graph):
+    # x - mean is -1, -1, 1, 1; the second channel is there to be infinite without touching the first.
+    x = leaf([[1.0, 1.0], [1.0, 1.0], [3.0, 3.0], [3.0, 3.0]], dtype)
+    weight, bias = leaf([1.0, 1.0], dtype), leaf([0.0, 0.0], dtype)
+    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=0.0, slope=0.0)
+    above = mg.tensor([[INF, 1.0], [-INF, 1.0], [2.0, 2.0], [4.0, 4.0]], dtype)
+    dx, dweight, dbias = mg.grad(y, [x, weight, bias], above, create_graph=create_graph)
+    # dy back through the ReLU is 0, 0, 2, 4: mean(dy) and mean(dy xhat) are 1.5.
+    equal(dx, [[0.0, 0.0], [0.0, 0.0], [-1.0, -1.0], [1.0, 1.0]])
+    equal(dweight, [6.0, 6.0])
+    equal(dbias, [6.0, 6.0])
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_dropout_drops_is_0_whatever_it_was(dtype, layout):
+    ones = mg.tensor(LAYOUTS[layout](np.ones((2, 3, 4, 4), dtype)))
+    kept = F.dropout(ones, 0.5, generator=mg.random.Generator(3)).numpy() > 0
+    assert 0 < kept.sum() < kept.size
+    values = LAYOUTS[layout](spread(ABOVE, dtype))
+    expected = np.zeros(values.shape, dtype)
+    expected[kept] = values[kept] * 2
+    x = mg.tensor(values, requires_grad=True)
+    equal(F.dropout(x, 0.5, generator=mg.random.Generator(3)), expected)
+    y = F.dropout(leaf(np.ones_like(values), dtype), 0.5, generator=mg.random.Generator(3))
+    start = leaf(np.ones(values.shape, dtype), dtype)
+    (source,) = y.node.edges
+    (first,) = mg.grad(y, source, start, create_graph=True)
+    equal(mg.grad(y, source, mg.tensor(values), retain_graph=True)[0], expected)
+    equal(mg.grad(first, start, mg.tensor(values))[0], expected)
+
+
+@DTYPES
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_relu_and_dropout_in_the_pass_of_a_convolution_drop_infinite_gradients(dtype, slope):
+    mg.manual_seed(5)
+    x = leaf(spread([1.0, -1.0, 2.0, -2.0, 1.0], dtype), dtype)
+    one = mg.tensor(np.eye(3)[:, :, None, None], dtype)
+    bias = leaf(np.zeros(3), dtype)
+    y = F.conv2d(x, one, bias, slope=slope, p=0.5)
+    above = np.where(y.numpy() != 0, 3.0, INF).astype(dtype)
+    expected = np.zeros(x.shape, dtype)
+    for place in np.ndindex(x.shape):
+        if y.numpy()[place] != 0:
+            expected[place] = 6.0 if x.numpy()[place] > 0 else 6.0 * slope
+    dx, db = mg.grad(y, [x, bias], mg.tensor(above))
+    equal(dx, expected)
+    equal(db, expected.sum((0, 2, 3)))
+
+
+def test_other_operations_that_drop_a_gradient():
+    above = mg.tensor(np.float32(ABOVE))
+    x = leaf([0.0, -0.0, 0.0, 0.0])
+    equal(mg.grad(x.abs(), x, above)[0], [0.0] * 4)
+    x = leaf([-1.0, 3.0, 5.0, 1.0])
+    equal(mg.grad(x.clip(0, 2), x, above)[0], [0.0, 0.0, 0.0, 3.0])
+    equal(mg.grad(F.maximum(x, 9.0), x, above)[0], [0.0] * 4)
+    equal(mg.grad(F.where([True, False, False, True], 0.0, x), x, above)[0], [0.0, -INF, NAN, 0.0])
+    equal(mg.grad(F.where([True, False, False, True], x, 0.0), x, above)[0], [INF, 0.0, 0.0, 3.0])
+    equal(mg.grad(x.max(), x, mg.tensor(INF))[0], [0.0, 0.0, INF, 0.0])
+
+
+# -- the largest of values that are no numbers -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [
+        ([1, NAN, 2], [0, 1, 0]),
+        ([NAN, 5, NAN], [0.5, 0, 0.5]),
+        ([INF, 1, INF], [0.5, 0, 0.5]),
+        ([-INF, -INF, -INF], [1 / 3] * 3),
+        ([0.0, -0.0, -1.0], [0.5, 0.5, 0]),
+    ],
+)
+def test_the_gradient_of_the_largest(values, share):
+    x = leaf(values)
+    (first,) = mg.grad(x.max(), x, create_graph=True)
+    equal(first, np.float32(share))
+    rows = leaf([values, [3, 2, 1]])
+    equal(mg.grad(rows.max(1).sum(), rows)[0], np.float32([share, [1, 0, 0]]))
+    columns = leaf(np.transpose([values, [3, 2, 1]]))
+    equal(
+        mg.grad(columns.max(0, keepdims=True).sum(), columns)[0], np.transpose(np.float32([share, [1, 0, 0]]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "y", "da"),
+    [
+        (NAN, 2, NAN, 1),
+        (2, NAN, NAN, 0),
+        (NAN, NAN, NAN, 0.5),
+        (INF, INF, INF, 0.5),
+        (0.0, -0.0, 0, 0.5),
+        (1, 2, 2, 0),
+    ],
+)
+def test_the_gradient_of_the_larger(a, b, y, da):
+    x, z = leaf([a]), leaf([b])
+    found = F.maximum(x, z)
+    equal(found, [y])
+    first = mg.grad(found, [x, z], create_graph=True)
+    for gradient, expected in zip(first, (da, 1 - da), strict=True):
+        equal(gradient, [expected])
+    equal(mg.grad(F.maximum(x, b), x)[0], [da])
+    equal(mg.grad(F.maximum(a, z), z)[0], [1 - da])
+
+
+# -- powers ----------------------------------------------------------------------------------------------
+
+# a, b, a^b, da, db, then the derivatives of da with respect to a and b: by hand, and by PyTorch's choices.
+POWERS = [
+    (0.0, 0.0, 1, 0, 0, 0, None),
+    (-0.0, 0.0, 1, 0, 0, 0, None),
+    (0.0, 1.0, 0, 1, 0, 0, 1),
+    (0.0, 2.0, 0, 0, 0, 2, 0),
+    (0.0, 3.0, 0, 0, 0, 0, 0),
+    (2.0, 0.0, 1, 0, math.log(2), 0, 0.5),
+    (2.0, 1.0, 2, 1, 2 * math.log(2), 0, 1 + math.log(2)),
+    (2.0, 3.0, 8, 12, 8 * math.log(2), 12, 4 + 12 * math.log(2)),
+    (-2.0, 0.0, 1, 0, NAN, 0, NAN),
+    (-2.0, 1.0, -2, 1, NAN, 0, NAN),
+    (-2.0, 2.0, 4, -4, NAN, 2, NAN),
+    (-2.0, -1.0, -0.5, -0.25, NAN, -0.25, NAN),
+    (0.0, 0.5, 0, INF, 0, -INF, None),
+    (0.0, -1.0, INF, -INF, -INF, INF, None),
+    (INF, 0.0, 1, 0, INF, 0, None),
+    (INF, 1.0, INF, 1, INF, 0, INF),
+    (NAN, 0.0, 1, 0, NAN, 0, None),
+    (1e-40, 0.0, 1, 0, math.log(1e-40), 0, None),
+]
+
+
+@DTYPES
+@pytest.mark.parametrize(("a", "b", "y", "da", "db", "daa", "dab"), POWERS)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value", "ignore:overflow")
+def test_powers_at_their_special_points(dtype, a, b, y, da, db, daa, dab):
+    base, exponent = leaf([a], dtype), leaf([b], dtype)
+    found = base**exponent
+    equal(found, [y])
+    first = mg.grad(found, [base, exponent], create_graph=True)
+    second = mg.grad(first[0], [base, exponent])
+    subnormal = 0 < abs(a) < 1e-38 and dtype == "float32"  # taken for 0 on the GPU
+    for gradient, expected in ((first[0], da), (first[1], db), (second[0], daa), (second[1], dab)):
+        if expected is not None and not (subnormal and expected == db):
+            np.testing.assert_allclose(gradient.numpy(), [expected], rtol=1e-6)
+    (number_first,) = mg.grad(base**b, base, create_graph=True)
+    equal(number_first, [da])
+    if not math.isinf(da) and b not in (0, 1):  # constant from there on
+        np.testing.assert_allclose(mg.grad(number_first, base)[0].numpy(), [daa], rtol=1e-6)
+    if not subnormal:
+        np.testing.assert_allclose(mg.grad(a**exponent, exponent)[0].numpy(), [db], rtol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0, 0.0, [0.0]])
+def test_a_power_of_0_drops_what_comes_from_above(exponent):
+    exponent = mg.tensor(exponent) if isinstance(exponent, list) else exponent
+    x = leaf([0.0, 2.0, -3.0, 1.0])
+    equal(mg.grad(x**exponent, x, mg.tensor(np.float32(ABOVE)))[0], [0.0] * 4)
+
+
+@pytest.mark.parametrize("exponent", [3, 3.0, [3.0], [[3.0], [3.0]]])
+def test_all_derivatives_of_a_cube_at_0_and_below(exponent):
+    exponent = mg.tensor(exponent) if isinstance(exponent, list) else exponent
+    x = leaf([0.0, -2.0])
+    rows = len(exponent) if isinstance(exponent, mg.Tensor) else 1
+    derivative = (x**exponent).sum()
+    for expected in ([0, 12], [0, -12], [6, 6], [0, 0]):
+        (found,) = mg.grad(derivative, x, create_graph=True)
+        equal(found, np.multiply(rows, expected))
+        derivative = found.sum()
+
+
+def test_the_exponent_s_gradient_where_the_base_is_a_number():
+    x = leaf([0.0, 2.0])
+    equal(mg.grad((0.0**x).sum(), x)[0], [0.0, 0.0])
+    equal(mg.grad((0**x).sum(), x)[0], [0.0, 0.0])
+    np.testing.assert_allclose(mg.grad((2**x).sum(), x)[0].numpy(), [math.log(2), 4 * math.log(2)], rtol=1e-6)
+
+
+# -- the loss of probabilities ---------------------------------------------------------------------------
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("target", "p", "loss", "gradient", "second"),
+    # -log(1 - p), 1 / (1 - p), its square for the label 0; -log(p), -1 / p and 1 / p^2 for the label 1.
+    [
+        (0, 1e-7, 1.00000005e-7, 1, 1),
+        (0, 1e-8, 1.000000005e-8, 1, 1),
+        (0, 1e-30, 1e-30, 1, 1),
+        (0, 0.0, 0, 1, 1),
+        (0, 0.5, math.log(2), 2, 4),
+        (0, 1.0, 100, 1e12, 0),
+        (1, 1e-7, 7 * math.log(10), -1e7, 1e14),
+        (1, 2.0**-60, 60 * math.log(2), -1e12, 0),
+        (1, 0.0, 100, -1e12, 0),
+        (1, 1.0, 0, -1, 1),
+        (0.25, 0.5, math.log(2), 1, 4),
+    ],
+)
+def test_the_probability_loss_of_small_and_large_probabilities(dtype, target, p, loss, gradient, second):
+    p = leaf([p], dtype)
+    found = F.binary_cross_entropy(p, target)
+    tolerance = 2e-7 if dtype == "float32" else 2e-13
+    np.testing.assert_allclose(found.numpy(), loss, rtol=tolerance)
+    (first,) = mg.grad(found, p, create_graph=True)
+    np.testing.assert_allclose(first.numpy(), [gradient], rtol=max(tolerance, 2e-7))  # 1 - p is 1 to 1e-7
+    np.testing.assert_allclose(mg.grad(first, p)[0].numpy(), [second], rtol=3e-7)
+
+
+@pytest.mark.cpu_only("CuPy compiles its kernels to take numbers as small as these for 0")
+def test_the_probability_loss_of_the_smallest_probabilities():
+    for p, loss in ((1e-40, 92.10341), (1.4e-45, 100.0), (1e-43, 99.0112)):
+        value = np.float32(p)
+        if loss < 100:
+            loss = -math.log(float(value))
+        np.testing.assert_allclose(F.binary_cross_entropy(leaf([value]), 1).numpy(), loss, rtol=1e-6)
+        equal(F.binary_cross_entropy(leaf([value]), 0), value)
+
+
+def test_the_probability_loss_lets_through_what_is_no_number():
+    for target in (0, 1, 0.5):
+        p = leaf([0.5, NAN])
+        found = F.binary_cross_entropy(p, target, "none")
+        equal(found[1], NAN)
+        assert np.isnan(mg.grad(found.sum(), p)[0].numpy()).tolist() == [False, True]
