@@ -30,9 +30,11 @@ def backward(
         retain_graph: keep what the graph saved, for another backward; by default it is kept
             where `create_graph` is. Otherwise it is freed on the way.
         inputs: the tensors whose `.grad` is wanted, by default every leaf that requires one.
-            What no path to them needs is not computed.
+            What no path to them needs is not computed. The `.grad` of one that this tensor does not
+            depend on stays as it is.
 
-    Raises RuntimeError where nothing was recorded or the graph is gone already.
+    Raises RuntimeError where nothing was recorded, the graph is gone already, or one of `inputs` does not
+    require a gradient.
     """
     wanted = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
     if wanted is not None:
@@ -41,9 +43,7 @@ def backward(
     found = _backpropagate([self], [grad], wanted, create_graph, retain_graph)
     for leaf, gradient in found:
         if gradient is None:
-            raise RuntimeError(_unused(wanted or [], leaf))
-    for leaf, gradient in found:
-        assert gradient is not None
+            continue
         if leaf.grad is not None:
             with recording(create_graph):
                 leaf.grad = leaf.grad + gradient

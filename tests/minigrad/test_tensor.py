@@ -504,11 +504,27 @@ def test_backward_to_chosen_inputs_leaves_the_others_alone():
     assert h.grad.item() == 12.0
 
 
-def test_backward_to_an_input_without_a_path_changes_nothing():
+def test_backward_leaves_the_gradient_of_an_input_without_a_path_as_it_is():
     x, other = leaf(2.0), mg.tensor(np.zeros((4, 1)), requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[1\] \(shape \(4, 1\)\)"):
-        (x * x).backward(inputs=[x, other])
+    (x * x).backward(inputs=[x, other])
     assert other.grad is None
+    assert x.grad.item() == 4.0
+    other.grad = kept = mg.tensor(np.full((4, 1), 7.0))
+    (x * x).backward(inputs=[other, x])
+    assert other.grad is kept
+    assert kept.numpy().tolist() == [[7.0]] * 4
+    assert x.grad.item() == 8.0
+    (x * x).backward(inputs=other)
+    (x * x).backward(inputs=[])
+    assert other.grad is kept
+    assert x.grad.item() == 8.0
+
+
+def test_backward_to_an_input_that_requires_no_gradient_is_refused():
+    x, constant = leaf(2.0), mg.tensor(np.zeros(3))
+    for inputs in ([x, constant], [constant]):
+        with pytest.raises(RuntimeError, match=r"shape \(3,\) that does not require one"):
+            (x * x).backward(inputs=inputs)
     assert x.grad is None
 
 
