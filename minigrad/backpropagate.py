@@ -3,13 +3,60 @@
 It visits the nodes in the reverse of the order they were made in, so that each is reached once all that
 depends on it is done. That is reverse-mode automatic differentiation; source: Baydin et al., "Automatic
 differentiation in machine learning: a survey" (2018), section 3.2.
+
+A gradient that was itself recorded (`create_graph`) is a function of all that the outputs were computed
+from, though it may not change with it: that of a ReLU is 1 or 0. Its derivative is 0 then. So each is the
+result of a node, `Gradient`, which knows what this holds for.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from . import observer
-from .tensor import Node, Tensor, recording
+from .tensor import Node, Tensor, next_number, recording
+
+Reached = dict[int, "weakref.ref[Node | Tensor]"]  # nodes and leaves, by their ids
+
+
+class Gradient:
+    """The node of a gradient that was recorded: y = x, where x may have a node of its own or none.
+
+    Attributes:
+        reached: the nodes and leaves that the gradient has a derivative with respect to; it is 0 where no
+            path of recorded operations leads there. Weak references: nothing lives longer because of them.
+    """
+
+    name: ClassVar[str] = "gradient"
+    released = False
+
+    def __init__(self, gradient: Tensor, reached: Reached) -> None:
+        self.number = next_number()
+        edge = gradient if gradient.requires_grad else None
+        self.edges: tuple[Node | Tensor | None, ...] = (edge if edge is None else edge.node or edge,)
+        self.shapes: tuple[tuple[int, ...], ...] = (gradient.shape,)
+        self.needs: tuple[bool, ...] = (False,)
+        self.reached: Mapping[int, weakref.ref[Node | Tensor]] = reached
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy,)
+
+    def check_alive(self) -> None:
+        """It keeps nothing that could be freed or changed."""
+
+    def release(self) -> None:
+        """It keeps nothing."""
+
+    def has_reached(self, target: Node | Tensor) -> bool:
+        """Whether the gradient has a derivative with respect to a leaf, or to a node's result."""
+        found = self.reached.get(id(target))
+        return found is not None and found() is target
+
+    def leaves(self) -> list[Tensor]:
+        """The leaves with respect to which the derivative is 0, if it is for all: nothing was recorded."""
+        if self.edges[0] is not None:
+            return []
+        return [leaf for found in self.reached.values() if isinstance(leaf := found(), Tensor)]
 
 
 def backward(
@@ -25,7 +72,7 @@ def backward(
     Args:
         grad: the gradient of the final result with respect to this tensor; 1 by default,
             which only a tensor of one element allows.
-        create_graph: record the gradients' own computation, to differentiate it again.
+        create_graph: record the gradients' own computation, to differentiate it again; see `grad`.
             `.grad` then holds the graph that holds the tensor, a cycle: prefer `grad(...)`.
         retain_graph: keep what the graph saved, for another backward; by default it is kept
             where `create_graph` is. Otherwise it is freed on the way.
@@ -71,7 +118,9 @@ def grad(
         outputs: a tensor or several, whose gradients are added up.
         inputs: a tensor or several: leaves, or tensors on the way.
         grad_outputs: a tensor for each output, or None for 1 (outputs of one element only).
-        create_graph: record the gradients' own computation, to differentiate it again.
+        create_graph: record the gradients' own computation, to differentiate it again. A gradient
+            that does not change with an input of the outputs (as that of a ReLU, or of a sum) has the
+            derivative 0.
         retain_graph: keep the graph for another backward; defaults to `create_graph`.
         allow_unused: give None for an input that the outputs do not depend on, not an error.
 
@@ -115,6 +164,7 @@ def _backpropagate(
     if inputs is None:
         leaves = {id(e): e for node in order for e in node.edges if isinstance(e, Tensor)}
         leaves |= {id(out): out for out in outputs if out.node is None}
+        leaves |= {id(leaf): leaf for node in order if isinstance(node, Gradient) for leaf in node.leaves()}
         inputs = list(leaves.values())
     for target in inputs:
         if not target.requires_grad:
@@ -127,6 +177,8 @@ def _backpropagate(
     collected: dict[int, Tensor] = {}
     kept = set(keys)
     useful = _leading_to(kept, order)
+    gradients = [node for node in order if isinstance(node, Gradient)]
+    reached = _reached(outputs, order, gradients) if create_graph else None
     for node in order:
         if any(id(edge) in useful for edge in node.edges):
             node.check_alive()
@@ -148,12 +200,31 @@ def _backpropagate(
                     _accumulate(collected, id(edge), _unbroadcast(gradient, shape, node.name))
             if not retain:
                 node.release()
-    return [(target, collected.get(key)) for target, key in zip(inputs, keys, strict=True)]
+    found: list[tuple[Tensor, Tensor | None]] = []
+    for target, key in zip(inputs, keys, strict=True):
+        gradient = collected.get(key)
+        if gradient is None and any(node.has_reached(target.node or target) for node in gradients):
+            gradient = Tensor(target.backend.xp.zeros_like(target.data), backend=target.backend)
+        if gradient is not None and reached is not None:
+            made = Gradient(gradient, reached)
+            gradient = Tensor(gradient.data, node=made, backend=gradient.backend, changes=gradient.changes)
+        found.append((target, gradient))
+    return found
+
+
+def _reached(outputs: list[Tensor], order: list[Node], gradients: list[Gradient]) -> Reached:
+    """All that the outputs were computed from, and what the gradients among that were."""
+    found: Reached = {}
+    for node in gradients:
+        found |= node.reached
+    found |= {id(node): weakref.ref(node) for node in order}
+    found |= {id(e): weakref.ref(e) for node in order for e in node.edges if isinstance(e, Tensor)}
+    return found | {id(out): weakref.ref(out) for out in outputs if out.node is None}
 
 
 def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
     """What the node's rule gives, and whoever watches is told."""
-    if not observer.observers:
+    if not observer.observers or isinstance(node, Gradient):  # which computes nothing
         return node.backward(dy)
     with observer.told(node, observer.BACKWARD):
         gradients = node.backward(dy)

@@ -7,6 +7,7 @@ What a node keeps points only to what was made before it, never the other way. S
 cycles, and memory is freed as soon as the last reference goes.
 """
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,10 @@ class Node(Protocol):
     def release(self) -> None:
         """Free what `backward` needed."""
         ...
+
+
+# Gives nodes their numbers.
+next_number = itertools.count().__next__
 
 
 class _GradMode(threading.local):

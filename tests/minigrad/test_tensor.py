@@ -1044,6 +1044,137 @@ def test_float32_stays_float32_at_every_order():
     assert g.dtype == h.dtype == SINGLE
 
 
+CONDITION = [True, False, True, False]
+PIECEWISE = {
+    "relu": F.relu,
+    "leaky relu": lambda x: F.leaky_relu(x, 0.2),
+    "abs": abs,
+    "clip": lambda x: x.clip(-1.0, 1.0),
+    "maximum": lambda x: mg.maximum(x, 0.3),
+    "where": lambda x: mg.where(CONDITION, x, 0.5),
+    "max": lambda x: x.max(),
+    "sum": lambda x: x.sum(),
+    "mean": lambda x: x.mean(),
+    "add": lambda x: x + 2.0,
+    "subtract": lambda x: 2.0 - x,
+    "negate": lambda x: -x,
+    "scaled": lambda x: x * 3.0 / 2.0,
+    "identity": lambda x: x,
+    "rows": lambda x: x[1:],
+    "shapes": lambda x: x.reshape(2, 2).transpose(),
+    "joined": lambda x: mg.concatenate([x, mg.pad(x, [(1, 0)])]),
+    "cast": lambda x: x.to("float32"),
+    "moved": lambda x: x.to("cpu"),
+    "dropout": F.dropout,
+    "matmul": lambda x: x.reshape(1, 4) @ array([[1.0], [2.0], [3.0], [4.0]]),
+}
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_the_second_derivative_of_a_piecewise_linear_function_is_zero(name):
+    x = leaf(*POINTS)
+    y = PIECEWISE[name](x).sum()
+    (g,) = mg.grad(y, x, create_graph=True)
+    assert mg.grad(g.sum(), x)[0].numpy().tolist() == [0.0] * 4
+    (h,) = mg.grad((g * g).sum(), x, create_graph=True)  # of second order
+    assert (h.shape, h.dtype) == (x.shape, x.dtype)
+    assert h.numpy().tolist() == [0.0] * 4
+    for again in (h.sum(), (h * h).sum() + g.sum()):
+        assert mg.grad(again, x, create_graph=True)[0].numpy().tolist() == [0.0] * 4
+    # The derivative of g(x) x is g(x), of x^2 + g(x) it is 2 x.
+    assert mg.grad((g * x).sum(), x)[0].numpy().tolist() == g.numpy().tolist()
+    assert mg.grad((x * x).sum() + g.sum(), x)[0].numpy().tolist() == (2 * POINTS).tolist()
+    assert x.grad is None
+    g.sum().backward()
+    assert x.grad.numpy().tolist() == [0.0] * 4
+
+
+def test_a_zero_second_derivative_is_of_the_dtype_and_shape_of_the_input():
+    x = mg.tensor([[1.0, -2.0]], requires_grad=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    (h,) = mg.grad(g.sum(), x)
+    assert (h.shape, h.dtype) == ((1, 2), SINGLE)
+    assert not h.requires_grad
+
+
+def test_a_gradient_that_changes_with_some_inputs_has_a_zero_derivative_in_the_others():
+    x, w, other = leaf(-1.0, 2.0), leaf(3.0, 5.0), leaf(1.0)
+    y = (F.relu(x) * w + F.tanh(w)).sum()
+    to_x, to_w = mg.grad(y, [x, w], create_graph=True)
+    assert mg.grad(to_x.sum(), x, retain_graph=True)[0].numpy().tolist() == [0.0, 0.0]
+    assert mg.grad(to_x.sum(), w, retain_graph=True)[0].numpy().tolist() == [0.0, 1.0]
+    assert mg.grad(to_w.sum(), x, retain_graph=True)[0].numpy().tolist() == [0.0, 1.0]
+    t = np.tanh([3.0, 5.0])
+    np.testing.assert_allclose(
+        mg.grad(to_w.sum(), w, retain_graph=True)[0].numpy(), -2 * t * (1 - t**2), rtol=1e-12
+    )
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(to_x.sum(), other)
+
+
+def test_the_second_derivative_of_a_network_of_relus_is_zero_in_its_input():
+    x = mg.tensor(np.random.default_rng(0).normal(size=(3, 4)), requires_grad=True)
+    model = nn.Sequential(nn.Dense(4, 5, dtype="float64"), nn.ReLU(), nn.Dense(5, 1, dtype="float64"))
+    (g,) = mg.grad(model(x).sum(), x, create_graph=True)
+    penalty = (g * g).sum()
+    (to_x, *to_weights) = mg.grad(penalty, [x, *model.parameters()], retain_graph=True)
+    assert to_x.numpy().tolist() == [[0.0] * 4] * 3
+    assert to_weights[0].numpy().any()
+    assert to_weights[2].numpy().any()
+    assert not to_weights[1].numpy().any()
+    assert not to_weights[3].numpy().any()
+    penalty.backward()
+    assert model[0].bias.grad is None  # as no path leads there
+
+
+def test_a_zero_derivative_to_tensors_on_the_way():
+    x = leaf(-1.0, 2.0)
+    h = x * 2.0
+    y = F.relu(h)
+    to_h, to_x = mg.grad(y.sum(), [h, x], create_graph=True)
+    for g in (to_h, to_x):
+        for target in (h, x, y):
+            assert mg.grad(g.sum(), target)[0].numpy().tolist() == [0.0, 0.0]
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(to_h.sum(), x * 3.0)
+
+
+def test_what_was_not_recorded_has_no_second_derivative():
+    x = leaf(1.0, -2.0)
+    (plain,) = mg.grad(F.relu(x).sum(), x, retain_graph=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    with mg.no_grad():
+        quiet = g.sum()
+    for unrecorded in (plain.sum(), g.detach().sum(), quiet):
+        with pytest.raises(RuntimeError, match="nothing was recorded"):
+            mg.grad(unrecorded, x)
+
+
+def test_a_recorded_gradient_of_a_relu_holds_nothing():
+    with without_collector():
+        before = alive()
+        x = leaf(1.0, -2.0)
+        y = F.relu(x * 2.0)
+        node = weakref.ref(y.node)
+        (g,) = mg.grad(y.sum(), x, create_graph=True)
+        (h,) = mg.grad(g.sum(), x, create_graph=True)
+        del y
+        assert node() is None
+        held = weakref.ref(x)
+        del x
+        assert held() is None
+        g.sum().backward()  # to nothing
+        del g, h
+        assert alive() == before
+
+
+def test_the_derivative_with_respect_to_a_start_is_not_taken_for_one_of_the_input():
+    x, start = leaf(1.0, -2.0), leaf(3.0, 5.0)
+    (g,) = mg.grad(F.relu(x), x, start, create_graph=True)
+    assert mg.grad(g.sum(), start, retain_graph=True)[0].numpy().tolist() == [1.0, 0.0]
+    assert mg.grad(g.sum(), x)[0].numpy().tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("data", [None, [1, None], "1.5", ["1.5"], [[1.0], [1.0, 2.0]], {"a": 1}, [1j]])
 def test_what_holds_no_numbers_is_refused(data):
     with pytest.raises(TypeError, match="tensor: expected numbers in lists of equal length"):
