@@ -95,7 +95,8 @@ class Tensor:
         requires_grad: whether gradients with respect to this tensor are wanted.
 
     Attributes:
-        data: the array; assigning one of the same shape, dtype and device replaces it.
+        data: the array; assigning one of the same shape, dtype and device replaces it, for this tensor
+            alone: what shares the old array (views, and what was detached) keeps it.
         grad: a Tensor of the same shape, or None. `backward` adds to it.
         requires_grad: True also for everything computed from such a tensor.
 
@@ -144,16 +145,23 @@ class Tensor:
             raise ValueError(
                 f"data: expected {self.dtype} of shape {self.shape}, got {array.dtype} of {array.shape}"
             )
+        shared = array is self._data or self.backend.xp.may_share_memory(array, self._data)
+        if shared or self.node is not None:  # what was computed may not change unnoticed
+            self.mark_changed()
+        if not shared:  # the views of the old memory, and what was detached, keep it and its count
+            self.changes = [self.version + 1]
         self._data = array
-        self.mark_changed()
 
     def mark_changed(self) -> None:
-        """Say that `data` was changed in place, so that a graph that needs the old values notices."""
+        """Say that `data` was changed in place, so that a graph that needs the old values notices.
+
+        That goes for all that shares the memory: views, and what was detached.
+        """
         self.changes[0] += 1
 
     @property
     def version(self) -> int:
-        """How often the memory was changed in place."""
+        """How often the values were changed, in place or by an assignment to `data`."""
         return self.changes[0]
 
     @property

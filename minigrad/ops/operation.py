@@ -110,7 +110,7 @@ class Operation:
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
         if self.keep_inputs:
             self.inputs = inputs
-            self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
+            self._versions = tuple((t.changes, t.version) for t in inputs if isinstance(t, Tensor))
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -153,8 +153,8 @@ class Operation:
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for version, t in zip(self._versions, tensors, strict=True):
-            if t.version != version:
+        for (changes, version), t in zip(self._versions, tensors, strict=True):
+            if t.changes is not changes or t.version != version:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
                     "optimizer's step, load_state_dict or an assignment to .data) after it was used: "

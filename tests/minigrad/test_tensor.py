@@ -709,6 +709,97 @@ def test_a_result_that_backward_reads_may_not_change_unnoticed(name):
         y.backward()
 
 
+@pytest.mark.parametrize("name", VIEWS)
+def test_another_array_for_a_view_leaves_the_tensor_as_it_is(name):
+    w = mg.tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    with mg.no_grad():
+        view = VIEWS[name](w)
+    y = (w * w).sum()
+    view.data = view.data + 1.0
+    y.backward()
+    assert w.grad.numpy().tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert view.numpy().reshape(-1)[0] == 2.0
+    assert w.numpy()[0, 0] == 1.0
+
+
+def test_another_array_for_a_tensor_leaves_its_views_as_they_are():
+    x = leaf(2.0, 3.0)
+    detached, view = x.detach(), x[:1]
+    y, z = (detached * x).sum(), (view * x).sum()
+    late = (view * view).sum()
+    x.data = array([5.0, 5.0])
+    for changed in (y, z):
+        with pytest.raises(RuntimeError, match="multiply: an input .* assignment to .data"):
+            changed.backward()
+    late.backward()  # of the old values, which are still there
+    assert x.grad.numpy().tolist() == [4.0, 0.0]
+    assert detached.numpy().tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_change_in_place_through_a_view_is_noticed(name):
+    def in_place(view):
+        view.data[...] = 0.0
+        view.mark_changed()
+
+    def augmented(view):
+        view.data *= 2.0
+
+    def by_a_view_of_the_array(view):
+        view.data[...] = 0.0
+        view.data = view.data[...]
+
+    for change in (in_place, augmented, by_a_view_of_the_array):
+        w = mg.tensor(np.eye(2), requires_grad=True)
+        with mg.no_grad():
+            view = VIEWS[name](w)
+        y = (w * w).sum()
+        change(view)
+        with pytest.raises(RuntimeError, match="multiply: an input .* changed in place"):
+            y.backward()
+
+
+def test_another_array_for_a_view_ends_the_sharing():
+    w = leaf(1.0, 2.0)
+    detached = w.detach()
+    detached.data = detached.data * 1.0
+    y = (w * w).sum()
+    detached.data[...] = 0.0
+    detached.mark_changed()
+    y.backward()
+    assert w.grad.numpy().tolist() == [2.0, 4.0]
+    late = (detached * w).sum()
+    w.mark_changed()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        late.backward()
+
+
+def test_the_count_of_changes_grows_by_every_assignment():
+    x = leaf(1.0)
+    for expected in (1, 2, 3):
+        x.data = x.data + 1.0
+        assert x.version == expected
+    x.data += 1.0
+    assert x.version == 4
+
+
+def test_another_array_for_a_result_is_noticed_by_what_reads_it():
+    x = leaf(4.0)
+    y = x.sqrt()
+    y.data = array([1.0])
+    with pytest.raises(RuntimeError, match="sqrt: its result was changed"):
+        y.backward()
+
+
+def test_the_old_array_does_not_bring_the_old_graph_back():
+    x = leaf(4.0)
+    y, old = x.log(), x.data
+    x.data = array([1.0])
+    x.data = old
+    with pytest.raises(RuntimeError, match="log: an input"):
+        y.backward()
+
+
 def test_a_change_that_backward_does_not_read_is_no_error():
     x, w = leaf(2.0), leaf(3.0)
     y = x + w.exp()
