@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor, grad
+from ..backpropagate import grad
+from ..tensor import Tensor
 from .report import Element, GradcheckError, Report
 from .vectors import Array, halves, inner, norm
 

@@ -1,8 +1,8 @@
 """Operations element by element, with broadcasting.
 
 dy is the gradient of the final result with respect to y, the operation's own result. Where an
-input was broadcast, its gradient is summed back to its shape by the walk (tensor.py), so no rule
-here has to.
+input was broadcast, its gradient is summed back to its shape by the walk (backpropagate.py), so
+no rule here has to.
 """
 
 import math

@@ -5,7 +5,6 @@ To add one, write a subclass with `forward`, `backward` and `cases`, and call it
 first and second order gradients, planted mistakes, backends) runs over its cases.
 """
 
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,10 +12,9 @@ from typing import Any, ClassVar
 from .. import observer
 from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array
-from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
+from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,12 @@ class Operation:
         recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
         if not recorded:
             return Tensor(y, backend=backend, changes=changes)
-        self.number = next(_numbers)
+        self.number = next_number()
         self.edges = tuple(_edge(t) for t in inputs)
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
         if self.keep_inputs:
             self.inputs = inputs
-            self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
+            self._versions = tuple((t.changes, t.version) for t in inputs if isinstance(t, Tensor))
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -155,8 +153,8 @@ class Operation:
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for version, t in zip(self._versions, tensors, strict=True):
-            if t.version != version:
+        for (changes, version), t in zip(self._versions, tensors, strict=True):
+            if t.changes is not changes or t.version != version:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
                     "optimizer's step, load_state_dict or an assignment to .data) after it was used: "

@@ -74,7 +74,7 @@ class Transpose(Operation):
 
 @dataclass(eq=False)
 class BroadcastTo(Operation):
-    """y = x stretched to a shape; the walk sums dy back (tensor.py)."""
+    """y = x stretched to a shape; the walk sums dy back (backpropagate.py)."""
 
     shape: Shape
 

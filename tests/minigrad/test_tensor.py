@@ -504,11 +504,27 @@ def test_backward_to_chosen_inputs_leaves_the_others_alone():
     assert h.grad.item() == 12.0
 
 
-def test_backward_to_an_input_without_a_path_changes_nothing():
+def test_backward_leaves_the_gradient_of_an_input_without_a_path_as_it_is():
     x, other = leaf(2.0), mg.tensor(np.zeros((4, 1)), requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[1\] \(shape \(4, 1\)\)"):
-        (x * x).backward(inputs=[x, other])
+    (x * x).backward(inputs=[x, other])
     assert other.grad is None
+    assert x.grad.item() == 4.0
+    other.grad = kept = mg.tensor(np.full((4, 1), 7.0))
+    (x * x).backward(inputs=[other, x])
+    assert other.grad is kept
+    assert kept.numpy().tolist() == [[7.0]] * 4
+    assert x.grad.item() == 8.0
+    (x * x).backward(inputs=other)
+    (x * x).backward(inputs=[])
+    assert other.grad is kept
+    assert x.grad.item() == 8.0
+
+
+def test_backward_to_an_input_that_requires_no_gradient_is_refused():
+    x, constant = leaf(2.0), mg.tensor(np.zeros(3))
+    for inputs in ([x, constant], [constant]):
+        with pytest.raises(RuntimeError, match=r"shape \(3,\) that does not require one"):
+            (x * x).backward(inputs=inputs)
     assert x.grad is None
 
 
@@ -690,6 +706,97 @@ def test_a_result_that_backward_reads_may_not_change_unnoticed(name):
     y = getattr(F, name)(x)
     y.data *= -1.0
     with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_another_array_for_a_view_leaves_the_tensor_as_it_is(name):
+    w = mg.tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    with mg.no_grad():
+        view = VIEWS[name](w)
+    y = (w * w).sum()
+    view.data = view.data + 1.0
+    y.backward()
+    assert w.grad.numpy().tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert view.numpy().reshape(-1)[0] == 2.0
+    assert w.numpy()[0, 0] == 1.0
+
+
+def test_another_array_for_a_tensor_leaves_its_views_as_they_are():
+    x = leaf(2.0, 3.0)
+    detached, view = x.detach(), x[:1]
+    y, z = (detached * x).sum(), (view * x).sum()
+    late = (view * view).sum()
+    x.data = array([5.0, 5.0])
+    for changed in (y, z):
+        with pytest.raises(RuntimeError, match="multiply: an input .* assignment to .data"):
+            changed.backward()
+    late.backward()  # of the old values, which are still there
+    assert x.grad.numpy().tolist() == [4.0, 0.0]
+    assert detached.numpy().tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_change_in_place_through_a_view_is_noticed(name):
+    def in_place(view):
+        view.data[...] = 0.0
+        view.mark_changed()
+
+    def augmented(view):
+        view.data *= 2.0
+
+    def by_a_view_of_the_array(view):
+        view.data[...] = 0.0
+        view.data = view.data[...]
+
+    for change in (in_place, augmented, by_a_view_of_the_array):
+        w = mg.tensor(np.eye(2), requires_grad=True)
+        with mg.no_grad():
+            view = VIEWS[name](w)
+        y = (w * w).sum()
+        change(view)
+        with pytest.raises(RuntimeError, match="multiply: an input .* changed in place"):
+            y.backward()
+
+
+def test_another_array_for_a_view_ends_the_sharing():
+    w = leaf(1.0, 2.0)
+    detached = w.detach()
+    detached.data = detached.data * 1.0
+    y = (w * w).sum()
+    detached.data[...] = 0.0
+    detached.mark_changed()
+    y.backward()
+    assert w.grad.numpy().tolist() == [2.0, 4.0]
+    late = (detached * w).sum()
+    w.mark_changed()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        late.backward()
+
+
+def test_the_count_of_changes_grows_by_every_assignment():
+    x = leaf(1.0)
+    for expected in (1, 2, 3):
+        x.data = x.data + 1.0
+        assert x.version == expected
+    x.data += 1.0
+    assert x.version == 4
+
+
+def test_another_array_for_a_result_is_noticed_by_what_reads_it():
+    x = leaf(4.0)
+    y = x.sqrt()
+    y.data = array([1.0])
+    with pytest.raises(RuntimeError, match="sqrt: its result was changed"):
+        y.backward()
+
+
+def test_the_old_array_does_not_bring_the_old_graph_back():
+    x = leaf(4.0)
+    y, old = x.log(), x.data
+    x.data = array([1.0])
+    x.data = old
+    with pytest.raises(RuntimeError, match="log: an input"):
         y.backward()
 
 
@@ -1026,6 +1133,137 @@ def test_float32_stays_float32_at_every_order():
     (g,) = mg.grad((F.tanh(x) * x**2 / 3).sum(), x, create_graph=True)
     (h,) = mg.grad(g.sum(), x)
     assert g.dtype == h.dtype == SINGLE
+
+
+CONDITION = [True, False, True, False]
+PIECEWISE = {
+    "relu": F.relu,
+    "leaky relu": lambda x: F.leaky_relu(x, 0.2),
+    "abs": abs,
+    "clip": lambda x: x.clip(-1.0, 1.0),
+    "maximum": lambda x: mg.maximum(x, 0.3),
+    "where": lambda x: mg.where(CONDITION, x, 0.5),
+    "max": lambda x: x.max(),
+    "sum": lambda x: x.sum(),
+    "mean": lambda x: x.mean(),
+    "add": lambda x: x + 2.0,
+    "subtract": lambda x: 2.0 - x,
+    "negate": lambda x: -x,
+    "scaled": lambda x: x * 3.0 / 2.0,
+    "identity": lambda x: x,
+    "rows": lambda x: x[1:],
+    "shapes": lambda x: x.reshape(2, 2).transpose(),
+    "joined": lambda x: mg.concatenate([x, mg.pad(x, [(1, 0)])]),
+    "cast": lambda x: x.to("float32"),
+    "moved": lambda x: x.to("cpu"),
+    "dropout": F.dropout,
+    "matmul": lambda x: x.reshape(1, 4) @ array([[1.0], [2.0], [3.0], [4.0]]),
+}
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_the_second_derivative_of_a_piecewise_linear_function_is_zero(name):
+    x = leaf(*POINTS)
+    y = PIECEWISE[name](x).sum()
+    (g,) = mg.grad(y, x, create_graph=True)
+    assert mg.grad(g.sum(), x)[0].numpy().tolist() == [0.0] * 4
+    (h,) = mg.grad((g * g).sum(), x, create_graph=True)  # of second order
+    assert (h.shape, h.dtype) == (x.shape, x.dtype)
+    assert h.numpy().tolist() == [0.0] * 4
+    for again in (h.sum(), (h * h).sum() + g.sum()):
+        assert mg.grad(again, x, create_graph=True)[0].numpy().tolist() == [0.0] * 4
+    # The derivative of g(x) x is g(x), of x^2 + g(x) it is 2 x.
+    assert mg.grad((g * x).sum(), x)[0].numpy().tolist() == g.numpy().tolist()
+    assert mg.grad((x * x).sum() + g.sum(), x)[0].numpy().tolist() == (2 * POINTS).tolist()
+    assert x.grad is None
+    g.sum().backward()
+    assert x.grad.numpy().tolist() == [0.0] * 4
+
+
+def test_a_zero_second_derivative_is_of_the_dtype_and_shape_of_the_input():
+    x = mg.tensor([[1.0, -2.0]], requires_grad=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    (h,) = mg.grad(g.sum(), x)
+    assert (h.shape, h.dtype) == ((1, 2), SINGLE)
+    assert not h.requires_grad
+
+
+def test_a_gradient_that_changes_with_some_inputs_has_a_zero_derivative_in_the_others():
+    x, w, other = leaf(-1.0, 2.0), leaf(3.0, 5.0), leaf(1.0)
+    y = (F.relu(x) * w + F.tanh(w)).sum()
+    to_x, to_w = mg.grad(y, [x, w], create_graph=True)
+    assert mg.grad(to_x.sum(), x, retain_graph=True)[0].numpy().tolist() == [0.0, 0.0]
+    assert mg.grad(to_x.sum(), w, retain_graph=True)[0].numpy().tolist() == [0.0, 1.0]
+    assert mg.grad(to_w.sum(), x, retain_graph=True)[0].numpy().tolist() == [0.0, 1.0]
+    t = np.tanh([3.0, 5.0])
+    np.testing.assert_allclose(
+        mg.grad(to_w.sum(), w, retain_graph=True)[0].numpy(), -2 * t * (1 - t**2), rtol=1e-12
+    )
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(to_x.sum(), other)
+
+
+def test_the_second_derivative_of_a_network_of_relus_is_zero_in_its_input():
+    x = mg.tensor(np.random.default_rng(0).normal(size=(3, 4)), requires_grad=True)
+    model = nn.Sequential(nn.Dense(4, 5, dtype="float64"), nn.ReLU(), nn.Dense(5, 1, dtype="float64"))
+    (g,) = mg.grad(model(x).sum(), x, create_graph=True)
+    penalty = (g * g).sum()
+    (to_x, *to_weights) = mg.grad(penalty, [x, *model.parameters()], retain_graph=True)
+    assert to_x.numpy().tolist() == [[0.0] * 4] * 3
+    assert to_weights[0].numpy().any()
+    assert to_weights[2].numpy().any()
+    assert not to_weights[1].numpy().any()
+    assert not to_weights[3].numpy().any()
+    penalty.backward()
+    assert model[0].bias.grad is None  # as no path leads there
+
+
+def test_a_zero_derivative_to_tensors_on_the_way():
+    x = leaf(-1.0, 2.0)
+    h = x * 2.0
+    y = F.relu(h)
+    to_h, to_x = mg.grad(y.sum(), [h, x], create_graph=True)
+    for g in (to_h, to_x):
+        for target in (h, x, y):
+            assert mg.grad(g.sum(), target)[0].numpy().tolist() == [0.0, 0.0]
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(to_h.sum(), x * 3.0)
+
+
+def test_what_was_not_recorded_has_no_second_derivative():
+    x = leaf(1.0, -2.0)
+    (plain,) = mg.grad(F.relu(x).sum(), x, retain_graph=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    with mg.no_grad():
+        quiet = g.sum()
+    for unrecorded in (plain.sum(), g.detach().sum(), quiet):
+        with pytest.raises(RuntimeError, match="nothing was recorded"):
+            mg.grad(unrecorded, x)
+
+
+def test_a_recorded_gradient_of_a_relu_holds_nothing():
+    with without_collector():
+        before = alive()
+        x = leaf(1.0, -2.0)
+        y = F.relu(x * 2.0)
+        node = weakref.ref(y.node)
+        (g,) = mg.grad(y.sum(), x, create_graph=True)
+        (h,) = mg.grad(g.sum(), x, create_graph=True)
+        del y
+        assert node() is None
+        held = weakref.ref(x)
+        del x
+        assert held() is None
+        g.sum().backward()  # to nothing
+        del g, h
+        assert alive() == before
+
+
+def test_the_derivative_with_respect_to_a_start_is_not_taken_for_one_of_the_input():
+    x, start = leaf(1.0, -2.0), leaf(3.0, 5.0)
+    (g,) = mg.grad(F.relu(x), x, start, create_graph=True)
+    assert mg.grad(g.sum(), start, retain_graph=True)[0].numpy().tolist() == [1.0, 0.0]
+    assert mg.grad(g.sum(), x)[0].numpy().tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("data", [None, [1, None], "1.5", ["1.5"], [[1.0], [1.0, 2.0]], {"a": 1}, [1j]])
