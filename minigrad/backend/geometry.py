@@ -6,7 +6,6 @@ the convolution's side, and so are the gradients of either.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 Pair = tuple[int, int]
@@ -177,13 +176,20 @@ class ConvGeometry:
         """Kernel height times width."""
         return self.kernel_size[0] * self.kernel_size[1]
 
-    @cached_property
+    @property
     def canvas_size(self) -> Pair:
         """The smallest padded image on which every tap of every position lies, and the image too.
 
         It is the padded image but for rows at the end that no position reaches (cut off) and rows
         that an output_padding adds (kept).
         """
+        # Kept by hand: Python 3.11's cached_property has a lock, which a forked process could find taken.
+        known = self.__dict__.get("_canvas_size")
+        if known is None:
+            known = self.__dict__["_canvas_size"] = self._smallest_canvas()
+        return known
+
+    def _smallest_canvas(self) -> Pair:
         sizes = []
         for axis in range(2):
             reach = (self.output_size[axis] - 1) * self.stride[axis] + extent(
