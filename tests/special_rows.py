@@ -94,8 +94,12 @@ ARITHMETIC = [
 
 def powers(dtype):
     """Bases and exponents; 1 less than an exponent is a float, too."""
-    exponents = [0.0, -0.0, 0.25, 0.5, 1, -1, 1.5, 2, 3, -3, 101, np.inf, -np.inf, np.nan]
-    return tuple(v.reshape(-1) for v in np.meshgrid(some(dtype), np.array(exponents, dtype), indexing="ij"))
+    return tuple(v.reshape(-1) for v in np.meshgrid(some(dtype), *exponents(dtype), indexing="ij"))
+
+
+def exponents(dtype):
+    values = [0.0, -0.0, 0.25, 0.5, 1, -1, 1.5, 2, 3, -3, 101, 5000, -5000, np.inf, -np.inf, np.nan]
+    return (np.array(values, dtype),)
 
 
 def power_first(a, b):
@@ -114,7 +118,7 @@ def power_aa(a, b):
 
 def power_ab(a, b):
     """By a, then by b. At a = 0 the logarithm is left out, as in `power_second`: what is left is a^(b - 1)."""
-    if a == 0 and b == 0:
+    if b == 0 and (a == 0 or a.is_nan()):
         return NOTHING
     if a == 0 and b >= 1:
         return power(a, b - 1)
@@ -123,7 +127,9 @@ def power_ab(a, b):
 
 def power_ba(a, b):
     """By b, then by a: at a = 0 the gradient is constant."""
-    return NOTHING if a == 0 and b >= 0 else power_ab(a, b)
+    if a == 0 and b >= 0:
+        return NOTHING
+    return ONE / a if b == 0 else power_ab(a, b)
 
 
 def power_bb(a, b):
@@ -151,8 +157,23 @@ def with_number(b):
 
 
 def extreme_power(a, b):
-    """Where factors overflow (a^-1 for b = 0) or vanish (a^b in a^b / a) though their product does not."""
-    return b.is_infinite() or (0 < a.copy_abs() < Decimal("1e-19") and (b == 0 or b > 1))
+    """Where a factor overflows or vanishes (a^-1 for b = 0, a^b in a^b / a) though the product does not."""
+    ordinary = a == 0 or a.is_nan() or Decimal("1e-19") < a.copy_abs() < Decimal("1e19")
+    return b.is_infinite() or (not ordinary and (b == 0 or b.copy_abs() >= 1))
+
+
+def of_number(a):
+    base = Decimal(a)
+    return elementwise(
+        "power",
+        lambda x: a**x,
+        lambda x: power(base, x),
+        [lambda x: power_second(base, x)],
+        [[lambda x: power_bb(base, x)]],
+        exponents,
+        label=f"of {a}",
+        ulps=64,
+    )
 
 
 POWERS = [
@@ -167,6 +188,7 @@ POWERS = [
         unclear=extreme_power,
     ),
     *(with_number(b) for b in (0, 1, 2, 3, -1, 0.5, -0.5, 1.5)),
+    *(of_number(a) for a in (2.0, 0.5, 1.0, 0.0, -1.0)),
 ]
 
 # -- functions of one number -----------------------------------------------------------------------
@@ -189,9 +211,15 @@ def above(bound):
     return each(lambda x: 4 if x > bound else 0)
 
 
+def logged(dtype):
+    """All but negative subnormals, some of which CUDA's logarithm takes for -0."""
+    x = unary(dtype)
+    return (x[~((x < 0) & (x > -np.finfo(dtype).tiny))],)
+
+
 FUNCTIONS = [
     elementwise("exp", F.exp, Decimal.exp, [Decimal.exp], [[Decimal.exp]]),
-    elementwise("log", F.log, log, [lambda x: ONE / x], [[lambda x: negative(ONE / x) / x]]),
+    elementwise("log", F.log, log, [lambda x: ONE / x], [[lambda x: negative(ONE / x) / x]], logged),
     # Of -0 the root is -0 and the gradient -inf: 1 / (2 y) by IEEE 754's rules, as in PyTorch.
     elementwise(
         "sqrt",

@@ -1,10 +1,12 @@
 """The table of what is right at special values, for operations over whole arrays: moves, sums, products, losses."""
 
+import decimal
 from decimal import Decimal
 from itertools import product
 
 import numpy as np
 from special_values import (
+    EXACT,
     NAN,
     NOTHING,
     ONE,
@@ -225,7 +227,9 @@ def rows_to_spread(dtype):
 
 
 def centred(x):
-    return x - (x.sum(1) / x.shape[1])[:, None]
+    with decimal.localcontext(EXACT) as context:
+        context.prec = 1000  # so that the sum is exact, and nothing is left of numbers that are the same
+        return x - (x.sum(1) / x.shape[1])[:, None]
 
 
 def variance(x):
@@ -514,6 +518,7 @@ NORMALIZATIONS = [
         batch_norm,
         batch_norm_first,
         batch_norm_second,
+        ulps=64,
         slack=flat(4),
         slack2=flat(64),
     ),
@@ -557,6 +562,62 @@ def logit_room(x, t):
 def mean_logit_second(x, t):
     n = len(x)
     return [[each(sigmoid_slope)(x) / n, -ones(n) / n], [-ones(n) / n, None]]
+
+
+FLOOR, LEAST = Decimal(-100), Decimal(1e-12)  # PyTorch's constants of BCELoss
+
+
+def floored(logarithm):
+    return FLOOR if logarithm < FLOOR else logarithm
+
+
+def floored_log(p):
+    return FLOOR if p <= 0 else floored(log(p))
+
+
+def floored_log_complement(p):
+    """The same of 1 - p; of a small p by the first terms of the series."""
+    if p >= 1:
+        return FLOOR
+    return -p - p * p / 2 if p.copy_abs() < Decimal("1e-20") else floored(log(ONE - p))
+
+
+def bounded_inverse(p):
+    return ONE / (LEAST if p < LEAST else p)
+
+
+def bounded_curvature(p):
+    return negative(ONE / p) / p if p >= LEAST else NOTHING
+
+
+def negative(x):
+    return x.copy_negate()
+
+
+def probabilities_and_labels(dtype):
+    p = np.array([v for v in unary(dtype) if 0 <= v <= 1 or np.isnan(v)], dtype)
+    return tuple(a.reshape(-1) for a in np.meshgrid(p, np.array([0.0, 1.0, 0.25], dtype)))
+
+
+def probability_loss(p, t):
+    return negative(t * floored_log(p) + (ONE - t) * floored_log_complement(p))
+
+
+def probability_slope(p, t):
+    return negative(t * bounded_inverse(p) - (ONE - t) * bounded_inverse(ONE - p))
+
+
+def probability_curvature(p, t):
+    sides = ((t, p), (ONE - t, ONE - p))
+    return sum((-share * bounded_curvature(q) for share, q in sides if q >= LEAST), ZERO)
+
+
+def probability_mixed(p, t):
+    return negative(bounded_inverse(p) + bounded_inverse(ONE - p))
+
+
+def log_odds(p):
+    return floored_log(p) - floored_log_complement(p)
 
 
 def class_logits(dtype):
@@ -618,6 +679,27 @@ LOSSES = [
         mean_logit_second,
         slack=each(logit_room),
         slack2=flat(4),
+        above=(1.0, np.nan),
+    ),
+    elementwise(
+        "floored_log", lambda p: OPERATIONS["floored_log"]()(p), floored_log, [bounded_inverse], [[bounded_curvature]]
+    ),
+    elementwise(
+        "floored_log_complement",
+        lambda p: OPERATIONS["floored_log_complement"]()(p),
+        floored_log_complement,
+        [lambda p: negative(bounded_inverse(ONE - p))],
+        [[lambda p: bounded_curvature(ONE - p)]],
+    ),
+    elementwise(
+        "floored_log",
+        lambda p, t: F.binary_cross_entropy(p, t, "none"),
+        probability_loss,
+        [probability_slope, lambda p, t: negative(log_odds(p))],
+        [[probability_curvature, probability_mixed], [probability_mixed, None]],
+        inputs=probabilities_and_labels,
+        label="binary_cross_entropy",
+        slack=each(lambda p, t: 8),
         above=(1.0, np.nan),
     ),
     Row(
