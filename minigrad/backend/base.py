@@ -314,7 +314,8 @@ class Backend:
         mean = x.sum(axis=axes, dtype="float64") / count  # (C,)
         near = mean.astype(x.dtype)  # what can be taken off in x's dtype; the rest is put right below
         centred = x - per_channel(near, x.ndim)
-        variance = (centred * centred).sum(axis=axes, dtype="float64") / count - (mean - near) ** 2
+        centred = centred.astype("float64")  # in float32 the squares of what is over 1e19 would overflow
+        variance = (centred * centred).sum(axis=axes) / count - (mean - near) ** 2
         return mean, self.xp.maximum(variance, 0)
 
     def normalize(

@@ -344,7 +344,11 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 
 def to(x: Tensor, target: Any) -> Tensor:
-    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
+    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64").
+
+    Numbers too large for float32 become infinite. NaN, and numbers too large for an integer type, become some
+    integer, which depends on the device.
+    """
     if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)
     try:
