@@ -20,7 +20,7 @@ from .ops.elementwise import (
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize
-from .ops.operation import require_float
+from .ops.operation import require_float, settled
 from .ops.reduce import max_ as max
 from .ops.reduce import mean, var
 from .ops.reduce import sum_ as sum
@@ -132,7 +132,8 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
-        return Normalize(running_mean.data, running_var.data, eps, slope)(x, weight, bias)
+        mean_, var_ = (settled(t.data, x, weight, bias) for t in (running_mean, running_var))
+        return Normalize(mean_, var_, eps, slope)(x, weight, bias)
     if count < 2:
         raise ValueError(
             f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "

@@ -125,10 +125,14 @@ class Convolve(Operation):
     def _through_finish(self, dy: Tensor) -> Tensor:
         """dy taken back through f."""
         if self.dropout is None:
-            return dy if self.slope == 1 else LeakyReluGradient(self.slope, self._output)(dy)
+            if self.slope == 1:
+                return dy
+            return LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
         if self.slope == 1:
             return MaskScale(self._mask, self.dropout.scale)(dy)
-        return LeakyDropoutGradient(self.slope, self._output, self._mask, self.dropout.scale)(dy)
+        return LeakyDropoutGradient(
+            self.slope, self._output, self._mask, self.dropout.scale, self.result_version
+        )(dy)
 
 
 @dataclass(eq=False)
@@ -167,7 +171,7 @@ class ConvolveInputGradient(Operation):
     def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
         y, weight, *bias = self.inputs
         if self.slope != 1:
-            dx = LeakyReluGradient(self.slope, self._output)(dx)
+            dx = LeakyReluGradient(self.slope, self._output, self.result_version)(dx)
         if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from what is made of dx once
             dy, dw = self.backend.convolve_and_weight_gradient(
                 dx.data, weight.data, y.data, self.geometry, self._memo

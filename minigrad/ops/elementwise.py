@@ -14,7 +14,16 @@ from .. import naive
 from ..backend.base import FLOAT_TYPES, Array
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
-from .operation import Case, Operation, as_constant, as_tensor, require_float
+from .operation import (
+    Case,
+    Operation,
+    ResultVersion,
+    as_constant,
+    as_tensor,
+    check_unchanged,
+    require_float,
+    settled,
+)
 
 Rng = Any
 
@@ -148,7 +157,7 @@ class Power(Operation):
         # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
         smallest = self.xp.finfo(a.dtype).tiny
         finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
-        dropped = (b.data == 0) & ~finite
+        dropped = (b.data == 0) & self.xp.logical_not(finite)
         dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
         return dy * (b * a ** (b - 1))
 
@@ -287,8 +296,8 @@ class Maximum(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
-        to_a = self.xp.asarray((a > b) | (a != a) & (b == b))
-        to_b = self.xp.asarray((b > a) | (b != b) & (a == a))
+        to_a = self.xp.logical_or(a > b, (a != a) & (b == b))
+        to_b = self.xp.logical_or(b > a, (b != b) & (a == a))
         return (
             Where(to_a)(dy, Where(to_b)(0.0, dy * 0.5)) if self.needs[0] else None,
             Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,
@@ -401,7 +410,7 @@ class LeakyRelu(Operation):
         return self.backend.leaky_relu(x, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyReluGradient(self.slope, self._output)(dy),)
+        return (LeakyReluGradient(self.slope, self._output, self.result_version)(dy),)
 
 
 @dataclass(eq=False)
@@ -413,6 +422,7 @@ class LeakyReluGradient(Operation):
 
     slope: float
     y: Array
+    version: ResultVersion | None = None  # of y, where it is the result of an operation
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -427,7 +437,11 @@ class LeakyReluGradient(Operation):
         return self.backend.leaky_relu_backward(dy, self.y, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyReluGradient(self.slope, self.y)(dy),)
+        return (LeakyReluGradient(self.slope, self.y, self.version)(dy),)
+
+    def check_alive(self) -> None:
+        super().check_alive()
+        check_unchanged(self.name, self.version)
 
 
 @dataclass(eq=False)
@@ -507,6 +521,7 @@ class LeakyDropoutGradient(Operation):
     y: Array
     mask: Array
     scale: float
+    version: ResultVersion | None = None  # of y, where it is the result of an operation
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -522,7 +537,11 @@ class LeakyDropoutGradient(Operation):
         return self.backend.leaky_dropout_backward(dy, self.y, self.mask, self.slope, self.scale)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyDropoutGradient(self.slope, self.y, self.mask, self.scale)(dy),)
+        return (LeakyDropoutGradient(self.slope, self.y, self.mask, self.scale, self.version)(dy),)
+
+    def check_alive(self) -> None:
+        super().check_alive()
+        check_unchanged(self.name, self.version)
 
 
 # -- the functions ---------------------------------------------------------------------------------
@@ -534,7 +553,7 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         raise TypeError(f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}")
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
     if operation is Divide or isinstance(a, float) or isinstance(b, float):
-        a, b = _as_float(a), _as_float(b)
+        a, b = as_float(a), as_float(b)
     try:
         return operation()(a, b)
     except ValueError as error:
@@ -543,7 +562,7 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         raise ValueError(f"{operation.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
 
 
-def _as_float(x: Any) -> Any:
+def as_float(x: Any) -> Any:
     """Integers, where a result of floats is made of them, become float32: NumPy would make float64."""
     return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
@@ -615,10 +634,17 @@ def absolute(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """x held between low and high (None: no bound); the gradient is 0 outside."""
+    """x held between two numbers, low and high (None: no bound); the gradient is 0 outside.
+
+    A value that is no number stays none, and has no gradient. Integers held by a float become float32.
+    """
     if low is None and high is None:
         raise ValueError("clip: expected low, high or both")
     low, high = (None if v is None else as_tensor(v, x, "clip") for v in (low, high))
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        raise TypeError("clip: expected numbers as bounds; for a bound of each element's own use maximum")
+    if isinstance(low, float) or isinstance(high, float):
+        x = as_float(x)
     return Clip(low, high)(x)
 
 
@@ -626,8 +652,8 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition holds, b elsewhere, with broadcasting.
 
     Args:
-        condition: a boolean list, or a boolean tensor or array on the same device.
-        a, b: tensors or numbers, at least one a tensor.
+        condition: a boolean or a list of them, or a boolean tensor or array on the same device.
+        a, b: tensors or numbers, at least one a tensor; integers beside a float become float32.
     """
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
@@ -635,7 +661,10 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     mask = as_constant(condition, like, "where")
     if mask.dtype != bool:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
-    return Where(mask)(as_tensor(a, like, "where"), as_tensor(b, like, "where"))
+    a, b = as_tensor(a, like, "where"), as_tensor(b, like, "where")
+    if isinstance(a, float) or isinstance(b, float):
+        a, b = as_float(a), as_float(b)
+    return Where(settled(mask, a, b))(a, b)
 
 
 def tanh(x: Tensor) -> Tensor:

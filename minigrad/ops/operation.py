@@ -15,6 +15,7 @@ from ..backend.base import FLOAT_TYPES, Array
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
+ResultVersion = tuple[list[int], int]  # the count of changes of the memory, and what it was at first
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,11 @@ class Operation:
         """The result again, as a tensor of this graph (kept as an array: a tensor would be a cycle)."""
         return Tensor(self._output, node=self, backend=self.backend, changes=self._output_changes)
 
+    @property
+    def result_version(self) -> ResultVersion:
+        """How often the result had been changed in place when it was made, for who keeps its array."""
+        return self._output_changes, self._output_version
+
     def check_alive(self) -> None:
         """Raise RuntimeError where what backward needs was freed, or changed in place."""
         if self.released:
@@ -145,11 +151,8 @@ class Operation:
                 f"backward through {self.name} a second time: what it kept was freed by the first. Pass "
                 "retain_graph=True to the first backward, or compute the result again"
             )
-        if self.keep_output and self._output_changes[0] != self._output_version:
-            raise RuntimeError(
-                f"backward through {self.name}: its result was changed in place (by an assignment to .data) "
-                "after it was computed: call backward before the change, or compute the result again"
-            )
+        if self.keep_output:
+            check_unchanged(self.name, self.result_version)
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
@@ -166,6 +169,15 @@ class Operation:
         edges, number = self.edges, self.number
         self.__dict__.clear()
         self.edges, self.number, self.released = edges, number, True
+
+
+def check_unchanged(name: str, version: ResultVersion | None) -> None:
+    """Raise RuntimeError where the result that a node of this name reads was changed in place."""
+    if version is not None and version[0][0] != version[1]:
+        raise RuntimeError(
+            f"backward through {name}: its result was changed in place (by an assignment to .data) "
+            "after it was computed: call backward before the change, or compute the result again"
+        )
 
 
 def _edge(value: Any) -> Node | Tensor | None:
@@ -207,7 +219,7 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(value, backend=like.backend)
+        return Tensor(settled(value, like), backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
     )
@@ -227,11 +239,19 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
         return value.data
     if like.backend.owns(value):
         return value
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # NumPy's scalars count as Python's
     if isinstance(value, list | tuple | bool | int | float):
         return like.backend.asarray(value)
     raise TypeError(
         f"{name}: expected a tensor, a list or an array on {like.device!r}, got {type(value).__name__}"
     )
+
+
+def settled(array: Array, *inputs: Any) -> Array:
+    """What a node will keep of an array that the caller may change: a copy, where one is recorded at all."""
+    recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
+    return array.copy() if recorded else array
 
 
 def require_float(name: str, *tensors: Tensor) -> None:

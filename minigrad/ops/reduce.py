@@ -8,7 +8,7 @@ from ..backend.base import Array
 from ..tensor import Tensor
 from .elementwise import Where, normal
 from .operation import Case, Operation, require_float
-from .shape import broadcast_to
+from .shape import broadcast_to, whole_numbers
 
 Axes = tuple[int, ...]
 
@@ -16,9 +16,10 @@ Axes = tuple[int, ...]
 def normalize_axes(axis: Any, ndim: int, name: str) -> Axes:
     """None, an int or several as sorted non-negative axes.
 
-    Raises ValueError for an axis that is not there, or is there twice.
+    Raises ValueError for an axis that is not there, or is there twice, and TypeError for what is no int.
     """
-    given = tuple(range(ndim)) if axis is None else (axis,) if hasattr(axis, "__index__") else tuple(axis)
+    several = isinstance(axis, Iterable)
+    given = range(ndim) if axis is None else whole_numbers(name, axis if several else (axis,))
     if not all(-ndim <= a < ndim for a in given) or len({a % ndim for a in given}) != len(given):
         raise ValueError(f"{name}: axis {axis!r} does not fit a tensor of {ndim} axes")
     return tuple(sorted(a % ndim for a in given))
@@ -91,7 +92,7 @@ class Max(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x = self.inputs[0].data
         shape = kept_shape(x.shape, self.axes)
-        largest = (x == self._output.reshape(shape)) | (x != x)
+        largest = self.xp.logical_or(x == self._output.reshape(shape), x != x)
         count = largest.sum(axis=self.axes, keepdims=True).astype(x.dtype)
         return (Where(largest)(dy.reshape(shape) / Tensor(count, backend=self.backend), 0.0),)
 

@@ -1,6 +1,8 @@
 """Operations that move elements and compute nothing: each one's backward moves them back."""
 
+import copy
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,8 @@ from .. import backend as backends
 from ..backend.base import Array, Backend
 from ..backend.geometry import pair
 from ..tensor import FLOATS, Tensor
-from .elementwise import normal
-from .operation import Case, Operation
+from .elementwise import as_float, normal
+from .operation import Case, Operation, as_tensor, settled
 
 Shape = tuple[int, ...]
 
@@ -265,12 +267,24 @@ class ToDevice(Operation):
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
-    """x in another shape, given as ints or as one tuple; one of them may be -1."""
-    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    """x in another shape, given as ints or as one tuple; one of them may be -1, for what is left."""
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    wanted = whole_numbers("reshape", given)
+    if min(wanted, default=0) < -1:
+        raise ValueError(f"reshape: expected sizes of 0 or more, and -1 once at the most, got {wanted}")
     try:
         return Reshape(_whole(wanted, x.size))(x)
     except ValueError:
         raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {wanted}") from None
+
+
+def whole_numbers(name: str, values: Iterable[Any]) -> Shape:
+    """The values as Python's ints, NumPy's being among them; TypeError for what is no int."""
+    values = tuple(values)
+    try:
+        return tuple(map(operator.index, values))
+    except TypeError:
+        raise TypeError(f"{name}: expected ints, got {values!r:.80}") from None
 
 
 def _whole(shape: Shape, size: int) -> Shape:
@@ -283,8 +297,8 @@ def _whole(shape: Shape, size: int) -> Shape:
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """x with its axes in the order `axes` (ints, or one tuple); reversed without any."""
-    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
-    order = order or tuple(reversed(range(x.ndim)))
+    given = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+    order = whole_numbers("transpose", given) or tuple(reversed(range(x.ndim)))
     in_range = all(-x.ndim <= a < x.ndim for a in order)
     if not in_range or sorted(a % x.ndim for a in order) != list(range(x.ndim)):
         raise ValueError(f"transpose: expected a permutation of {x.ndim} axes, got {order}")
@@ -292,14 +306,20 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
-    """x stretched to `shape` along axes of length 1 and new ones in front."""
-    return BroadcastTo(shape)(x)
+    """x stretched to `shape`, a tuple of ints, along axes of length 1 and new ones in front."""
+    wanted = whole_numbers("broadcast_to", shape)
+    try:
+        return BroadcastTo(wanted)(x)
+    except ValueError:
+        raise ValueError(
+            f"broadcast_to: a tensor of shape {x.shape} can't be stretched to {wanted}"
+        ) from None
 
 
 def get_item(x: Tensor, index: Any) -> Tensor:
     """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
     parts = index if isinstance(index, tuple) else (index,)
-    parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
+    parts = tuple(_index_part(p, x) for p in parts)
     return GetItem(parts if isinstance(index, tuple) else parts[0])(x)
 
 
@@ -307,6 +327,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after another along an axis; all other sizes must agree."""
     if not tensors or not all(isinstance(t, Tensor) for t in tensors):
         raise TypeError(f"concatenate: expected a list of tensors, got {tensors!r:.80}")
+    (axis,) = whole_numbers("concatenate", (axis,))
     first = tensors[0]
     if not -first.ndim <= axis < first.ndim:
         raise ValueError(f"concatenate: axis {axis} does not fit tensors of {first.ndim} axes")
@@ -325,6 +346,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         raise TypeError(f"stack: expected a list of tensors, got {tensors!r:.80}")
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack: expected tensors of one shape, got {[t.shape for t in tensors]}")
+    (axis,) = whole_numbers("stack", (axis,))
     shape = tensors[0].shape
     if not -len(shape) - 1 <= axis <= len(shape):
         raise ValueError(f"stack: axis {axis} does not fit tensors of {len(shape)} axes")
@@ -332,15 +354,26 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concatenate([t.reshape((*shape[:axis], 1, *shape[axis:])) for t in tensors], axis)
 
 
-def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with a border: (before, after) for each axis, filled with `value`."""
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tensor:
+    """x with a border: (before, after) for each axis, filled with `value`.
+
+    Integers with a border of a float become float32.
+    """
     try:
-        pairs = tuple(pair(width, "pad", 0) for width in widths)
+        pairs = tuple(pair(_width(width), "pad", 0) for width in widths)
     except (TypeError, ValueError):
         pairs = ()
     if len(pairs) != x.ndim:
         raise ValueError(f"pad: expected {x.ndim} pairs (before, after) of ints >= 0, got {widths!r}")
-    return Pad(pairs, value)(x)
+    filling = as_tensor(value, x, "pad")
+    if isinstance(filling, Tensor):
+        raise TypeError(f"pad: expected a number as value, got a tensor of shape {filling.shape}")
+    return Pad(pairs, filling)(as_float(x) if isinstance(filling, float) else x)
+
+
+def _width(given: Any) -> Any:
+    """The width of a border with Python's ints, NumPy's being among them."""
+    return whole_numbers("pad", given) if isinstance(given, Iterable) else operator.index(given)
 
 
 def to(x: Tensor, target: Any) -> Tensor:
@@ -365,6 +398,17 @@ def to(x: Tensor, target: Any) -> Tensor:
     if str(dtype) not in FLOATS:
         return Tensor(x.data.astype(dtype), backend=x.backend)  # no gradient goes through integers
     return Cast(dtype)(x)
+
+
+def _index_part(part: Any, x: Tensor) -> Any:
+    """One part of an index of x: an array instead of a tensor, and one that nobody will change."""
+    if isinstance(part, list):
+        return copy.deepcopy(part)
+    if isinstance(part, Tensor):
+        return settled(part.data, x)
+    if getattr(part, "ndim", None) == 0 and not x.backend.owns(part):
+        return part.item()  # NumPy's scalars count as Python's
+    return settled(part, x) if hasattr(part, "ndim") else part
 
 
 def _is_basic(index: Any) -> bool:

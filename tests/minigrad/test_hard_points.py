@@ -386,3 +386,223 @@ def test_the_probability_loss_lets_through_what_is_no_number():
         found = F.binary_cross_entropy(p, target, "none")
         equal(found[1], NAN)
         assert np.isnan(mg.grad(found.sum(), p)[0].numpy()).tolist() == [False, True]
+
+
+# -- integers beside floats ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda i: i.clip(0.5, None), [0.5, 1, 2]),
+        (lambda i: i.clip(None, np.float64(1.5)), [0, 1, 1.5]),
+        (lambda i: F.where([True, False, True], i, 0.5), [0, 0.5, 2]),
+        (lambda i: F.where([True, False, True], 0.5, i), [0.5, 1, 0.5]),
+        (lambda i: F.maximum(i, 0.5), [0.5, 1, 2]),
+        (lambda i: F.pad(i, [(1, 0)], 0.5), [0.5, 0, 1, 2]),
+        (lambda i: i * 0.5, [0, 0.5, 1]),
+        (lambda i: 0.5 - i, [0.5, -0.5, -1.5]),
+        (lambda i: i / 2, [0, 0.5, 1]),
+        (lambda i: i / (i + 1), [0, 0.5, 2 / 3]),
+        (lambda i: i**2.0, [0, 1, 4]),
+        (lambda i: 2.0**i, [1, 2, 4]),
+        (lambda i: (i + 1) ** -1.0, [1, 0.5, 1 / 3]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_integers_beside_a_float_become_float32(call, expected, dtype):
+    found = call(mg.tensor(np.arange(3), dtype))
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found.numpy(), np.float32(expected), rtol=1e-6)
+
+
+def test_booleans_beside_a_float_become_float32():
+    b = mg.tensor(np.array([True, False]))
+    for found, expected in ((b.clip(0.25, 0.5), [0.5, 0.25]), (F.where([True, True], b, 0.5), [1, 0])):
+        assert found.dtype == "float32"
+        equal(found, expected)
+
+
+def test_integers_beside_integers_stay():
+    i = mg.tensor(np.arange(3))
+    for found, expected in (
+        (i.clip(1, None), [1, 1, 2]),
+        (F.where([True, False, True], i, 7), [0, 7, 2]),
+        (F.pad(i, [(0, 1)]), [0, 1, 2, 0]),
+        (F.pad(i, [(0, 1)], 9), [0, 1, 2, 9]),
+        (i**2, [0, 1, 4]),
+    ):
+        assert found.dtype == "int64"
+        equal(found, expected)
+    with pytest.raises(
+        ValueError, match=r"power: int64 to the power of -1 is no integer: use a float, as in x \*\* -1.0"
+    ):
+        i**-1
+    with pytest.raises(TypeError, match="clip: expected numbers as bounds"):
+        i.clip(mg.tensor([0.5]))
+    with pytest.raises(TypeError, match=r"pad: expected a number as value, got a tensor of shape \(1,\)"):
+        F.pad(i, [(0, 1)], mg.tensor([0.5]))
+
+
+# -- sizes, axes and conditions --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(-2, 3), (2, -3), (-1, -2), (3, -2, -1), (-6,)])
+def test_reshape_takes_no_negative_size_but_minus_1(shape):
+    with pytest.raises(ValueError, match="reshape: expected sizes of 0 or more, and -1 once at the most"):
+        mg.tensor(np.ones((2, 3))).reshape(shape)
+    with pytest.raises(ValueError, match="reshape: 6 elements"):
+        mg.tensor(np.ones((2, 3))).reshape(-1, -1)
+
+
+def test_numpy_s_integers_are_sizes_and_axes():
+    x = mg.tensor(np.arange(6.0).reshape(2, 3), requires_grad=True)
+    values = x.numpy()
+    zero, one, two, three = (np.int64(n) for n in range(4))
+    for found, expected in (
+        (x.reshape(three, two), values.reshape(3, 2)),
+        (x.reshape((np.uint8(6),)), values.reshape(6)),
+        (x.reshape(np.int8(-1)), values.reshape(6)),
+        (x.transpose(one, zero), values.T),
+        (F.broadcast_to(x, (two, two, three)), np.stack([values, values])),
+        (F.broadcast_to(x, [2, 3]), values),
+        (F.concatenate([x, x], one), np.hstack([values, values])),
+        (F.stack([x, x], two), np.stack([values, values], 2)),
+        (F.pad(x, [(zero, one), (one, zero)]), np.pad(values, [(0, 1), (1, 0)])),
+        (F.pad(x, np.array([[0, 1], [1, 0]])), np.pad(values, [(0, 1), (1, 0)])),
+        (x.sum(one), values.sum(1)),
+        (x.sum(np.array([0, 1])), values.sum()),
+        (x.max((zero,), keepdims=True), values.max(0, keepdims=True)),
+        (x[one, np.int32(2)], values[1, 2]),
+    ):
+        equal(found, expected)
+        assert all(type(n) is int for n in found.shape)
+        mg.grad(found.sum(), x)
+    equal(mg.grad(x[one, np.int32(2)], x)[0], [[0, 0, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("reshape", lambda x: x.reshape(2.0, 3)),
+        ("reshape", lambda x: x.reshape(None)),
+        ("transpose", lambda x: x.transpose(1.0, 0)),
+        ("broadcast_to", lambda x: F.broadcast_to(x, (2.0, 3))),
+        ("concatenate", lambda x: F.concatenate([x, x], 1.0)),
+        ("stack", lambda x: F.stack([x, x], "0")),
+        ("sum", lambda x: x.sum(1.0)),
+        ("max", lambda x: x.max((0.0, 1))),
+    ],
+)
+def test_sizes_and_axes_that_are_no_ints_are_told(name, call):
+    with pytest.raises(TypeError, match=f"^{name}: expected ints, got "):
+        call(mg.tensor(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 3), (-1, 3), (2, 3, 1)])
+def test_broadcast_to_a_shape_that_does_not_fit_is_told(shape):
+    with pytest.raises(ValueError, match=r"broadcast_to: a tensor of shape \(2, 3\) can't be stretched to"):
+        F.broadcast_to(mg.tensor(np.ones((2, 3))), shape)
+
+
+def test_a_single_boolean_is_a_condition():
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    for condition, chosen, left in ((True, a, b), (False, b, a)):
+        for given in (condition, np.bool_(condition), mg.tensor(np.array(condition))):
+            found = F.where(given, a, b)
+            equal(found, chosen.numpy())
+            gradients = mg.grad(found.sum(), [chosen, left])
+            equal(gradients[0], [1, 1])
+            equal(gradients[1], [0, 0])
+
+
+# -- constants that are changed between forward and backward ----------------------------------------------
+
+
+def test_labels_changed_after_the_forward_do_not_count(default_device):
+    def gradient(change):
+        x = leaf([[0.0, 0.0], [0.0, 0.0]])
+        labels = mg.tensor(np.array([0, 1]))
+        loss = F.cross_entropy(x, change[0](labels), "sum")
+        change[1](labels)
+        return mg.grad(loss, x, create_graph=True)[0]
+
+    def in_place(labels):
+        labels.data[0] = 1
+
+    def marked(labels):
+        labels.data[0] = 1
+        labels.mark_changed()
+
+    for given in (lambda t: t, lambda t: t.data):
+        for change in (in_place, marked):
+            equal(gradient((given, change)), [[-0.5, 0.5], [0.5, -0.5]])
+
+
+def test_conditions_indices_and_operands_changed_after_the_forward_do_not_count():
+    x = leaf([1.0, 2.0])
+    condition, index, factor = (mg.tensor(np.array(v)) for v in ([True, False], [0, 0], np.float32([3, 5])))
+    numbers = [0, 0]
+    results = [
+        F.where(condition, x, 0.0), F.where(condition.data, x, 0.0), x[condition], x[index], x[index.data],
+        x[numbers], x * factor.data, x / factor.data, x**factor.data,
+    ]  # fmt: skip
+    condition.data[:], index.data[:], factor.data[:] = (condition.data != condition.data), 1, 7
+    numbers[:] = 1, 1
+    expected = [[1, 0], [1, 0], [1, 0], [2, 0], [2, 0], [2, 0], [3, 5], [1 / 3, 0.2], [3, 80]]
+    for y, gradient in zip(results, expected, strict=True):
+        np.testing.assert_allclose(mg.grad(y.sum(), x)[0].numpy(), np.float32(gradient), rtol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_running_statistics_changed_after_the_forward_do_not_count(slope):
+    x, weight, bias = leaf([[3.0], [5.0]]), leaf([2.0]), leaf([0.0])
+    mean, variance = mg.tensor([1.0]), mg.tensor([4.0])
+    y = F.batch_norm(x, mean, variance, weight, bias, eps=0.0, slope=slope)
+    mean.data[:], variance.data[:] = 100.0, 100.0
+    for found, expected in zip(mg.grad(y.sum(), [x, weight, bias]), ([[1], [1]], [3], [2]), strict=True):
+        equal(found, expected)
+
+
+def test_constants_are_copied_only_where_a_graph_is_recorded():
+    x, index, condition = leaf([1.0, 2.0]), np.array([0, 1]), mg.tensor(np.array([True, False])).data
+    asked = []
+
+    class Told(type(condition)):
+        def copy(self, *args):
+            asked.append(self)
+            return super().copy(*args)
+
+    told = condition.view(Told)
+    with mg.no_grad():
+        F.where(told, x, 0.0)
+    F.where(told, x.detach(), 0.0)
+    assert asked == []
+    F.where(told, x, 0.0)
+    assert len(asked) == 1
+    assert index.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: F.leaky_relu(x, 0.5),
+        F.relu,
+        lambda x: F.conv2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), slope=0.5),
+        lambda x: F.conv2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), slope=0.5, p=0.5),
+        lambda x: F.conv_transpose2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), slope=0.5),
+        lambda x: F.batch_norm(
+            x, mg.tensor([0.0]), mg.tensor([1.0]), mg.tensor([1.0]), mg.tensor([0.0]), slope=0.5
+        ),
+        lambda x: F.batch_norm(x, None, None, mg.tensor([1.0]), mg.tensor([0.0]), training=True, slope=0.5),
+    ],
+)
+def test_a_result_changed_before_the_second_backward_is_told(call):
+    x = leaf([[[[1.0]]], [[[-1.0]]]])
+    y = call(x)
+    start = leaf(np.ones(y.shape))
+    (first,) = mg.grad(y, x, start, create_graph=True)
+    y.data[...] *= -1
+    y.mark_changed()
+    with pytest.raises(RuntimeError, match="its result was changed in place"):
+        mg.grad(first.sum(), start)

@@ -17,8 +17,6 @@ from minigrad.ops import OPERATIONS
 EVERY_DEVICE = True
 ROWS = [*special_rows.ROWS, *special_structures.ROWS]
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
 
 class Check:
     """A row in one dtype on one device; `wrong` holds what is not right, in words."""
