@@ -5,6 +5,7 @@ from typing import Any
 
 from . import observer
 from .backend.base import AdamUpdate, Array, Backend
+from .backend.ieee import ieee
 from .tensor import Tensor
 
 
@@ -41,7 +42,8 @@ class Optimizer:
             gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
             for i in gradients:
                 self.steps[i] += 1
-            self._update_all(gradients)
+            with ieee():
+                self._update_all(gradients)
             for i in gradients:
                 self.params[i].mark_changed()
         observer.end(self, observer.STEP, (), ())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backend.base import Array
+from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
 
 State = dict[str, int]
@@ -59,6 +60,7 @@ class Generator:
         """A NumPy array from N(0, 1)."""
         return self._draw().standard_normal(shape, np.dtype(dtype).type)
 
+    @ieee()
     def uniform(
         self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = "float32"
     ) -> Array:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from . import backend as backends
 from .backend import Backend
 from .backend.base import FLOAT_TYPES
+from .backend.ieee import ieee
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -101,7 +102,9 @@ class Tensor:
         requires_grad: True also for everything computed from such a tensor.
 
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
-    gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error.
+    gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error. Results
+    are those of IEEE 754, infinity and NaN among them, whatever `numpy.seterr` was told:
+    `minigrad.inspect.detect_anomaly` finds the first number that is not finite.
     """
 
     __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "changes", "grad", "node")
@@ -295,6 +298,7 @@ class Tensor:
         def to(self, target: Any) -> "Tensor": ...
 
 
+@ieee()
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor that holds a copy of `data`.
 

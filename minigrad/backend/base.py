@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry
+from .ieee import ieee
 from .kept import Memo
 from .philox import Counter, Key, philox
 
@@ -384,6 +385,7 @@ class Backend:
         tilt = inv_std * dweight / count
         return dweight, tilt, dbias / count - rest * tilt, weight * inv_std
 
+    @ieee()
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
         """keep * old + share * new, in old's dtype; `new` may be float64."""
         mixed: Array = keep * old + (share * new).astype(old.dtype)

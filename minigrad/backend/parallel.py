@@ -22,6 +22,7 @@ import numpy as np
 
 from .blas import SingleThreadedBLAS
 from .forks import AtFork
+from .ieee import ieee
 
 LARGEST_SLICE = 1 << 21  # bytes that one slice's intermediate results may fill: they stay in the cache
 SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
@@ -297,6 +298,7 @@ def _nothing(_: Any) -> None:
     """The work of a stage that is done."""
 
 
+@ieee()  # a thread has an error state of its own
 def _help(jobs: "SimpleQueue[Job | None]") -> None:
     """What a helper does all its life."""
     while (job := jobs.get()) is not None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend.ieee import ieee
 from ..backpropagate import grad
 from ..tensor import Tensor
 from .report import Element, GradcheckError, Report
@@ -59,7 +60,8 @@ def gradcheck(
 
     Args:
         fn: takes the inputs as tensors and gives a tensor or several. It must give the same values
-            each time it is called (seed what is random inside).
+            each time it is called (seed what is random inside). NumPy's floating-point errors are
+            ignored in it.
         inputs: float64 tensors; those that require a gradient are checked.
         order: 1 checks the gradients; 2 also checks the gradients of the gradients, with respect
             to the inputs and to the gradients that come from above.
@@ -73,6 +75,7 @@ def gradcheck(
     return True
 
 
+@ieee()
 def measure(
     fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], order: int = 1, *, seed: int = 0
 ) -> Report:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import backend as backends
 from .. import observer, random
+from ..backend.ieee import ieee
 from ..nn import Module
 from ..tensor import FLOATS, Tensor
 from .names import Names
@@ -45,6 +46,7 @@ class Difference:
         )
 
 
+@ieee()
 def measure(got: Any, expected: Any) -> tuple[float, tuple[int, ...]]:
     """|got - expected| / |expected| by norms, and the index of the worst element, of two host arrays.
 

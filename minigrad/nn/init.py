@@ -10,9 +10,11 @@ import math
 from typing import Any
 
 from .. import random
+from ..backend.ieee import ieee
 from ..tensor import Tensor
 
 
+@ieee()
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """Every element the same."""
     tensor.data = tensor.backend.xp.full_like(tensor.data, value)
@@ -29,6 +31,7 @@ def ones_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 1.0)
 
 
+@ieee()
 def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: random.Generator | None = None
 ) -> Tensor:
@@ -36,6 +39,7 @@ def normal_(
     return _fill(tensor, (generator or random.default).normal(tensor.shape, tensor.dtype) * std + mean)
 
 
+@ieee()
 def uniform_(
     tensor: Tensor, low: float = 0.0, high: float = 1.0, generator: random.Generator | None = None
 ) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import backend as backends
 from .. import observer
+from ..backend.ieee import ieee
 from ..ops.tell import Tell
 from ..tensor import FLOATS, Tensor
 
@@ -208,6 +209,7 @@ class Module:
         return f"{type(self).__name__}()"
 
 
+@ieee()
 def _moved(value: Tensor, target: str) -> Any:
     """The array of `value` on another device, or in another dtype (integers keep theirs)."""
     if target in FLOATS:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import naive
 from ..backend.base import FLOAT_TYPES, Array
+from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
 from .operation import (
@@ -706,6 +707,7 @@ def check_slope(function: str, slope: float, name: str = "slope") -> None:
 def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
     """A function of the operator module as one of a tensor and an operand: a boolean tensor."""
 
+    @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
         try:
             b = as_tensor(b, a, compare.__name__)

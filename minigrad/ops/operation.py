@@ -7,11 +7,13 @@ first and second order gradients, planted mistakes, backends) runs over its case
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array
+from ..backend.ieee import ieee
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
@@ -51,11 +53,16 @@ class Operation:
       to the inputs' shapes afterwards, in one place.
     - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
+    - `calls_back`: whether `backward` calls a function of the user's.
+
+    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py), but for a
+    `backward` that calls back.
     """
 
     keep_inputs: ClassVar[bool] = False
     keep_output = False
     view: ClassVar[bool] = False
+    calls_back: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
 
     backend: Backend = field(init=False, repr=False)
@@ -70,6 +77,9 @@ class Operation:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
+        for rule in ("forward",) if cls.calls_back else ("forward", "backward"):
+            if isinstance(vars(cls).get(rule), FunctionType):
+                setattr(cls, rule, ieee()(vars(cls)[rule]))
 
     @classmethod
     def cases(cls) -> Iterable[Case]:

@@ -10,6 +10,7 @@ from typing import Any
 from .. import backend as backends
 from ..backend.base import Array, Backend
 from ..backend.geometry import pair
+from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
 from .elementwise import as_float, normal
 from .operation import Case, Operation, as_tensor, settled
@@ -376,6 +377,7 @@ def _width(given: Any) -> Any:
     return whole_numbers("pad", given) if isinstance(given, Iterable) else operator.index(given)
 
 
+@ieee()
 def to(x: Tensor, target: Any) -> Tensor:
     """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64").
 

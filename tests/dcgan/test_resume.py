@@ -337,7 +337,6 @@ def test_a_directory_that_has_gone_ends_the_run(run, tmp_path, monkeypatch):
         run(*SMALL, "--steps", 4, "--out", "run", "--set", "frame_every=1")
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint_and_names_the_layer(run, tmp_path, monkeypatch):
     real = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28)).astype(np.uint8)
     monkeypatch.setattr(mnist, "images", lambda split="train": real)

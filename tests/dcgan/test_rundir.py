@@ -499,7 +499,6 @@ def test_a_log_that_can_not_be_written_costs_no_weights(run, no_pictures, monkey
     assert checkpoint.load(Path("run")).position["step"] == 4
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges_saves_no_such_weights_where_its_log_can_not_be_written(
     run, no_pictures, monkeypatch
 ):

@@ -687,7 +687,6 @@ def test_flowers_at_another_size_needs_that_size_alone(run, digits, no_plots, tm
     assert picture(tmp_path / "run" / "frames" / "00000001.png").shape == (64 + 4, 2 * 66 + 2, 3)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", ["flowers", "tensorflow", "flux"])
 def test_a_run_that_diverges_says_so_whatever_its_loss(run, tmp_path, name):
     small = ["--set", "ngf=2", "--set", "ndf=2", "--set", "image_size=8"] if name == "flowers" else []

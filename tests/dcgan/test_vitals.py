@@ -383,7 +383,6 @@ def test_saturated_pictures_are_named_where_real_ones_are_not():
     assert "saturated" not in signs(line, line)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_planted_nan_is_named_and_is_null():
     small = Small()
     small.d[2].weight.data = np.full_like(small.d[2].weight.numpy(), np.nan)
@@ -495,7 +494,6 @@ def test_damaged_lines_are_told_at_resume(run, tiny, no_plots, tmp_path):
             train.main(["--resume", str(tmp_path / "run"), "--steps", "3"])
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("every", ["1", "100"])
 def test_a_run_that_diverges_says_so_among_the_vital_signs(run, tiny, no_plots, tmp_path, monkeypatch, every):
     """Whether the step was measured or not."""

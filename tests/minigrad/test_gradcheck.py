@@ -81,7 +81,6 @@ def test_a_wrong_element_among_many_is_found_without_trying_each(broken):
         (lambda dy: dy.detach() * mg.tensor(np.arange(6.0).reshape(2, 3)), "Look at the term"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_message_says_what_to_look_at(broken, rule, advice):
     broken.rule = staticmethod(rule)
     assert advice in failure(lambda x: broken()(x), point(2, 3))

@@ -8,8 +8,6 @@ import minigrad.functional as F
 from minigrad import nn, observer, optim
 from minigrad.inspect import AnomalyError, detect_anomaly
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
 
 def flux():
     """The layers of the Flux tutorial's generator, narrower."""
