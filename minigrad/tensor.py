@@ -97,14 +97,15 @@ class Tensor:
     Attributes:
         data: the array; assigning one of the same shape, dtype and device replaces it, for this tensor
             alone: what shares the old array (views, and what was detached) keeps it.
-        grad: a Tensor of the same shape, or None. `backward` adds to it.
+        grad: a Tensor of the same shape, dtype and device, or None; another one is refused. `backward`
+            adds to it.
         requires_grad: True also for everything computed from such a tensor.
 
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
     gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error.
     """
 
-    __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "changes", "grad", "node")
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
     __array_ufunc__ = None  # so that `array * tensor` asks the tensor
 
     def __init__(
@@ -124,7 +125,7 @@ class Tensor:
             )
         self._data = data
         self.backend = backend
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self.node = node
         self.changes = [0] if changes is None else changes  # shared by all that view the same memory
         self._requires_grad = False
@@ -151,6 +152,32 @@ class Tensor:
         if not shared:  # the views of the old memory, and what was detached, keep it and its count
             self.changes = [self.version + 1]
         self._data = array
+
+    @property
+    def grad(self) -> "Tensor | None":
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: "Tensor | None") -> None:
+        if gradient is not None:
+            self._check_grad(gradient)
+        self._grad = gradient
+
+    def _check_grad(self, gradient: Any) -> None:
+        if not isinstance(gradient, Tensor):
+            raise TypeError(
+                f"grad: expected None or a Tensor of shape {self.shape}, got {type(gradient).__name__}: "
+                "minigrad.tensor(...) makes one"
+            )
+        if (
+            gradient.shape != self.shape
+            or gradient.dtype != self.dtype
+            or gradient.backend is not self.backend
+        ):
+            raise ValueError(
+                f"grad: expected {self.dtype} of shape {self.shape} on {self.device!r}, as of the tensor; "
+                f"got {gradient.dtype} of {gradient.shape} on {gradient.device!r}"
+            )
 
     def mark_changed(self) -> None:
         """Say that `data` was changed in place, so that a graph that needs the old values notices.

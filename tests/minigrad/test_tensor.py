@@ -1,6 +1,7 @@
 """Tensors and the graph: what is recorded, how gradients flow back through it, and when it is freed."""
 
 import gc
+import re
 import threading
 import weakref
 from contextlib import contextmanager
@@ -343,6 +344,38 @@ def test_data_takes_an_array_of_its_own_kind_only(default_device):
     new = array([3.0, 4.0], "float32")
     x.data = new
     assert x.data is new
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1,), (3,), (1, 3, 1), ()])
+def test_a_gradient_of_another_shape_is_refused(shape):
+    weight = nn.Dense(3, 1).weight
+    weight.grad = kept = mg.tensor([[1.0, 2.0, 3.0]])
+    with pytest.raises(
+        ValueError, match=rf"grad: expected float32 of shape \(1, 3\) .* of {re.escape(str(shape))}"
+    ):
+        weight.grad = mg.tensor(np.zeros(shape, np.float32))
+    assert weight.grad is kept
+    weight.grad = None
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("given", [1.0, np.zeros((1, 3), np.float32), [[1.0, 2.0, 3.0]], False], ids=repr)
+def test_a_gradient_that_is_no_tensor_is_refused(given):
+    weight = nn.Dense(3, 1).weight
+    with pytest.raises(
+        TypeError, match=rf"grad: expected None or a Tensor .*\(1, 3\), got {type(given).__name__}"
+    ):
+        weight.grad = given
+    assert weight.grad is None
+
+
+def test_a_gradient_of_another_dtype_or_device_is_refused(default_device):
+    weight = nn.Dense(3, 1).weight
+    with pytest.raises(ValueError, match=r"grad: expected float32 of shape .*got float64"):
+        weight.grad = mg.tensor(np.zeros((1, 3)))
+    if default_device != "cpu":
+        with pytest.raises(ValueError, match="on 'gpu', as of the tensor; got .* on 'cpu'"):
+            weight.grad = mg.tensor([[1.0, 2.0, 3.0]], device="cpu")
 
 
 # -- recording or not ----------------------------------------------------------------------------------
