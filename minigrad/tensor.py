@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
 from .backend import Backend
-from .backend.base import FLOAT_TYPES
+from .backend.base import FLOAT_TYPES, refuse_masked
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -91,7 +91,8 @@ class Tensor:
     """An array that remembers how it was made.
 
     Args:
-        data: an array of a backend (NumPy's on the CPU). It is not copied.
+        data: an array of a backend (NumPy's on the CPU). It is not copied. One of a subclass, such as
+            numpy.matrix, is seen as a plain array; masked arrays are refused.
         requires_grad: whether gradients with respect to this tensor are wanted.
 
     Attributes:
@@ -117,12 +118,14 @@ class Tensor:
         backend: Backend | None = None,
         changes: list[int] | None = None,
     ) -> None:
-        backend = backend or backends.backend_of(data)
-        if backend is None:
-            raise TypeError(
-                f"Tensor: expected an array, got {type(data).__name__}; "
-                "minigrad.tensor(...) makes tensors of numbers and lists"
-            )
+        if backend is None:  # else the array is the engine's own
+            backend = backends.backend_of(data)
+            if backend is None:
+                raise TypeError(
+                    f"Tensor: expected an array, got {type(data).__name__}; "
+                    "minigrad.tensor(...) makes tensors of numbers and lists"
+                )
+            data = backend.plain(data)
         self._data = data
         self.backend = backend
         self._grad: Tensor | None = None
@@ -142,6 +145,7 @@ class Tensor:
     def data(self, array: Array) -> None:
         if not self.backend.owns(array):
             raise TypeError(f"data: expected an array on {self.device!r}, got {type(array).__name__}")
+        array = self.backend.plain(array)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(
                 f"data: expected {self.dtype} of shape {self.shape}, got {array.dtype} of {array.shape}"
@@ -326,17 +330,21 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     """A new tensor that holds a copy of `data`.
 
     Args:
-        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor.
+        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor. Of subclasses
+            of numpy.ndarray the values are taken.
         dtype: "float32" or "float64"; by default an array keeps its own, and Python numbers and
             lists become float32.
         device: "cpu" or "gpu"; by default where the data are, if that is a device's array or a tensor, and
             the default device for what comes from the host (`minigrad.set_default_device`).
         requires_grad: whether gradients with respect to it are wanted.
+
+    Raises TypeError for what holds no numbers, for float16 and complex numbers, and for masked arrays.
     """
     array = data.data if isinstance(data, Tensor) else data
     source = backends.backend_of(array)
     if source is None:
         source, array = backends.get("cpu"), _numbers(array, dtype)
+    array = source.plain(array)
     stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
     target = source if stays else backends.get(device)
     # Complex numbers stay so, and are refused: no dtype makes up for their imaginary parts.
@@ -351,6 +359,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 def _numbers(data: Any, dtype: Any) -> Array:
     """Numbers and lists as an array on the CPU: float32 where the caller names no dtype."""
     cpu = backends.get("cpu")
+    _check_elements(data)
     try:
         array = cpu.asarray(data)
     except (TypeError, ValueError):  # lists of unequal lengths
@@ -358,3 +367,12 @@ def _numbers(data: Any, dtype: Any) -> Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected numbers in lists of equal length, got {data!r:.80}")
     return array.astype(dtype or "float32")
+
+
+def _check_elements(data: Any) -> None:
+    """Raise TypeError for a masked array in a list, which NumPy would take without its mask."""
+    if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
+        return
+    for element in data:
+        refuse_masked(element)
+        _check_elements(element)

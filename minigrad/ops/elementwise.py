@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
 from .operation import Case, Operation, as_constant, as_tensor, require_float
@@ -625,6 +625,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
     """A function of the operator module as one of a tensor and an operand: a boolean tensor."""
 
     def compared(a: Tensor, b: Any) -> Tensor:
+        refuse_masked(b)
         try:
             b = as_tensor(b, a, compare.__name__)
         except TypeError:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
@@ -202,12 +202,13 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
+    refuse_masked(value)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(value, backend=like.backend)
+        return Tensor(like.backend.plain(value), backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
     )
@@ -226,7 +227,7 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
             )
         return value.data
     if like.backend.owns(value):
-        return value
+        return like.backend.plain(value)
     if isinstance(value, list | tuple | bool | int | float):
         return like.backend.asarray(value)
     raise TypeError(

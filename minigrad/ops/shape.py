@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import backend as backends
-from ..backend.base import Array, Backend
+from ..backend.base import Array, Backend, refuse_masked
 from ..backend.geometry import pair
 from ..tensor import FLOATS, Tensor
 from .elementwise import normal
@@ -299,6 +299,8 @@ def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
 def get_item(x: Tensor, index: Any) -> Tensor:
     """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
     parts = index if isinstance(index, tuple) else (index,)
+    for part in parts:
+        refuse_masked(part)
     parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
     return GetItem(parts if isinstance(index, tuple) else parts[0])(x)
 
@@ -344,7 +346,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 
 def to(x: Tensor, target: Any) -> Tensor:
-    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
+    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32."""
+    target = "float32" if target is None else target  # NumPy's dtype(None) is float64
     if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)
     try:

@@ -138,6 +138,104 @@ def test_what_was_computed_cannot_stop_to_require_a_gradient():
     assert not (x * 2).requires_grad
 
 
+# -- what comes in -----------------------------------------------------------------------------------
+
+
+class Labelled(np.ndarray):
+    """An array whose sums are something else."""
+
+    def sum(self, *args, **kwargs):
+        return "no sum"
+
+
+SUBCLASSES = [np.matrix, lambda values: np.array(values).view(Labelled)]
+MATRIX = [[1.0, 2.0], [3.0, 4.0]]
+NO_NUMPY_ON_GPU = "arrays of the host are operands of the CPU's tensors only"
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    "kind", [np.matrix, lambda a: np.array(a).view(Labelled)], ids=["matrix", "subclass"]
+)
+def test_a_subclass_of_arrays_is_an_array(kind):
+    x = mg.tensor(kind(MATRIX))
+    assert type(x.numpy()) is np.ndarray
+    assert (x * x).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert (x**2).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert x.sum(axis=1).shape == (2,)
+    assert x[0].shape == (2,)
+    assert x.reshape(4).shape == (4,)
+    assert mg.tensor([kind(MATRIX), kind(MATRIX)]).shape == (2, 2, 2)
+
+
+@pytest.mark.cpu_only(NO_NUMPY_ON_GPU)
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    "kind", [np.matrix, lambda a: np.array(a).view(Labelled)], ids=["matrix", "subclass"]
+)
+def test_a_subclass_of_arrays_is_an_array_at_every_entrance(kind):
+    source = kind(MATRIX)
+    x, wrapped, assigned = mg.tensor(MATRIX, "float64"), mg.Tensor(source), mg.tensor(np.zeros((2, 2)))
+    assigned.data = source
+    for t in (wrapped, assigned):
+        assert type(t.data) is np.ndarray
+        assert (t * t).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    source[0, 0] = 5.0  # it is not copied
+    assert wrapped.numpy()[0, 0] == assigned.numpy()[0, 0] == 5.0
+    source[0, 0] = 1.0
+    for product in (x * source, source * x, mg.where(kind(MATRIX) > 1.5, x, 1.0) * x):
+        assert type(product.numpy()) is np.ndarray
+        assert product.numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert (x == source).numpy().all()
+    assert (source == x).numpy().all()
+    assert mg.maximum(x, source).sum(axis=0).shape == (2,)
+
+
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
+MASKED_ENTRANCES = {
+    "tensor": lambda x: mg.tensor(MASKED),
+    "tensor of a list": lambda x: mg.tensor([[1.0, 2.0], MASKED]),
+    "the masked constant": lambda x: mg.tensor(np.ma.masked),
+    "a masked constant in a list": lambda x: mg.tensor([1.0, np.ma.masked]),
+    "multiply": lambda x: x * MASKED,
+    "multiply from the left": lambda x: MASKED * x,
+    "add a masked constant": lambda x: x + np.ma.masked,
+    "maximum": lambda x: mg.maximum(x, MASKED),
+    "compare": lambda x: x == MASKED,
+    "less": lambda x: x < MASKED,
+    "where": lambda x: mg.where(MASKED > 1, x, 0.0),
+    "index": lambda x: x[np.ma.array([0, 1], mask=[0, 1])],
+    "index of several": lambda x: x[np.ma.array([0, 1], mask=[0, 1]), ...],
+    "clip": lambda x: x.clip(np.ma.masked, 1.0),
+    "labels": lambda x: F.cross_entropy(x.reshape(1, 2), np.ma.array([0], mask=[True])),
+    "state": lambda x: nn.Dense(2, 1, bias=False, dtype="float64").load_state_dict({"weight": MASKED[None]}),
+}
+
+
+@pytest.mark.parametrize("name", MASKED_ENTRANCES)
+def test_masked_arrays_are_refused(name):
+    with pytest.raises(TypeError, match=r"got a MaskedArray: .* with \.filled\(value\)"):
+        MASKED_ENTRANCES[name](leaf(1.0, 2.0))
+
+
+@pytest.mark.cpu_only("on a GPU an array of the host is refused already")
+def test_masked_arrays_are_refused_by_the_class_and_by_data():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(TypeError, match=r"\.filled\(value\)"):
+        mg.Tensor(MASKED)
+    with pytest.raises(TypeError, match=r"\.filled\(value\)"):
+        x.data = MASKED
+    assert x.numpy().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("data", [2.0, np.arange(3), np.ones(3, bool), np.ones(3), np.ones(3, np.float32)])
+def test_to_none_is_to_the_default_dtype(data):
+    assert mg.tensor(data, "float64" if isinstance(data, float) else None).to(None).dtype == SINGLE
+    x = leaf(1.0, 2.0)
+    x.to(None).sum().backward()
+    assert x.grad.dtype == DOUBLE
+
+
 # -- operands ----------------------------------------------------------------------------------------
 
 SCALARS = [2, 2.0, True, np.float64(2), np.float32(2), np.int64(2), np.uint8(2), np.array(2.0), np.array(2)]
