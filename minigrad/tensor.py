@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from . import backend as backends
 from .backend import Backend
 from .backend.base import FLOAT_TYPES, refuse_masked
+from .for_numpy import ForNumPy
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -87,7 +88,7 @@ def enable_grad() -> Any:
     return recording(True)
 
 
-class Tensor:
+class Tensor(ForNumPy):
     """An array that remembers how it was made.
 
     Args:
@@ -107,7 +108,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
 
     def __init__(
         self,
@@ -264,6 +264,18 @@ class Tensor:
     def __float__(self) -> float:
         return float(self.item())
 
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        """The value of an integer tensor of one element, to be used as an index, or as a size."""
+        if self.dtype.kind not in "iu" or self.size != 1:
+            raise TypeError(
+                "expected an integer tensor of one element as an index, got "
+                f"{self.dtype} of shape {self.shape}"
+            )
+        return int(self.item())
+
     __hash__ = object.__hash__
 
     def __iter__(self) -> "Iterator[Tensor]":
@@ -370,9 +382,16 @@ def _numbers(data: Any, dtype: Any) -> Array:
 
 
 def _check_elements(data: Any) -> None:
-    """Raise TypeError for a masked array in a list, which NumPy would take without its mask."""
+    """Raise TypeError for what a list may not hold: a masked array, which NumPy would take without its mask,
+    and a tensor whose values NumPy can't have.
+    """
     if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
         return
     for element in data:
         refuse_masked(element)
         _check_elements(element)
+        if isinstance(element, Tensor) and (element.requires_grad or element.device != "cpu"):
+            raise TypeError(
+                "tensor: the list holds a tensor that requires a gradient or is on another device: "
+                "minigrad.stack([...]) joins such tensors, or pass the values, x.detach().numpy()"
+            )

@@ -226,6 +226,7 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
+    refuse_masked(value)
     if like.backend.owns(value):
         return like.backend.plain(value)
     if isinstance(value, list | tuple | bool | int | float):

@@ -1,6 +1,7 @@
 """Tensors and the graph: what is recorded, how gradients flow back through it, and when it is freed."""
 
 import gc
+import operator
 import re
 import threading
 import weakref
@@ -216,6 +217,106 @@ MASKED_ENTRANCES = {
 def test_masked_arrays_are_refused(name):
     with pytest.raises(TypeError, match=r"got a MaskedArray: .* with \.filled\(value\)"):
         MASKED_ENTRANCES[name](leaf(1.0, 2.0))
+
+
+# -- what goes out ---------------------------------------------------------------------------------
+
+SHARED = "NumPy's functions take the CPU's tensors only"
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_numpys_functions_take_the_values():
+    x, y = mg.tensor([[1.0, 2.0], [3.0, 4.0]]), mg.tensor([[5.0, 6.0], [7.0, 8.0]])
+    for found, expected in (
+        (np.asarray(x), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.array(x), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.stack([x, y], axis=2), [[[1.0, 5.0], [2.0, 6.0]], [[3.0, 7.0], [4.0, 8.0]]]),
+        (np.concatenate([x, y]), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]),
+        (np.mean(x), 2.5),
+        (np.sum(x, axis=0), [4.0, 6.0]),
+        (np.max(x), 4.0),
+        (np.transpose(x), [[1.0, 3.0], [2.0, 4.0]]),
+        (np.where([[True, False]], x, y), [[1.0, 6.0], [3.0, 8.0]]),
+        (np.asarray([x, y]), [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]),
+        (np.asarray(x[0, 1]), 2.0),
+    ):
+        assert found.dtype == SINGLE
+        assert found.tolist() == expected
+    assert np.asarray(mg.tensor(np.arange(3))).dtype == "int64"
+    np.testing.assert_array_equal(x, [[1.0, 2.0], [3.0, 4.0]])
+    out = np.zeros((2, 2), np.float32)
+    np.concatenate([x[:1], y[:1]], out=out)
+    assert out.tolist() == [[1.0, 2.0], [5.0, 6.0]]
+    with pytest.raises(TypeError, match="__array_ufunc__=None"):
+        np.sin(x)
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_an_array_of_a_tensor_is_its_memory_unless_a_copy_is_asked_for():
+    x = mg.tensor([1.0, 2.0])
+    assert np.asarray(x) is x.data
+    assert np.asarray(x, copy=False) is x.data
+    assert np.asarray(x, dtype="float32", copy=False) is x.data
+    for copied in (np.array(x), np.asarray(x, copy=True), np.asarray(x, dtype="float64")):
+        assert not np.may_share_memory(copied, x.data)
+        assert copied.tolist() == [1.0, 2.0]
+    assert np.asarray(x, dtype="float64").dtype == DOUBLE
+    with pytest.raises(ValueError, match="float32 tensor becomes an array of another dtype by a copy only"):
+        np.asarray(x, dtype="float64", copy=False)
+
+
+def test_a_tensor_that_requires_a_gradient_is_no_array_of_numpys():
+    for x in (leaf(1.0), leaf(1.0) * 2.0):
+        for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
+            with pytest.raises(TypeError, match=r"this tensor requires one: pass x\.detach\(\)"):
+                function(x)
+        assert (np.shape(x), np.ndim(x), np.size(x)) == ((1,), 1, 1)
+
+
+def test_a_tensor_of_a_gpu_is_no_array_of_numpys(default_device):
+    x = mg.tensor([1.0])
+    if default_device == "cpu":
+        assert np.asarray(x).tolist() == [1.0]
+        return
+    for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
+        with pytest.raises(TypeError, match=r"no tensor on 'gpu': pass x\.numpy\(\)"):
+            function(x)
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_a_list_of_tensors_is_one_of_arrays():
+    x, y = mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])
+    assert mg.tensor([x, y]).numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert mg.tensor([x.sum(), 1.0, y[0]]).numpy().tolist() == [3.0, 1.0, 3.0]
+    with pytest.raises(TypeError, match="numbers in lists of equal length"):
+        mg.tensor([x, y[:1]])
+
+
+def test_a_list_of_tensors_with_gradients_is_refused():
+    x = leaf(1.0, 2.0)
+    for given in ([x, x], [1.0, x[0]], [[x]]):
+        with pytest.raises(TypeError, match=r"tensor: the list holds .* minigrad\.stack"):
+            mg.tensor(given)
+
+
+def test_tensors_of_one_element_are_numbers():
+    three, seven = mg.tensor(np.array(3)), mg.tensor(np.array([[7]], np.uint8))
+    assert [10, 20, 30, 40][three] == 40
+    assert list(range(three)) == [0, 1, 2]
+    assert operator.index(seven) == 7
+    assert (int(three), int(leaf(2.75)), int(mg.tensor([-1.5])), int(mg.tensor(np.array(True)))) == (
+        3,
+        2,
+        -1,
+        1,
+    )
+    assert type(int(three)) is type(operator.index(seven)) is int
+    assert round(float(leaf(2.75)), 1) == 2.8
+    for wrong in (mg.tensor(3.0), mg.tensor(np.arange(2)), mg.tensor(np.array(True))):
+        with pytest.raises(TypeError, match="expected an integer tensor of one element as an index"):
+            operator.index(wrong)
+    with pytest.raises(ValueError, match="expected one element"):
+        int(mg.tensor([1.0, 2.0]))
 
 
 @pytest.mark.cpu_only("on a GPU an array of the host is refused already")
