@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
 from .backend import Backend
-from .backend.base import FLOAT_TYPES
+from .backend.base import FLOAT_TYPES, refuse_masked
 from .backend.ieee import ieee
+from .for_numpy import ForNumPy
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -88,17 +89,19 @@ def enable_grad() -> Any:
     return recording(True)
 
 
-class Tensor:
+class Tensor(ForNumPy):
     """An array that remembers how it was made.
 
     Args:
-        data: an array of a backend (NumPy's on the CPU). It is not copied.
+        data: an array of a backend (NumPy's on the CPU). It is not copied. One of a subclass, such as
+            numpy.matrix, is seen as a plain array; masked arrays are refused.
         requires_grad: whether gradients with respect to this tensor are wanted.
 
     Attributes:
         data: the array; assigning one of the same shape, dtype and device replaces it, for this tensor
             alone: what shares the old array (views, and what was detached) keeps it.
-        grad: a Tensor of the same shape, or None. `backward` adds to it.
+        grad: a Tensor of the same shape, dtype and device, or None; another one is refused. `backward`
+            adds to it.
         requires_grad: True also for everything computed from such a tensor.
 
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
@@ -107,8 +110,7 @@ class Tensor:
     `minigrad.inspect.detect_anomaly` finds the first number that is not finite.
     """
 
-    __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "changes", "grad", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
 
     def __init__(
         self,
@@ -119,15 +121,17 @@ class Tensor:
         backend: Backend | None = None,
         changes: list[int] | None = None,
     ) -> None:
-        backend = backend or backends.backend_of(data)
-        if backend is None:
-            raise TypeError(
-                f"Tensor: expected an array, got {type(data).__name__}; "
-                "minigrad.tensor(...) makes tensors of numbers and lists"
-            )
+        if backend is None:  # else the array is the engine's own
+            backend = backends.backend_of(data)
+            if backend is None:
+                raise TypeError(
+                    f"Tensor: expected an array, got {type(data).__name__}; "
+                    "minigrad.tensor(...) makes tensors of numbers and lists"
+                )
+            data = backend.plain(data)
         self._data = data
         self.backend = backend
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self.node = node
         self.changes = [0] if changes is None else changes  # shared by all that view the same memory
         self._requires_grad = False
@@ -144,6 +148,7 @@ class Tensor:
     def data(self, array: Array) -> None:
         if not self.backend.owns(array):
             raise TypeError(f"data: expected an array on {self.device!r}, got {type(array).__name__}")
+        array = self.backend.plain(array)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(
                 f"data: expected {self.dtype} of shape {self.shape}, got {array.dtype} of {array.shape}"
@@ -154,6 +159,32 @@ class Tensor:
         if not shared:  # the views of the old memory, and what was detached, keep it and its count
             self.changes = [self.version + 1]
         self._data = array
+
+    @property
+    def grad(self) -> "Tensor | None":
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: "Tensor | None") -> None:
+        if gradient is not None:
+            self._check_grad(gradient)
+        self._grad = gradient
+
+    def _check_grad(self, gradient: Any) -> None:
+        if not isinstance(gradient, Tensor):
+            raise TypeError(
+                f"grad: expected None or a Tensor of shape {self.shape}, got {type(gradient).__name__}: "
+                "minigrad.tensor(...) makes one"
+            )
+        if (
+            gradient.shape != self.shape
+            or gradient.dtype != self.dtype
+            or gradient.backend is not self.backend
+        ):
+            raise ValueError(
+                f"grad: expected {self.dtype} of shape {self.shape} on {self.device!r}, as of the tensor; "
+                f"got {gradient.dtype} of {gradient.shape} on {gradient.device!r}"
+            )
 
     def mark_changed(self) -> None:
         """Say that `data` was changed in place, so that a graph that needs the old values notices.
@@ -236,6 +267,18 @@ class Tensor:
     def __float__(self) -> float:
         return float(self.item())
 
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        """The value of an integer tensor of one element, to be used as an index, or as a size."""
+        if self.dtype.kind not in "iu" or self.size != 1:
+            raise TypeError(
+                "expected an integer tensor of one element as an index, got "
+                f"{self.dtype} of shape {self.shape}"
+            )
+        return int(self.item())
+
     __hash__ = object.__hash__
 
     def __iter__(self) -> "Iterator[Tensor]":
@@ -303,17 +346,21 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     """A new tensor that holds a copy of `data`.
 
     Args:
-        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor.
+        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor. Of subclasses
+            of numpy.ndarray the values are taken.
         dtype: "float32" or "float64"; by default an array keeps its own, and Python numbers and
             lists become float32.
         device: "cpu" or "gpu"; by default where the data are, if that is a device's array or a tensor, and
             the default device for what comes from the host (`minigrad.set_default_device`).
         requires_grad: whether gradients with respect to it are wanted.
+
+    Raises TypeError for what holds no numbers, for float16 and complex numbers, and for masked arrays.
     """
     array = data.data if isinstance(data, Tensor) else data
     source = backends.backend_of(array)
     if source is None:
         source, array = backends.get("cpu"), _numbers(array, dtype)
+    array = source.plain(array)
     stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
     target = source if stays else backends.get(device)
     # Complex numbers stay so, and are refused: no dtype makes up for their imaginary parts.
@@ -328,6 +375,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 def _numbers(data: Any, dtype: Any) -> Array:
     """Numbers and lists as an array on the CPU: float32 where the caller names no dtype."""
     cpu = backends.get("cpu")
+    _check_elements(data)
     try:
         array = cpu.asarray(data)
     except (TypeError, ValueError):  # lists of unequal lengths
@@ -335,3 +383,19 @@ def _numbers(data: Any, dtype: Any) -> Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected numbers in lists of equal length, got {data!r:.80}")
     return array.astype(dtype or "float32")
+
+
+def _check_elements(data: Any) -> None:
+    """Raise TypeError for what a list may not hold: a masked array, which NumPy would take without its mask,
+    and a tensor whose values NumPy can't have.
+    """
+    if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
+        return
+    for element in data:
+        refuse_masked(element)
+        _check_elements(element)
+        if isinstance(element, Tensor) and (element.requires_grad or element.device != "cpu"):
+            raise TypeError(
+                "tensor: the list holds a tensor that requires a gradient or is on another device: "
+                "minigrad.stack([...]) joins such tensors, or pass the values, x.detach().numpy()"
+            )

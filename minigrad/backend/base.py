@@ -37,6 +37,15 @@ def per_channel(vector: Array, ndim: int) -> Array:
     return vector.reshape((1, -1) + (1,) * (ndim - 2))
 
 
+def refuse_masked(data: object) -> None:
+    """Raise TypeError for a masked array of NumPy: the engine would compute with what lies under its mask."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(
+            "expected an array without a mask, got a MaskedArray: put values in the place of its masked "
+            "elements with .filled(value)"
+        )
+
+
 class Backend:
     """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
 
@@ -50,8 +59,20 @@ class Backend:
         return isinstance(array, self.xp.ndarray)
 
     def asarray(self, data: Any, dtype: Any = None) -> Array:
-        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must."""
+        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must.
+
+        Raises TypeError for a masked array.
+        """
+        refuse_masked(data)
         return self.xp.asarray(data, dtype=dtype)
+
+    def plain(self, array: Array) -> Array:
+        """This device's array without what a subclass makes of it, over the same memory.
+
+        The product of two arrays of class numpy.matrix is a matrix product; none such comes into the engine.
+        Raises TypeError for a masked array.
+        """
+        return array if type(array) is self.xp.ndarray else self.asarray(array)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """This device's array as a NumPy array on the host."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
@@ -709,6 +709,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
 
     @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
+        refuse_masked(b)
         try:
             b = as_tensor(b, a, compare.__name__)
         except TypeError:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
@@ -224,12 +224,13 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
+    refuse_masked(value)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(settled(value, like), backend=like.backend)
+        return Tensor(settled(like.backend.plain(value), like), backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
     )
@@ -247,8 +248,9 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
+    refuse_masked(value)
     if like.backend.owns(value):
-        return value
+        return like.backend.plain(value)
     if getattr(value, "ndim", None) == 0:
         value = value.item()  # NumPy's scalars count as Python's
     if isinstance(value, list | tuple | bool | int | float):

@@ -1,6 +1,8 @@
 """Tensors and the graph: what is recorded, how gradients flow back through it, and when it is freed."""
 
 import gc
+import operator
+import re
 import threading
 import weakref
 from contextlib import contextmanager
@@ -135,6 +137,204 @@ def test_what_was_computed_cannot_stop_to_require_a_gradient():
         (x * 2).requires_grad = False
     x.requires_grad = False
     assert not (x * 2).requires_grad
+
+
+# -- what comes in -----------------------------------------------------------------------------------
+
+
+class Labelled(np.ndarray):
+    """An array whose sums are something else."""
+
+    def sum(self, *args, **kwargs):
+        return "no sum"
+
+
+SUBCLASSES = [np.matrix, lambda values: np.array(values).view(Labelled)]
+MATRIX = [[1.0, 2.0], [3.0, 4.0]]
+NO_NUMPY_ON_GPU = "arrays of the host are operands of the CPU's tensors only"
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    "kind", [np.matrix, lambda a: np.array(a).view(Labelled)], ids=["matrix", "subclass"]
+)
+def test_a_subclass_of_arrays_is_an_array(kind):
+    x = mg.tensor(kind(MATRIX))
+    assert type(x.numpy()) is np.ndarray
+    assert (x * x).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert (x**2).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert x.sum(axis=1).shape == (2,)
+    assert x[0].shape == (2,)
+    assert x.reshape(4).shape == (4,)
+    assert mg.tensor([kind(MATRIX), kind(MATRIX)]).shape == (2, 2, 2)
+
+
+@pytest.mark.cpu_only(NO_NUMPY_ON_GPU)
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    "kind", [np.matrix, lambda a: np.array(a).view(Labelled)], ids=["matrix", "subclass"]
+)
+def test_a_subclass_of_arrays_is_an_array_at_every_entrance(kind):
+    source = kind(MATRIX)
+    x, wrapped, assigned = mg.tensor(MATRIX, "float64"), mg.Tensor(source), mg.tensor(np.zeros((2, 2)))
+    assigned.data = source
+    for t in (wrapped, assigned):
+        assert type(t.data) is np.ndarray
+        assert (t * t).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    source[0, 0] = 5.0  # it is not copied
+    assert wrapped.numpy()[0, 0] == assigned.numpy()[0, 0] == 5.0
+    source[0, 0] = 1.0
+    for product in (x * source, source * x, mg.where(kind(MATRIX) > 1.5, x, 1.0) * x):
+        assert type(product.numpy()) is np.ndarray
+        assert product.numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert (x == source).numpy().all()
+    assert (source == x).numpy().all()
+    assert mg.maximum(x, source).sum(axis=0).shape == (2,)
+
+
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
+MASKED_ENTRANCES = {
+    "tensor": lambda x: mg.tensor(MASKED),
+    "tensor of a list": lambda x: mg.tensor([[1.0, 2.0], MASKED]),
+    "the masked constant": lambda x: mg.tensor(np.ma.masked),
+    "a masked constant in a list": lambda x: mg.tensor([1.0, np.ma.masked]),
+    "multiply": lambda x: x * MASKED,
+    "multiply from the left": lambda x: MASKED * x,
+    "add a masked constant": lambda x: x + np.ma.masked,
+    "maximum": lambda x: mg.maximum(x, MASKED),
+    "compare": lambda x: x == MASKED,
+    "less": lambda x: x < MASKED,
+    "where": lambda x: mg.where(MASKED > 1, x, 0.0),
+    "index": lambda x: x[np.ma.array([0, 1], mask=[0, 1])],
+    "index of several": lambda x: x[np.ma.array([0, 1], mask=[0, 1]), ...],
+    "clip": lambda x: x.clip(np.ma.masked, 1.0),
+    "labels": lambda x: F.cross_entropy(x.reshape(1, 2), np.ma.array([0], mask=[True])),
+    "state": lambda x: nn.Dense(2, 1, bias=False, dtype="float64").load_state_dict({"weight": MASKED[None]}),
+}
+
+
+@pytest.mark.parametrize("name", MASKED_ENTRANCES)
+def test_masked_arrays_are_refused(name):
+    with pytest.raises(TypeError, match=r"got a MaskedArray: .* with \.filled\(value\)"):
+        MASKED_ENTRANCES[name](leaf(1.0, 2.0))
+
+
+# -- what goes out ---------------------------------------------------------------------------------
+
+SHARED = "NumPy's functions take the CPU's tensors only"
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_numpys_functions_take_the_values():
+    x, y = mg.tensor([[1.0, 2.0], [3.0, 4.0]]), mg.tensor([[5.0, 6.0], [7.0, 8.0]])
+    for found, expected in (
+        (np.asarray(x), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.array(x), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.stack([x, y], axis=2), [[[1.0, 5.0], [2.0, 6.0]], [[3.0, 7.0], [4.0, 8.0]]]),
+        (np.concatenate([x, y]), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]),
+        (np.mean(x), 2.5),
+        (np.sum(x, axis=0), [4.0, 6.0]),
+        (np.max(x), 4.0),
+        (np.transpose(x), [[1.0, 3.0], [2.0, 4.0]]),
+        (np.where([[True, False]], x, y), [[1.0, 6.0], [3.0, 8.0]]),
+        (np.asarray([x, y]), [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]),
+        (np.asarray(x[0, 1]), 2.0),
+    ):
+        assert found.dtype == SINGLE
+        assert found.tolist() == expected
+    assert np.asarray(mg.tensor(np.arange(3))).dtype == "int64"
+    np.testing.assert_array_equal(x, [[1.0, 2.0], [3.0, 4.0]])
+    out = np.zeros((2, 2), np.float32)
+    np.concatenate([x[:1], y[:1]], out=out)
+    assert out.tolist() == [[1.0, 2.0], [5.0, 6.0]]
+    with pytest.raises(TypeError, match="__array_ufunc__=None"):
+        np.sin(x)
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_an_array_of_a_tensor_is_its_memory_unless_a_copy_is_asked_for():
+    x = mg.tensor([1.0, 2.0])
+    assert np.asarray(x) is x.data
+    assert np.asarray(x, copy=False) is x.data
+    assert np.asarray(x, dtype="float32", copy=False) is x.data
+    for copied in (np.array(x), np.asarray(x, copy=True), np.asarray(x, dtype="float64")):
+        assert not np.may_share_memory(copied, x.data)
+        assert copied.tolist() == [1.0, 2.0]
+    assert np.asarray(x, dtype="float64").dtype == DOUBLE
+    with pytest.raises(ValueError, match="float32 tensor becomes an array of another dtype by a copy only"):
+        np.asarray(x, dtype="float64", copy=False)
+
+
+def test_a_tensor_that_requires_a_gradient_is_no_array_of_numpys():
+    for x in (leaf(1.0), leaf(1.0) * 2.0):
+        for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
+            with pytest.raises(TypeError, match=r"this tensor requires one: pass x\.detach\(\)"):
+                function(x)
+        assert (np.shape(x), np.ndim(x), np.size(x)) == ((1,), 1, 1)
+
+
+def test_a_tensor_of_a_gpu_is_no_array_of_numpys(default_device):
+    x = mg.tensor([1.0])
+    if default_device == "cpu":
+        assert np.asarray(x).tolist() == [1.0]
+        return
+    for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
+        with pytest.raises(TypeError, match=r"no tensor on 'gpu': pass x\.numpy\(\)"):
+            function(x)
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_a_list_of_tensors_is_one_of_arrays():
+    x, y = mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])
+    assert mg.tensor([x, y]).numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert mg.tensor([x.sum(), 1.0, y[0]]).numpy().tolist() == [3.0, 1.0, 3.0]
+    with pytest.raises(TypeError, match="numbers in lists of equal length"):
+        mg.tensor([x, y[:1]])
+
+
+def test_a_list_of_tensors_with_gradients_is_refused():
+    x = leaf(1.0, 2.0)
+    for given in ([x, x], [1.0, x[0]], [[x]]):
+        with pytest.raises(TypeError, match=r"tensor: the list holds .* minigrad\.stack"):
+            mg.tensor(given)
+
+
+def test_tensors_of_one_element_are_numbers():
+    three, seven = mg.tensor(np.array(3)), mg.tensor(np.array([[7]], np.uint8))
+    assert [10, 20, 30, 40][three] == 40
+    assert list(range(three)) == [0, 1, 2]
+    assert operator.index(seven) == 7
+    assert (int(three), int(leaf(2.75)), int(mg.tensor([-1.5])), int(mg.tensor(np.array(True)))) == (
+        3,
+        2,
+        -1,
+        1,
+    )
+    assert type(int(three)) is type(operator.index(seven)) is int
+    assert round(float(leaf(2.75)), 1) == 2.8
+    for wrong in (mg.tensor(3.0), mg.tensor(np.arange(2)), mg.tensor(np.array(True))):
+        with pytest.raises(TypeError, match="expected an integer tensor of one element as an index"):
+            operator.index(wrong)
+    with pytest.raises(ValueError, match="expected one element"):
+        int(mg.tensor([1.0, 2.0]))
+
+
+@pytest.mark.cpu_only("on a GPU an array of the host is refused already")
+def test_masked_arrays_are_refused_by_the_class_and_by_data():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(TypeError, match=r"\.filled\(value\)"):
+        mg.Tensor(MASKED)
+    with pytest.raises(TypeError, match=r"\.filled\(value\)"):
+        x.data = MASKED
+    assert x.numpy().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("data", [2.0, np.arange(3), np.ones(3, bool), np.ones(3), np.ones(3, np.float32)])
+def test_to_none_is_to_the_default_dtype(data):
+    assert mg.tensor(data, "float64" if isinstance(data, float) else None).to(None).dtype == SINGLE
+    x = leaf(1.0, 2.0)
+    x.to(None).sum().backward()
+    assert x.grad.dtype == DOUBLE
 
 
 # -- operands ----------------------------------------------------------------------------------------
@@ -343,6 +543,38 @@ def test_data_takes_an_array_of_its_own_kind_only(default_device):
     new = array([3.0, 4.0], "float32")
     x.data = new
     assert x.data is new
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1,), (3,), (1, 3, 1), ()])
+def test_a_gradient_of_another_shape_is_refused(shape):
+    weight = nn.Dense(3, 1).weight
+    weight.grad = kept = mg.tensor([[1.0, 2.0, 3.0]])
+    with pytest.raises(
+        ValueError, match=rf"grad: expected float32 of shape \(1, 3\) .* of {re.escape(str(shape))}"
+    ):
+        weight.grad = mg.tensor(np.zeros(shape, np.float32))
+    assert weight.grad is kept
+    weight.grad = None
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("given", [1.0, np.zeros((1, 3), np.float32), [[1.0, 2.0, 3.0]], False], ids=repr)
+def test_a_gradient_that_is_no_tensor_is_refused(given):
+    weight = nn.Dense(3, 1).weight
+    with pytest.raises(
+        TypeError, match=rf"grad: expected None or a Tensor .*\(1, 3\), got {type(given).__name__}"
+    ):
+        weight.grad = given
+    assert weight.grad is None
+
+
+def test_a_gradient_of_another_dtype_or_device_is_refused(default_device):
+    weight = nn.Dense(3, 1).weight
+    with pytest.raises(ValueError, match=r"grad: expected float32 of shape .*got float64"):
+        weight.grad = mg.tensor(np.zeros((1, 3)))
+    if default_device != "cpu":
+        with pytest.raises(ValueError, match="on 'gpu', as of the tensor; got .* on 'cpu'"):
+            weight.grad = mg.tensor([[1.0, 2.0, 3.0]], device="cpu")
 
 
 # -- recording or not ----------------------------------------------------------------------------------
