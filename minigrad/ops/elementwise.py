@@ -128,8 +128,8 @@ class Power(Operation):
     """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a).
 
     da is 0 where b is 0, and db where a is 0 and b is not negative, whatever the other factors are there;
-    these are PyTorch's choices. Where a is negative, db is no number. On the CPU a^0.5 is NumPy's square root,
-    which is NaN at -inf, as in PyTorch; on the GPU it is infinite there.
+    these are PyTorch's choices. Where a is negative, db is no number. On the CPU a^0.5 is NumPy's square
+    root, which is NaN at -inf, as in PyTorch; on the GPU it is infinite there.
     """
 
     keep_inputs = True

@@ -113,8 +113,8 @@ def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float =
     """The mean of (x - mean)^2 along `axis`, with `correction` taken off the divisor.
 
     `correction` 0 is the variance of the values themselves, 1 the unbiased estimate. An infinite value makes
-    the variance NaN, and the gradients of all values too. The variance is infinite where the sum of the squares
-    overflows, from values of about 1e19 on in float32.
+    the variance NaN, and the gradients of all values too. The variance is infinite where the sum of the
+    squares overflows, from values of about 1e19 on in float32.
     """
     require_float("var", x)
     axes = normalize_axes(axis, x.ndim, "var")

@@ -1,21 +1,21 @@
 """Every operation at zeros, subnormals, ties, infinities, NaN, the largest and the smallest floats.
 
-The table of what is right is in special_rows.py, the exact arithmetic behind it in special_values.py.
+What is right is in the table tests/special, which shares nothing with the engine.
 """
 
 import decimal
 
 import numpy as np
 import pytest
-import special_rows
-import special_structures
-from special_values import EXACT, decided_by_rounding, each, exact, flush, wrong_places
+from special import ROWS
+from special.numbers import EXACT, each, exact
+from special.rows import decided_by_rounding, flush, wrong_places
 
 import minigrad as mg
+import minigrad.functional as F
 from minigrad.ops import OPERATIONS
 
 EVERY_DEVICE = True
-ROWS = [*special_rows.ROWS, *special_structures.ROWS]
 
 
 class Check:
@@ -89,3 +89,93 @@ def test_special_values(default_device, row, dtype):
 
 def test_every_operation_has_a_row():
     assert {row.operation for row in ROWS} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_images_and_parts_of_them_have_the_values_of_their_numbers(dtype):
+    """With the channels innermost, and with gaps in memory, other loops run."""
+    with decimal.localcontext(EXACT):
+        for row in ROWS:
+            x = row.inputs(dtype)[0]
+            if not row.pointwise or len(row.inputs(dtype)) > 1 or len(x) < 96:
+                continue
+            x = x[:96]
+            innermost = x.reshape(2, 4, 4, 3).transpose(0, 3, 1, 2)  # (N, C, H, W)
+            gaps = np.stack([x, x], axis=1)[:, 0]  # (96,), every second number
+            flat = values_and_gradients(row, x)
+            for lying in (innermost, gaps):
+                found = values_and_gradients(row, lying)
+                for one, other in zip(flat, found, strict=True):
+                    standing = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
+                    assert np.array_equal(one, standing.reshape(-1), equal_nan=True), row.operation
+
+
+def values_and_gradients(row, x):
+    t = mg.tensor(x, requires_grad=True)
+    y = row.call(t)
+    above = mg.tensor(np.full(y.shape, 2, y.dtype))
+    gradients = [
+        mg.grad(y, t, above, create_graph=recorded, retain_graph=True)[0] for recorded in (False, True)
+    ]
+    return [t.numpy() for t in (y, *gradients)]
+
+
+def test_comparisons_with_nan():
+    nan, inf = np.nan, np.inf
+    a = mg.tensor([nan, nan, 1.0, inf, 0.0, -inf])
+    b = mg.tensor([nan, 1.0, nan, inf, -0.0, inf])
+    for compared, right in (
+        (a == b, [False, False, False, True, True, False]),
+        (a != b, [True, True, True, False, False, True]),
+        (a < b, [False, False, False, False, False, True]),
+        (a <= b, [False, False, False, True, True, True]),
+        (a > b, [False, False, False, False, False, False]),
+        (a >= b, [False, False, False, True, True, False]),
+    ):
+        assert compared.numpy().tolist() == right
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_infinite_logits_have_their_gradients(reduction):
+    """Their loss is made of infinity - infinity, and of infinity * 0: but for a wrong -inf it is NaN."""
+    for target, losses, gradients in (
+        (0.0, [np.nan, np.nan], [1.0, 0.0]),
+        (1.0, [np.nan, np.inf], [0.0, -1.0]),
+        (0.25, [np.nan, np.inf], [0.75, -0.25]),
+    ):
+        x = mg.tensor([np.inf, -np.inf], requires_grad=True)
+        loss = F.binary_cross_entropy_with_logits(x, target, reduction)
+        right = losses if reduction == "none" else np.nan
+        assert np.array_equal(loss.numpy(), np.array(right, "f"), equal_nan=True)
+        loss.sum().backward()
+        assert x.grad.numpy().tolist() == [g / (2 if reduction == "mean" else 1) for g in gradients]
+
+
+def test_batch_norm_of_values_whose_squares_overflow():
+    """xhat of (-h, h, h) is (-4, 2, 2) / sqrt(8) whatever h is; the gradient is by the formula, by hand."""
+    x = mg.tensor(np.array([[-1e20, -2.0], [1e20, 2.0], [1e20, 2.0]], "f"), requires_grad=True)
+    weight, bias = (mg.tensor([v, v], requires_grad=True) for v in (1.0, 0.0))
+    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=0.0)
+    xhat = np.array([-(2**0.5), 0.5**0.5, 0.5**0.5])
+    assert np.allclose(y.numpy(), xhat[:, None])
+    dy = np.array([0.0, 3.0, 1.0])
+    dx, dweight = mg.grad(y, [x, weight], mg.tensor(np.stack([dy, dy], 1).astype("f")))
+    inner = dy - dy.mean() - xhat * (dy * xhat).mean()
+    assert np.allclose(dweight.numpy(), (dy * xhat).sum())
+    assert np.allclose(dx.numpy() * [1e20, 2.0], (inner * 2 / (32 / 9) ** 0.5)[:, None], atol=1e-6)
+
+
+def test_a_sum_over_images_overflows_only_where_its_result_does():
+    largest = float(np.finfo("f").max)
+    x = np.zeros((2, 3, 32, 32), "f")  # (N, C, H, W)
+    x[0, 0], x[1, 0] = largest / 2, -largest / 2
+    x[:, 1] = largest / 2
+    x[0, 2, 0, 0] = np.nan
+    found = F.sum(mg.tensor(x), (0, 2, 3)).numpy()
+    assert np.array_equal(found, np.array([0, np.inf, np.nan], "f"), equal_nan=True)
+
+
+def test_what_float32_can_not_hold():
+    x = mg.tensor(np.array([1e300, -1e300, 3.4028235677973366e38, 1e-320, np.nan, -np.inf]))
+    right = np.array([np.inf, -np.inf, np.inf, 0.0, np.nan, -np.inf], "f")
+    assert np.array_equal(x.to("float32").numpy(), right, equal_nan=True)
