@@ -188,7 +188,7 @@ class CPUBackend(Backend):
         if slope == 0:
             bits = _bits(out)
             np.copyto(bits, y > 0)
-            np.multiply(bits, _bits(dy), out=bits)
+            np.multiply(bits, _bits(dy.astype(out.dtype, copy=False)), out=bits)
             return
         np.copyto(out, y > 0)
         np.maximum(out, slope, out=out)

@@ -297,8 +297,8 @@ class Maximum(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
-        to_a = self.xp.logical_or(a > b, (a != a) & (b == b))
-        to_b = self.xp.logical_or(b > a, (b != b) & (a == a))
+        to_a = self.xp.asarray(self.xp.logical_or(a > b, (a != a) & (b == b)))
+        to_b = self.xp.asarray(self.xp.logical_or(b > a, (b != b) & (a == a)))
         return (
             Where(to_a)(dy, Where(to_b)(0.0, dy * 0.5)) if self.needs[0] else None,
             Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,

@@ -606,3 +606,63 @@ def test_a_result_changed_before_the_second_backward_is_told(call):
     y.mark_changed()
     with pytest.raises(RuntimeError, match="its result was changed in place"):
         mg.grad(first.sum(), start)
+
+
+# -- tensors without axes, without elements, of every layout ----------------------------------------------
+
+PIECEWISE = {
+    "relu": (F.relu, lambda v: float(v > 0)),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.5), lambda v: 1.0 if v > 0 else 0.5),
+    "abs": (abs, lambda v: float(np.sign(v))),
+    "clip": (lambda x: x.clip(-1, 1), lambda v: float(-1 <= v <= 1)),
+    "maximum": (lambda x: F.maximum(x, 0), lambda v: 0.5 if v == 0 else float(v > 0)),
+    "where": (lambda x: F.where(x > 0, x, 3.0), lambda v: float(v > 0)),
+    "power": (lambda x: x ** mg.tensor(np.array(2.0, x.dtype)), lambda v: 2.0 * v),
+    "quotient": (lambda x: 1 / (x + 4), lambda v: -1 / (v + 4) ** 2),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_gradients_of_every_layout(name, layout, dtype):
+    call, slope = PIECEWISE[name]
+    x = mg.tensor(LAYOUTS[layout](spread([1.0, -1.0, 0.0, 2.0, -3.0], dtype)), requires_grad=True)
+    above = spread([1.0, 2.0, -3.0], dtype)
+    expected = np.zeros(x.shape)
+    for place in np.ndindex(x.shape):
+        expected[place] = above[place] * slope(x.numpy()[place])
+    (found,) = mg.grad(call(x), x, mg.tensor(LAYOUTS[layout](above)))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    row = mg.tensor(np.array([2.0], dtype))  # a gradient that was stretched
+    (found,) = mg.grad((call(x) * row).sum(), x)
+    np.testing.assert_allclose(found.numpy(), 2 * expected / above, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_gradients_of_no_axes_and_of_no_elements(name):
+    call, slope = PIECEWISE[name]
+    for value in (1.0, -1.0, 0.0):
+        x = leaf(value)
+        (first,) = mg.grad(call(x), x, create_graph=True)
+        equal(first, np.float32(slope(value)))
+    for shape in ((0,), (2, 0), (0, 3, 2, 2)):
+        x = leaf(np.zeros(shape))
+        equal(mg.grad(call(x).sum(), x)[0], np.zeros(shape))
+
+
+def test_the_largest_of_no_axes():
+    for value in (3.0, NAN):
+        x = leaf(value)
+        equal(mg.grad(x.max(), x, create_graph=True)[0], 1.0)
+    with pytest.raises(ValueError, match="max: no values"):
+        leaf(np.zeros((2, 0))).max(1)
+
+
+def test_dropout_of_no_axes_and_of_no_elements():
+    for shape in ((), (0,), (2, 0, 3, 3)):
+        x = leaf(np.full(shape, INF))
+        y = F.dropout(x, 0.5, generator=mg.random.Generator(1))
+        kept = np.isinf(y.numpy())
+        equal(y, np.where(kept, INF, 0.0))
+        equal(mg.grad(y, x, mg.tensor(np.full(shape, NAN, "float32")))[0], np.where(kept, NAN, 0.0))
