@@ -38,6 +38,15 @@ def per_channel(vector: Array, ndim: int) -> Array:
     return vector.reshape((1, -1) + (1,) * (ndim - 2))
 
 
+def refuse_masked(data: object) -> None:
+    """Raise TypeError for a masked array of NumPy: the engine would compute with what lies under its mask."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(
+            "expected an array without a mask, got a MaskedArray: put values in the place of its masked "
+            "elements with .filled(value)"
+        )
+
+
 class Backend:
     """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
 
@@ -51,8 +60,20 @@ class Backend:
         return isinstance(array, self.xp.ndarray)
 
     def asarray(self, data: Any, dtype: Any = None) -> Array:
-        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must."""
+        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must.
+
+        Raises TypeError for a masked array.
+        """
+        refuse_masked(data)
         return self.xp.asarray(data, dtype=dtype)
+
+    def plain(self, array: Array) -> Array:
+        """This device's array without what a subclass makes of it, over the same memory.
+
+        The product of two arrays of class numpy.matrix is a matrix product; none such comes into the engine.
+        Raises TypeError for a masked array.
+        """
+        return array if type(array) is self.xp.ndarray else self.asarray(array)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """This device's array as a NumPy array on the host."""
@@ -320,7 +341,8 @@ class Backend:
         mean = x.sum(axis=axes, dtype="float64") / count  # (C,)
         near = mean.astype(x.dtype)  # what can be taken off in x's dtype; the rest is put right below
         centred = x - per_channel(near, x.ndim)
-        variance = (centred * centred).sum(axis=axes, dtype="float64") / count - (mean - near) ** 2
+        centred = centred.astype("float64")  # in float32 the squares of what is over 1e19 would overflow
+        variance = (centred * centred).sum(axis=axes) / count - (mean - near) ** 2
         return mean, self.xp.maximum(variance, 0)
 
     def normalize(

@@ -115,7 +115,10 @@ class CPUBackend(Backend):
             partial[places[s.start]] = self._sum_rows(rows[s])
 
         self.pool.run_products(work, slices)
-        return partial.sum(axis=0).astype(x.dtype)
+        total = partial.sum(axis=0)
+        if not np.isfinite(total).all():  # a sum of SUMMED rows may overflow where the whole does not
+            return super().sum(x, axes)
+        return total.astype(x.dtype)
 
     # -- products ----------------------------------------------------------------------------
 
@@ -572,6 +575,8 @@ class CPUBackend(Backend):
         counts = np.array([[s.stop - s.start] for s in slices], np.float64)  # (slices, 1)
         mean = (counts * means).sum(axis=0) / len(rows)
         spread = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
+        if x.dtype == np.float32 and not np.isfinite(spread).all():
+            return super().moments(x.astype(np.float64))  # the squares of what is over 1e19 overflow
         return mean, np.maximum(spread, 0)
 
     def normalize(

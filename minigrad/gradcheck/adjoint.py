@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from ..backend.ieee import ieee
-from ..tensor import Tensor, grad
+from ..backpropagate import grad
+from ..tensor import Tensor
 from .check import as_list, check_repeats, checked_inputs
 from .report import Adjoint, GradcheckError
 from .vectors import Array, halves, inner, norm

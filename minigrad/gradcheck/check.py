@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from ..backend.ieee import ieee
-from ..tensor import Tensor, grad
+from ..backpropagate import grad
+from ..tensor import Tensor
 from .report import Element, GradcheckError, Report
 from .vectors import Array, halves, inner, norm
 

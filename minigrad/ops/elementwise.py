@@ -1,8 +1,8 @@
 """Operations element by element, with broadcasting.
 
 dy is the gradient of the final result with respect to y, the operation's own result. Where an
-input was broadcast, its gradient is summed back to its shape by the walk (tensor.py), so no rule
-here has to.
+input was broadcast, its gradient is summed back to its shape by the walk (backpropagate.py), so
+no rule here has to.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
@@ -128,7 +128,8 @@ class Power(Operation):
     """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a).
 
     da is 0 where b is 0, and db where a is 0 and b is not negative, whatever the other factors are there;
-    these are PyTorch's choices. Where a is negative, db is no number.
+    these are PyTorch's choices. Where a is negative, db is no number. On the CPU a^0.5 is NumPy's square
+    root, which is NaN at -inf, as in PyTorch; on the GPU it is infinite there.
     """
 
     keep_inputs = True
@@ -193,7 +194,7 @@ class Exp(Operation):
 
 
 class Log(Operation):
-    """y = log(x): dx = dy / x."""
+    """y = log(x): dx = dy / x, below 0 too, where y is no number; as in PyTorch."""
 
     keep_inputs = True
 
@@ -209,7 +210,7 @@ class Log(Operation):
 
 
 class Sqrt(Operation):
-    """y = sqrt(x): dx = dy / (2 y)."""
+    """y = sqrt(x): dx = dy / (2 y). That is infinite at 0, and of dy's opposite sign at -0, as in PyTorch."""
 
     keep_output = True
 
@@ -225,7 +226,7 @@ class Sqrt(Operation):
 
 
 class Abs(Operation):
-    """y = |x|: dx = dy sign(x), and 0 at 0, whatever dy is."""
+    """y = |x|: dx = dy sign(x), and 0 at 0, whatever dy is. At NaN dx is NaN (PyTorch gives 0)."""
 
     keep_inputs = True
 
@@ -244,7 +245,10 @@ class Abs(Operation):
 
 @dataclass(eq=False)
 class Clip(Operation):
-    """y = min(max(x, low), high): dx = dy where low <= x <= high, 0 elsewhere."""
+    """y = min(max(x, low), high): dx = dy where low <= x <= high, 0 elsewhere.
+
+    At a bound itself dx is dy (PyTorch 2.14 gives 0). NaN stays NaN, and its dx is 0.
+    """
 
     low: float | None
     high: float | None
@@ -327,7 +331,7 @@ class Where(Operation):
 
 
 class Tanh(Operation):
-    """y = tanh(x): dx = dy (1 - y^2)."""
+    """y = tanh(x): dx = dy (1 - y^2), which is 0 where y rounds to 1: from |x| = 9.1 on in float32."""
 
     keep_output = True
 
@@ -346,7 +350,7 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + exp(-x)): dx = dy y (1 - y)."""
+    """y = 1 / (1 + exp(-x)): dx = dy y (1 - y), which is 0 where y rounds to 1: from x = 17 on in float32."""
 
     keep_output = True
 
@@ -705,6 +709,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
 
     @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
+        refuse_masked(b)
         try:
             b = as_tensor(b, a, compare.__name__)
         except TypeError:

@@ -21,6 +21,7 @@ class LogitBinaryCrossEntropy(Operation):
     It is -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), rearranged so that nothing overflows. The
     first two terms cancel exactly where the label is right, which leaves the small third one whole;
     and dx, which is dl (sigmoid(x) - t), is written so that it keeps its own small values too.
+    x = inf gives NaN (in PyTorch infinity, for t < 1), and so does x = -inf where t is 0.
     """
 
     keep_inputs = True
@@ -128,7 +129,8 @@ class FlooredLogComplement(Operation):
 class CrossEntropy(Operation):
     """l[n] = log(sum over k of exp(x[n, k])) - x[n, label[n]]: dx = dl (softmax(x) - one_hot(label)).
 
-    The largest logit is taken off first, which changes nothing but keeps the exponentials finite.
+    The largest logit is taken off first, which changes nothing but keeps the exponentials finite. A logit of
+    -inf is a class of probability 0; one of inf, or all of -inf, give NaN, as in PyTorch.
     """
 
     labels: Array

@@ -1,9 +1,10 @@
-"""The one place where operations become methods of Tensor (tensor.py imports none of them)."""
+"""The one place where functions become methods of Tensor (tensor.py imports none of them)."""
 
 import operator
 from collections.abc import Callable
 from typing import Any
 
+from ..backpropagate import backward
 from ..tensor import Tensor
 from . import elementwise, matmul, reduce, shape
 
@@ -14,6 +15,7 @@ def _swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Ten
 
 
 METHODS: dict[str, Callable[..., Any]] = {
+    "backward": backward,
     "__add__": elementwise.add,
     "__radd__": elementwise.add,
     "__sub__": elementwise.subtract,

@@ -30,6 +30,10 @@ class BatchNorm(Operation):
 
     The two means are what flows back through m and v. After the call `mean` and `variance` (biased)
     hold m and v as arrays (C,) in float64.
+
+    A channel with an infinite value or NaN is NaN all over. Where the gradients are recorded
+    (`create_graph`), v is made again in x's dtype. In float32 it overflows from values of about 1e19 on, and
+    dx is 0 then.
     """
 
     eps: float

@@ -5,7 +5,6 @@ To add one, write a subclass with `forward`, `backward` and `cases`, and call it
 first and second order gradients, planted mistakes, backends) runs over its cases.
 """
 
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -13,12 +12,11 @@ from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
-from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
+from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 OPERATIONS: "dict[str, type[Operation]]" = {}
-_numbers = itertools.count()
 ResultVersion = tuple[list[int], int]  # the count of changes of the memory, and what it was at first
 
 
@@ -118,12 +116,13 @@ class Operation:
         recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
         if not recorded:
             return Tensor(y, backend=backend, changes=changes)
-        self.number = next(_numbers)
+        self.number = next_number()
         self.edges = tuple(_edge(t) for t in inputs)
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
         if self.keep_inputs:
             self.inputs = inputs
-            self._states = tuple(_state(t) for t in inputs if isinstance(t, Tensor))
+            tensors = (t for t in inputs if isinstance(t, Tensor))
+            self._states = tuple((t.changes, t.version, _some_bits(t)) for t in tensors)
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -168,8 +167,8 @@ class Operation:
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for state, t in zip(self._states, tensors, strict=True):
-            if _state(t) != state:
+        for (changes, version, bits), t in zip(self._states, tensors, strict=True):
+            if t.changes is not changes or t.version != version or _some_bits(t) != bits:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
                     "optimizer's step, load_state_dict, an assignment to .data or a write into its array) "
@@ -192,9 +191,9 @@ def check_unchanged(name: str, version: ResultVersion | None) -> None:
         )
 
 
-def _state(t: Tensor) -> tuple[int, bytes | None]:
-    """What tells that a tensor was changed in place; of a leaf also some of its bits, which nobody marks."""
-    return t.version, t.backend.sample(t.data) if t.node is None else None
+def _some_bits(t: Tensor) -> bytes | None:
+    """Return some of a leaf's bits, to notice a write into its array that nobody marks."""
+    return t.backend.sample(t.data) if t.node is None else None
 
 
 def _edge(value: Any) -> Node | Tensor | None:
@@ -231,12 +230,13 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
+    refuse_masked(value)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(settled(value, like), backend=like.backend)
+        return Tensor(settled(like.backend.plain(value), like), backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
     )
@@ -254,8 +254,9 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
+    refuse_masked(value)
     if like.backend.owns(value):
-        return value
+        return like.backend.plain(value)
     if getattr(value, "ndim", None) == 0:
         value = value.item()  # NumPy's scalars count as Python's
     if isinstance(value, list | tuple | bool | int | float):

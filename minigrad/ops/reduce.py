@@ -32,7 +32,10 @@ def kept_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class Sum(Operation):
-    """y = the sum of x along axes: dx = dy, the same for all that were summed."""
+    """y = the sum of x along axes: dx = dy, the same for all that were summed.
+
+    float32 is added up in float64 and rounded at the end, so that only the result can overflow.
+    """
 
     axes: Axes
     keepdims: bool
@@ -100,7 +103,7 @@ def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The mean along `axis`: None (all), an int or several."""
+    """The mean along `axis`: None (all), an int or several. It is infinite where the sum overflows."""
     require_float("mean", x)
     axes = normalize_axes(axis, x.ndim, "mean")
     return sum_(x, axes, keepdims) / _count(x.shape, axes, "mean")
@@ -109,7 +112,9 @@ def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The mean of (x - mean)^2 along `axis`, with `correction` taken off the divisor.
 
-    `correction` 0 is the variance of the values themselves, 1 the unbiased estimate.
+    `correction` 0 is the variance of the values themselves, 1 the unbiased estimate. An infinite value makes
+    the variance NaN, and the gradients of all values too. The variance is infinite where the sum of the
+    squares overflows, from values of about 1e19 on in float32.
     """
     require_float("var", x)
     axes = normalize_axes(axis, x.ndim, "var")

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import backend as backends
 from ..backend.arguments import as_int
-from ..backend.base import Array, Backend
+from ..backend.base import Array, Backend, refuse_masked
 from ..backend.geometry import pair
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
@@ -78,7 +78,7 @@ class Transpose(Operation):
 
 @dataclass(eq=False)
 class BroadcastTo(Operation):
-    """y = x stretched to a shape; the walk sums dy back (tensor.py)."""
+    """y = x stretched to a shape; the walk sums dy back (backpropagate.py)."""
 
     shape: Shape
 
@@ -321,6 +321,8 @@ def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
 def get_item(x: Tensor, index: Any) -> Tensor:
     """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
     parts = index if isinstance(index, tuple) else (index,)
+    for part in parts:
+        refuse_masked(part)
     parts = tuple(_index_part(p, x) for p in parts)
     return GetItem(parts if isinstance(index, tuple) else parts[0])(x)
 
@@ -380,7 +382,12 @@ def _width(given: Any) -> Any:
 
 @ieee()
 def to(x: Tensor, target: Any) -> Tensor:
-    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
+    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32.
+
+    Numbers too large for float32 become infinite. NaN, and numbers too large for an integer type, become some
+    integer, which depends on the device.
+    """
+    target = "float32" if target is None else target  # NumPy's dtype(None) is float64
     if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)
     try:
