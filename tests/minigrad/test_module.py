@@ -455,3 +455,23 @@ def test_what_is_no_hook_and_what_has_no_gradient_is_told():
         TypeError, match=r"Pair\(\): a backward hook needs a forward that returns a Tensor, got t"
     ):
         pair(x)
+def test_a_weight_that_a_step_changes_in_place_stays_a_parameter():
+    layer = nn.Dense(1, 1)
+    layer.weight.data[...], layer.bias.data[...] = 3.0, 1.0
+    layer(mg.tensor([[2.0]])).sum().backward()
+    weight, array_before = layer.weight, layer.weight.data
+    with mg.no_grad():
+        layer.weight -= 0.5 * layer.weight.grad
+        layer.bias += layer.bias.grad
+        layer.bias *= 2.0
+    assert layer.weight is weight
+    assert weight.data is array_before
+    assert (weight.item(), layer.bias.item()) == (3.0 - 0.5 * 2.0, (1.0 + 1.0) * 2.0)
+    assert list(layer.parameters()) == [weight, layer.bias]
+    with pytest.raises((RuntimeError, TypeError), match=r"no_grad\(\)"):
+        layer.weight -= 0.5 * layer.weight.grad
+    assert layer.weight is weight
+    assert weight.item() == 2.0
+    norm = nn.BatchNorm(1)
+    norm.running_mean += 1.0  # a buffer
+    assert norm.state_dict()["running_mean"].item() == 1.0
