@@ -679,3 +679,15 @@ def test_the_reference_drops_what_its_faster_forms_drop():
     np.testing.assert_array_equal(reference.leaky_dropout_backward(above, y, mask, 0.0, 2.0), [0, 0, 0, 6])
     assert reference.leaky_relu_backward(above, y, 0.0).dtype == np.float32
     assert reference.mask_scale(above, mask, 2.0).dtype == np.float32
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_a_result_changed_before_the_third_backward_is_told(p):
+    x, one = leaf([[[[1.0]], [[-1.0]]]]), mg.tensor(np.eye(2)[:, :, None, None], "float32")
+    y = F.conv2d(x, one, slope=0.5, p=p)
+    start, above = leaf(np.ones(y.shape)), leaf(np.ones(x.shape))
+    (first,) = mg.grad(y, x, start, create_graph=True)
+    (second,) = mg.grad(first, start, above, create_graph=True)
+    y.mark_changed()
+    with pytest.raises(RuntimeError, match="its result was changed in place"):
+        mg.grad(second.sum(), above)
