@@ -14,6 +14,7 @@ class Parameter(Tensor):
     """A tensor that a module learns: it requires a gradient, and `parameters()` finds it."""
 
     __slots__ = ()
+    learned = True
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
