@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from . import backend as backends
 from .backend import Backend
 from .backend.base import FLOAT_TYPES, refuse_masked
+from .copies import Copies
 from .for_numpy import ForNumPy
 
 Array = Any
@@ -88,7 +89,7 @@ def enable_grad() -> Any:
     return recording(True)
 
 
-class Tensor(ForNumPy):
+class Tensor(ForNumPy, Copies):
     """An array that remembers how it was made.
 
     Args:
@@ -246,13 +247,12 @@ class Tensor(ForNumPy):
         """The same values, cut off from the graph; the memory is shared."""
         return Tensor(self._data, backend=self.backend, changes=self.changes)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
-        """A leaf of its own with the same values; the backend is not copied."""
-        if self.node is not None:
-            raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
-        copied = type(self)(self._data.copy(), self._requires_grad)
-        memo[id(self)] = copied
-        return copied
+    @classmethod
+    def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":
+        """A tensor of this class, past what a subclass's constructor wants."""
+        made = cls.__new__(cls)
+        Tensor.__init__(made, array, requires_grad)
+        return made
 
     def __len__(self) -> int:
         if not self.ndim:
