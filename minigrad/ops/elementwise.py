@@ -13,7 +13,7 @@ from .. import naive
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
-from .operation import Case, Operation, as_constant, as_tensor, require_float
+from .operation import MAKES_ONE, Case, Operation, as_constant, as_tensor, require_float, require_tensor
 
 Rng = Any
 
@@ -486,7 +486,9 @@ class LeakyDropoutGradient(Operation):
 def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}")
+        raise TypeError(
+            f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}: {MAKES_ONE}"
+        )
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
     if operation is Divide or isinstance(a, float) or isinstance(b, float):
         a, b = _as_float(a), _as_float(b)
@@ -535,6 +537,7 @@ def maximum(a: Any, b: Any) -> Tensor:
 
 def negate(x: Tensor) -> Tensor:
     """-x."""
+    require_tensor("negate", x)
     return Negate()(x)
 
 
@@ -558,11 +561,13 @@ def sqrt(x: Tensor) -> Tensor:
 
 def absolute(x: Tensor) -> Tensor:
     """|x|; its gradient at 0 is 0."""
+    require_tensor("abs", x)
     return Abs()(x)
 
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
     """x held between low and high (None: no bound); the gradient is 0 outside."""
+    require_tensor("clip", x)
     if low is None and high is None:
         raise ValueError("clip: expected low, high or both")
     low, high = (None if v is None else as_tensor(v, x, "clip") for v in (low, high))
@@ -578,7 +583,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}")
+        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}: {MAKES_ONE}")
     mask = as_constant(condition, like, "where")
     if mask.dtype != bool:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
@@ -605,7 +610,8 @@ def softplus(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
-    return leaky_relu(x, 0.0)
+    require_float("relu", x)
+    return LeakyRelu(0.0)(x)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -625,6 +631,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
     """A function of the operator module as one of a tensor and an operand: a boolean tensor."""
 
     def compared(a: Tensor, b: Any) -> Tensor:
+        require_tensor(compare.__name__, a)
         refuse_masked(b)
         try:
             b = as_tensor(b, a, compare.__name__)

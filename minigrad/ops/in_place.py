@@ -16,7 +16,7 @@ from ..backend.base import FLOAT_TYPES
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import add, divide, multiply, power, subtract
 from .matmul import matmul
-from .operation import as_tensor
+from .operation import as_tensor, require_tensor
 from .shape import get_item
 
 
@@ -33,6 +33,7 @@ def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Te
         ValueError where the shape would grow or elements share memory, and TypeError where the dtype would
         change.
         """
+        require_tensor(sign, x)
         if is_grad_enabled() and x.learned:
             raise RuntimeError(
                 f"{sign}: a parameter of shape {x.shape} would stay as it is, and a new tensor take its "
@@ -65,6 +66,7 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     `value` is a number, or a tensor or an array of x's dtype that broadcasts to x[index]. Raises RuntimeError
     where gradients are recorded, or were for x; and the errors of `augmented`.
     """
+    require_tensor("x[i] = ...", x)
     if is_grad_enabled() or x.node is not None:
         raise RuntimeError(
             "x[i] = ...: no gradient goes through an assignment to elements. Make a new tensor, by where() "

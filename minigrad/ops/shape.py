@@ -10,7 +10,7 @@ from ..backend.base import Array, Backend, refuse_masked
 from ..backend.geometry import pair
 from ..tensor import FLOATS, Tensor
 from .elementwise import normal
-from .operation import Case, Operation
+from .operation import MAKES_ONE, Case, Operation, require_tensor
 
 Shape = tuple[int, ...]
 
@@ -266,6 +266,7 @@ class ToDevice(Operation):
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x in another shape, given as ints or as one tuple; one of them may be -1."""
+    require_tensor("reshape", x)
     wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
     try:
         return Reshape(_whole(wanted, x.size))(x)
@@ -283,6 +284,7 @@ def _whole(shape: Shape, size: int) -> Shape:
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """x with its axes in the order `axes` (ints, or one tuple); reversed without any."""
+    require_tensor("transpose", x)
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
     order = order or tuple(reversed(range(x.ndim)))
     in_range = all(-x.ndim <= a < x.ndim for a in order)
@@ -293,11 +295,13 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 
 def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
     """x stretched to `shape` along axes of length 1 and new ones in front."""
+    require_tensor("broadcast_to", x)
     return BroadcastTo(shape)(x)
 
 
 def get_item(x: Tensor, index: Any) -> Tensor:
     """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
+    require_tensor("get_item", x)
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:
         refuse_masked(part)
@@ -307,8 +311,7 @@ def get_item(x: Tensor, index: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after another along an axis; all other sizes must agree."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"concatenate: expected a list of tensors, got {tensors!r:.80}")
+    _require_list("concatenate", tensors)
     first = tensors[0]
     if not -first.ndim <= axis < first.ndim:
         raise ValueError(f"concatenate: axis {axis} does not fit tensors of {first.ndim} axes")
@@ -323,8 +326,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors, of one shape, along a new axis."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"stack: expected a list of tensors, got {tensors!r:.80}")
+    _require_list("stack", tensors)
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack: expected tensors of one shape, got {[t.shape for t in tensors]}")
     shape = tensors[0].shape
@@ -334,8 +336,15 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concatenate([t.reshape((*shape[:axis], 1, *shape[axis:])) for t in tensors], axis)
 
 
+def _require_list(name: str, tensors: Any) -> None:
+    listed = isinstance(tensors, Sequence) and len(tensors) and all(isinstance(t, Tensor) for t in tensors)
+    if not listed:
+        raise TypeError(f"{name}: expected a list of tensors, got {tensors!r:.80}: {MAKES_ONE}")
+
+
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with a border: (before, after) for each axis, filled with `value`."""
+    require_tensor("pad", x)
     try:
         pairs = tuple(pair(width, "pad", 0) for width in widths)
     except (TypeError, ValueError):
@@ -347,6 +356,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 def to(x: Tensor, target: Any) -> Tensor:
     """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32."""
+    require_tensor("to", x)
     target = "float32" if target is None else target  # NumPy's dtype(None) is float64
     if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)
