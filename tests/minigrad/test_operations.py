@@ -348,7 +348,8 @@ CALLED = {
     "__add__": "add", "__radd__": "add", "__sub__": "subtract", "__rsub__": "subtract", "__mul__": "multiply",
     "__rmul__": "multiply", "__truediv__": "divide", "__rtruediv__": "divide", "__pow__": "power",
     "__rpow__": "power", "__neg__": "negate", "__abs__": "abs", "__matmul__": "matmul",
-    "__rmatmul__": "matmul", "__getitem__": "get_item", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt",
+    "__rmatmul__": "matmul", "__getitem__": "get_item", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt",
+    "__le__": "le", "__gt__": "gt",
     "__ge__": "ge", "__iadd__": "+=", "__isub__": "-=", "__imul__": "*=", "__itruediv__": "/=",
     "__ipow__": "**=", "__imatmul__": "@=", "__setitem__": "x[i] = ...",
 }  # fmt: skip
