@@ -167,6 +167,11 @@ def _backpropagate(
         leaves |= {id(leaf): leaf for node in order if isinstance(node, Gradient) for leaf in node.leaves()}
         inputs = list(leaves.values())
     for target in inputs:
+        if not isinstance(target, Tensor):
+            raise TypeError(
+                f"inputs: expected tensors, got {type(target).__name__}: a gradient is one with respect to a "
+                "tensor of the graph"
+            )
         if not target.requires_grad:
             raise RuntimeError(
                 f"a gradient was asked for with respect to a tensor of shape {target.shape} that does "
@@ -192,11 +197,12 @@ def _backpropagate(
             if dy is None or not any(id(edge) in useful for edge in node.edges):
                 continue
             node.needs = tuple(id(edge) in useful for edge in node.edges)
+            gradients_of_inputs = _gradients(node, dy)
             for edge, shape, needed, gradient in zip(
-                node.edges, node.shapes, node.needs, _gradients(node, dy), strict=True
+                node.edges, node.shapes, node.needs, gradients_of_inputs, strict=True
             ):
                 if needed:
-                    assert gradient is not None, f"{node.name}: no gradient where one is needed"
+                    assert gradient is not None  # as `_check_gradients` saw
                     _accumulate(collected, id(edge), _unbroadcast(gradient, shape, node.name))
             if not retain:
                 node.release()
@@ -225,15 +231,51 @@ def _reached(outputs: list[Tensor], order: list[Node], gradients: list[Gradient]
 def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
     """What the node's rule gives, and whoever watches is told."""
     if not observer.observers or isinstance(node, Gradient):  # which computes nothing
-        return node.backward(dy)
+        gradients = node.backward(dy)
+        _check_gradients(node, gradients)
+        return gradients
     with observer.told(node, observer.BACKWARD):
         gradients = node.backward(dy)
+        _check_gradients(node, gradients)
     observer.end(node, observer.BACKWARD, (dy,), gradients)
     return gradients
 
 
+def _check_gradients(node: Node, gradients: Any) -> None:
+    """Raise TypeError unless a rule gave a tuple with a tensor for each input that needs a gradient."""
+    if isinstance(gradients, tuple | list) and len(gradients) == len(node.needs):
+        for i, (gradient, needed) in enumerate(zip(gradients, node.needs, strict=True)):
+            if isinstance(gradient, Tensor) or (gradient is None and not needed):
+                continue
+            if gradient is None:
+                raise _wrong_rule(node, f"None for input {i}, whose gradient is needed")
+            raise _wrong_rule(
+                node,
+                f"{type(gradient).__name__} for input {i}: a rule is made of operations on tensors, from dy "
+                "on, so that it can be differentiated again",
+            )
+    elif isinstance(gradients, Tensor):
+        raise _wrong_rule(node, "Tensor (a comma makes a tuple: `return dx,`)")
+    elif isinstance(gradients, tuple | list):
+        raise _wrong_rule(node, f"{len(gradients)} gradients")
+    else:
+        raise _wrong_rule(node, type(gradients).__name__)
+
+
+def _wrong_rule(node: Node, got: str) -> TypeError:
+    return TypeError(
+        f"{node.name}: expected its backward to return a tuple with a tensor for each of {len(node.needs)} "
+        f"inputs, got {got}"
+    )
+
+
 def _check_start(out: Tensor, start: Tensor | None) -> Tensor:
     """The gradient that the walk starts with at `out`: the given one, checked, or 1."""
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"backward: expected a tensor to differentiate, got {type(out).__name__}: minigrad.tensor(...) "
+            "makes one"
+        )
     if not out.requires_grad:
         raise RuntimeError(
             "backward: nothing was recorded for this tensor: no input requires a gradient, "

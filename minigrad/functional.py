@@ -20,7 +20,7 @@ from .ops.elementwise import (
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize
-from .ops.operation import require_float, settled
+from .ops.operation import require_float, require_tensor, settled
 from .ops.reduce import max_ as max
 from .ops.reduce import mean, var
 from .ops.reduce import sum_ as sum
@@ -64,6 +64,7 @@ __all__ = [
 
 def flatten(x: Tensor) -> Tensor:
     """(N, ...) as (N, the product of the rest)."""
+    require_tensor("flatten", x)
     if not x.ndim:
         raise ValueError("flatten: expected a batch (N, ...), got a tensor without axes")
     rest = 1
@@ -124,6 +125,8 @@ def batch_norm(
         raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, H, W), got {x.shape}")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, t in named.items():
+        if t is not None or name in ("weight", "bias"):
+            require_tensor(f"batch_norm, {name}", t)
         if t is not None and t.shape != x.shape[1:2]:
             raise ValueError(
                 f"batch_norm: expected {name} of shape {x.shape[1:2]} for x of {x.shape}, got {t.shape}"

@@ -17,6 +17,7 @@ from . import backend as backends
 from .backend import Backend
 from .backend.base import FLOAT_TYPES, refuse_masked
 from .backend.ieee import ieee
+from .copies import Copies
 from .for_numpy import ForNumPy
 
 Array = Any
@@ -89,7 +90,7 @@ def enable_grad() -> Any:
     return recording(True)
 
 
-class Tensor(ForNumPy):
+class Tensor(ForNumPy, Copies):
     """An array that remembers how it was made.
 
     Args:
@@ -105,10 +106,13 @@ class Tensor(ForNumPy):
         requires_grad: True also for everything computed from such a tensor.
 
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
-    gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error. Results
-    are those of IEEE 754, infinity and NaN among them, whatever `numpy.seterr` was told:
+    gradient. `x += y` makes a new tensor, but changes a leaf in place under `no_grad`. Mixing
+    float32 with float64 tensors, or tensors of two devices, is an error. Results are those of IEEE
+    754, infinity and NaN among them, whatever `numpy.seterr` was told:
     `minigrad.inspect.detect_anomaly` finds the first number that is not finite.
     """
+
+    learned: ClassVar[bool] = False  # whether a module learns tensors of this class
 
     __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
 
@@ -253,13 +257,12 @@ class Tensor(ForNumPy):
         """The same values, cut off from the graph; the memory is shared."""
         return Tensor(self._data, backend=self.backend, changes=self.changes)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
-        """A leaf of its own with the same values; the backend is not copied."""
-        if self.node is not None:
-            raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
-        copied = type(self)(self._data.copy(), self._requires_grad)
-        memo[id(self)] = copied
-        return copied
+    @classmethod
+    def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":
+        """A tensor of this class, past what a subclass's constructor wants."""
+        made = cls.__new__(cls)
+        Tensor.__init__(made, array, requires_grad)
+        return made
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -327,7 +330,14 @@ class Tensor(ForNumPy):
         def __abs__(self) -> "Tensor": ...
         def __matmul__(self, other: Any) -> "Tensor": ...
         def __rmatmul__(self, other: Any) -> "Tensor": ...
+        def __iadd__(self, other: Any) -> "Tensor": ...
+        def __isub__(self, other: Any) -> "Tensor": ...
+        def __imul__(self, other: Any) -> "Tensor": ...
+        def __itruediv__(self, other: Any) -> "Tensor": ...
+        def __ipow__(self, exponent: Any) -> "Tensor": ...
+        def __imatmul__(self, other: Any) -> "Tensor": ...
         def __getitem__(self, index: Any) -> "Tensor": ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
         def __eq__(self, other: object) -> "Tensor": ...  # type: ignore[override]  # as NumPy's
         def __ne__(self, other: object) -> "Tensor": ...  # type: ignore[override]  # as NumPy's
         def __lt__(self, other: Any) -> "Tensor": ...

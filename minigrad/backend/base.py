@@ -53,6 +53,12 @@ class Backend:
     device: str
     xp: ModuleType
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A backend is copied and pickled by its device's name."""
+        from . import get  # which imports this module
+
+        return get, (self.device,)
+
     # -- arrays ------------------------------------------------------------------------------
 
     def owns(self, array: object) -> bool:

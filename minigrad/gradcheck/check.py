@@ -18,7 +18,7 @@ within the step (log at 1e-6).
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,8 +159,19 @@ def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], ab
 
 
 def as_list(outputs: Any) -> list[Tensor]:
-    """One tensor or several as a list."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    """One tensor or several as a list. Raises TypeError for what a checked function may not return."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    several = list(outputs) if isinstance(outputs, list | tuple | Iterator) else None
+    if several is not None and all(isinstance(out, Tensor) for out in several):
+        return several
+    got = type(outputs).__name__
+    if several is not None:
+        got += f" with {next(type(out).__name__ for out in several if not isinstance(out, Tensor))}"
+    raise TypeError(
+        f"gradcheck: expected the function to return a tensor or a list of tensors, got {got}: compute with "
+        "minigrad's functions, and return what they give"
+    )
 
 
 class _Check:

@@ -26,6 +26,7 @@ class Parameter(Tensor):
     """
 
     __slots__ = ()
+    learned = True
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         if backends.backend_of(data) is not None:

@@ -29,7 +29,7 @@ from .elementwise import (
     check_slope,
     normal,
 )
-from .operation import Case, Operation
+from .operation import Case, Operation, require_tensor
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
 GEOMETRIES = {
@@ -301,6 +301,7 @@ def conv_transpose2d(
 
 
 def _check_image(name: str, x: Tensor, weight: Tensor, channels: int, where: str) -> None:
+    require_tensor(name, x, weight)
     if weight.ndim != 4 or not all(weight.shape):
         raise ValueError(f"{name}: expected a weight of shape {where}, got {weight.shape}")
     wanted = weight.shape[channels]
@@ -311,5 +312,7 @@ def _check_image(name: str, x: Tensor, weight: Tensor, channels: int, where: str
 
 
 def _check_bias(name: str, bias: Tensor | None, weight: Tensor, axis: int) -> None:
+    if bias is not None:
+        require_tensor(name, bias)
     if bias is not None and bias.shape != (weight.shape[axis],):
         raise ValueError(f"{name}: expected a bias of shape ({weight.shape[axis]},), got {bias.shape}")

@@ -16,6 +16,7 @@ from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
 from .operation import (
+    MAKES_ONE,
     Case,
     Operation,
     ResultVersion,
@@ -23,6 +24,7 @@ from .operation import (
     as_tensor,
     check_unchanged,
     require_float,
+    require_tensor,
     settled,
 )
 
@@ -551,7 +553,9 @@ class LeakyDropoutGradient(Operation):
 def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}")
+        raise TypeError(
+            f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}: {MAKES_ONE}"
+        )
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
     if operation is Divide or isinstance(a, float) or isinstance(b, float):
         a, b = as_float(a), as_float(b)
@@ -608,6 +612,7 @@ def maximum(a: Any, b: Any) -> Tensor:
 
 def negate(x: Tensor) -> Tensor:
     """-x."""
+    require_tensor("negate", x)
     return Negate()(x)
 
 
@@ -631,6 +636,7 @@ def sqrt(x: Tensor) -> Tensor:
 
 def absolute(x: Tensor) -> Tensor:
     """|x|; its gradient at 0 is 0."""
+    require_tensor("abs", x)
     return Abs()(x)
 
 
@@ -639,6 +645,7 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
 
     A value that is no number stays none, and has no gradient. Integers held by a float become float32.
     """
+    require_tensor("clip", x)
     if low is None and high is None:
         raise ValueError("clip: expected low, high or both")
     low, high = (None if v is None else as_tensor(v, x, "clip") for v in (low, high))
@@ -658,7 +665,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}")
+        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}: {MAKES_ONE}")
     mask = as_constant(condition, like, "where")
     if mask.dtype != bool:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
@@ -688,7 +695,8 @@ def softplus(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
-    return leaky_relu(x, 0.0)
+    require_float("relu", x)
+    return LeakyRelu(0.0)(x)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -709,6 +717,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
 
     @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
+        require_tensor(compare.__name__, a)
         refuse_masked(b)
         try:
             b = as_tensor(b, a, compare.__name__)

@@ -7,6 +7,7 @@ from typing import Any
 from ..backpropagate import backward
 from ..tensor import Tensor
 from . import elementwise, matmul, reduce, shape
+from .in_place import ASSIGNMENTS
 
 
 def _swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
@@ -49,6 +50,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "reshape": shape.reshape,
     "transpose": shape.transpose,
     "to": shape.to,
+    **ASSIGNMENTS,
 }
 
 for _name, _function in METHODS.items():

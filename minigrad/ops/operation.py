@@ -16,6 +16,7 @@ from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
+MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
 ResultVersion = tuple[list[int], int]  # the count of changes of the memory, and what it was at first
 
@@ -110,8 +111,8 @@ class Operation:
         self.backend = _common_backend(self.name, inputs)
         y = self.forward(*(t.data if isinstance(t, Tensor) else t for t in inputs))
         backend = self.result_backend
-        if not backend.owns(y):  # NumPy's reductions give scalars, not arrays
-            y = backend.asarray(y)
+        if not backend.owns(y):
+            y = self._as_result(y, backend)
         changes = self._changes_of_viewed(y, inputs)
         recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
         if not recorded:
@@ -126,6 +127,25 @@ class Operation:
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
+
+    def _as_result(self, y: Any, backend: Backend) -> Array:
+        """What `forward` gave, where it is no array: of NumPy's reductions it is a number."""
+        if isinstance(y, Tensor) or (not hasattr(y, "dtype") and not isinstance(y, int | float)):
+            raise TypeError(
+                f"{self.name}: expected its forward to return an array on {backend.device!r}, got "
+                f"{type(y).__name__}"
+            )
+        return backend.asarray(y)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is read, but was not kept: say how to keep it."""
+        keep = {"inputs": "keep_inputs", "output": "keep_output", "_output": "keep_output"}.get(name)
+        if keep is None or self.released:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(
+            f"{self.name}: self.{name.lstrip('_')} is read, but was not kept: write `{keep} = True` in the "
+            f"class {type(self).__name__} (and read it in backward only)"
+        )
 
     def _changes_of_viewed(self, y: Array, inputs: tuple[Any, ...]) -> list[int]:
         """The count of changes of the memory that y lies in: an input's where y is a view of it."""
@@ -207,6 +227,8 @@ def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
     first: Tensor | None = None
     for t in inputs:
         if not isinstance(t, Tensor):
+            if not isinstance(t, int | float):
+                raise TypeError(f"{name}: expected tensors and numbers, got {type(t).__name__}: {MAKES_ONE}")
             continue
         if first is None:
             first = t
@@ -219,7 +241,7 @@ def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
                 f"{name}: {first.dtype} and {t.dtype} tensors do not mix: convert one with .to(dtype)"
             )
     if first is None:
-        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}")
+        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}: {MAKES_ONE}")
     return first.backend
 
 
@@ -238,7 +260,8 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     if like.backend.owns(value):
         return Tensor(settled(like.backend.plain(value), like), backend=like.backend)
     raise TypeError(
-        f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
+        f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}: "
+        f"{MAKES_ONE}"
     )
 
 
@@ -262,7 +285,8 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
     if isinstance(value, list | tuple | bool | int | float):
         return like.backend.asarray(value)
     raise TypeError(
-        f"{name}: expected a tensor, a list or an array on {like.device!r}, got {type(value).__name__}"
+        f"{name}: expected a tensor, a list or an array on {like.device!r}, got {type(value).__name__}: "
+        f"{MAKES_ONE}"
     )
 
 
@@ -272,9 +296,18 @@ def settled(array: Array, *inputs: Any) -> Array:
     return array.copy() if recorded else array
 
 
+def require_tensor(name: str, *values: Any) -> None:
+    """Raise TypeError, in the name of the function that was called, unless every value is a tensor."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}: {MAKES_ONE}")
+
+
 def require_float(name: str, *tensors: Tensor) -> None:
     """Raise TypeError unless every tensor is float32 or float64."""
     for t in tensors:
+        if not isinstance(t, Tensor):
+            require_tensor(name, t)
         if t.dtype not in FLOAT_TYPES:
             raise TypeError(
                 f"{name}: expected {' or '.join(FLOATS)}, got {t.dtype}: convert it with .to('float32')"

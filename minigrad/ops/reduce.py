@@ -7,7 +7,7 @@ from typing import Any
 from ..backend.base import Array
 from ..tensor import Tensor
 from .elementwise import Where, normal
-from .operation import Case, Operation, require_float
+from .operation import Case, Operation, require_float, require_tensor
 from .shape import broadcast_to, whole_numbers
 
 Axes = tuple[int, ...]
@@ -99,6 +99,7 @@ class Max(Operation):
 
 def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum along `axis`: None (all), an int or several."""
+    require_tensor("sum", x)
     return Sum(normalize_axes(axis, x.ndim, "sum"), keepdims, x.shape)(x)
 
 
@@ -130,6 +131,7 @@ def max_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 
     A value that is no number counts as the largest; those that tie share the gradient.
     """
+    require_tensor("max", x)
     axes = normalize_axes(axis, x.ndim, "max")
     _count(x.shape, axes, "max")
     return Max(axes, keepdims)(x)

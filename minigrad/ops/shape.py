@@ -2,7 +2,6 @@
 
 import copy
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from ..backend.geometry import pair
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
 from .elementwise import as_float, normal
-from .operation import Case, Operation, as_tensor, settled
+from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, settled
 
 Shape = tuple[int, ...]
 
@@ -270,6 +269,7 @@ class ToDevice(Operation):
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x in another shape, given as ints or as one tuple; one of them may be -1, for what is left."""
+    require_tensor("reshape", x)
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
     wanted = whole_numbers("reshape", given)
     if min(wanted, default=0) < -1:
@@ -299,6 +299,7 @@ def _whole(shape: Shape, size: int) -> Shape:
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """x with its axes in the order `axes` (ints, or one tuple); reversed without any."""
+    require_tensor("transpose", x)
     given = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
     order = whole_numbers("transpose", given) or tuple(reversed(range(x.ndim)))
     in_range = all(-x.ndim <= a < x.ndim for a in order)
@@ -309,6 +310,7 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 
 def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
     """x stretched to `shape`, a tuple of ints, along axes of length 1 and new ones in front."""
+    require_tensor("broadcast_to", x)
     wanted = whole_numbers("broadcast_to", shape)
     try:
         return BroadcastTo(wanted)(x)
@@ -320,6 +322,7 @@ def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
 
 def get_item(x: Tensor, index: Any) -> Tensor:
     """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
+    require_tensor("get_item", x)
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:
         refuse_masked(part)
@@ -329,8 +332,7 @@ def get_item(x: Tensor, index: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after another along an axis; all other sizes must agree."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"concatenate: expected a list of tensors, got {tensors!r:.80}")
+    _require_list("concatenate", tensors)
     (axis,) = whole_numbers("concatenate", (axis,))
     first = tensors[0]
     if not -first.ndim <= axis < first.ndim:
@@ -346,8 +348,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors, of one shape, along a new axis."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"stack: expected a list of tensors, got {tensors!r:.80}")
+    _require_list("stack", tensors)
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack: expected tensors of one shape, got {[t.shape for t in tensors]}")
     (axis,) = whole_numbers("stack", (axis,))
@@ -358,13 +359,20 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concatenate([t.reshape((*shape[:axis], 1, *shape[axis:])) for t in tensors], axis)
 
 
+def _require_list(name: str, tensors: Any) -> None:
+    listed = isinstance(tensors, Sequence) and len(tensors) and all(isinstance(t, Tensor) for t in tensors)
+    if not listed:
+        raise TypeError(f"{name}: expected a list of tensors, got {tensors!r:.80}: {MAKES_ONE}")
+
+
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tensor:
     """x with a border: (before, after) for each axis, filled with `value`.
 
     Integers with a border of a float become float32.
     """
+    require_tensor("pad", x)
     try:
-        pairs = tuple(pair(_width(width), "pad", 0) for width in widths)
+        pairs = tuple(pair(width, "pad", 0) for width in widths)
     except (TypeError, ValueError):
         pairs = ()
     if len(pairs) != x.ndim:
@@ -375,11 +383,6 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tenso
     return Pad(pairs, filling)(as_float(x) if isinstance(filling, float) else x)
 
 
-def _width(given: Any) -> Any:
-    """The width of a border with Python's ints, NumPy's being among them."""
-    return whole_numbers("pad", given) if isinstance(given, Iterable) else operator.index(given)
-
-
 @ieee()
 def to(x: Tensor, target: Any) -> Tensor:
     """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32.
@@ -387,6 +390,7 @@ def to(x: Tensor, target: Any) -> Tensor:
     Numbers too large for float32 become infinite. NaN, and numbers too large for an integer type, become some
     integer, which depends on the device.
     """
+    require_tensor("to", x)
     target = "float32" if target is None else target  # NumPy's dtype(None) is float64
     if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)

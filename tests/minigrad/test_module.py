@@ -455,6 +455,8 @@ def test_what_is_no_hook_and_what_has_no_gradient_is_told():
         TypeError, match=r"Pair\(\): a backward hook needs a forward that returns a Tensor, got t"
     ):
         pair(x)
+
+
 def test_a_weight_that_a_step_changes_in_place_stays_a_parameter():
     layer = nn.Dense(1, 1)
     layer.weight.data[...], layer.bias.data[...] = 3.0, 1.0
