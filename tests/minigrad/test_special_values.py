@@ -4,11 +4,12 @@ What is right is in the table tests/special, which shares nothing with the engin
 """
 
 import decimal
+from decimal import Decimal
 
 import numpy as np
 import pytest
-from special import ROWS
-from special.numbers import EXACT, each, exact
+from special import ROWS, functions
+from special.numbers import EXACT, each, exact, times
 from special.rows import decided_by_rounding, flush, wrong_places
 
 import minigrad as mg
@@ -28,6 +29,7 @@ class Check:
         self.exact = [exact(a) for a in self.inputs]
         self.tensors = [mg.tensor(a, requires_grad=True) for a in self.inputs]
         self.y = row.call(*self.tensors)
+        self.factors = row.factors(*self.exact) if row.factors else None
 
     def compare(self, what, found, right, ulps, slack=0, signed=False, but=False):
         bad = wrong_places(found, right, ulps, slack, signed, self.flushed) & ~np.asarray(but)
@@ -47,10 +49,13 @@ class Check:
         row, y = self.row, self.y
         dy = np.full(y.shape, above, y.dtype)
         slack = row.slack(*self.exact) if row.slack else 0
-        right, but = row.first(exact(dy), *self.exact), [False] * len(self.tensors)
-        if row.pointwise and above in (0, np.inf):
-            factors = row.first(exact(np.ones(y.shape)), *self.exact)
-            but = [decided_by_rounding(f, str(y.dtype), slack) for f in factors]
+        but = [False] * len(self.tensors)
+        if self.factors is None:
+            right = row.first(exact(dy), *self.exact)
+        else:
+            right = [times(Decimal(above), f) for f in self.factors]
+            if above in (0, np.inf):
+                but = [decided_by_rounding(f, str(y.dtype), slack) for f in self.factors]
         for recorded in (False, True):
             found = mg.grad(y, self.tensors, mg.tensor(dy), create_graph=recorded, retain_graph=True)
             for i, gradient in enumerate(found):
@@ -95,15 +100,15 @@ def test_every_operation_has_a_row():
 def test_images_and_parts_of_them_have_the_values_of_their_numbers(dtype):
     """With the channels innermost, and with gaps in memory, other loops run."""
     with decimal.localcontext(EXACT):
-        for row in ROWS:
+        for row in functions.ROWS:
             x = row.inputs(dtype)[0]
-            if not row.pointwise or len(row.inputs(dtype)) > 1 or len(x) < 96:
+            if len(row.inputs(dtype)) > 1 or len(x) < 96:
                 continue
             x = x[:96]
             innermost = x.reshape(2, 4, 4, 3).transpose(0, 3, 1, 2)  # (N, C, H, W)
-            gaps = np.stack([x, x], axis=1)[:, 0]  # (96,), every second number
-            flat = values_and_gradients(row, x)
-            for lying in (innermost, gaps):
+            gaps = mg.tensor(np.stack([x, x], axis=1), requires_grad=True)[:, 0]  # (96,), every second number
+            flat = values_and_gradients(row, mg.tensor(x, requires_grad=True))
+            for lying in (mg.tensor(innermost, requires_grad=True), gaps):
                 found = values_and_gradients(row, lying)
                 for one, other in zip(flat, found, strict=True):
                     standing = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
@@ -111,11 +116,10 @@ def test_images_and_parts_of_them_have_the_values_of_their_numbers(dtype):
 
 
 def values_and_gradients(row, x):
-    t = mg.tensor(x, requires_grad=True)
-    y = row.call(t)
+    y = row.call(x)
     above = mg.tensor(np.full(y.shape, 2, y.dtype))
     gradients = [
-        mg.grad(y, t, above, create_graph=recorded, retain_graph=True)[0] for recorded in (False, True)
+        mg.grad(y, x, above, create_graph=recorded, retain_graph=True)[0] for recorded in (False, True)
     ]
     return [t.numpy() for t in (y, *gradients)]
 
@@ -137,7 +141,7 @@ def test_comparisons_with_nan():
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 def test_infinite_logits_have_their_gradients(reduction):
-    """Their loss is made of infinity - infinity, and of infinity * 0: but for a wrong -inf it is NaN."""
+    """The loss itself is NaN or infinite: inf - inf and inf * 0 are in it."""
     for target, losses, gradients in (
         (0.0, [np.nan, np.nan], [1.0, 0.0]),
         (1.0, [np.nan, np.inf], [0.0, -1.0]),
@@ -152,7 +156,7 @@ def test_infinite_logits_have_their_gradients(reduction):
 
 
 def test_batch_norm_of_values_whose_squares_overflow():
-    """xhat of (-h, h, h) is (-4, 2, 2) / sqrt(8) whatever h is; the gradient is by the formula, by hand."""
+    """For any h, (-h, h, h) becomes (-2, 1, 1) / sqrt(2); the gradient is the formula's."""
     x = mg.tensor(np.array([[-1e20, -2.0], [1e20, 2.0], [1e20, 2.0]], "f"), requires_grad=True)
     weight, bias = (mg.tensor([v, v], requires_grad=True) for v in (1.0, 0.0))
     y = F.batch_norm(x, None, None, weight, bias, training=True, eps=0.0)
