@@ -100,22 +100,22 @@ def test_every_operation_has_a_row():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_images_and_parts_of_them_have_the_values_of_their_numbers(dtype):
+def test_images_and_parts_of_them_have_the_values_of_their_numbers(default_device, dtype):
     """With the channels innermost, and with gaps in memory, other loops run."""
-    with decimal.localcontext(EXACT):
-        for row in functions.ROWS:
-            x = row.inputs(dtype)[0]
-            if len(row.inputs(dtype)) > 1 or len(x) < 80:
-                continue
-            x = x[:80]
-            innermost = x.reshape(2, 4, 5, 2).transpose(0, 3, 1, 2)  # (N, C, H, W)
-            gaps = mg.tensor(np.stack([x, x], axis=1), requires_grad=True)[:, 0]  # (80,), every second number
-            flat = values_and_gradients(row, mg.tensor(x, requires_grad=True))
-            for lying in (mg.tensor(innermost, requires_grad=True), gaps):
-                found = values_and_gradients(row, lying)
-                for one, other in zip(flat, found, strict=True):
-                    standing = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
-                    assert np.array_equal(one, standing.reshape(-1), equal_nan=True), row.operation
+    for row in functions.ROWS:
+        x = row.inputs(dtype)[0]
+        if len(row.inputs(dtype)) > 1 or len(x) < 80:
+            continue
+        x = x[:80]
+        flat = values_and_gradients(row, mg.tensor(x, requires_grad=True))
+        innermost = x.reshape(2, 4, 5, 2).transpose(0, 3, 1, 2)  # (N, C, H, W)
+        others = [mg.tensor(innermost, requires_grad=True)]
+        if default_device == "cpu":  # on the GPU our kernels get copies without gaps
+            others.append(mg.tensor(np.stack([x, x], axis=1), requires_grad=True)[:, 0])  # (80,)
+        for other in others:
+            for one, lying in zip(flat, values_and_gradients(row, other), strict=True):
+                standing = lying.transpose(0, 2, 3, 1) if lying.ndim == 4 else lying
+                assert np.array_equal(one, standing.reshape(-1), equal_nan=True), row.operation
 
 
 def values_and_gradients(row, x):
