@@ -659,6 +659,9 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition holds, b elsewhere, with broadcasting.
 
+    What is not taken gets the gradient 0, whatever it is. That 0 goes on into the operations before, and a
+    rule such as that of sqrt at 0, whose factor is infinite, makes NaN of it (in PyTorch, too).
+
     Args:
         condition: a boolean or a list of them, or a boolean tensor or array on the same device.
         a, b: tensors or numbers, at least one a tensor; integers beside a float become float32.

@@ -5,6 +5,7 @@ from decimal import Decimal
 import numpy as np
 
 from .numbers import (
+    INFINITY,
     NOTHING,
     ONE,
     TWO,
@@ -20,7 +21,7 @@ from .rows import elementwise
 
 
 def extreme_divisor(a, b):
-    """Where 1 / b may be infinite or 0, and a is 0 or infinite: it depends on the order of the factors."""
+    """Return whether 1 / b may be infinite or 0, and a is 0 or infinite: the order of the factors decides."""
     return (a == 0 or a.is_infinite()) and not Decimal("1e-37") < b.copy_abs() < Decimal("1e37")
 
 
@@ -66,7 +67,7 @@ ARITHMETIC = [
         "divide",
         lambda x: x / 0.0,
         lambda x: x / ZERO,
-        [flat(ONE / 3 * 0 + Decimal("Infinity"))],
+        [flat(INFINITY)],
         label="by 0",
         signed=True,
     ),
@@ -74,7 +75,7 @@ ARITHMETIC = [
 
 
 def powers(dtype):
-    """Bases and exponents; 1 less than an exponent is a float, too."""
+    """Return bases and exponents; 1 less than an exponent is a float, too."""
     return tuple(v.reshape(-1) for v in np.meshgrid(some(dtype), *exponents(dtype), indexing="ij"))
 
 
@@ -84,12 +85,12 @@ def exponents(dtype):
 
 
 def power_first(a, b):
-    """b a^(b - 1): nothing flows to the base of a^0, which is constant."""
+    """Return b a^(b - 1): nothing flows to the base of a^0, which is constant."""
     return NOTHING if b == 0 else b * power(a, b - 1)
 
 
 def power_second(a, b):
-    """a^b log(a): nothing flows to the exponent of 0^b for b >= 0, which is constant for b > 0."""
+    """Return a^b log(a): nothing flows to the exponent of 0^b for b >= 0, constant for b > 0."""
     return NOTHING if a == 0 and b >= 0 else power(a, b) * log(a)
 
 
@@ -98,7 +99,7 @@ def power_aa(a, b):
 
 
 def power_ab(a, b):
-    """By a, then by b. At a = 0 the logarithm is left out: what is left is a^(b - 1)."""
+    """Return the derivative by a, then by b: of a = 0 without the logarithm, a^(b - 1) alone."""
     if b == 0 and (a == 0 or a.is_nan()):
         return NOTHING
     if a == 0 and b >= 1:
@@ -107,7 +108,7 @@ def power_ab(a, b):
 
 
 def power_ba(a, b):
-    """By b, then by a: at a = 0 the gradient is constant."""
+    """Return the derivative by b, then by a: at a = 0 the gradient is constant."""
     if a == 0 and b >= 0:
         return NOTHING
     return ONE / a if b == 0 else power_ab(a, b)
@@ -138,7 +139,7 @@ def with_number(b):
 
 
 def extreme_power(a, b):
-    """Where a factor overflows or vanishes (a^-1 for b = 0, a^b in a^b / a) though the product does not."""
+    """Return whether a factor (a^-1 for b = 0, a^b in a^b / a) overflows or vanishes before the product."""
     ordinary = a == 0 or a.is_nan() or Decimal("1e-19") < a.copy_abs() < Decimal("1e19")
     return b.is_infinite() or (not ordinary and (b == 0 or b.copy_abs() >= 1))
 

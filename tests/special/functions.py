@@ -1,4 +1,4 @@
-"""Functions of one number at special values, smooth ones and such as are linear piece by piece."""
+"""Functions of one number at special values, smooth ones, and those that are linear piece by piece."""
 
 from decimal import Decimal
 
@@ -22,7 +22,6 @@ from .numbers import (
     softplus,
     tanh,
     tanh_slope,
-    times,
     unary,
 )
 from .rows import Row, elementwise
@@ -41,12 +40,12 @@ def sigmoid_curvature(x):
 
 
 def above(bound):
-    """Half-open room for what is made of 1 - y, where y rounds to 1."""
+    """Return the slack of what is made of 1 - y, where y rounds to 1: above a bound."""
     return each(lambda x: 4 if x > bound else 0)
 
 
 def logged(dtype):
-    """All but negative subnormals, some of which CUDA's logarithm takes for -0."""
+    """Return all but negative subnormals, some of which CUDA's logarithm takes for -0."""
     x = unary(dtype)
     return (x[~((x < 0) & (x > -np.finfo(dtype).tiny))],)
 
@@ -108,14 +107,14 @@ def larger(a, b):
 
 
 def share(a, b):
-    """What a gets of the gradient of max(a, b): all if it is larger or NaN, half if both are."""
+    """Return what a gets of the gradient of max(a, b): all if it is larger or NaN, half if both are."""
     if a == b or (a.is_nan() and b.is_nan()):
         return HALF
     return ONE if a > b or a.is_nan() else NOTHING
 
 
 def activation(slope):
-    """(value, rate) of a leaky ReLU, functions of arrays. NaN counts as not above 0."""
+    """Return (value, rate) of a leaky ReLU, functions of arrays. NaN counts as not above 0."""
     rate = Decimal(slope)
     down = rate if slope else NOTHING
     return (
@@ -131,9 +130,9 @@ def leaky(slope):
         lambda x: F.leaky_relu(x, slope),
         lambda dtype: (unary(dtype),),
         value,
-        lambda dy, x: (times(dy, rate(x)),),
+        None,
         label=f"slope {slope}",
-        pointwise=True,
+        factors=lambda x: (rate(x),),
     )
 
 

@@ -33,7 +33,7 @@ def logits_and_labels(dtype):
 
 
 def modest_logits(dtype):
-    """Those of which the sum does not overflow."""
+    """Return those of which the sum does not overflow."""
     x, t = logits_and_labels(dtype)
     return tuple(a[np.abs(x) < np.finfo(dtype).max / 1e4] for a in (x, t))
 
@@ -52,7 +52,7 @@ LOGIT_CURVATURES = [[lambda x, t: sigmoid_slope(x), lambda x, t: x - x - ONE], [
 
 
 def logit_room(x, t):
-    """Labels between 0 and 1 subtract two shares of 1."""
+    """Return the slack: labels between 0 and 1 subtract two shares of 1."""
     return 0 if t in (0, 1) else 4
 
 
@@ -73,7 +73,7 @@ def floored_log(p):
 
 
 def floored_log_complement(p):
-    """The same of 1 - p; of a small p by the first terms of the series."""
+    """Return the same of 1 - p; of a small p by the first terms of the series."""
     if p >= 1:
         return FLOOR
     return -p - p * p / 2 if p.copy_abs() < Decimal("1e-20") else floored(log(ONE - p))
@@ -142,14 +142,14 @@ def cross_entropy(x):
     return each(log)(each(Decimal.exp)(s).sum(1)) - s[np.arange(len(x)), LABELS]
 
 
-def cross_entropy_first(dl, x):
+def cross_entropy_factors(x):
     e = each(Decimal.exp)(shifted(x))
-    return (dl[:, None] * (e / e.sum(1)[:, None] - exact(np.eye(3)[LABELS])),)
+    return (e / e.sum(1)[:, None] - exact(np.eye(3)[LABELS]),)
 
 
 def cross_entropy_second(x):
-    """The sum of softmax is 1: its derivative is 0, but where it is no number."""
-    return [[cross_entropy_first(ones(len(x)), x)[0] * ZERO]]
+    """Return 0, the derivative of the sum of softmax, which is 1; NaN where that is no number."""
+    return [[cross_entropy_factors(x)[0] * ZERO]]
 
 
 LOSSES = [
@@ -204,11 +204,11 @@ LOSSES = [
         lambda x: OPERATIONS["cross_entropy"](on_device(x, LABELS))(x),
         class_logits,
         cross_entropy,
-        cross_entropy_first,
+        None,
         cross_entropy_second,
         slack=flat(4),
         slack2=flat(16),
-        pointwise=True,
+        factors=cross_entropy_factors,
     ),
 ]
 

@@ -26,29 +26,21 @@ def alternating(count):
     return np.arange(count) % 3 != 1
 
 
-def chosen(condition, a, b):
-    """NumPy's `where` moves objects as well as numbers."""
-    return np.where(condition, a, b)
-
-
 def masked(operation, call, factors, label=""):
-    """A row of what multiplies x (M,) by `factors(M)`: decimals, and NOTHING where x is left out."""
-
-    def first(dy, x):
-        return (times(dy, factors(len(x))),)
-
+    """Return the row of what multiplies x (M,) by `factors(M)`: decimals, NOTHING where x is left out."""
     return Row(
         operation,
         call,
         lambda dtype: (unary(dtype),),
         lambda x: times(x, factors(len(x))),
-        first,
+        None,
         label=label,
+        factors=lambda x: (factors(len(x)),),
     )
 
 
 def signs(count):
-    """Results of an activation, by which it finds its way back."""
+    """Return results of an activation, by which its gradient goes."""
     return np.resize([1.0, -2.0, 0.0, -0.0, np.inf, -np.inf, np.nan, 1e-37], count)
 
 
@@ -91,15 +83,15 @@ def where_rows():
         return F.where(on_device(a, condition), a, b)
 
     def first(dy, a, b):
-        return chosen(condition, dy, ZERO), chosen(condition, ZERO, dy)
+        return np.where(condition, dy, ZERO), np.where(condition, ZERO, dy)
 
-    yield Row("where", call, pairs, lambda a, b: chosen(condition, a, b), first, signed=True)
+    yield Row("where", call, pairs, lambda a, b: np.where(condition, a, b), first, signed=True)
     yield Row(
         "where",
         lambda x: F.where(on_device(x, alternating(x.size)), x, float("nan")),
         lambda dtype: (unary(dtype),),
-        lambda x: chosen(alternating(len(x)), x, NAN),
-        lambda dy, x: (chosen(alternating(len(x)), dy, ZERO),),
+        lambda x: np.where(alternating(len(x)), x, NAN),
+        lambda dy, x: (np.where(alternating(len(x)), dy, ZERO),),
         label="or NaN",
     )
 

@@ -18,12 +18,8 @@ def box(dtype):
     return (np.resize(unary(dtype), (4, 5, 5)),)
 
 
-def taken(x, index):
-    return x[index]
-
-
 def put(dy, index, shape):
-    """Zeros of a shape with dy added at the index, element by element."""
+    """Return zeros of a shape with dy added at the index, element by element."""
     places = np.arange(int(np.prod(shape))).reshape(shape)[index]
     found = zeros(shape).reshape(-1)
     for place, value in zip(places.reshape(-1), dy.reshape(-1), strict=True):

@@ -21,7 +21,7 @@ EPS = 0.25
 
 
 def channels(dtype):
-    """Columns: regular, constant, large and small numbers (of which the squares fit), infinity, NaN."""
+    """Return columns: regular, constant, large and small numbers (whose squares fit), infinity, NaN."""
     info = np.finfo(dtype)
     large, small = float(info.max) ** 0.45, float(info.tiny) ** 0.7
     columns = [[1, 2, 4], [5, 5, 5], [large, -large, 0], [small, -small, 0], [1, np.inf, 2], [1, np.nan, 2]]
@@ -30,7 +30,7 @@ def channels(dtype):
 
 
 def standardized(x):
-    """(xhat, 1 / std) of the columns of x."""
+    """Return (xhat, 1 / std) of the columns of x."""
     middle = x - x.sum(0) / len(x)
     inverse = each(lambda v: ONE / (v + Decimal(EPS)).sqrt())((middle * middle).sum(0) / len(x))
     return middle * inverse, inverse
@@ -47,7 +47,7 @@ def batch_norm_first(dy, x, weight, bias):
 
 
 def batch_norm_second(x, weight, bias):
-    """By differences, channel by channel: what is no number in one would spread to all."""
+    """Return differences, channel by channel: what is no number in one would spread to all."""
     parts = []
     for c in range(x.shape[1]):
         column = x[:, c : c + 1], weight[c : c + 1], bias[c : c + 1]

@@ -43,12 +43,12 @@ def spread(dy, x):
 
 
 def dtype_of(x):
-    """The dtype whose largest number is in the example x."""
+    """Return the dtype whose largest number is among the examples x."""
     return "float32" if max(v for v in x.reshape(-1) if v.is_finite()) < Decimal("1e39") else "float64"
 
 
 def mean(x):
-    """The sum of three, rounded, over 3: it overflows where the sum does, as in PyTorch."""
+    """Return the sum of three, rounded, over 3: it overflows where the sum does, as in PyTorch."""
     return exact(rounded(x.sum(1), dtype_of(x))) / 3
 
 
@@ -73,7 +73,7 @@ def largest(x):
 
 
 def shares(dy, x):
-    """dy to the largest of each row, equally; NaN counts as the largest."""
+    """Return dy for the largest of each row, shared equally; NaN counts as the largest."""
     found = zeros(x.shape)
     for i, line in enumerate(x):
         top = [v.is_nan() for v in line] if any(v.is_nan() for v in line) else [v == max(line) for v in line]

@@ -22,7 +22,7 @@ class Row:
         call: the operation on tensors.
         inputs: makes the arrays of floats from the dtype.
         value: the right result, from arrays of decimals.
-        first: the right gradients (a tuple), from dy and the inputs.
+        first: the right gradients (a tuple), from dy and the inputs; None where there are `factors`.
         second: the right second derivatives, from the inputs: number [i][j] is the gradient of the sum of
             gradient i (for dy = 1) with respect to input j. None stands for zeros.
         above: the values that dy is filled with.
@@ -31,14 +31,14 @@ class Row:
         slack, slack2: how far gradients and second derivatives may be off beyond some units in the last
             place, in machine epsilons, from the inputs: where a rule subtracts from 1 what rounds to 1.
         unclear: from the inputs, where second derivatives are not compared (element by element).
-        pointwise: whether each gradient is dy times a factor of its own.
+        factors: from the inputs, of gradients that are dy times a factor, element by element (a tuple).
     """
 
     operation: str
     call: Callable[..., Any]
     inputs: Callable[[str], tuple[Any, ...]]
     value: Callable[..., Any]
-    first: Callable[..., tuple[Any, ...]]
+    first: Callable[..., tuple[Any, ...]] | None
     second: Callable[..., Sequence[Sequence[Any]]] | None = None
     label: str = ""
     above: tuple[float, ...] = (1.0, np.inf, np.nan, 0.0)
@@ -47,7 +47,7 @@ class Row:
     slack2: Callable[..., Any] | None = None
     unclear: Callable[..., Any] | None = None
     ulps: int = 8
-    pointwise: bool = False
+    factors: Callable[..., tuple[Any, ...]] | None = None
 
 
 def elementwise(
@@ -63,8 +63,8 @@ def elementwise(
     many = [each(f) for f in first]
     again = [[f and each(f) for f in line] for line in second or ()]
 
-    def gradients(dy: Any, *inputs: Any) -> tuple[Any, ...]:
-        return tuple(times(dy, f(*inputs)) for f in many)
+    def factors(*inputs: Any) -> tuple[Any, ...]:
+        return tuple(f(*inputs) for f in many)
 
     def curvature(*inputs: Any) -> list[list[Any]]:
         return [[f and times(ONE, f(*inputs)) for f in line] for line in again]
@@ -75,9 +75,9 @@ def elementwise(
         call,
         inputs or default,
         each(value),
-        gradients,
+        None,
         curvature if second else None,
-        pointwise=True,
+        factors=factors,
         **others,
     )
 
@@ -114,6 +114,7 @@ def decided_by_rounding(factors: Any, dtype: str, slack: Any = 0) -> Any:
     That is where it comes to 0, to a subnormal or to infinity and is none of them: what is right depends on
     the order of a product's factors.
     """
+    factors = times(ONE, factors)
     floats, info = np.abs(rounded(factors, dtype)), np.finfo(dtype)
     true = each(lambda v: v.is_finite() and v != 0)(factors).astype(bool)
     ordinary = (floats > info.tiny * 256) & (floats < info.max / 16)
