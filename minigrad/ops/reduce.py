@@ -18,7 +18,7 @@ def normalize_axes(axis: Any, ndim: int, name: str) -> Axes:
 
     Raises ValueError for an axis that is not there, or is there twice, and TypeError for what is no int.
     """
-    several = isinstance(axis, Iterable) and getattr(axis, "ndim", 1)  # an array without axes is one
+    several = isinstance(axis, Iterable) and getattr(axis, "ndim", 1) != 0  # an array without axes is one
     given = range(ndim) if axis is None else whole_numbers(name, axis if several else (axis,))
     if not all(-ndim <= a < ndim for a in given) or len({a % ndim for a in given}) != len(given):
         raise ValueError(f"{name}: axis {axis!r} does not fit a tensor of {ndim} axes")
