@@ -502,7 +502,7 @@ def test_a_run_that_diverges_says_so_among_the_vital_signs(run, tiny, no_plots, 
     def planted(gan, real):
         done.append(1)
         if len(done) == 3 or len(done) > 5:
-            gan.discriminator[2].weight.data = np.full_like(gan.discriminator[2].weight.numpy(), 3e38)
+            gan.discriminator[2].weight.data = np.full_like(gan.discriminator[2].weight.numpy(), np.inf)
         return rule(gan, real)
 
     monkeypatch.setitem(steps.RULES, "same_fakes", planted)
@@ -514,7 +514,7 @@ def test_a_run_that_diverges_says_so_among_the_vital_signs(run, tiny, no_plots, 
     finding = found[-1]["findings"][0]
     assert finding["sign"] == "not-finite"
     assert finding["sentence"].startswith("At step 3 numbers are not finite: ")
-    assert "the first comes up in discriminator.3 BatchNorm(4), the forward of" in finding["sentence"]
+    assert "the first comes up in discriminator.2 Conv2d(3, 4), the forward of" in finding["sentence"]
     assert [f["sign"] for f in found[-1]["findings"]].count("not-finite") == 1
 
 
