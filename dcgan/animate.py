@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(f"--out {out}: expected a name that ends in .gif or .mp4")
     try:
+        if arguments.out is None:
+            plainfile.to_write(out)
         count = animate(directory / "frames", out, arguments.seconds, arguments.max_memory)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ import copy
 
 import minigrad as mg
 from minigrad import nn
+from minigrad.backend.ieee import ieee
 
 
 class WeightAverage:
@@ -23,6 +24,7 @@ class WeightAverage:
     def __init__(self, source: nn.Module, decay: float) -> None:
         self.source, self.average, self.decay = source, copy.deepcopy(source), decay
 
+    @ieee()
     def update(self, step: int) -> None:
         """Take in the weights after `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))

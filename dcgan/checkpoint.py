@@ -3,6 +3,10 @@
 Its keys are `generator.<key>`, `discriminator.<key>`, `generator_ema.<key>` (the averaged weights,
 where the recipe has them), `optimizer_g.*`, `optimizer_d.*`, `fixed_z` and `rng.*`. The recipe and
 the position are JSON in its metadata, the versions that wrote it too, and a SHA-256 over everything else.
+
+An optimizer's state is that of `minigrad.optim`: counts of steps, arrays, and the hyperparameters that it
+had (`optimizer_g.lr`, without axes; `optimizer_g.betas`, (2,); ...). A resumed run goes on with those. Files
+of earlier versions lack them, and their runs go on with the recipe's.
 """
 
 import errno
@@ -13,6 +17,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +180,8 @@ def give_name(source: Path, target: Path) -> None:
             if error.errno not in NO_LINKS:
                 raise
             shutil.copyfile(source, temporary)
+            with suppress(OSError):  # of such file systems not all have permissions
+                shutil.copymode(source, temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)  # of two names of one file, a rename leaves both

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
-from . import checkpoint
+from . import checkpoint, plainfile
 from .console import run_command, tell
 from .data import mnist, sources
 from .data.fit import fit_array
@@ -37,6 +37,7 @@ Array = np.ndarray[Any, Any]
 SHOWN = 10  # samples beside their nearest training image
 GRID = 8  # rows and columns of samples in the picture
 FEWEST = 100  # samples
+FILES = ("evaluation.json", "evaluation.png")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,25 +66,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
     directory = checkpoint.directory_of(arguments.run)
     out = arguments.out or directory
-    if arguments.out is not None:
-        _make(arguments.out)  # before the work, so that a name that can't be is told at once
+    _prepare(out, make=arguments.out is not None)  # before the work, so that what can't be is told at once
     evaluation = evaluate(arguments, directory)
     try:
         text = json.dumps(evaluation.to_json(), indent=2) + "\n"
-        write_whole(out / "evaluation.json", text.encode())
-        report.draw(evaluation, out / "evaluation.png")
+        figures, picture = (plainfile.to_write(out / name) for name in FILES)
+        write_whole(figures, text.encode())
+        report.draw(evaluation, picture)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error
     tell(report.table(evaluation))
-    tell(f"{out / 'evaluation.json'}, {out / 'evaluation.png'}")
+    tell(f"{figures}, {picture}")
     return 0
 
 
-def _make(out: Path) -> None:
+def _prepare(out: Path, make: bool) -> None:
+    """Make the directory of the files, if it is to be made. Raises UserError where they can't be written."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        if make:
+            out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            plainfile.to_write(out / name)
     except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror or error}") from error
+        raise UserError(f"--out {error.filename or out}: {error.strerror or error}") from error
 
 
 def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:

@@ -13,7 +13,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn, optim
 
-from . import models, noise
+from . import models, noise, optimizers
 from .losses import LOSSES, Loss
 from .preset import Preset
 from .steps import RULES, Gan
@@ -114,6 +114,7 @@ class _Watcher:
 
     def _gan(self) -> Gan:
         generator, discriminator = self.networks["G"], self.networks["D"]
+        optimizer_g, optimizer_d = optimizers.build(self.preset, generator, discriminator)
         for name, network in self.networks.items():
             # In the method's place, so that the step calls it as it calls any network.
             network.forward = self._watched_forward(name, network)  # type: ignore[method-assign]
@@ -121,8 +122,8 @@ class _Watcher:
         return Gan(
             generator,
             discriminator,
-            self._watched_optimizer("G", generator),
-            self._watched_optimizer("D", discriminator),
+            self._watched_optimizer("G", optimizer_g),
+            self._watched_optimizer("D", optimizer_d),
             self._draw,
             self.preset.batch_size,
             Loss(self._watched_cost(loss.cost), loss.probability, loss.takes_logits, loss.formula),
@@ -215,10 +216,7 @@ class _Watcher:
 
         return watched
 
-    def _watched_optimizer(self, name: str, network: nn.Module) -> optim.Adam:
-        preset = self.preset
-        lr = preset.lr_generator if name == "G" else preset.lr_discriminator
-        optimizer = optim.Adam(network.parameters(), lr, (preset.beta1, preset.beta2), preset.adam_eps)
+    def _watched_optimizer(self, name: str, optimizer: optim.Adam) -> optim.Adam:
         step = optimizer.step
 
         def watched() -> None:

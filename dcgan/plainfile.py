@@ -1,5 +1,7 @@
-"""Files of a run that somebody else may have made: read only if they lie in the run itself."""
+"""Files of a run that somebody else may have made: read, and replaced, only if they lie in the run itself."""
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -20,3 +22,14 @@ def check(path: Path, within: Path) -> None:
             raise ValueError(f"{step.name} is a symbolic link, which is not followed")
     if not stat.S_ISREG(modes[path]):
         raise ValueError("not a plain file")
+
+
+def to_write(path: Path) -> Path:
+    """Return the path of a file of a run that is to be written, if it is no symbolic link.
+
+    `write_whole` writes what a link leads to, which is right where the user named it, but not where a run has
+    it: it could name any file of the writer's. Raises OSError for a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{os.strerror(errno.ELOOP)}: none is followed here", str(path))
+    return path

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from . import family, jsonfile, layers
 from .errors import UserError
 from .layers import Layer
@@ -39,6 +41,9 @@ class Preset:
         enough_steps: steps after which the samples are first worth looking at, as measured; a shorter run
             says so. 0 if nobody has measured it.
         lr_generator, lr_discriminator, beta1, beta2, adam_eps: of the two Adams.
+        adam_epsilon_hat: whether they add adam_eps outside of the bias correction, as TensorFlow does
+            (`epsilon_hat` of minigrad.optim.Adam), and not inside of it, as Kingma and Ba's algorithm 1. The
+            recipe of a checkpoint that says nothing about it goes on with the latter.
         ema_decay: of the averaged weights of the generator, 0 for none; where there are
             any, samples are drawn with them.
         statistics: what the generator's BatchNorm uses in samples: "running" or "batch".
@@ -81,6 +86,7 @@ class Preset:
     beta1: float = 0.9
     beta2: float = 0.999
     adam_eps: float = 1e-8
+    adam_epsilon_hat: bool = False
     ema_decay: float = 0.0
     statistics: str = "running"
     sample_every: int = 1000
@@ -266,11 +272,15 @@ def _is_plain(name: str) -> bool:
 
 
 def _checked(field: str, current: Any, value: Any) -> Any:
-    """`value` for a field that holds `current` now: of its type, an int also where a float is."""
+    """`value` for a field that holds `current` now: of its type, an int also where a float is.
+
+    NumPy's numbers become Python's: a recipe is written as JSON.
+    """
+    value = _as_python(value)
     if isinstance(current, float) and type(value) is int and abs(value) <= layers.MOST:
         value = float(value)  # of a larger one there may be no float
     if isinstance(current, tuple) and isinstance(value, tuple | list):
-        value = tuple(value)
+        value = tuple(map(_as_python, value))
         wanted = int if field == "z_shape" else Layer
         if value and all(isinstance(v, wanted) for v in value):
             return value
@@ -279,6 +289,10 @@ def _checked(field: str, current: Any, value: Any) -> Any:
     kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
     raise UserError(f"{field}={value!r:.200}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
+
+
+def _as_python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _all_fields() -> str:

@@ -105,6 +105,8 @@ _TF_NORM = BatchNorm(eps=1e-3, momentum=0.01)
 _GLOROT: Any = {"init": "glorot_uniform"}
 
 # "same" is TensorFlow's rule: 28 -> 14 -> 7 pads 1 before and 2 after, and the way back crops as much.
+# tf.train.AdamOptimizer, which the tutorial uses, adds epsilon outside of the bias correction; its
+# documentation calls it the paper's "epsilon hat".
 TENSORFLOW = Preset(
     name="tensorflow",
     summary="a TensorFlow tutorial's DCGAN on MNIST: G first, then D on the same noise",
@@ -116,6 +118,7 @@ TENSORFLOW = Preset(
     epochs=20,
     enough_steps=200,
     beta1=0.5,
+    adam_epsilon_hat=True,
     statistics="batch",
     sample_every=0,
     sample_noise="new",

@@ -15,7 +15,7 @@ from typing import Any
 
 from minigrad.serialize import is_temporary, write_whole
 
-from . import jsonfile
+from . import jsonfile, plainfile
 from .data import scale, sources
 from .data.scale import Range
 from .errors import UserError
@@ -169,13 +169,13 @@ class RunDirectory:
     def place(self, name: str) -> Path:
         """The path to write the file `name` at, such as "samples/a.png". Check this before every write.
 
-        Raises OSError as `check_place` does, or if the folder of the file is a symbolic link.
+        Raises OSError as `check_place` does, or if the file or its folder is a symbolic link.
         """
         self.check_place()
         path = self.path / name
         if path.parent != self.path and not stat.S_ISDIR(os.lstat(path.parent).st_mode):
             raise OSError(errno.ENOTDIR, "not a folder of the run, but a link or a file", str(path.parent))
-        return path
+        return plainfile.to_write(path)
 
     def discard(self) -> None:
         """Remove a directory in which nothing was trained, with what `create` and the first pictures left."""

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import minigrad as mg
-from minigrad import nn, optim
 from minigrad.inspect import ShadowError
 
-from . import checkpoint, models, noise
+from . import checkpoint, models, noise, optimizers
 from .average import WeightAverage
 from .cadence import Cadence
 from .checkpoint import Checkpoint
@@ -75,8 +74,7 @@ class Training:
         self.gan = Gan(
             generator,
             discriminator,
-            _adam(preset, generator, preset.lr_generator),
-            _adam(preset, discriminator, preset.lr_discriminator),
+            *optimizers.build(preset, generator, discriminator),
             lambda n: noise.draw(preset, n, self.noise, device),
             preset.batch_size,
             LOSSES[preset.loss],
@@ -291,7 +289,3 @@ class Training:
             f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} (real {floor.frechet:.2f}) of "
             f"{monitor.count} samples{': the best so far' if best else ''}"
         )
-
-
-def _adam(preset: Preset, network: nn.Module, lr: float) -> optim.Adam:
-    return optim.Adam(network.parameters(), lr, (preset.beta1, preset.beta2), preset.adam_eps)

@@ -12,7 +12,7 @@ list backwards and keep, for every number v, dy/dv:
 
 `+=`, since u may be used by several steps (here a is used by two), and y feels each use. Walked in the
 reverse of the order in which the steps were made, dy/dv is whole before it is passed on. That is all
-that `Tensor.backward` does (minigrad/tensor.py), with arrays in place of numbers.
+that `Tensor.backward` does (minigrad/backpropagate.py), with arrays in place of numbers.
 """
 
 import argparse

@@ -6,6 +6,7 @@ Tensors with gradients of any order, layers, losses and optimisers. `import mini
 from . import functional, nn, optim, random
 from .backend import set_default as set_default_device
 from .backend import set_num_threads
+from .backpropagate import grad
 from .functional import concatenate, maximum, pad, stack, where
 
 # `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
@@ -14,7 +15,7 @@ from .gradcheck import GradcheckError, gradcheck
 from .ops import Operation
 from .random import Generator, manual_seed
 from .serialize import load, load_metadata, save
-from .tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor
+from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, tensor
 
 __version__ = "0.1.0"
 

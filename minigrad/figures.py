@@ -8,18 +8,18 @@ look. So ours are drawn with matplotlib's default style and without a GUI backen
 import io
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .backend.forks import Lock
 from .serialize import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_drawing = threading.RLock()  # held while matplotlib's settings, which are the whole process's, are ours
+_drawing = Lock(fork_order=0)  # held while matplotlib's settings, which are the whole process's, are ours
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from .ops.elementwise import (
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize
-from .ops.operation import require_float
+from .ops.operation import require_float, require_tensor, settled
 from .ops.reduce import max_ as max
 from .ops.reduce import mean, var
 from .ops.reduce import sum_ as sum
@@ -64,6 +64,7 @@ __all__ = [
 
 def flatten(x: Tensor) -> Tensor:
     """(N, ...) as (N, the product of the rest)."""
+    require_tensor("flatten", x)
     if not x.ndim:
         raise ValueError("flatten: expected a batch (N, ...), got a tensor without axes")
     rest = 1
@@ -78,7 +79,8 @@ def dropout(
     """Each element set to 0 with probability p and scaled by 1 / (1 - p) otherwise, in training only.
 
     Which ones follows from the generator's seed and call number alone, whatever the device and
-    the threads. Source: Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
+    the threads. What is dropped is 0 even where x, or its gradient, is infinite or no number. Source:
+    Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
 
     Args:
         p: 0 <= p < 1, rounded to a multiple of 2^-16.
@@ -123,6 +125,8 @@ def batch_norm(
         raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, H, W), got {x.shape}")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, t in named.items():
+        if t is not None or name in ("weight", "bias"):
+            require_tensor(f"batch_norm, {name}", t)
         if t is not None and t.shape != x.shape[1:2]:
             raise ValueError(
                 f"batch_norm: expected {name} of shape {x.shape[1:2]} for x of {x.shape}, got {t.shape}"
@@ -131,7 +135,8 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
-        return Normalize(running_mean.data, running_var.data, eps, slope)(x, weight, bias)
+        mean_, var_ = (settled(t.data, x, weight, bias) for t in (running_mean, running_var))
+        return Normalize(mean_, var_, eps, slope)(x, weight, bias)
     if count < 2:
         raise ValueError(
             f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "

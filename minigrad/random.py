@@ -6,11 +6,14 @@ integers, and what one draw takes never moves another. Numbers are drawn on the 
 device, so that runs on every device see the same ones.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from .backend.arguments import as_int, float_type
 from .backend.base import Array
+from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
 
 State = dict[str, int]
@@ -35,13 +38,15 @@ class Generator:
     @state.setter
     def state(self, state: State) -> None:
         wanted = {"seed", "stream", "calls"}
-        if set(state) != wanted or not all(type(v) is int and v >= 0 for v in state.values()):
+        given = state.items() if isinstance(state, Mapping) else ()
+        numbers = {name: n for name, value in given if (n := as_int(value)) is not None and n >= 0}
+        if set(numbers) != wanted or len(given) != len(wanted):
             raise ValueError(f"random state: expected integers >= 0 for {sorted(wanted)}, got {state!r}")
-        if max(state["stream"], state["calls"]) >= 2**64:
+        if max(numbers["stream"], numbers["calls"]) >= 2**64:
             raise ValueError(
                 f"random state: expected integers below 2^64 for stream and calls, got {state!r}"
             )
-        self._seed, self._stream, self._calls = state["seed"], state["stream"], state["calls"]
+        self._seed, self._stream, self._calls = numbers["seed"], numbers["stream"], numbers["calls"]
         low, high = np.random.SeedSequence(self._seed).generate_state(2, np.uint64)
         self._key = (int(low), int(high))
 
@@ -56,19 +61,24 @@ class Generator:
         return np.random.Generator(philox(key, counter))
 
     def normal(self, shape: tuple[int, ...], dtype: Any = "float32") -> Array:
-        """A NumPy array from N(0, 1)."""
-        return self._draw().standard_normal(shape, np.dtype(dtype).type)
+        """A NumPy array from N(0, 1), of dtype "float32" (the default, also for None) or "float64"."""
+        kind = np.dtype(float_type(dtype, "Generator.normal")).type
+        return self._draw().standard_normal(shape, kind)
 
+    @ieee()
     def uniform(
         self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = "float32"
     ) -> Array:
-        """A NumPy array from U(low, high)."""
-        unit = self._draw().random(shape, np.dtype(dtype).type)
-        return unit * np.dtype(dtype).type(high - low) + np.dtype(dtype).type(low)
+        """A NumPy array from U(low, high); dtypes as those of `normal`."""
+        kind = np.dtype(float_type(dtype, "Generator.uniform")).type
+        return self._draw().random(shape, kind) * kind(high - low) + kind(low)
 
     def permutation(self, n: int) -> Array:
         """The integers from 0 to n - 1 in a random order."""
-        return self._draw().permutation(n)
+        count = as_int(n)
+        if count is None or count < 0:
+            raise ValueError(f"Generator.permutation: expected an integer >= 0, got {n!r:.80}")
+        return self._draw().permutation(count)
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> Array:
         """A NumPy array of integers from low to high - 1."""

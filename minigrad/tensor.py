@@ -1,24 +1,24 @@
-"""Tensors, the graph that operations record, and the walk back through it.
+"""Tensors, and the graph that operations record.
 
 Every operation on tensors that require a gradient leaves a node in a graph (an `Operation`, see
-ops/operation.py). `backward` visits the nodes in the reverse of the order they were made in, so
-that each is reached once all that depends on it is done. That is reverse-mode automatic
-differentiation; source: Baydin et al., "Automatic differentiation in machine learning: a survey"
-(2018), section 3.2.
+ops/operation.py). The walk back through it is in backpropagate.py.
 
 What a node keeps points only to what was made before it, never the other way. So there are no
 cycles, and memory is freed as soon as the last reference goes.
 """
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
-from . import observer
 from .backend import Backend
-from .backend.base import FLOAT_TYPES
+from .backend.base import FLOAT_TYPES, refuse_masked
+from .backend.ieee import ieee
+from .copies import Copies
+from .for_numpy import ForNumPy
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -54,6 +54,10 @@ class Node(Protocol):
         ...
 
 
+# Gives nodes their numbers.
+next_number = itertools.count().__next__
+
+
 class _GradMode(threading.local):
     enabled = True
 
@@ -67,7 +71,8 @@ def is_grad_enabled() -> bool:
 
 
 @contextmanager
-def _recording(enabled: bool) -> Iterator[None]:
+def recording(enabled: bool) -> Iterator[None]:
+    """A context in which operations record a graph, or none; for this thread only."""
     before, _grad_mode.enabled = _grad_mode.enabled, enabled
     try:
         yield
@@ -77,32 +82,39 @@ def _recording(enabled: bool) -> Iterator[None]:
 
 def no_grad() -> Any:
     """A context (or a decorator) in which operations record no graph; for this thread only."""
-    return _recording(False)
+    return recording(False)
 
 
 def enable_grad() -> Any:
     """A context (or a decorator) in which operations record a graph, inside `no_grad` too."""
-    return _recording(True)
+    return recording(True)
 
 
-class Tensor:
+class Tensor(ForNumPy, Copies):
     """An array that remembers how it was made.
 
     Args:
-        data: an array of a backend (NumPy's on the CPU). It is not copied.
+        data: an array of a backend (NumPy's on the CPU). It is not copied. One of a subclass, such as
+            numpy.matrix, is seen as a plain array; masked arrays are refused.
         requires_grad: whether gradients with respect to this tensor are wanted.
 
     Attributes:
-        data: the array; assigning one of the same shape, dtype and device replaces it.
-        grad: a Tensor of the same shape, or None. `backward` adds to it.
+        data: the array; assigning one of the same shape, dtype and device replaces it, for this tensor
+            alone: what shares the old array (views, and what was detached) keeps it.
+        grad: a Tensor of the same shape, dtype and device, or None; another one is refused. `backward`
+            adds to it.
         requires_grad: True also for everything computed from such a tensor.
 
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
-    gradient. Mixing float32 with float64 tensors, or tensors of two devices, is an error.
+    gradient. `x += y` makes a new tensor, but changes a leaf in place under `no_grad`. Mixing
+    float32 with float64 tensors, or tensors of two devices, is an error. Results are those of IEEE
+    754, infinity and NaN among them, whatever `numpy.seterr` was told:
+    `minigrad.inspect.detect_anomaly` finds the first number that is not finite.
     """
 
-    __slots__ = ("__weakref__", "_data", "_requires_grad", "backend", "changes", "grad", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
+    learned: ClassVar[bool] = False  # whether a module learns tensors of this class
+
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
 
     def __init__(
         self,
@@ -113,15 +125,17 @@ class Tensor:
         backend: Backend | None = None,
         changes: list[int] | None = None,
     ) -> None:
-        backend = backend or backends.backend_of(data)
-        if backend is None:
-            raise TypeError(
-                f"Tensor: expected an array, got {type(data).__name__}; "
-                "minigrad.tensor(...) makes tensors of numbers and lists"
-            )
+        if backend is None:  # else the array is the engine's own
+            backend = backends.backend_of(data)
+            if backend is None:
+                raise TypeError(
+                    f"Tensor: expected an array, got {type(data).__name__}; "
+                    "minigrad.tensor(...) makes tensors of numbers and lists"
+                )
+            data = backend.plain(data)
         self._data = data
         self.backend = backend
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self.node = node
         self.changes = [0] if changes is None else changes  # shared by all that view the same memory
         self._requires_grad = False
@@ -138,20 +152,61 @@ class Tensor:
     def data(self, array: Array) -> None:
         if not self.backend.owns(array):
             raise TypeError(f"data: expected an array on {self.device!r}, got {type(array).__name__}")
+        array = self.backend.plain(array)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(
                 f"data: expected {self.dtype} of shape {self.shape}, got {array.dtype} of {array.shape}"
             )
+        shared = array is self._data or self.backend.xp.may_share_memory(array, self._data)
+        if shared or self.node is not None:  # what was computed may not change unnoticed
+            self.mark_changed()
+        if not shared:  # the views of the old memory, and what was detached, keep it and its count
+            self.changes = [self.version + 1]
         self._data = array
-        self.mark_changed()
+
+    @property
+    def grad(self) -> "Tensor | None":
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: "Tensor | None") -> None:
+        if gradient is not None:
+            self._check_grad(gradient)
+        self._grad = gradient
+
+    def _check_grad(self, gradient: Any) -> None:
+        if not isinstance(gradient, Tensor):
+            raise TypeError(
+                f"grad: expected None or a Tensor of shape {self.shape}, got {type(gradient).__name__}: "
+                "minigrad.tensor(...) makes one"
+            )
+        if (
+            gradient.shape != self.shape
+            or gradient.dtype != self.dtype
+            or gradient.backend is not self.backend
+        ):
+            raise ValueError(
+                f"grad: expected {self.dtype} of shape {self.shape} on {self.device!r}, as of the tensor; "
+                f"got {gradient.dtype} of {gradient.shape} on {gradient.device!r}"
+            )
 
     def mark_changed(self) -> None:
-        """Say that `data` was changed in place, so that a graph that needs the old values notices."""
+        """Say that `data` was written into; `backward` through a graph that needs the old values raises then.
+
+        A graph keeps arrays, not copies. It knows by itself of an optimizer's step, `load_state_dict` and an
+        assignment to `data`. It also notices other writes into a leaf on the CPU (`w.data[...] *= 2`, or one
+        into the array that it was made of) by a sample: all numbers of an array of fewer than 128, else some
+        64 that lie a fixed distance apart. A write that meets none of them goes unnoticed without a call of
+        this, and so does one into a tensor that was computed, or on a GPU, where to look is to wait. Then the
+        gradient is that of a weight's new values; it may be that of an image's old ones.
+
+        The count of changes belongs to the memory: views of it, and what was detached, share it.
+        """
         self.changes[0] += 1
 
     @property
     def version(self) -> int:
-        """How often the memory was changed in place."""
+        """How often the values were changed, in place or by an assignment to `data`."""
         return self.changes[0]
 
     @property
@@ -202,13 +257,12 @@ class Tensor:
         """The same values, cut off from the graph; the memory is shared."""
         return Tensor(self._data, backend=self.backend, changes=self.changes)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
-        """A leaf of its own with the same values; the backend is not copied."""
-        if self.node is not None:
-            raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
-        copied = type(self)(self._data.copy(), self._requires_grad)
-        memo[id(self)] = copied
-        return copied
+    @classmethod
+    def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":
+        """A tensor of this class, past what a subclass's constructor wants."""
+        made = cls.__new__(cls)
+        Tensor.__init__(made, array, requires_grad)
+        return made
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -222,6 +276,18 @@ class Tensor:
 
     def __float__(self) -> float:
         return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        """The value of an integer tensor of one element, to be used as an index, or as a size."""
+        if self.dtype.kind not in "iu" or self.size != 1:
+            raise TypeError(
+                "expected an integer tensor of one element as an index, got "
+                f"{self.dtype} of shape {self.shape}"
+            )
+        return int(self.item())
 
     __hash__ = object.__hash__
 
@@ -237,56 +303,19 @@ class Tensor:
             notes += ", requires_grad=True"
         return f"tensor({text}{notes})"
 
-    # -- gradients -----------------------------------------------------------------------------
-
-    def backward(
-        self,
-        grad: "Tensor | None" = None,
-        *,
-        create_graph: bool = False,
-        retain_graph: bool | None = None,
-        inputs: "Tensor | Sequence[Tensor] | None" = None,
-    ) -> None:
-        """Add the gradient of this tensor to the `.grad` of what it was computed from.
-
-        Args:
-            grad: the gradient of the final result with respect to this tensor; 1 by default,
-                which only a tensor of one element allows.
-            create_graph: record the gradients' own computation, to differentiate it again.
-                `.grad` then holds the graph that holds the tensor, a cycle: prefer `grad(...)`.
-            retain_graph: keep what the graph saved, for another backward; by default it is kept
-                where `create_graph` is. Otherwise it is freed on the way.
-            inputs: the tensors whose `.grad` is wanted, by default every leaf that requires one.
-                What no path to them needs is not computed.
-
-        Raises RuntimeError where nothing was recorded or the graph is gone already.
-        """
-        wanted = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
-        if wanted is not None:
-            wanted = list({id(t): t for t in wanted}.values())  # one asked for twice gets its gradient once
-        given = set() if grad is None else {id(grad.data)}
-        found = _backpropagate([self], [grad], wanted, create_graph, retain_graph)
-        for leaf, gradient in found:
-            if gradient is None:
-                raise RuntimeError(_unused(wanted or [], leaf))
-        for leaf, gradient in found:
-            assert gradient is not None
-            if leaf.grad is not None:
-                with _recording(create_graph):
-                    leaf.grad = leaf.grad + gradient
-                continue
-            # People write into `.grad`, so no two may share memory, nor with what was passed in.
-            array = gradient.data
-            if not self.backend.owns_memory(array) or id(array) in given:
-                gradient = Tensor(array.copy(), node=gradient.node, backend=self.backend)
-            given.add(id(array))
-            leaf.grad = gradient
-
     # -- operations ----------------------------------------------------------------------------
     # Attached by the table in ops/methods.py; these lines tell type checkers and readers of them.
 
     if TYPE_CHECKING:
 
+        def backward(
+            self,
+            grad: "Tensor | None" = None,
+            *,
+            create_graph: bool = False,
+            retain_graph: bool | None = None,
+            inputs: "Tensor | Sequence[Tensor] | None" = None,
+        ) -> None: ...
         def __add__(self, other: Any) -> "Tensor": ...
         def __radd__(self, other: Any) -> "Tensor": ...
         def __sub__(self, other: Any) -> "Tensor": ...
@@ -301,7 +330,14 @@ class Tensor:
         def __abs__(self) -> "Tensor": ...
         def __matmul__(self, other: Any) -> "Tensor": ...
         def __rmatmul__(self, other: Any) -> "Tensor": ...
+        def __iadd__(self, other: Any) -> "Tensor": ...
+        def __isub__(self, other: Any) -> "Tensor": ...
+        def __imul__(self, other: Any) -> "Tensor": ...
+        def __itruediv__(self, other: Any) -> "Tensor": ...
+        def __ipow__(self, exponent: Any) -> "Tensor": ...
+        def __imatmul__(self, other: Any) -> "Tensor": ...
         def __getitem__(self, index: Any) -> "Tensor": ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
         def __eq__(self, other: object) -> "Tensor": ...  # type: ignore[override]  # as NumPy's
         def __ne__(self, other: object) -> "Tensor": ...  # type: ignore[override]  # as NumPy's
         def __lt__(self, other: Any) -> "Tensor": ...
@@ -322,21 +358,26 @@ class Tensor:
         def to(self, target: Any) -> "Tensor": ...
 
 
+@ieee()
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor that holds a copy of `data`.
 
     Args:
-        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor.
+        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor. Of subclasses
+            of numpy.ndarray the values are taken.
         dtype: "float32" or "float64"; by default an array keeps its own, and Python numbers and
             lists become float32.
         device: "cpu" or "gpu"; by default where the data are, if that is a device's array or a tensor, and
             the default device for what comes from the host (`minigrad.set_default_device`).
         requires_grad: whether gradients with respect to it are wanted.
+
+    Raises TypeError for what holds no numbers, for float16 and complex numbers, and for masked arrays.
     """
     array = data.data if isinstance(data, Tensor) else data
     source = backends.backend_of(array)
     if source is None:
         source, array = backends.get("cpu"), _numbers(array, dtype)
+    array = source.plain(array)
     stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
     target = source if stays else backends.get(device)
     # Complex numbers stay so, and are refused: no dtype makes up for their imaginary parts.
@@ -351,6 +392,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 def _numbers(data: Any, dtype: Any) -> Array:
     """Numbers and lists as an array on the CPU: float32 where the caller names no dtype."""
     cpu = backends.get("cpu")
+    _check_elements(data)
     try:
         array = cpu.asarray(data)
     except (TypeError, ValueError):  # lists of unequal lengths
@@ -360,169 +402,17 @@ def _numbers(data: Any, dtype: Any) -> Array:
     return array.astype(dtype or "float32")
 
 
-def grad(
-    outputs: "Tensor | Sequence[Tensor]",
-    inputs: "Tensor | Sequence[Tensor]",
-    grad_outputs: Any = None,
-    *,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-    allow_unused: bool = False,
-) -> "tuple[Tensor | None, ...]":
-    """The gradients of `outputs` with respect to `inputs`, leaving every `.grad` alone.
-
-    Args:
-        outputs: a tensor or several, whose gradients are added up.
-        inputs: a tensor or several: leaves, or tensors on the way.
-        grad_outputs: a tensor for each output, or None for 1 (outputs of one element only).
-        create_graph: record the gradients' own computation, to differentiate it again.
-        retain_graph: keep the graph for another backward; defaults to `create_graph`.
-        allow_unused: give None for an input that the outputs do not depend on, not an error.
-
-    Returns a tuple with one gradient for each input.
+def _check_elements(data: Any) -> None:
+    """Raise TypeError for what a list may not hold: a masked array, which NumPy would take without its mask,
+    and a tensor whose values NumPy can't have.
     """
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    starts = [None] * len(outs) if grad_outputs is None else grad_outputs
-    starts = [starts] if isinstance(starts, Tensor) else starts
-    if not isinstance(starts, list | tuple) or len(starts) != len(outs):
-        raise ValueError(f"grad: expected grad_outputs for {len(outs)} outputs, got {grad_outputs!r:.80}")
-    found = _backpropagate(outs, list(starts), wanted, create_graph, retain_graph)
-    for target, gradient in found:
-        if gradient is None and not allow_unused:
-            raise RuntimeError(_unused(wanted, target))
-    return tuple(gradient for _, gradient in found)
-
-
-def _unused(inputs: list[Tensor], target: Tensor) -> str:
-    index = next(i for i, t in enumerate(inputs) if t is target)
-    return (
-        f"the outputs do not depend on inputs[{index}] (shape {target.shape}): leave it out, "
-        "or use grad(..., allow_unused=True), which gives None for it"
-    )
-
-
-def _backpropagate(
-    outputs: list[Tensor],
-    grad_outputs: list[Tensor | None],
-    inputs: list[Tensor] | None,
-    create_graph: bool,
-    retain_graph: bool | None,
-) -> list[tuple[Tensor, Tensor | None]]:
-    """The walk itself: each wanted tensor with its gradient, or None where there is no path.
-
-    `inputs=None` wants every leaf that requires a gradient.
-    """
-    retain = create_graph if retain_graph is None else retain_graph
-    starts = [_check_start(out, g) for out, g in zip(outputs, grad_outputs, strict=True)]
-    order = _nodes_from(outputs)
-    if inputs is None:
-        leaves = {id(e): e for node in order for e in node.edges if isinstance(e, Tensor)}
-        leaves |= {id(out): out for out in outputs if out.node is None}
-        inputs = list(leaves.values())
-    for target in inputs:
-        if not target.requires_grad:
-            raise RuntimeError(
-                f"a gradient was asked for with respect to a tensor of shape {target.shape} that does "
-                "not require one: set requires_grad=True before it is used"
+    if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
+        return
+    for element in data:
+        refuse_masked(element)
+        _check_elements(element)
+        if isinstance(element, Tensor) and (element.requires_grad or element.device != "cpu"):
+            raise TypeError(
+                "tensor: the list holds a tensor that requires a gradient or is on another device: "
+                "minigrad.stack([...]) joins such tensors, or pass the values, x.detach().numpy()"
             )
-    # Gradients so far, by what they belong to: a node for what was computed, else the leaf.
-    keys = [id(target.node or target) for target in inputs]
-    collected: dict[int, Tensor] = {}
-    kept = set(keys)
-    useful = _leading_to(kept, order)
-    for node in order:
-        if any(id(edge) in useful for edge in node.edges):
-            node.check_alive()
-    with _recording(create_graph):
-        for out, start in zip(outputs, starts, strict=True):
-            _accumulate(collected, id(out.node or out), start)
-        while order:
-            node = order.pop()
-            key = id(node)
-            dy = collected.get(key) if key in kept else collected.pop(key, None)
-            if dy is None or not any(id(edge) in useful for edge in node.edges):
-                continue
-            node.needs = tuple(id(edge) in useful for edge in node.edges)
-            for edge, shape, needed, gradient in zip(
-                node.edges, node.shapes, node.needs, _gradients(node, dy), strict=True
-            ):
-                if needed:
-                    assert gradient is not None, f"{node.name}: no gradient where one is needed"
-                    _accumulate(collected, id(edge), _unbroadcast(gradient, shape, node.name))
-            if not retain:
-                node.release()
-    return [(target, collected.get(key)) for target, key in zip(inputs, keys, strict=True)]
-
-
-def _gradients(node: Node, dy: Tensor) -> "tuple[Tensor | None, ...]":
-    """What the node's rule gives, and whoever watches is told."""
-    if not observer.observers:
-        return node.backward(dy)
-    with observer.told(node, observer.BACKWARD):
-        gradients = node.backward(dy)
-    observer.end(node, observer.BACKWARD, (dy,), gradients)
-    return gradients
-
-
-def _check_start(out: Tensor, start: Tensor | None) -> Tensor:
-    """The gradient that the walk starts with at `out`: the given one, checked, or 1."""
-    if not out.requires_grad:
-        raise RuntimeError(
-            "backward: nothing was recorded for this tensor: no input requires a gradient, "
-            "or it was computed under no_grad() or detached"
-        )
-    if start is None:
-        if out.size != 1:
-            raise RuntimeError(
-                f"backward: the gradient of a tensor of shape {out.shape} needs a starting gradient of "
-                "that shape; without one, reduce it to one number first, with .sum() or .mean()"
-            )
-        return Tensor(out.backend.xp.ones_like(out.data), backend=out.backend)
-    if not isinstance(start, Tensor):
-        raise TypeError(f"backward: expected a Tensor as the starting gradient, got {type(start).__name__}")
-    if start.shape != out.shape or start.dtype != out.dtype or start.device != out.device:
-        raise ValueError(
-            f"backward: expected a starting gradient of {out.dtype}, shape {out.shape}, on {out.device!r}; "
-            f"got {start.dtype}, {start.shape}, on {start.device!r}"
-        )
-    return start
-
-
-def _nodes_from(outputs: list[Tensor]) -> list[Node]:
-    """Every node that `outputs` depend on, oldest first (each is younger than its inputs)."""
-    found: dict[int, Node] = {}
-    waiting = [out.node for out in outputs if out.node is not None]
-    while waiting:
-        node = waiting.pop()
-        if id(node) not in found:
-            found[id(node)] = node
-            waiting += [e for e in node.edges if e is not None and not isinstance(e, Tensor)]
-    return sorted(found.values(), key=lambda node: node.number)
-
-
-def _leading_to(targets: set[int], order: list[Node]) -> set[int]:
-    """The targets and all that depends on them: only there does a gradient have somewhere to go."""
-    useful = set(targets)
-    for node in order:
-        if any(id(edge) in useful for edge in node.edges):
-            useful.add(id(node))
-    return useful
-
-
-def _accumulate(collected: dict[int, Tensor], key: int, gradient: Tensor) -> None:
-    before = collected.get(key)
-    collected[key] = gradient if before is None else before + gradient
-
-
-def _unbroadcast(gradient: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    """Sum over the axes along which an input of `shape` was stretched: each use adds its share."""
-    if gradient.shape == shape:
-        return gradient
-    extra = gradient.ndim - len(shape)
-    if extra < 0 or any(n not in (1, m) for n, m in zip(shape, gradient.shape[extra:], strict=True)):
-        raise RuntimeError(
-            f"{name}: its backward gave a gradient of shape {gradient.shape} for an input of shape {shape}"
-        )
-    stretched = tuple(extra + i for i, n in enumerate(shape) if n != gradient.shape[extra + i])
-    return gradient.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from dcgan import models, noise, presets
+from dcgan import models, noise, optimizers, presets
 from dcgan.losses import LOSSES
 from dcgan.preset import Preset
 from dcgan.steps import RULES, Gan
-from minigrad import backend, optim
+from minigrad import backend
 from minigrad.inspect import Shadow, ShadowError, measure
 from minigrad.ops import OPERATIONS
 
@@ -31,11 +31,7 @@ def gan(preset: Preset, device: str) -> tuple[Gan, mg.Tensor]:
     """The networks of a recipe on a device, and a batch of noise for real images."""
     mg.manual_seed(preset.seed)
     networks = [network.to(device) for network in models.build(preset)]
-    rates = (preset.lr_generator, preset.lr_discriminator)
-    adams = [
-        optim.Adam(network.parameters(), lr, (preset.beta1, preset.beta2), preset.adam_eps)
-        for network, lr in zip(networks, rates, strict=True)
-    ]
+    adams = optimizers.build(preset, *networks)
     z = mg.Generator(preset.seed, 1)
     shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
     real = mg.tensor(mg.Generator(preset.seed, 2).uniform(shape, -1.0, 1.0), device=device)

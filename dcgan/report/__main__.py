@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minigrad.serialize import write_whole
 
-from .. import memory
+from .. import memory, plainfile
 from ..console import run_command, tell
 from ..errors import UserError
 from ..sampling import WEIGHTS
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = page(reading).encode()
     out = out or reading.directory / FILE_NAME
     try:
-        write_whole(out, content)
+        write_whole(out if arguments.out is not None else plainfile.to_write(out), content)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error
     size = f"{len(content) / 1e6:.1f} MB"

@@ -6,6 +6,7 @@ Importing this package imports no CuPy; a backend is made the first time it is a
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .arguments import as_int
 from .base import Backend
 from .geometry import ConvGeometry
 
@@ -72,9 +73,10 @@ def set_num_threads(threads: int) -> None:
     """
     from .parallel import MOST_THREADS
 
-    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+    count = as_int(threads)
+    if count is None or not 1 <= count <= MOST_THREADS:
         raise ValueError(f"set_num_threads: expected an integer from 1 to {MOST_THREADS}, got {threads!r}")
-    _pool().resize(threads)
+    _pool().resize(count)
 
 
 def num_threads() -> int:

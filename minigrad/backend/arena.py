@@ -10,13 +10,13 @@ import contextlib
 import math
 import mmap
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .forks import Lock
 from .ranges import FreeRanges
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +45,7 @@ class _Block(np.ndarray[Any, Any]):
             self.arena.take_back(self.start, len(self))
 
 
-class Arena:
+class Arena(Lock):
     """Hands out arrays, and their memory again once nobody holds them.
 
     Places are counted over all regions, one after the other, with a gap between two: so that memory of two
@@ -53,13 +53,18 @@ class Arena:
     """
 
     def __init__(self) -> None:
+        super().__init__(fork_order=2)  # whoever holds its lock waits for no other
         self._free = FreeRanges()
         self._regions: dict[int, mmap.mmap] = {}  # by their starts, in order
         self._end = 0
         self._used = 0  # bytes that came back since pages were given to the system
         # An array may go at any moment: in the middle of what is done here, too, when garbage is collected.
         self._returned: deque[tuple[int, int]] = deque()
-        self._lock = threading.Lock()
+        self._busy = False  # whether the thread that holds the lock is in the middle of something
+
+    def start_anew(self) -> None:
+        """In a child whose parent has a thread in the middle of something: what was free is left alone."""
+        self._free, self._busy = FreeRanges(), False
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """As numpy.empty: an array (C order) of whatever was there before."""
@@ -68,7 +73,10 @@ class Arena:
         if size < SMALLEST:
             return np.empty(shape, dtype)
         size = -(-size // SMALLEST) * SMALLEST
-        start, region, offset = self._memory(size)
+        place = self._memory(size)
+        if place is None:
+            return np.empty(shape, dtype)
+        start, region, offset = place
         try:
             block = _Block(size, np.uint8, region, offset)
         except BaseException:  # an interrupt, say: nobody else knows of the place
@@ -80,19 +88,30 @@ class Arena:
     def take_back(self, start: int, size: int) -> None:
         """Keep the memory of an array that has gone: at once, or with the next that is asked for."""
         self._returned.append((start, size))
-        if self._lock.acquire(blocking=False):
-            try:
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self._busy:
                 self._sort_in()
-            finally:
-                self._lock.release()
+        finally:
+            self._lock.release()
 
-    def _memory(self, size: int) -> tuple[int, mmap.mmap, int]:
-        """A place with room, which is free no longer; its region, and how far it is from its beginning."""
+    def _memory(self, size: int) -> tuple[int, mmap.mmap, int] | None:
+        """A place with room, which is free no longer; its region, and how far it is from its beginning.
+
+        None where this thread was interrupted in here: by a signal's handler, which asks for memory too.
+        """
         with self._lock:
-            self._sort_in()
-            while (start := self._free.take(size)) is None:
-                self._grow(size)
-            return start, *self._where(start)
+            if self._busy:
+                return None
+            try:
+                self._busy = True
+                self._take_in()
+                while (start := self._free.take(size)) is None:
+                    self._grow(size)
+                return start, *self._where(start)
+            finally:
+                self._busy = False
 
     def _where(self, start: int) -> tuple[mmap.mmap, int]:
         """The region of a place, and how far it is from its beginning. The lock is held."""
@@ -114,6 +133,14 @@ class Arena:
         self._end += len(region) + GAP
 
     def _sort_in(self) -> None:
+        """`_take_in`, which what interrupts it does not enter. The lock is held."""
+        try:
+            self._busy = True
+            self._take_in()
+        finally:
+            self._busy = False
+
+    def _take_in(self) -> None:
         """Free what came back, and let the system have what is too much. The lock is held."""
         while self._returned:
             start, size = self._returned.popleft()

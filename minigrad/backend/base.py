@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from .geometry import ConvGeometry
+from .ieee import ieee
 from .kept import Memo
 from .philox import Counter, Key, philox
 
 Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
 FLOAT_TYPES = np.dtype("float32"), np.dtype("float64")  # to compare names takes ten times as long
-AdamUpdate = tuple[Array, Array, Array, Array, int]
+# A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
+AdamUpdate = tuple[Array, Array, Array, Array, float, float]
 
 
 def channels_last(x: Array) -> Array:
@@ -36,11 +38,26 @@ def per_channel(vector: Array, ndim: int) -> Array:
     return vector.reshape((1, -1) + (1,) * (ndim - 2))
 
 
+def refuse_masked(data: object) -> None:
+    """Raise TypeError for a masked array of NumPy: the engine would compute with what lies under its mask."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(
+            "expected an array without a mask, got a MaskedArray: put values in the place of its masked "
+            "elements with .filled(value)"
+        )
+
+
 class Backend:
     """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
 
     device: str
     xp: ModuleType
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A backend is copied and pickled by its device's name."""
+        from . import get  # which imports this module
+
+        return get, (self.device,)
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -49,8 +66,20 @@ class Backend:
         return isinstance(array, self.xp.ndarray)
 
     def asarray(self, data: Any, dtype: Any = None) -> Array:
-        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must."""
+        """Host data (numbers, lists, NumPy arrays) as this device's array; copies only if it must.
+
+        Raises TypeError for a masked array.
+        """
+        refuse_masked(data)
         return self.xp.asarray(data, dtype=dtype)
+
+    def plain(self, array: Array) -> Array:
+        """This device's array without what a subclass makes of it, over the same memory.
+
+        The product of two arrays of class numpy.matrix is a matrix product; none such comes into the engine.
+        Raises TypeError for a masked array.
+        """
+        return array if type(array) is self.xp.ndarray else self.asarray(array)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """This device's array as a NumPy array on the host."""
@@ -59,6 +88,10 @@ class Backend:
     def owns_memory(self, array: Array) -> bool:
         """Whether an array lies in memory of its own, not in another array's."""
         return array.base is None
+
+    def sample(self, array: Array) -> bytes | None:
+        """Return some of an array's bits, which tell of changes in place; None where to look is to wait."""
+        return None
 
     def free_memory(self) -> int | None:
         """The bytes that new arrays may still take on the device; None where nobody knows."""
@@ -105,8 +138,11 @@ class Backend:
         return self.xp.maximum(x, x * slope if slope else 0)  # 0 times inf is no number
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
-        """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it)."""
-        return self.xp.where(y > 0, dy, dy * slope)
+        """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it).
+
+        With a slope of 0 that is 0 whatever dy is, an infinite one too.
+        """
+        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times inf is no number
 
     def tanh(self, x: Array) -> Array:
         """The hyperbolic tangent."""
@@ -147,13 +183,13 @@ class Backend:
         return self.asarray(keep.reshape(shape))
 
     def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
-        """x / (1 - p) where `dropout_mask` keeps it, 0 elsewhere; and the mask."""
+        """x / (1 - p) where `dropout_mask` keeps it, 0 elsewhere, whatever x is there; and the mask."""
         mask = self.dropout_mask(x.shape, p, key, counter)
         return self.mask_scale(x, mask, 1 / (1 - p)), mask
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
-        """x * scale where the mask is True, 0 elsewhere."""
-        return x * mask * scale
+        """x * scale where the mask is True, 0 elsewhere, whatever x is there."""
+        return self.xp.where(mask, x * scale, 0)
 
     def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
         """The gradient of a leaky ReLU and of the dropout behind it, y being the dropout's result: dy times
@@ -311,7 +347,8 @@ class Backend:
         mean = x.sum(axis=axes, dtype="float64") / count  # (C,)
         near = mean.astype(x.dtype)  # what can be taken off in x's dtype; the rest is put right below
         centred = x - per_channel(near, x.ndim)
-        variance = (centred * centred).sum(axis=axes, dtype="float64") / count - (mean - near) ** 2
+        centred = centred.astype("float64")  # in float32 the squares of what is over 1e19 would overflow
+        variance = (centred * centred).sum(axis=axes) / count - (mean - near) ** 2
         return mean, self.xp.maximum(variance, 0)
 
     def normalize(
@@ -380,6 +417,7 @@ class Backend:
         tilt = inv_std * dweight / count
         return dweight, tilt, dbias / count - rest * tilt, weight * inv_std
 
+    @ieee()
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
         """keep * old + share * new, in old's dtype; `new` may be float64."""
         mixed: Array = keep * old + (share * new).astype(old.dtype)
@@ -442,9 +480,9 @@ class Backend:
     # -- optimisers (in place) -----------------------------------------------------------------
 
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        """`adam_update` of several parameters: (parameter, gradient, first, second, step) each."""
-        for parameter, gradient, first, second, step in updates:
-            self.adam_update(parameter, gradient, first, second, step=step, **constants)
+        """`adam_update` of several parameters, each with its own gradient, moments and factors."""
+        for *arrays, rate, correction in updates:
+            self.adam_update(*arrays, rate=rate, correction=correction, **constants)
 
     def adam_update(
         self,
@@ -453,8 +491,8 @@ class Backend:
         first: Array,
         second: Array,
         *,
-        step: int,
-        lr: float,
+        rate: float,
+        correction: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
@@ -462,8 +500,9 @@ class Backend:
         """One step of Adam, in place on the parameter and on its two moments.
 
         g = gradient + weight_decay * parameter; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-        parameter -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), t = `step` from 1.
-        Source: Kingma and Ba, "Adam" (2015), algorithm 1.
+        parameter -= rate * m / (sqrt(v / correction) + eps).
+
+        `rate` and `correction` are numbers of the step: `minigrad.optim.Adam` has both forms of them.
         """
         beta1, beta2 = betas
         if weight_decay:
@@ -472,5 +511,4 @@ class Backend:
         first += (1 - beta1) * gradient
         second *= beta2
         second += (1 - beta2) * (gradient * gradient)
-        denominator = self.xp.sqrt(second / (1 - beta2**step)) + eps
-        parameter -= (lr / (1 - beta1**step)) * first / denominator
+        parameter -= rate * first / (self.xp.sqrt(second / correction) + eps)

@@ -256,16 +256,16 @@ class BilinearForm:
             known = self._kernels.find(weight, t)
         if known is not None:
             if memo is not None:
-                memo.keep_kernel(weight, t, known)
-            return Kernel(known)
+                memo.keep_kernel(known)
+            return Kernel(known.made)
         own = self.empty(weight.shape, weight.dtype)  # a copy: the weight may change until it is compared
         make = self._of_weight_turned if t.turned else self._of_weight_plain
         made, there = make(weight, own, t)
 
         def keep() -> None:
-            self._kernels.keep(weight, t, own, made)
-            if memo is not None:
-                memo.keep_kernel(weight, t, made)
+            new = self._kernels.keep(weight, t, own, made)
+            if memo is not None and new is not None:
+                memo.keep_kernel(new)
 
         return Kernel(made, there, keep)
 

@@ -7,12 +7,13 @@ step has seventy such times. So NumPy's usual library, OpenBLAS with threads of 
 
 import ctypes
 import itertools
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from threadpoolctl import ThreadpoolController
+
+from .forks import Lock
 
 
 class Library(NamedTuple):
@@ -22,7 +23,7 @@ class Library(NamedTuple):
     set: Callable[[int], None]
 
 
-class SingleThreadedBLAS:
+class SingleThreadedBLAS(Lock):
     """A context in which every BLAS of the process has one thread.
 
     The limit is the whole process's, so one thread at a time comes in: others wait. It may come in again.
@@ -33,14 +34,16 @@ class SingleThreadedBLAS:
         found = [_openblas(info) for info in self._controller.info()]
         self._libraries = [library for library in found if library is not None]
         self._known = len(self._libraries) == len(found)  # all of them
-        self.start_anew()
-
-    def start_anew(self) -> None:
-        """In a forked process: the thread that was in is not there."""
-        self._lock = threading.RLock()
         self._depth = 0
         self._before = [1] * len(self._libraries)
         self._limit: AbstractContextManager[Any] | None = None
+        super().__init__(fork_order=1)  # who is in may take memory (2)
+
+    def start_anew(self) -> None:
+        """In a child whose parent has a thread that is in: BLAS gets its threads back."""
+        if self._depth:
+            self._depth = 0
+            self._put_back()
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -55,12 +58,8 @@ class SingleThreadedBLAS:
 
     def __exit__(self, *problem: Any) -> None:
         try:
-            if self._depth > 1:
-                return
-            if self._limit is not None:
-                self._limit.__exit__(*problem)
-                return
-            self._set(self._before)
+            if self._depth == 1:
+                self._put_back()
         finally:
             self._depth -= 1
             self._lock.release()
@@ -75,6 +74,13 @@ class SingleThreadedBLAS:
             return
         self._before = [library.get() for library in self._libraries]
         self._set([1] * len(self._before))
+
+    def _put_back(self) -> None:
+        """Give BLAS the threads that it had."""
+        if self._limit is not None:
+            self._limit.__exit__(None, None, None)
+            return
+        self._set(self._before)
 
     def _set(self, numbers: list[int]) -> None:
         """Each library's number of threads, where it is another."""

@@ -14,7 +14,7 @@ from .arena import Arena, owns_memory
 from .base import AdamUpdate, Backend, channels_first, channels_last
 from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
-from .kept import Memo
+from .kept import Memo, sample
 from .parallel import (
     ENOUGH_SLICES,
     LARGEST_SLICE,
@@ -63,6 +63,9 @@ class CPUBackend(Backend):
     def owns_memory(self, array: Array) -> bool:
         return owns_memory(array)
 
+    def sample(self, array: Array) -> bytes:
+        return sample(array)
+
     def _empty_like(self, x: Array) -> Array:
         """A new array of x's shape and dtype, and of its memory order where it is one of the usual two."""
         if x.ndim == 4 and channels_last(x).flags.c_contiguous:
@@ -101,7 +104,7 @@ class CPUBackend(Backend):
         return total + np.matmul(ONES[0, : len(rest)], rest)
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        if x.dtype != np.float32 or axes != (0, 2, 3) or keepdims:
+        if x.dtype != np.float32 or x.ndim != 4 or axes != (0, 2, 3) or keepdims:
             return super().sum(x, axes, keepdims)
         rows = _rows(x)  # (N * H * W, C)
         slices = _slices_of(rows)
@@ -112,7 +115,10 @@ class CPUBackend(Backend):
             partial[places[s.start]] = self._sum_rows(rows[s])
 
         self.pool.run_products(work, slices)
-        return partial.sum(axis=0).astype(x.dtype)
+        total = partial.sum(axis=0)
+        if not np.isfinite(total).all():  # a sum of SUMMED rows may overflow where the whole does not
+            return super().sum(x, axes)
+        return total.astype(x.dtype)
 
     # -- products ----------------------------------------------------------------------------
 
@@ -179,10 +185,16 @@ class CPUBackend(Backend):
 
     @staticmethod
     def _deactivate(dy: Array, y: Array, slope: float, out: Array) -> None:
-        """`leaky_relu_backward` of a slice: 1 or slope for each element, without a branch."""
-        np.copyto(out, y > 0)  # a masked product or copy would take 10 times as long
-        if slope:
-            np.maximum(out, slope, out=out)
+        """`leaky_relu_backward` of a slice, without a branch: a masked product or copy would take 10 times as
+        long. So each element is multiplied by 1 or by the slope.
+        """
+        if slope == 0:
+            bits = _bits(out)
+            np.copyto(bits, y > 0)
+            np.multiply(bits, _bits(dy.astype(out.dtype, copy=False)), out=bits)
+            return
+        np.copyto(out, y > 0)
+        np.maximum(out, slope, out=out)
         out *= dy
 
     def tanh(self, x: Array) -> Array:
@@ -232,7 +244,7 @@ class CPUBackend(Backend):
             kept, part = keep[few], y[few]
             kept[...] = self._kept(few.start, few.stop, p, key, counter)
             part *= 1 / (1 - p)
-            part *= kept
+            np.multiply(_bits(part), kept, out=_bits(part))
 
     def _kept(self, start: int, stop: int, p: float, key: Key, counter: Counter) -> Array:
         """`dropout_mask` of the elements number start, ..., stop - 1."""
@@ -243,14 +255,18 @@ class CPUBackend(Backend):
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         def work(out: Array, mask: Array, x: Array) -> None:
             np.multiply(x, scale, out=out)
-            np.multiply(out, mask, out=out)
+            np.multiply(_bits(out), mask, out=_bits(out))
 
         return self._each_slice(work, mask, x)
 
     def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
         def work(out: Array, dy: Array, mask: Array, y: Array) -> None:
+            if slope == 0:
+                np.multiply(dy, scale, out=out)
+                np.multiply(_bits(out), mask & (y > 0), out=_bits(out))
+                return
             scaled = np.multiply(dy, scale, out=self._scratch_like(y))
-            scaled *= mask
+            np.multiply(_bits(scaled), mask, out=_bits(scaled))
             self._deactivate(scaled, y, slope, out)
 
         return self._each_slice(work, dy, mask, y)
@@ -559,6 +575,8 @@ class CPUBackend(Backend):
         counts = np.array([[s.stop - s.start] for s in slices], np.float64)  # (slices, 1)
         mean = (counts * means).sum(axis=0) / len(rows)
         spread = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
+        if x.dtype == np.float32 and not np.isfinite(spread).all():
+            return super().moments(x.astype(np.float64))  # the squares of what is over 1e19 overflow
         return mean, np.maximum(spread, 0)
 
     def normalize(
@@ -622,18 +640,19 @@ class CPUBackend(Backend):
 
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
         parts = []
-        for parameter, gradient, first, second, step in updates:
+        for parameter, gradient, first, second, rate, correction in updates:
+            numbers = {"rate": rate, "correction": correction, **constants}
             if not all(a.flags.c_contiguous for a in (parameter, first, second)):
-                self.adam_update(parameter, gradient, first, second, step=step, **constants)
+                self.adam_update(parameter, gradient, first, second, **numbers)
                 continue
             flat = [a.reshape(-1) for a in (parameter, gradient, first, second)]
             # Some ten calls of NumPy's work on a slice: a short one would mostly wait for Python's lock.
             slices = cut(parameter.size, len(flat) * parameter.itemsize)
-            parts += [([a[s] for a in flat], step) for s in slices]
+            parts += [([a[s] for a in flat], numbers) for s in slices]
 
         def work(places: slice) -> None:
-            for arrays, step in parts[places]:
-                self._adam(*arrays, step=step, **constants)
+            for arrays, numbers in parts[places]:
+                self._adam(*arrays, **numbers)
 
         # The slices of all parameters at once, so that threads wait for each other only at the end.
         self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
@@ -645,8 +664,8 @@ class CPUBackend(Backend):
         m: Array,
         v: Array,
         *,
-        step: int,
-        lr: float,
+        rate: float,
+        correction: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
@@ -663,11 +682,11 @@ class CPUBackend(Backend):
         t *= 1 - beta2
         v *= beta2
         v += t
-        np.divide(v, 1 - beta2**step, out=t)
+        np.divide(v, correction, out=t)
         np.sqrt(t, out=t)
         t += eps
         np.divide(m, t, out=t)
-        t *= lr / (1 - beta1**step)
+        t *= rate
         p -= t
 
 
@@ -684,6 +703,11 @@ def _transform(
     if not frequency.pays(geometry, n, channels, out_channels):
         return None
     return frequency.transform(geometry, dtype.char)
+
+
+def _bits(x: Array) -> Array:
+    """Floats seen as integers: those times 0 are 0, where infinity times 0 would be no number; no copy."""
+    return x.view(np.int32 if x.dtype == np.float32 else np.int64)
 
 
 def _lying(*arrays: Array) -> list[Array] | None:

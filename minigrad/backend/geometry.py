@@ -6,8 +6,9 @@ the convolution's side, and so are the gradients of either.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
+
+from .arguments import as_int
 
 Pair = tuple[int, int]
 Padding = int | Pair | tuple[Pair, Pair] | str
@@ -15,11 +16,12 @@ Padding = int | Pair | tuple[Pair, Pair] | str
 
 def pair(value: object, name: str, least: int) -> Pair:
     """`value`, an int or two of them, as (vertical, horizontal); each must be at least `least`."""
-    values: Any = (value, value) if isinstance(value, int) else value
-    valid = isinstance(values, tuple | list) and len(values) == 2
-    if not valid or not all(type(v) is int and v >= least for v in values):
+    several = isinstance(value, tuple | list) or getattr(value, "ndim", 0) == 1
+    both: Any = value if several else (value, value)
+    first, second = map(as_int, both) if len(both) == 2 else (None, None)
+    if first is None or second is None or min(first, second) < least:
         raise ValueError(f"{name}: expected an int or a pair of ints >= {least}, got {value!r}")
-    return (values[0], values[1])
+    return (first, second)
 
 
 def says(padding: object, word: str) -> bool:
@@ -31,10 +33,8 @@ def explicit_padding(padding: Padding) -> tuple[Pair, Pair]:
     """An int, (h, w) or ((top, bottom), (left, right)), as the last of these."""
     if says(padding, "valid"):
         return ((0, 0), (0, 0))
-    sides: Any = (padding, padding) if isinstance(padding, int) else padding
+    sides: Any = padding if isinstance(padding, tuple | list) else (padding, padding)
     try:
-        if not isinstance(sides, tuple | list):
-            raise ValueError
         vertical, horizontal = (pair(side, "padding", 0) for side in sides)
     except ValueError:
         raise ValueError(
@@ -177,13 +177,20 @@ class ConvGeometry:
         """Kernel height times width."""
         return self.kernel_size[0] * self.kernel_size[1]
 
-    @cached_property
+    @property
     def canvas_size(self) -> Pair:
         """The smallest padded image on which every tap of every position lies, and the image too.
 
         It is the padded image but for rows at the end that no position reaches (cut off) and rows
         that an output_padding adds (kept).
         """
+        # Kept by hand: Python 3.11's cached_property has a lock, which a forked process could find taken.
+        known = self.__dict__.get("_canvas_size")
+        if known is None:
+            known = self.__dict__["_canvas_size"] = self._smallest_canvas()
+        return known
+
+    def _smallest_canvas(self) -> Pair:
         sizes = []
         for axis in range(2):
             reach = (self.output_size[axis] - 1) * self.stride[axis] + extent(

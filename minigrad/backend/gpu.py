@@ -46,6 +46,9 @@ def _table(dtype: Any) -> np.dtype[Any]:
 class GPUBackend(Backend):
     """Arrays of CuPy, on the current device.
 
+    CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
+    inputs and as results. On the CPU they are kept.
+
     Raises RuntimeError where there is none.
     """
 
@@ -340,29 +343,29 @@ class GPUBackend(Backend):
     def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
         together: dict[Any, list[AdamUpdate]] = {}
         for update in updates:
-            parameter, gradient, first, second, step = update
+            parameter, gradient, first, second, rate, correction = update
             if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
                 gradient = xp.ascontiguousarray(_fitted(gradient, parameter))
-                together.setdefault(parameter.dtype, []).append((parameter, gradient, first, second, step))
+                fitting = (parameter, gradient, first, second, rate, correction)
+                together.setdefault(parameter.dtype, []).append(fitting)
             else:  # changed in place, so that no copy will do
-                self.adam_update(*update[:4], step=step, **constants)
+                self.adam_update(*update[:4], rate=rate, correction=correction, **constants)
         for dtype, same in together.items():
             for start in range(0, len(same), MOST_PARAMETERS):
                 self._adam(dtype, same[start : start + MOST_PARAMETERS], **constants)
 
     def _adam(
-        self, dtype: Any, updates: Sequence[AdamUpdate], *, lr: float, betas: tuple[float, float],
-        eps: float, weight_decay: float,
+        self, dtype: Any, updates: Sequence[AdamUpdate], *, betas: tuple[float, float], eps: float,
+        weight_decay: float,
     ) -> None:  # fmt: skip
         """One launch: at most MOST_PARAMETERS updates of contiguous arrays, all of `dtype`."""
         beta1, beta2 = betas
         table = np.zeros((), _table(dtype))
-        for i, (*arrays, step) in enumerate(updates):
+        for i, (*arrays, rate, correction) in enumerate(updates):
             for name, array in zip(("parameter", "gradient", "first", "second"), arrays, strict=True):
                 table[name][i] = array.data.ptr
             table["size"][i] = arrays[0].size
-            table["rate"][i] = lr / (1 - beta1**step)
-            table["correction"][i] = 1 - beta2**step
+            table["rate"][i], table["correction"][i] = rate, correction
         numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
         load.function("adam", "adam", _types(dtype))(
             (ADAM_BLOCKS, len(updates)), (load.BLOCK,), (table[()], *(dtype.type(n) for n in numbers))

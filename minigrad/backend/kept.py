@@ -6,8 +6,12 @@ to both.
 Between two updates a layer's weight is used by several operations. Whether it is still the same is seen by
 its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to tell. A
 transform goes with the array that it was made of.
+
+Of images there is no copy to compare them with. A sample of their bits tells of most changes.
 """
 
+import functools
+import math
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -19,42 +23,58 @@ Array = np.ndarray[Any, Any]
 MOST_OF_ONE = 8 << 20  # numbers that one transform may have
 MOST = 16 << 20  # and all together
 SAMPLE = 256  # numbers that tell most kernels apart
+FEW = 64  # numbers of an array that tell whether it was changed in place
+
+
+def sample(array: Array) -> bytes:
+    """Return the bits of about FEW numbers that lie a fixed distance apart; of a small array those of all."""
+    step = array.size // FEW | 1  # odd: sizes are powers of two, and the same channel would be met each time
+    if step == 1:
+        return array.tobytes()
+    if array.flags.c_contiguous:
+        return array.reshape(-1)[::step].tobytes()
+    for lying in (array.T, array.transpose(0, 2, 3, 1)) if array.ndim == 4 else (array.T,):
+        if lying.flags.c_contiguous:
+            return lying.reshape(-1)[::step].tobytes()
+    return array[_places(array.shape, step)].tobytes()
+
+
+@functools.lru_cache(maxsize=256)
+def _places(shape: tuple[int, ...], step: int) -> tuple[Array, ...]:
+    """The indices of every so many numbers of an array of that shape."""
+    return np.unravel_index(np.arange(0, math.prod(shape), step), shape)
 
 
 class Memo:
     """What was made of an operation's images, and of its weight, for as long as the operation keeps this.
 
-    (They must not change meanwhile; the graph sees to that. So nothing need be compared.)
+    They should not change meanwhile. Where they do, what was made of them is not found again, so that the
+    gradients are those of the other forms: a weight is compared number by number, images by a `sample`.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Array, object, Array] | None = None
-        self._kernel: tuple[Array, object, Array] | None = None
+        self._kept: tuple[Array, bytes, object, Array] | None = None
+        self._kernel: Kept | None = None
 
     def get(self, images: Array, transform: object) -> Array | None:
         """What was kept of the very same array, made by the same transform."""
-        return _made_of(images, transform, self._kept)
+        if self._kept is None:
+            return None
+        kept, bits, by, made = self._kept
+        return made if kept is images and by is transform and sample(images) == bits else None
 
     def keep(self, images: Array, transform: object, made: Array) -> None:
         """Keep what was made, which nobody is to change; what is made later, of other images, is not kept."""
         if self._kept is None:
-            self._kept = images, transform, made
+            self._kept = images, sample(images), transform, made
 
-    def kernel(self, weight: Array, transform: object) -> Array | None:
-        """What was kept of the very same weight, likewise."""
-        return _made_of(weight, transform, self._kernel)
+    def kernel(self, weight: Array, transform: object) -> "Kept | None":
+        """What was kept of a weight with the same bits, made by the same transform."""
+        return self._kernel if self._kernel is not None and self._kernel.is_of(weight, transform) else None
 
-    def keep_kernel(self, weight: Array, transform: object, made: Array) -> None:
-        """Keep a weight's transform, if it is so small that it is kept for other operations, too."""
-        if made.size <= MOST_OF_ONE:
-            self._kernel = weight, transform, made
-
-
-def _made_of(array: Array, transform: object, kept: tuple[Array, object, Array] | None) -> Array | None:
-    """The last of the three, if the others are these."""
-    if kept is None or kept[0] is not array or kept[1] is not transform:
-        return None
-    return kept[2]
+    def keep_kernel(self, kept: "Kept") -> None:
+        """Keep a weight's transform, which other operations may drop."""
+        self._kernel = kept
 
 
 @dataclass(frozen=True)
@@ -88,17 +108,20 @@ class KernelTransforms:
     def __init__(self) -> None:
         self._kept: tuple[Kept, ...] = ()  # never changed but replaced: other threads may be reading it
 
-    def find(self, weight: Array, transform: object) -> Array | None:
+    def find(self, weight: Array, transform: object) -> Kept | None:
         """What the same transform made of a weight with the same bits. It is not to be changed."""
-        for kept in self._kept:
-            if kept.is_of(weight, transform):
-                return kept.made
-        return None
+        return next((kept for kept in self._kept if kept.is_of(weight, transform)), None)
 
-    def keep(self, weight: Array, transform: object, copy: Array, made: Array) -> None:
-        """Keep what was made of a copy of the weight (whoever may have changed the weight meanwhile)."""
-        if made.size <= MOST_OF_ONE:
-            self._keep(Kept(weakref.ref(weight, self._forget), transform, copy, made))
+    def keep(self, weight: Array, transform: object, copy: Array, made: Array) -> Kept | None:
+        """Keep what was made of a copy of the weight (whoever may have changed the weight meanwhile).
+
+        Returns what is kept, or None for a transform that is too large.
+        """
+        if made.size > MOST_OF_ONE:
+            return None
+        new = Kept(weakref.ref(weight, self._forget), transform, copy, made)
+        self._keep(new)
+        return new
 
     def _keep(self, new: Kept) -> None:
         """Keep one more, in the place of what was in its array before, and of the oldest where it is much."""

@@ -8,6 +8,7 @@ Work is cut by its size alone, never by the number of threads: results are the s
 on any number of them.
 """
 
+import contextlib
 import math
 import os
 import threading
@@ -20,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .blas import SingleThreadedBLAS
+from .forks import AtFork
+from .ieee import ieee
 
 LARGEST_SLICE = 1 << 21  # bytes that one slice's intermediate results may fill: they stay in the cache
 SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
@@ -77,7 +80,7 @@ def steps(s: slice, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, s.stop))
 
 
-class Pool:
+class Pool(AtFork):
     """Threads that work through slices; `threads` of them, the caller's own among them.
 
     They are started when there is work for them. If the system can't start one more, those that there are
@@ -90,15 +93,19 @@ class Pool:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.single_threaded_blas = SingleThreadedBLAS()
-        self._start_anew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start_anew)
-
-    def _start_anew(self) -> None:
-        """In a forked process: its parent's threads are not there, nor the one that holds the lock."""
         self._helpers: list[threading.Thread] = []
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self.single_threaded_blas.start_anew()
+        self._shared: list[Job] = []  # those that are being worked off
+        self.call_at_fork()
+
+    def after_fork(self, in_child: bool) -> None:
+        """In a child, do without the parent's helpers: they are not there."""
+        if not in_child:
+            return
+        self._helpers, self._jobs = [], SimpleQueue()
+        for job in self._shared:
+            job.abandon()
+        self._shared = []
 
     def resize(self, threads: int) -> None:
         """Use `threads` threads from now on."""
@@ -153,6 +160,7 @@ class Pool:
         """Helpers are called, but not waited for: by who has worked off all slices, only those taken are."""
         self._start_helpers(most - 1)
         job = Job(stages)
+        self._shared.append(job)
         try:
             for _ in range(min(self.threads, most) - 1):
                 self._jobs.put(job)
@@ -160,6 +168,8 @@ class Pool:
         except BaseException as interrupted:  # between slices: so that no helper goes on, or waits, for long
             job.give_up(interrupted)
         finally:
+            with contextlib.suppress(ValueError):  # of a child that was forked meanwhile
+                self._shared.remove(job)
             job.stages = ()  # a helper that comes late finds nothing to do, and holds no array meanwhile
         if job.problem is not None:
             problem, job.problem = job.problem, None
@@ -222,6 +232,18 @@ class Job:
         for stage in self.stages:
             stage.give_up()
 
+    def abandon(self) -> None:
+        """In a child that was forked in the middle of this: what the parent's helpers took is not done.
+
+        A signal's handler that forks, and returns in the child, leads there.
+        """
+        self.problem = RuntimeError(
+            "the process was forked in the middle of this computation, which other threads of the parent "
+            "shared: compute it again"
+        )
+        for stage in self.stages:
+            stage.abandon()
+
 
 class _Open:
     """A stage that is being worked off."""
@@ -255,6 +277,12 @@ class _Open:
                 self._left = 0
                 self._open_gate()
 
+    def abandon(self) -> None:
+        """Let pass who waits, though a thread that is not there may hold the locks."""
+        self._counting, self._left, self.work = threading.Lock(), 0, _nothing
+        if self._gate.locked():
+            self._gate.release()
+
     def _open_gate(self) -> None:
         """All slices are done, or given up."""
         self.work = _nothing  # whoever passes the gate late holds no array
@@ -270,6 +298,7 @@ def _nothing(_: Any) -> None:
     """The work of a stage that is done."""
 
 
+@ieee()  # a thread has an error state of its own
 def _help(jobs: "SimpleQueue[Job | None]") -> None:
     """What a helper does all its life."""
     while (job := jobs.get()) is not None:

@@ -28,7 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor, grad
+from ..backend.ieee import ieee
+from ..backpropagate import grad
+from ..tensor import Tensor
 from .check import as_list, check_repeats, checked_inputs
 from .report import Adjoint, GradcheckError
 from .vectors import Array, halves, inner, norm
@@ -39,6 +41,7 @@ ADJOINT_TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
 COMBINATIONS = ((-1.0, 0.0), (0.75, -1.25))
 
 
+@ieee()
 def check_adjoint(fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], *, seed: int = 0) -> Adjoint:
     """Check that the gradients of `fn` are the transpose of what it does; see the head of this file.
 

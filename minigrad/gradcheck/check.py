@@ -18,13 +18,15 @@ within the step (log at 1e-6).
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor, grad
+from ..backend.ieee import ieee
+from ..backpropagate import grad
+from ..tensor import Tensor
 from .report import Element, GradcheckError, Report
 from .vectors import Array, halves, inner, norm
 
@@ -58,7 +60,8 @@ def gradcheck(
 
     Args:
         fn: takes the inputs as tensors and gives a tensor or several. It must give the same values
-            each time it is called (seed what is random inside).
+            each time it is called (seed what is random inside). NumPy's floating-point errors are
+            ignored in it.
         inputs: float64 tensors; those that require a gradient are checked.
         order: 1 checks the gradients; 2 also checks the gradients of the gradients, with respect
             to the inputs and to the gradients that come from above.
@@ -72,6 +75,7 @@ def gradcheck(
     return True
 
 
+@ieee()
 def measure(
     fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], order: int = 1, *, seed: int = 0
 ) -> Report:
@@ -155,8 +159,19 @@ def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], ab
 
 
 def as_list(outputs: Any) -> list[Tensor]:
-    """One tensor or several as a list."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    """One tensor or several as a list. Raises TypeError for what a checked function may not return."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    several = list(outputs) if isinstance(outputs, list | tuple | Iterator) else None
+    if several is not None and all(isinstance(out, Tensor) for out in several):
+        return several
+    got = type(outputs).__name__
+    if several is not None:
+        got += f" with {next(type(out).__name__ for out in several if not isinstance(out, Tensor))}"
+    raise TypeError(
+        f"gradcheck: expected the function to return a tensor or a list of tensors, got {got}: compute with "
+        "minigrad's functions, and return what they give"
+    )
 
 
 class _Check:

@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from .. import observer
+from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
 from .names import Names, Networks
 
@@ -59,6 +60,7 @@ class _Watch(observer.Observer):
         if phase == observer.BACKWARD:
             self._rules.pop()
 
+    @ieee()
     def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         if phase == observer.BACKWARD:
             self._rules.pop()

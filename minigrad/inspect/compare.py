@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import backend as backends
 from .. import observer, random
+from ..backend.ieee import ieee
 from ..nn import Module
 from ..tensor import FLOATS, Tensor
 from .names import Names
@@ -45,6 +46,7 @@ class Difference:
         )
 
 
+@ieee()
 def measure(got: Any, expected: Any) -> tuple[float, tuple[int, ...]]:
     """|got - expected| / |expected| by norms, and the index of the worst element, of two host arrays.
 
@@ -133,8 +135,14 @@ def compare(a: Module, b: "Module | str", x: Tensor, tolerance: float | None = N
         x: its input, (N, ...); moved to each network's device and dtype.
         tolerance: of |difference| / |b's result| by norms; by default that of the coarser dtype in TOLERANCE.
 
-    Returns None where all agree. Raises ValueError where other operations run.
+    Returns None where all agree. Raises ValueError where other operations run, and TypeError for what is no
+    network.
     """
+    for network in (a, a if isinstance(b, str) else b):
+        if not isinstance(network, Module):
+            raise TypeError(
+                f"compare: expected two layers or networks of minigrad.nn, got {type(network).__name__}"
+            )
     other = copy.deepcopy(a).to(b) if isinstance(b, str) else copy.deepcopy(b)
     state = random.get_state()
     first = _record(copy.deepcopy(a), x, x.device)

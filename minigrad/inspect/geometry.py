@@ -107,7 +107,7 @@ def geometry(layer: Module, input_shape: tuple[int, ...]) -> Geometry:
             f"geometry: {layer.describe()} takes (H, W), ({channels}, H, W) or (N, {channels}, H, W), "
             f"got {tuple(input_shape)}"
         )
-    size, kernel = (input_shape[-2], input_shape[-1]), layer.weight.shape[2:]
+    size, kernel = (int(input_shape[-2]), int(input_shape[-1])), layer.weight.shape[2:]
     kernel = (kernel[0], kernel[1])
     extra = (0, 0)
     if isinstance(layer, ConvTranspose2d):

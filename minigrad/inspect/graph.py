@@ -145,7 +145,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> Graph:
                 sizes[id(edge)] = edge.dtype.itemsize
                 name = names.get(id(edge), "leaf")
                 places[id(edge)] = add(name, "leaf", edge.shape, edge.dtype.itemsize)
-        size = next(sizes[id(edge)] for edge in node.edges if edge is not None)  # dtypes don't mix
+        size = next((sizes[id(edge)] for edge in node.edges if edge is not None), tensor.dtype.itemsize)
         inputs = [
             places[id(edge)] if edge is not None else add("constant", "constant", shape, size)
             for edge, shape in zip(node.edges, node.shapes, strict=True)
@@ -187,7 +187,7 @@ def _rows(boxes: tuple[Box, ...]) -> list[int]:
     rows = [0] * len(boxes)
     for k, box in enumerate(boxes):
         if box.kind == "operation":
-            rows[k] = 1 + max(rows[i] for i in box.inputs)
+            rows[k] = 1 + max((rows[i] for i in box.inputs), default=-1)
     for i, box in enumerate(boxes):
         if box.kind != "operation":
             rows[i] = min(rows[k] for k, user in enumerate(boxes) if i in user.inputs) - 1

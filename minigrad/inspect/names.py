@@ -12,14 +12,21 @@ class Names:
     """Names of layers: of a module by its place in the networks, and its description.
 
     Args:
-        networks: by name; or one without a name, or none.
+        networks: by name; or one without a name, or none. TypeError for anything else.
 
     Attributes:
         networks: by name.
     """
 
     def __init__(self, networks: Networks) -> None:
-        networks = {"": networks} if isinstance(networks, Module) else networks or {}
+        networks = {"": networks} if isinstance(networks, Module) else {} if networks is None else networks
+        given = networks.values() if isinstance(networks, Mapping) else [networks]
+        for each in given:
+            if not isinstance(each, Module):
+                raise TypeError(
+                    "expected a layer or a network of minigrad.nn, or a dict of some by name, "
+                    f"got {type(each).__name__}: pass the module itself, not its parameters"
+                )
         self.networks = networks  # kept, so that no other module takes an id
         self._by_id: dict[int, str] = {}
         for network, root in networks.items():

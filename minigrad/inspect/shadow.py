@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import backend as backends
 from .. import observer
+from ..backend.ieee import ieee
 from ..nn import Module
 from ..ops import Operation
 from ..optim import Optimizer
@@ -86,6 +87,7 @@ class Shadow(observer.Observer):
     def abort(self, subject: Any, phase: str) -> None:
         self._inside -= phase == observer.BACKWARD
 
+    @ieee()
     def end(self, subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         if phase == observer.BACKWARD:
             self._inside -= 1

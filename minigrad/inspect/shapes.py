@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from ..backend.arguments import as_int
 
 
 def is_shape(given: Any) -> bool:
     """Whether it is a sequence of whole numbers from 1 on."""
-    return isinstance(given, Sequence) and all(isinstance(n, int | np.integer) and n > 0 for n in given)
+    return isinstance(given, Sequence) and all((as_int(n) or 0) > 0 for n in given)

@@ -3,7 +3,8 @@
 from . import init
 from .activations import Dropout, Flatten, LeakyReLU, ReLU, Reshape, Sigmoid, Tanh
 from .layers import BatchNorm, Conv2d, ConvTranspose2d, Dense
-from .module import Module, Parameter, Sequential
+from .module import Module, Parameter
+from .sequential import Sequential
 
 __all__ = [
     "BatchNorm",

@@ -1,6 +1,9 @@
 """The layers without parameters."""
 
+from typing import Any
+
 from .. import functional as F
+from ..backend.arguments import as_float, as_int
 from ..tensor import Tensor
 from .module import Module
 
@@ -9,6 +12,7 @@ class ReLU(Module):
     """max(x, 0)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.relu(x)
 
     def as_follower(self) -> tuple[str, float]:
@@ -20,11 +24,12 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        if not 0 <= negative_slope <= 1:
+        self.negative_slope = as_float(negative_slope)
+        if not 0 <= self.negative_slope <= 1:
             raise ValueError(f"LeakyReLU: expected 0 <= negative_slope <= 1, got {negative_slope}")
-        self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.leaky_relu(x, self.negative_slope)
 
     def as_follower(self) -> tuple[str, float]:
@@ -38,6 +43,7 @@ class Tanh(Module):
     """The hyperbolic tangent, in (-1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.tanh(x)
 
 
@@ -45,6 +51,7 @@ class Sigmoid(Module):
     """1 / (1 + exp(-x)), in (0, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.sigmoid(x)
 
 
@@ -53,11 +60,12 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p < 1:
+        self.p = as_float(p)
+        if not 0 <= self.p < 1:
             raise ValueError(f"Dropout: expected 0 <= p < 1, got {p}")
-        self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.dropout(x, self.p, self.training)
 
     def as_follower(self) -> tuple[str, float]:
@@ -71,17 +79,23 @@ class Flatten(Module):
     """(N, ...) as (N, the product of the rest)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         return F.flatten(x)
 
 
 class Reshape(Module):
-    """(N, ...) as (N, *shape); one size of `shape` may be -1."""
+    """(N, ...) as (N, *shape), given as ints or as one tuple; one of them may be -1."""
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: Any) -> None:
         super().__init__()
-        self.shape = shape
+        given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        sizes = [n for n in map(as_int, given) if n is not None and n >= -1]
+        if len(sizes) != len(given) or sizes.count(-1) > 1:
+            raise ValueError(f"Reshape: expected ints >= 0, of which one may be -1, got {given!r}")
+        self.shape = tuple(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
+        _check(self, x)
         if not x.ndim:
             raise ValueError(f"{self.describe()}: expected a batch (N, ...), got a tensor without axes")
         try:
@@ -93,3 +107,10 @@ class Reshape(Module):
 
     def describe(self) -> str:
         return f"Reshape({', '.join(map(str, self.shape))})"
+
+
+def _check(layer: Module, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{layer.describe()}: expected a Tensor, got {type(x).__name__}: minigrad.tensor(...) makes one"
+        )

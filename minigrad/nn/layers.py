@@ -5,13 +5,14 @@ from typing import Any
 
 from .. import backend as backends
 from .. import functional as F
+from ..backend.arguments import as_float, as_int, float_type
 from ..backend.geometry import explicit_padding, pair, says
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 
 
-def _parameter(shape: tuple[int, ...], dtype: Any, device: str | None) -> Parameter:
+def _parameter(shape: tuple[int, ...], dtype: str, device: str | None) -> Parameter:
     xp = backends.get(device).xp
     return Parameter(xp.zeros(shape, dtype))
 
@@ -25,10 +26,12 @@ def _start(weight: Parameter, bias: Parameter | None) -> None:
         init.uniform_(bias, -bound, bound)
 
 
-def _sizes(layer: str, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if type(size) is not int or size < 1:
-            raise ValueError(f"{layer}: expected {name} to be an int >= 1, got {size!r}")
+def _size(layer: str, name: str, value: int) -> int:
+    """Return a number of features or channels as a Python int; ValueError where it is none."""
+    size = as_int(value)
+    if size is None or size < 1:
+        raise ValueError(f"{layer}: expected {name} to be an int >= 1, got {value!r}")
+    return size
 
 
 class Dense(Module):
@@ -36,7 +39,7 @@ class Dense(Module):
 
     Args:
         bias: whether there is one.
-        dtype: "float32" or "float64".
+        dtype: "float32" (the default, also for None) or "float64".
         device: "cpu" or "gpu"; by default that of `minigrad.set_default_device`.
 
     `weight` is (out_features, in_features), `bias` (out_features,).
@@ -47,7 +50,9 @@ class Dense(Module):
         dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        _sizes("Dense", in_features=in_features, out_features=out_features)
+        in_features = _size("Dense", "in_features", in_features)
+        out_features = _size("Dense", "out_features", out_features)
+        dtype = float_type(dtype, "Dense")
         self.weight = _parameter((out_features, in_features), dtype, device)
         self.bias = _parameter((out_features,), dtype, device) if bias else None
         _start(self.weight, self.bias)
@@ -69,7 +74,7 @@ class _Convolution(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
-        _sizes(name, in_channels=channels[0], out_channels=channels[1])
+        dtype = float_type(dtype, name)
         try:
             kernel = pair(kernel_size, "kernel_size", 1)
             self.stride, self.dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
@@ -98,14 +103,15 @@ class Conv2d(_Convolution):
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         bias: bool = True, dilation: Any = 1, *, dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
-        _sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
+        in_channels = _size("Conv2d", "in_channels", in_channels)
+        out_channels = _size("Conv2d", "out_channels", out_channels)
         super().__init__(
             (out_channels, in_channels), kernel_size, stride, padding,
             out_channels if bias else None, dilation, dtype, device,
         )  # fmt: skip
 
     def forward(self, x: Tensor, slope: float = 1.0, p: float = 0.0) -> Tensor:
-        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)")
+        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)", slope=slope)
         return F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation,
             slope=slope, p=p,
@@ -134,7 +140,8 @@ class ConvTranspose2d(_Convolution):
         output_padding: Any = 0, bias: bool = True, dilation: Any = 1, *,
         dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
-        _sizes("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
+        in_channels = _size("ConvTranspose2d", "in_channels", in_channels)
+        out_channels = _size("ConvTranspose2d", "out_channels", out_channels)
         super().__init__(
             (in_channels, out_channels), kernel_size, stride, padding,
             out_channels if bias else None, dilation, dtype, device,
@@ -142,7 +149,7 @@ class ConvTranspose2d(_Convolution):
         self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
-        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)")
+        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)", slope=slope)
         return F.conv_transpose2d(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation,
             slope=slope,
@@ -172,12 +179,12 @@ class BatchNorm(Module):
         dtype: Any = "float32", device: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        _sizes("BatchNorm", num_features=num_features)
-        if eps <= 0 or not 0 <= momentum <= 1:
+        num_features, dtype = _size("BatchNorm", "num_features", num_features), float_type(dtype, "BatchNorm")
+        self.eps, self.momentum = as_float(eps), as_float(momentum)
+        if not self.eps > 0 or not 0 <= self.momentum <= 1:
             raise ValueError(
                 f"BatchNorm: expected eps > 0 and 0 <= momentum <= 1, got eps={eps}, momentum={momentum}"
             )
-        self.eps, self.momentum = eps, momentum
         self.weight = _parameter((num_features,), dtype, device)
         self.bias = _parameter((num_features,), dtype, device)
         init.ones_(self.weight)
@@ -186,7 +193,8 @@ class BatchNorm(Module):
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
-        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout="(N, {0}) or (N, {0}, H, W)")
+        layout = "(N, {0}) or (N, {0}, H, W)"
+        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout=layout, slope=slope)
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, self.momentum, self.eps, slope=slope,
@@ -214,12 +222,16 @@ def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tup
     return extra
 
 
-def _check(layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str) -> None:
+def _check(
+    layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str, slope: Any = 1.0
+) -> None:
     """Raise an error that names the layer where x is not what it takes."""
     weight: Tensor = layer.weight  # type: ignore[attr-defined]
     if not isinstance(x, Tensor):
         expected = layout.format(channels)
         raise TypeError(f"{layer.describe()}: expected a Tensor of shape {expected}, got {type(x).__name__}")
+    if isinstance(slope, Tensor):  # the layer itself takes a number there, from `Sequential`
+        raise TypeError(f"{layer.describe()}: expected one input, got a second Tensor, of {slope.shape}")
     if x.ndim not in ndim or x.shape[1] != channels:
         raise ValueError(f"{layer.describe()}: expected {layout.format(channels)}, got {x.shape}")
     if x.dtype != weight.dtype:

@@ -1,22 +1,39 @@
 """Module: parameters, buffers and modules in a tree, by the names of their attributes."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import backend as backends
 from .. import observer
+from ..backend.arguments import float_type
+from ..backend.base import FLOAT_TYPES
+from ..backend.ieee import ieee
 from ..ops.tell import Tell
-from ..tensor import FLOATS, Tensor
+from ..tensor import Tensor, tensor
+
+Kind = TypeVar("Kind")
 
 
 class Parameter(Tensor):
-    """A tensor that a module learns: it requires a gradient, and `parameters()` finds it."""
+    """A tensor that a module learns: it requires a gradient, and `parameters()` finds it.
+
+    With `requires_grad=False` it is frozen: it is kept with the weights, and gets no gradient.
+
+    Args:
+        data: an array of a backend, or a tensor, whose memory it shares; or numbers, which become float32.
+        requires_grad: whether it is learned.
+    """
 
     __slots__ = ()
+    learned = True
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+        if backends.backend_of(data) is not None:
+            super().__init__(data, requires_grad)
+            return
+        given = data if isinstance(data, Tensor) else tensor(data)
+        super().__init__(given.data, requires_grad, backend=given.backend, changes=given.changes)
 
 
 class Hook:
@@ -27,6 +44,8 @@ class Hook:
     """
 
     def __init__(self, fn: Callable[..., object], place: "list[Hook]") -> None:
+        if not callable(fn):
+            raise TypeError(f"a hook: expected a function, got {type(fn).__name__}")
         self.fn, self._place = fn, place
         place.append(self)
 
@@ -48,6 +67,12 @@ class Module:
     Parameters, buffers (tensors that are kept but not learned) and modules that are assigned to
     attributes are found by those names: `Sequential(Dense(2, 3))` has the parameter "0.weight".
     Subclasses call `super().__init__()` first and define `forward`.
+
+    One parameter, buffer or module may be in several places (tied weights): it stays one in `to` and in
+    copies, is given once by `parameters()` and `named_modules()`, and has all its names in `state_dict()`.
+    To a parameter's attribute only a Parameter or None is assigned, and to a buffer's only a tensor or None
+    (TypeError): anything else would silently be neither learned nor kept. `del` the attribute first to make
+    it something else. A module can't be inside of itself (ValueError).
     """
 
     training: bool
@@ -60,13 +85,27 @@ class Module:
         self.forward_hooks: list[Hook] = []
         self.backward_hooks: list[Hook] = []
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        held = self.__dict__.get(name)
+        if isinstance(held, Tensor) or isinstance(value, Tensor | Module):
+            _check_assigned(self, name, held, value)
+        object.__setattr__(self, name, value)
+
+    if not TYPE_CHECKING:  # or every name would be an attribute to type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not there: what `__init__` makes is missing where it was not called."""
+            if name in ("training", "forward_hooks", "backward_hooks"):
+                raise _not_started(self)
+            return object.__getattribute__(self, name)  # raises, as without this method
+
     def as_follower(self) -> tuple[str, float] | None:
         """As what a layer before may take this one along, as things are: ("slope", 0.2) or ("p", 0.3)."""
         return None
 
     def __call__(self, *inputs: Any) -> Tensor:
         output = self._watched(*inputs) if observer.observers else self.forward(*inputs)
-        if self.backward_hooks and output.requires_grad:
+        if self.backward_hooks and _requires_grad(self, output):
             output = Tell(self._tell_backward)(output)
         for hook in list(self.forward_hooks):
             hook.fn(self, inputs, output)
@@ -113,32 +152,34 @@ class Module:
             if isinstance(value, Module):
                 yield name, value
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """This module (named "") and all below it, with dotted names."""
+    def _places(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """This module and all below it, with dotted names: what is in two places twice."""
         yield prefix, self
         for name, child in self.children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child._places(f"{prefix}.{name}" if prefix else name)
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for prefix, module in self.named_modules():
+        """Every parameter and buffer under each of its names."""
+        for prefix, module in self._places():
             for name, value in vars(module).items():
                 if isinstance(value, Tensor):
                     yield f"{prefix}.{name}" if prefix else name, value
 
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """This module (named "") and all below it, with dotted names, each once, under the first of them."""
+        return _once(self._places(prefix))
+
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """What is learned, with dotted names; what is in two places is given once, under the first."""
-        found = {
-            id(t): (name, t) for name, t in reversed(list(self._named_tensors())) if isinstance(t, Parameter)
-        }
-        return reversed(found.values())
+        return _once((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
         """What is learned."""
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """What is kept but not learned (running statistics), with dotted names."""
-        return ((name, t) for name, t in self._named_tensors() if not isinstance(t, Parameter))
+        """What is kept but not learned (running statistics), with dotted names, each once."""
+        return _once((name, t) for name, t in self._named_tensors() if not isinstance(t, Parameter))
 
     # -- modes and gradients -----------------------------------------------------------------------
 
@@ -157,16 +198,19 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def to(self, target: str) -> "Module":
+    def to(self, target: Any) -> "Module":
         """Move every tensor, in place, to a device ("cpu", "gpu") or a dtype ("float32", "float64").
 
-        Parameters are replaced by new ones: make optimisers after this.
+        Parameters are replaced by new ones, with their gradients: make optimisers after this. One that is
+        frozen (`requires_grad` is False) stays so, and one in two places stays one. Raises ValueError, having
+        moved nothing, for anything else than a device or a dtype.
         """
+        convert = _conversion(type(self).__name__, target)
+        moved = {id(tensor): _converted(tensor, convert) for _, tensor in _once(self._named_tensors())}
         for _, module in self.named_modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, Tensor):
-                    moved = _moved(value, target)
-                    setattr(module, name, type(value)(moved) if moved is not value.data else value)
+                    setattr(module, name, moved[id(value)])
         return self
 
     # -- keeping and bringing back -----------------------------------------------------------------
@@ -179,25 +223,31 @@ class Module:
         """Take every parameter and buffer from `state` (tensors or arrays), in place.
 
         `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Raises ValueError,
-        having changed nothing, where a key is missing or unknown, or a shape or dtype differs.
+        having changed nothing, where a key is missing or unknown, a shape or dtype differs, or one tensor
+        would get two values, by two of its names.
         """
+        name = f"load_state_dict({type(self).__name__})"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{name}: expected tensors by name, got {_other_state(state)}")
         own = dict(self._named_tensors())
-        given = {k: v for k, v in state.items() if k.rpartition(".")[2] != "num_batches_tracked"}
+        given = {k: v for k, v in state.items() if str(k).rpartition(".")[2] != "num_batches_tracked"}
         problems = [f"missing: {name}" for name in own if name not in given]
         problems += [f"unexpected: {name}" for name in given if name not in own]
-        arrays = {}
-        for name in own.keys() & given.keys():
-            value = given[name].numpy() if isinstance(given[name], Tensor) else given[name]
-            if value.shape != own[name].shape or value.dtype != own[name].dtype:
-                problems.append(
-                    f"{name}: expected {own[name].dtype} of shape {own[name].shape}, "
-                    f"got {value.dtype} of {value.shape}"
-                )
-            arrays[name] = value
+        arrays: dict[str, Any] = {}
+        firsts: dict[int, str] = {}
+        for key in (key for key in own if key in given):
+            value = given[key].numpy() if isinstance(given[key], Tensor) else given[key]
+            if (problem := _misfit(own[key], value)) is not None:
+                problems.append(f"{key}: {problem}")
+                continue
+            arrays[key] = own[key].backend.asarray(value)
+            first = firsts.setdefault(id(own[key]), key)
+            if first != key and not _same_bits(own[key], arrays[first], arrays[key]):
+                problems.append(f"{key}: it is the same tensor as {first}, which is given other values")
         if problems:
-            raise ValueError(f"load_state_dict({type(self).__name__}): " + "; ".join(sorted(problems)))
-        for name, array in arrays.items():
-            own[name].data = own[name].backend.asarray(array).copy()
+            raise ValueError(f"{name}: " + "; ".join(sorted(problems)))
+        for key, array in arrays.items():
+            own[key].data = array.copy()
 
     def __repr__(self) -> str:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.children()]
@@ -208,71 +258,105 @@ class Module:
         return f"{type(self).__name__}()"
 
 
-def _moved(value: Tensor, target: str) -> Any:
-    """The array of `value` on another device, or in another dtype (integers keep theirs)."""
-    if target in FLOATS:
-        is_float = str(value.dtype) in FLOATS
-        return value.data.astype(target) if is_float and value.dtype != target else value.data
-    backend = backends.get(target)
-    return value.data if backend is value.backend else backend.asarray(value.numpy())
+def _once(named: Iterable[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]:
+    """Each thing once, with the first of its names."""
+    found: dict[int, tuple[str, Kind]] = {}
+    for name, thing in named:
+        found.setdefault(id(thing), (name, thing))
+    return iter(found.values())
 
 
-class Sequential(Module):
-    """Modules one after another; each is named by its place, "0", "1", ...; `model[i]` is one of them."""
-
-    def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        for i, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential: expected modules, got {type(module).__name__} at {i}")
-            setattr(self, str(i), module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        modules = list(self)
-        while modules:
-            module = modules.pop(0)
-            followers = taken_along(module, modules)
-            del modules[: len(followers)]
-            x = module(x, *_settings(followers))
-        return x
-
-    def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self.children())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.children())
-
-    def __getitem__(self, index: int) -> Module:
-        return list(self)[index]
+def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
+    """What gives the array of a tensor on another device, or in another dtype (integers keep theirs)."""
+    if isinstance(target, str) and target in backends.known():
+        backend = backends.get(target)
+        return lambda t: t.data if t.backend is backend else backend.asarray(t.numpy())
+    try:
+        dtype = "" if target is None else float_type(target, "to")
+    except TypeError:
+        dtype = ""
+    if not dtype:
+        devices = ", ".join(map(repr, backends.known()))
+        raise ValueError(
+            f"to({owner}): expected a device ({devices}) or a dtype ('float32', 'float64'), "
+            f"got {target!r:.80}"
+        )
+    return lambda t: t.data.astype(dtype) if t.dtype in FLOAT_TYPES and t.dtype != dtype else t.data
 
 
-def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
-    """Those of the modules that follow which a layer takes into its own pass over memory: a leaky ReLU, a
-    dropout, or a dropout behind a leaky ReLU.
-
-    What a class says of itself holds for its own `forward`, not for that of a subclass.
-    """
-    taken: list[Module] = []
-    names = list(module.takes) if _speaks_for_itself(module, "takes") else []
-    for follower in following:
-        found = follower.as_follower() if _speaks_for_itself(follower, "as_follower") else None
-        if found is None or found[0] not in names:
-            break
-        names = names[names.index(found[0]) + 1 :]
-        taken.append(follower)
-    return taken
+@ieee()
+def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
+    """A tensor of the same kind with another array, and its gradient too; itself if the array is the same."""
+    array = convert(tensor)
+    if array is tensor.data:
+        return tensor
+    made = type(tensor)(array, tensor.requires_grad and tensor.node is None)
+    if tensor.grad is not None:
+        made.grad = Tensor(convert(tensor.grad))
+    return made
 
 
-def _speaks_for_itself(module: Module, attribute: str) -> bool:
-    """Whether the class that defines `forward` has the attribute too, and no hook wants what is between."""
-    own = next((cls for cls in type(module).__mro__ if "forward" in vars(cls)), object)
-    hooked = module.forward_hooks or module.backward_hooks or "forward" in vars(module)
-    return attribute in vars(own) and not hooked
+def _check_assigned(module: Module, name: str, held: Any, value: Any) -> None:
+    """Raise an error where a parameter or buffer would be lost by an assignment, or found by nobody."""
+    if "forward_hooks" not in vars(module):
+        raise _not_started(module)
+    if isinstance(value, Module) and any(m is module for _, m in value.named_modules()):
+        raise ValueError(
+            f"{type(module).__name__}.{name}: a module can't be inside of itself; keep a weakref to "
+            "one above it, or a list that holds it"
+        )
+    if value is None or not isinstance(held, Tensor):
+        return
+    place, given = f"{type(module).__name__}.{name}", type(value).__name__
+    if isinstance(held, Parameter) and not isinstance(value, Parameter):
+        raise TypeError(
+            f"{place} is a parameter: expected a Parameter or None, got {given}, which would not be learned; "
+            f"assign minigrad.nn.Parameter(array), write its values by `{name}.data = array`, or change it "
+            "in place (`-=`) under minigrad.no_grad()"
+        )
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{place} is a buffer: expected a Tensor or None, got {given}, which state_dict() would leave "
+            f"out; assign minigrad.tensor(...), or write its values by `{name}.data = array`"
+        )
 
 
-def _settings(followers: Sequence[Module]) -> tuple[float, ...]:
-    """What `forward` takes beside x for these: (slope,), or (slope, p) with a slope of 1 for none."""
-    found = dict(setting for m in followers if (setting := m.as_follower()) is not None)
-    if "p" in found:
-        return found.get("slope", 1.0), found["p"]
-    return tuple(found.values())
+def _not_started(module: Module) -> AttributeError:
+    return AttributeError(f"{type(module).__name__}: its __init__ must call super().__init__() first")
+
+
+def _requires_grad(module: Module, output: Any) -> bool:
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"{module.describe()}: a backward hook needs a forward that returns a Tensor, "
+            f"got {type(output).__name__}"
+        )
+    return output.requires_grad
+
+
+def _other_state(state: Any) -> str:
+    """What was given in place of a state dict, with the remedy."""
+    if isinstance(state, Module):
+        return f"{type(state).__name__}: pass its .state_dict()"
+    if isinstance(state, str) or hasattr(state, "__fspath__"):
+        return f"the path {str(state)!r}: pass minigrad.load(path)"
+    return type(state).__name__
+
+
+def _misfit(own: Tensor, value: Any) -> str | None:
+    """Why an array can't be the values of a tensor; None where it can. Raises TypeError for a masked one."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return f"expected a tensor or an array, got {type(value).__name__}"
+    if hasattr(value, "filled"):
+        raise TypeError(
+            f"load_state_dict: expected arrays without a mask, got a {type(value).__name__}: put values in "
+            "the place of its masked elements with .filled(value)"
+        )
+    if value.shape == own.shape and value.dtype == own.dtype:
+        return None
+    return f"expected {own.dtype} of shape {own.shape}, got {value.dtype} of {value.shape}"
+
+
+def _same_bits(own: Tensor, a: Any, b: Any) -> bool:
+    """Whether two arrays of a tensor's device are equal, NaN for NaN."""
+    return a is b or own.backend.to_numpy(a).tobytes() == own.backend.to_numpy(b).tobytes()

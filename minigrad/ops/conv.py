@@ -29,7 +29,7 @@ from .elementwise import (
     check_slope,
     normal,
 )
-from .operation import Case, Operation
+from .operation import Case, Operation, require_tensor
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
 GEOMETRIES = {
@@ -125,10 +125,14 @@ class Convolve(Operation):
     def _through_finish(self, dy: Tensor) -> Tensor:
         """dy taken back through f."""
         if self.dropout is None:
-            return dy if self.slope == 1 else LeakyReluGradient(self.slope, self._output)(dy)
+            if self.slope == 1:
+                return dy
+            return LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
         if self.slope == 1:
             return MaskScale(self._mask, self.dropout.scale)(dy)
-        return LeakyDropoutGradient(self.slope, self._output, self._mask, self.dropout.scale)(dy)
+        return LeakyDropoutGradient(
+            self.slope, self._output, self._mask, self.dropout.scale, self.result_version
+        )(dy)
 
 
 @dataclass(eq=False)
@@ -167,7 +171,7 @@ class ConvolveInputGradient(Operation):
     def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
         y, weight, *bias = self.inputs
         if self.slope != 1:
-            dx = LeakyReluGradient(self.slope, self._output)(dx)
+            dx = LeakyReluGradient(self.slope, self._output, self.result_version)(dx)
         if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from what is made of dx once
             dy, dw = self.backend.convolve_and_weight_gradient(
                 dx.data, weight.data, y.data, self.geometry, self._memo
@@ -237,6 +241,8 @@ def conv2d(
         p: of a dropout that follows behind it, taken in the same pass; 0 for none. See `dropout`.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
+    A pixel of x that is infinite or no number spoils what the kernel reaches from there, and on the CPU, for
+    kernels that are large beside the image, all of its image (see backend/frequency.py).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
     """
     _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")
@@ -295,6 +301,7 @@ def conv_transpose2d(
 
 
 def _check_image(name: str, x: Tensor, weight: Tensor, channels: int, where: str) -> None:
+    require_tensor(name, x, weight)
     if weight.ndim != 4 or not all(weight.shape):
         raise ValueError(f"{name}: expected a weight of shape {where}, got {weight.shape}")
     wanted = weight.shape[channels]
@@ -305,5 +312,7 @@ def _check_image(name: str, x: Tensor, weight: Tensor, channels: int, where: str
 
 
 def _check_bias(name: str, bias: Tensor | None, weight: Tensor, axis: int) -> None:
+    if bias is not None:
+        require_tensor(name, bias)
     if bias is not None and bias.shape != (weight.shape[axis],):
         raise ValueError(f"{name}: expected a bias of shape ({weight.shape[axis]},), got {bias.shape}")

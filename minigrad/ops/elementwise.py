@@ -1,19 +1,32 @@
 """Operations element by element, with broadcasting.
 
 dy is the gradient of the final result with respect to y, the operation's own result. Where an
-input was broadcast, its gradient is summed back to its shape by the walk (tensor.py), so no rule
-here has to.
+input was broadcast, its gradient is summed back to its shape by the walk (backpropagate.py), so
+no rule here has to.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import FLOAT_TYPES, Array
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
+from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled
-from .operation import Case, Operation, as_constant, as_tensor, require_float
+from .operation import (
+    MAKES_ONE,
+    Case,
+    Operation,
+    ResultVersion,
+    as_constant,
+    as_tensor,
+    check_unchanged,
+    require_float,
+    require_tensor,
+    settled,
+)
 
 Rng = Any
 
@@ -81,7 +94,7 @@ class Multiply(Operation):
 
 
 class Divide(Operation):
-    """y = a / b: da = dy / b, db = -dy a / b^2."""
+    """y = a / b: da = dy / b, db = -dy (a / b) / b. (A square of b could overflow, or vanish.)"""
 
     keep_inputs = True
 
@@ -96,7 +109,7 @@ class Divide(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
-        return (dy / b if self.needs[0] else None, -(dy * a / (b * b)) if self.needs[1] else None)
+        return (dy / b if self.needs[0] else None, -(dy * (a / b) / b) if self.needs[1] else None)
 
 
 class Negate(Operation):
@@ -114,7 +127,12 @@ class Negate(Operation):
 
 
 class Power(Operation):
-    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a)."""
+    """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a).
+
+    da is 0 where b is 0, and db where a is 0 and b is not negative, whatever the other factors are there;
+    these are PyTorch's choices. Where a is negative, db is no number. On the CPU a^0.5 is NumPy's square
+    root, which is NaN at -inf, as in PyTorch; on the GPU it is infinite there.
+    """
 
     keep_inputs = True
 
@@ -130,14 +148,35 @@ class Power(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
-        da = None
-        if self.needs[0]:
-            # x^0 is constant, and its rule would give 0 * 0^(-1) at 0.
-            da = dy * 0.0 if isinstance(b, int | float) and b == 0 else dy * (b * a ** (b - 1))
-        if not self.needs[1]:
-            return da, None
-        log_a = a.log() if isinstance(a, Tensor) else self.xp.log(a).item()
-        return da, dy * (a**b * log_a)
+        return (
+            self._base_gradient(dy, a, b) if self.needs[0] else None,
+            self._exponent_gradient(dy, a, b) if self.needs[1] else None,
+        )
+
+    def _base_gradient(self, dy: Tensor, a: Tensor, b: Any) -> Tensor:
+        """dy b a^(b - 1), 0 where b is 0."""
+        if not isinstance(b, Tensor):
+            return dy * (b * a ** (b - 1)) if b else self._dropped(True, dy, 0.0)
+        # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
+        smallest = self.xp.finfo(a.dtype).tiny
+        finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
+        dropped = (b.data == 0) & self.xp.logical_not(finite)
+        dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
+        return dy * (b * a ** (b - 1))
+
+    def _exponent_gradient(self, dy: Tensor, a: Any, b: Tensor) -> Tensor:
+        """dy a^b log(a), 0 where a is 0 and b is not negative."""
+        if not isinstance(a, Tensor):
+            if a > 0:
+                return dy * (a**b * math.log(a))
+            a = Tensor(self.xp.full(b.shape, a, b.dtype), backend=self.backend)
+        dropped = (a.data == 0) & (b.data >= 0)
+        dy, a = self._dropped(dropped, dy, 0.0), self._dropped(dropped, a, 1.0)
+        return dy * (a**b * a.log())
+
+    def _dropped(self, condition: Any, x: Tensor, value: float) -> Tensor:
+        """x with a constant where the condition holds."""
+        return Where(self.xp.asarray(condition))(value, x)
 
 
 class Exp(Operation):
@@ -157,7 +196,7 @@ class Exp(Operation):
 
 
 class Log(Operation):
-    """y = log(x): dx = dy / x."""
+    """y = log(x): dx = dy / x, below 0 too, where y is no number; as in PyTorch."""
 
     keep_inputs = True
 
@@ -173,7 +212,7 @@ class Log(Operation):
 
 
 class Sqrt(Operation):
-    """y = sqrt(x): dx = dy / (2 y)."""
+    """y = sqrt(x): dx = dy / (2 y). That is infinite at 0, and of dy's opposite sign at -0, as in PyTorch."""
 
     keep_output = True
 
@@ -189,7 +228,7 @@ class Sqrt(Operation):
 
 
 class Abs(Operation):
-    """y = |x|: dx = dy sign(x), which is 0 at 0."""
+    """y = |x|: dx = dy sign(x), and 0 at 0, whatever dy is. At NaN dx is NaN (PyTorch gives 0)."""
 
     keep_inputs = True
 
@@ -201,13 +240,17 @@ class Abs(Operation):
         return self.xp.abs(x)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        sign = Tensor(self.xp.sign(self.inputs[0].data), backend=self.backend)
-        return (dy * sign,)
+        x = self.inputs[0].data
+        sign = Tensor(self.xp.sign(x), backend=self.backend)
+        return (Where(self.xp.asarray(x == 0))(0.0, dy) * sign,)
 
 
 @dataclass(eq=False)
 class Clip(Operation):
-    """y = min(max(x, low), high): dx = dy where low <= x <= high, 0 elsewhere."""
+    """y = min(max(x, low), high): dx = dy where low <= x <= high, 0 elsewhere.
+
+    At a bound itself dx is dy (PyTorch 2.14 gives 0). NaN stays NaN, and its dx is 0.
+    """
 
     low: float | None
     high: float | None
@@ -236,7 +279,11 @@ class Clip(Operation):
 
 
 class Maximum(Operation):
-    """y = max(a, b): dy goes to the larger; where they are equal, half to each."""
+    """y = max(a, b): dy goes to the larger; where they are equal, half to each.
+
+    A value that is no number counts as the larger, so that it goes through, and gets all of dy; half where
+    both are none. (PyTorch gives all of dy to each of the two.)
+    """
 
     keep_inputs = True
 
@@ -252,10 +299,11 @@ class Maximum(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = (t.data if isinstance(t, Tensor) else t for t in self.inputs)
-        half = Where(self.xp.asarray(a == b))(dy * 0.5, 0.0)
+        to_a = self.xp.asarray(self.xp.logical_or(a > b, (a != a) & (b == b)))
+        to_b = self.xp.asarray(self.xp.logical_or(b > a, (b != b) & (a == a)))
         return (
-            Where(self.xp.asarray(a > b))(dy, half) if self.needs[0] else None,
-            Where(self.xp.asarray(b > a))(dy, half) if self.needs[1] else None,
+            Where(to_a)(dy, Where(to_b)(0.0, dy * 0.5)) if self.needs[0] else None,
+            Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,
         )
 
 
@@ -285,7 +333,7 @@ class Where(Operation):
 
 
 class Tanh(Operation):
-    """y = tanh(x): dx = dy (1 - y^2)."""
+    """y = tanh(x): dx = dy (1 - y^2), which is 0 where y rounds to 1: from |x| = 9.1 on in float32."""
 
     keep_output = True
 
@@ -304,7 +352,7 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + exp(-x)): dx = dy y (1 - y)."""
+    """y = 1 / (1 + exp(-x)): dx = dy y (1 - y), which is 0 where y rounds to 1: from x = 17 on in float32."""
 
     keep_output = True
 
@@ -341,6 +389,9 @@ class Softplus(Operation):
 class LeakyRelu(Operation):
     """y = x where x > 0, slope * x elsewhere: dx = dy or slope * dy (slope * dy at 0).
 
+    With a slope of 0 dx is exactly 0 there, even where dy is infinite. A value that is no number goes
+    through, with slope * dy as its gradient. (PyTorch's ReLU, but not its leaky one, gives it dy.)
+
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic
     models" (2013). A slope of 0 is ReLU.
     """
@@ -362,15 +413,19 @@ class LeakyRelu(Operation):
         return self.backend.leaky_relu(x, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyReluGradient(self.slope, self._output)(dy),)
+        return (LeakyReluGradient(self.slope, self._output, self.result_version)(dy),)
 
 
 @dataclass(eq=False)
 class LeakyReluGradient(Operation):
-    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose."""
+    """dx = dy where y > 0, slope * dy elsewhere: linear in dy, and its own transpose.
+
+    An element that a slope of 0 drops is 0 whatever dy is.
+    """
 
     slope: float
     y: Array
+    version: ResultVersion | None = None  # of y, where it is the result of an operation
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -385,12 +440,19 @@ class LeakyReluGradient(Operation):
         return self.backend.leaky_relu_backward(dy, self.y, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyReluGradient(self.slope, self.y)(dy),)
+        return (LeakyReluGradient(self.slope, self.y, self.version)(dy),)
+
+    def check_alive(self) -> None:
+        super().check_alive()
+        check_unchanged(self.name, self.version)
 
 
 @dataclass(eq=False)
 class Dropout(Operation):
     """y = x / (1 - p) with probability 1 - p, 0 otherwise: dx = dy by the same mask.
+
+    What is dropped is 0 even where x, or dy, is infinite or no number. (PyTorch multiplies by 0 there, which
+    leaves no number.)
 
     Which elements are kept follows from the key and the counter alone (`Backend.dropout_mask`).
     """
@@ -431,7 +493,7 @@ class Dropout(Operation):
 
 @dataclass(eq=False)
 class MaskScale(Operation):
-    """y = x * scale where the mask is True, 0 elsewhere (dropout): linear, and its own transpose."""
+    """y = x * scale where the mask is True, 0 elsewhere, whatever x is: linear, and its own transpose."""
 
     mask: Array
     scale: float
@@ -462,6 +524,7 @@ class LeakyDropoutGradient(Operation):
     y: Array
     mask: Array
     scale: float
+    version: ResultVersion | None = None  # of y, where it is the result of an operation
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -477,7 +540,11 @@ class LeakyDropoutGradient(Operation):
         return self.backend.leaky_dropout_backward(dy, self.y, self.mask, self.slope, self.scale)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyDropoutGradient(self.slope, self.y, self.mask, self.scale)(dy),)
+        return (LeakyDropoutGradient(self.slope, self.y, self.mask, self.scale, self.version)(dy),)
+
+    def check_alive(self) -> None:
+        super().check_alive()
+        check_unchanged(self.name, self.version)
 
 
 # -- the functions ---------------------------------------------------------------------------------
@@ -486,10 +553,12 @@ class LeakyDropoutGradient(Operation):
 def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}")
+        raise TypeError(
+            f"{operation.name}: expected at least one tensor, got {a!r:.40} and {b!r:.40}: {MAKES_ONE}"
+        )
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
     if operation is Divide or isinstance(a, float) or isinstance(b, float):
-        a, b = _as_float(a), _as_float(b)
+        a, b = as_float(a), as_float(b)
     try:
         return operation()(a, b)
     except ValueError as error:
@@ -498,7 +567,7 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         raise ValueError(f"{operation.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
 
 
-def _as_float(x: Any) -> Any:
+def as_float(x: Any) -> Any:
     """Integers, where a result of floats is made of them, become float32: NumPy would make float64."""
     return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
@@ -524,17 +593,26 @@ def divide(a: Any, b: Any) -> Tensor:
 
 
 def power(a: Any, b: Any) -> Tensor:
-    """a ** b; the gradient with respect to the exponent needs a > 0."""
+    """a ** b; the gradient with respect to the exponent needs a > 0, or a = 0 and b >= 0, where it is 0.
+
+    Raises ValueError for integers to the power of a negative integer, which are no integers.
+    """
+    if isinstance(a, Tensor) and a.dtype.kind in "iub" and isinstance(b, int) and b < 0:
+        raise ValueError(f"power: {a.dtype} to the power of {b} is no integer: use a float, as in x ** {b}.0")
     return _binary(Power, a, b)
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger of a and b; where they are equal, each gets half of the gradient."""
+    """The larger of a and b; where they are equal, each gets half of the gradient.
+
+    A value that is no number counts as the larger.
+    """
     return _binary(Maximum, a, b)
 
 
 def negate(x: Tensor) -> Tensor:
     """-x."""
+    require_tensor("negate", x)
     return Negate()(x)
 
 
@@ -558,31 +636,46 @@ def sqrt(x: Tensor) -> Tensor:
 
 def absolute(x: Tensor) -> Tensor:
     """|x|; its gradient at 0 is 0."""
+    require_tensor("abs", x)
     return Abs()(x)
 
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """x held between low and high (None: no bound); the gradient is 0 outside."""
+    """x held between two numbers, low and high (None: no bound); the gradient is 0 outside.
+
+    A value that is no number stays none, and has no gradient. Integers held by a float become float32.
+    """
+    require_tensor("clip", x)
     if low is None and high is None:
         raise ValueError("clip: expected low, high or both")
     low, high = (None if v is None else as_tensor(v, x, "clip") for v in (low, high))
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        raise TypeError("clip: expected numbers as bounds; for a bound of each element's own use maximum")
+    if isinstance(low, float) or isinstance(high, float):
+        x = as_float(x)
     return Clip(low, high)(x)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition holds, b elsewhere, with broadcasting.
 
+    What is not taken gets the gradient 0, whatever it is. That 0 goes on into the operations before, and a
+    rule such as that of sqrt at 0, whose factor is infinite, makes NaN of it (in PyTorch, too).
+
     Args:
-        condition: a boolean list, or a boolean tensor or array on the same device.
-        a, b: tensors or numbers, at least one a tensor.
+        condition: a boolean or a list of them, or a boolean tensor or array on the same device.
+        a, b: tensors or numbers, at least one a tensor; integers beside a float become float32.
     """
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}")
+        raise TypeError(f"where: expected a tensor in a or b, got {a!r:.40} and {b!r:.40}: {MAKES_ONE}")
     mask = as_constant(condition, like, "where")
     if mask.dtype != bool:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
-    return Where(mask)(as_tensor(a, like, "where"), as_tensor(b, like, "where"))
+    a, b = as_tensor(a, like, "where"), as_tensor(b, like, "where")
+    if isinstance(a, float) or isinstance(b, float):
+        a, b = as_float(a), as_float(b)
+    return Where(settled(mask, a, b))(a, b)
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -605,7 +698,8 @@ def softplus(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
-    return leaky_relu(x, 0.0)
+    require_float("relu", x)
+    return LeakyRelu(0.0)(x)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -624,7 +718,10 @@ def check_slope(function: str, slope: float, name: str = "slope") -> None:
 def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
     """A function of the operator module as one of a tensor and an operand: a boolean tensor."""
 
+    @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
+        require_tensor(compare.__name__, a)
+        refuse_masked(b)
         try:
             b = as_tensor(b, a, compare.__name__)
         except TypeError:

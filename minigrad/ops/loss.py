@@ -8,10 +8,11 @@ from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import clip, exp, log, sigmoid
-from .operation import Case, Operation, as_constant, as_tensor, require_float
+from .operation import Case, Operation, as_constant, as_tensor, require_float, settled
 from .reduce import mean, sum_
 
 LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
+SMALLEST_DIVISOR = 1e-12  # PyTorch's: what a probability is at the least where it divides a gradient
 
 
 class LogitBinaryCrossEntropy(Operation):
@@ -20,6 +21,7 @@ class LogitBinaryCrossEntropy(Operation):
     It is -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), rearranged so that nothing overflows. The
     first two terms cancel exactly where the label is right, which leaves the small third one whole;
     and dx, which is dl (sigmoid(x) - t), is written so that it keeps its own small values too.
+    x = inf gives NaN (in PyTorch infinity, for t < 1), and so does x = -inf where t is 0.
     """
 
     keep_inputs = True
@@ -90,19 +92,45 @@ class FlooredLog(Operation):
         yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
 
     def forward(self, p: Array) -> Array:
-        # log(0) would warn: the smallest positive number stands in for 0, then the floor does.
-        logs = self.xp.log(self.xp.maximum(p, self.xp.finfo(p.dtype).tiny))
-        return self.xp.where(p > 0, self.xp.maximum(logs, LOG_FLOOR), LOG_FLOOR)
+        # log(0) would warn: so there 1 stands in for it, and then the floor. What is no number stays none.
+        logs = self.xp.log(self.xp.where(p <= 0, 1, p))
+        return self.xp.where(p <= 0, LOG_FLOOR, self.xp.maximum(logs, LOG_FLOOR))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (dy / clip(self.inputs[0], low=1e-12),)
+        return (dy / clip(self.inputs[0], low=SMALLEST_DIVISOR),)
+
+
+class FlooredLogComplement(Operation):
+    """y = max(log(1 - p), -100): dp = -dy / max(1 - p, 1e-12).
+
+    By log1p(-p), as PyTorch's BCELoss computes it: a small p would be lost in 1 - p. For the rest see
+    `FlooredLog`.
+    """
+
+    keep_inputs = True
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda p: cls()(p),
+            lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),),
+            lambda p: naive.floored_log(1 - p),
+        )
+
+    def forward(self, p: Array) -> Array:
+        logs = self.xp.log1p(-self.xp.where(p >= 1, 0, p))  # log(0) would warn
+        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.maximum(logs, LOG_FLOOR))
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
 
 
 @dataclass(eq=False)
 class CrossEntropy(Operation):
     """l[n] = log(sum over k of exp(x[n, k])) - x[n, label[n]]: dx = dl (softmax(x) - one_hot(label)).
 
-    The largest logit is taken off first, which changes nothing but keeps the exponentials finite.
+    The largest logit is taken off first, which changes nothing but keeps the exponentials finite. A logit of
+    -inf is a class of probability 0; one of inf, or all of -inf, give NaN, as in PyTorch.
     """
 
     labels: Array
@@ -155,8 +183,9 @@ def binary_cross_entropy(
         probabilities: any shape, values in [0, 1].
         target: a tensor of that shape, or a number for all of them.
         reduction: "mean", "sum" or "none".
-        epsilon: None holds the logarithms above -100, as PyTorch does; a number is added
-            inside them instead: -t log(p + epsilon) - (1 - t) log(1 - p + epsilon).
+        epsilon: None holds the logarithms above -100, as PyTorch does, and takes the second one by
+            log1p(-p), so that a small p counts in it; a number is added inside them instead:
+            -t log(p + epsilon) - (1 - t) log(1 - p + epsilon).
 
     A sigmoid in float32 is 1 from a logit of 17 on: against the label 0 that costs 100 here and 17
     in `binary_cross_entropy_with_logits`, which is the one to use where there is a choice.
@@ -171,7 +200,7 @@ def binary_cross_entropy(
             f"{values.min():.4g} to {values.max():.4g}; for logits use binary_cross_entropy_with_logits"
         )
     if epsilon is None:
-        log_p, log_q = FlooredLog()(probabilities), FlooredLog()(1 - probabilities)
+        log_p, log_q = FlooredLog()(probabilities), FlooredLogComplement()(probabilities)
     else:
         log_p, log_q = log(probabilities + epsilon), log(1 - probabilities + epsilon)
     return _reduced(-(target * log_p + (1 - target) * log_q), reduction)
@@ -198,7 +227,7 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
             f"cross_entropy: expected labels from 0 to {logits.shape[1] - 1}, "
             f"got {indices.min()} to {indices.max()}"
         )
-    return _reduced(CrossEntropy(indices)(logits), reduction)
+    return _reduced(CrossEntropy(settled(indices, logits))(logits), reduction)
 
 
 def _target(name: str, x: Tensor, target: Any) -> Any:

@@ -6,7 +6,7 @@ from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor
 from .elementwise import normal
-from .operation import Case, Operation, as_tensor
+from .operation import Case, Operation, as_tensor, require_tensor
 
 
 class Matmul(Operation):
@@ -64,6 +64,7 @@ def _flipped(x: Tensor) -> Tensor:
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a @ b for (..., n, k) and (..., k, m); vectors count as one row, or one column."""
     like = a if isinstance(a, Tensor) else b
+    require_tensor("matmul", like)
     a, b = as_tensor(a, like, "matmul"), as_tensor(b, like, "matmul")
     if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.ndim or not b.ndim:
         raise ValueError("matmul: expected two tensors of at least one axis; for a number use *")
@@ -80,6 +81,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight^T + bias: (N, in) by a weight (out, in) and a bias (out,) gives (N, out)."""
+    require_tensor("dense", x, weight, *(() if bias is None else (bias,)))
     if weight.ndim != 2 or x.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"dense: expected x (N, in) and a weight (out, in), got {x.shape} and {weight.shape}"

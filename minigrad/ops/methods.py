@@ -1,11 +1,13 @@
-"""The one place where operations become methods of Tensor (tensor.py imports none of them)."""
+"""The one place where functions become methods of Tensor (tensor.py imports none of them)."""
 
 import operator
 from collections.abc import Callable
 from typing import Any
 
+from ..backpropagate import backward
 from ..tensor import Tensor
 from . import elementwise, matmul, reduce, shape
+from .in_place import ASSIGNMENTS
 
 
 def _swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
@@ -14,6 +16,7 @@ def _swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Ten
 
 
 METHODS: dict[str, Callable[..., Any]] = {
+    "backward": backward,
     "__add__": elementwise.add,
     "__radd__": elementwise.add,
     "__sub__": elementwise.subtract,
@@ -47,6 +50,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "reshape": shape.reshape,
     "transpose": shape.transpose,
     "to": shape.to,
+    **ASSIGNMENTS,
 }
 
 for _name, _function in METHODS.items():

@@ -30,6 +30,10 @@ class BatchNorm(Operation):
 
     The two means are what flows back through m and v. After the call `mean` and `variance` (biased)
     hold m and v as arrays (C,) in float64.
+
+    A channel with an infinite value or NaN is NaN all over. Where the gradients are recorded
+    (`create_graph`), v is made again in x's dtype. In float32 it overflows from values of about 1e19 on, and
+    dx is 0 then.
     """
 
     eps: float
@@ -64,7 +68,7 @@ class BatchNorm(Operation):
         x, weight, _ = self.inputs
         if is_grad_enabled():
             if self.slope != 1:
-                dy = LeakyReluGradient(self.slope, self._output)(dy)
+                dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
             return self._differentiable_backward(dy, x, weight)
         gradients = self.backend.normalize_backward(
             dy.data, x.data, self._output if self.keep_output else None, self.mean, self.variance, self.eps,
@@ -129,7 +133,7 @@ class Normalize(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
         if self.slope != 1:
-            dy = LeakyReluGradient(self.slope, self._output)(dy)
+            dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
         axes = (0, 2, 3)[: x.ndim - 1]
         channels = (1, -1) + (1,) * (x.ndim - 2)
         constants = self.mean, 1 / self.xp.sqrt(self.variance + self.eps)

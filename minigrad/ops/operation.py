@@ -5,18 +5,20 @@ To add one, write a subclass with `forward`, `backward` and `cases`, and call it
 first and second order gradients, planted mistakes, backends) runs over its cases.
 """
 
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
-from ..backend.base import FLOAT_TYPES, Array
-from ..tensor import FLOATS, Node, Tensor, is_grad_enabled
+from ..backend.base import FLOAT_TYPES, Array, refuse_masked
+from ..backend.ieee import ieee
+from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
+MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
-_numbers = itertools.count()
+ResultVersion = tuple[list[int], int]  # the count of changes of the memory, and what it was at first
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,16 @@ class Operation:
       to the inputs' shapes afterwards, in one place.
     - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
+    - `calls_back`: whether `backward` calls a function of the user's.
+
+    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py), but for a
+    `backward` that calls back.
     """
 
     keep_inputs: ClassVar[bool] = False
     keep_output = False
     view: ClassVar[bool] = False
+    calls_back: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
 
     backend: Backend = field(init=False, repr=False)
@@ -71,6 +78,9 @@ class Operation:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
+        for rule in ("forward",) if cls.calls_back else ("forward", "backward"):
+            if isinstance(vars(cls).get(rule), FunctionType):
+                setattr(cls, rule, ieee()(vars(cls)[rule]))
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -101,21 +111,41 @@ class Operation:
         self.backend = _common_backend(self.name, inputs)
         y = self.forward(*(t.data if isinstance(t, Tensor) else t for t in inputs))
         backend = self.result_backend
-        if not backend.owns(y):  # NumPy's reductions give scalars, not arrays
-            y = backend.asarray(y)
+        if not backend.owns(y):
+            y = self._as_result(y, backend)
         changes = self._changes_of_viewed(y, inputs)
         recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
         if not recorded:
             return Tensor(y, backend=backend, changes=changes)
-        self.number = next(_numbers)
+        self.number = next_number()
         self.edges = tuple(_edge(t) for t in inputs)
         self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
         if self.keep_inputs:
             self.inputs = inputs
-            self._versions = tuple(t.version for t in inputs if isinstance(t, Tensor))
+            tensors = (t for t in inputs if isinstance(t, Tensor))
+            self._states = tuple((t.changes, t.version, _some_bits(t)) for t in tensors)
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
+
+    def _as_result(self, y: Any, backend: Backend) -> Array:
+        """What `forward` gave, where it is no array: of NumPy's reductions it is a number."""
+        if isinstance(y, Tensor) or (not hasattr(y, "dtype") and not isinstance(y, int | float)):
+            raise TypeError(
+                f"{self.name}: expected its forward to return an array on {backend.device!r}, got "
+                f"{type(y).__name__}"
+            )
+        return backend.asarray(y)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is read, but was not kept: say how to keep it."""
+        keep = {"inputs": "keep_inputs", "output": "keep_output", "_output": "keep_output"}.get(name)
+        if keep is None or self.released:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(
+            f"{self.name}: self.{name.lstrip('_')} is read, but was not kept: write `{keep} = True` in the "
+            f"class {type(self).__name__} (and read it in backward only)"
+        )
 
     def _changes_of_viewed(self, y: Array, inputs: tuple[Any, ...]) -> list[int]:
         """The count of changes of the memory that y lies in: an input's where y is a view of it."""
@@ -140,6 +170,11 @@ class Operation:
         """The result again, as a tensor of this graph (kept as an array: a tensor would be a cycle)."""
         return Tensor(self._output, node=self, backend=self.backend, changes=self._output_changes)
 
+    @property
+    def result_version(self) -> ResultVersion:
+        """How often the result had been changed in place when it was made, for who keeps its array."""
+        return self._output_changes, self._output_version
+
     def check_alive(self) -> None:
         """Raise RuntimeError where what backward needs was freed, or changed in place."""
         if self.released:
@@ -147,20 +182,17 @@ class Operation:
                 f"backward through {self.name} a second time: what it kept was freed by the first. Pass "
                 "retain_graph=True to the first backward, or compute the result again"
             )
-        if self.keep_output and self._output_changes[0] != self._output_version:
-            raise RuntimeError(
-                f"backward through {self.name}: its result was changed in place (by an assignment to .data) "
-                "after it was computed: call backward before the change, or compute the result again"
-            )
+        if self.keep_output:
+            check_unchanged(self.name, self.result_version)
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for version, t in zip(self._versions, tensors, strict=True):
-            if t.version != version:
+        for (changes, version, bits), t in zip(self._states, tensors, strict=True):
+            if t.changes is not changes or t.version != version or _some_bits(t) != bits:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
-                    "optimizer's step, load_state_dict or an assignment to .data) after it was used: "
-                    "call backward before the change, or compute the result again after it"
+                    "optimizer's step, load_state_dict, an assignment to .data or a write into its array) "
+                    "after it was used: call backward before the change, or compute the result again after it"
                 )
 
     def release(self) -> None:
@@ -168,6 +200,20 @@ class Operation:
         edges, number = self.edges, self.number
         self.__dict__.clear()
         self.edges, self.number, self.released = edges, number, True
+
+
+def check_unchanged(name: str, version: ResultVersion | None) -> None:
+    """Raise RuntimeError where the result that a node of this name reads was changed in place."""
+    if version is not None and version[0][0] != version[1]:
+        raise RuntimeError(
+            f"backward through {name}: its result was changed in place (by an assignment to .data) "
+            "after it was computed: call backward before the change, or compute the result again"
+        )
+
+
+def _some_bits(t: Tensor) -> bytes | None:
+    """Return some of a leaf's bits, to notice a write into its array that nobody marks."""
+    return t.backend.sample(t.data) if t.node is None else None
 
 
 def _edge(value: Any) -> Node | Tensor | None:
@@ -181,6 +227,8 @@ def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
     first: Tensor | None = None
     for t in inputs:
         if not isinstance(t, Tensor):
+            if not isinstance(t, int | float):
+                raise TypeError(f"{name}: expected tensors and numbers, got {type(t).__name__}: {MAKES_ONE}")
             continue
         if first is None:
             first = t
@@ -193,7 +241,7 @@ def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
                 f"{name}: {first.dtype} and {t.dtype} tensors do not mix: convert one with .to(dtype)"
             )
     if first is None:
-        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}")
+        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}: {MAKES_ONE}")
     return first.backend
 
 
@@ -204,14 +252,16 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
+    refuse_masked(value)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(value, backend=like.backend)
+        return Tensor(settled(like.backend.plain(value), like), backend=like.backend)
     raise TypeError(
-        f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}"
+        f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}: "
+        f"{MAKES_ONE}"
     )
 
 
@@ -227,18 +277,37 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
+    refuse_masked(value)
     if like.backend.owns(value):
-        return value
+        return like.backend.plain(value)
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # NumPy's scalars count as Python's
     if isinstance(value, list | tuple | bool | int | float):
         return like.backend.asarray(value)
     raise TypeError(
-        f"{name}: expected a tensor, a list or an array on {like.device!r}, got {type(value).__name__}"
+        f"{name}: expected a tensor, a list or an array on {like.device!r}, got {type(value).__name__}: "
+        f"{MAKES_ONE}"
     )
+
+
+def settled(array: Array, *inputs: Any) -> Array:
+    """What a node will keep of an array that the caller may change: a copy, where one is recorded at all."""
+    recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
+    return array.copy() if recorded else array
+
+
+def require_tensor(name: str, *values: Any) -> None:
+    """Raise TypeError, in the name of the function that was called, unless every value is a tensor."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}: {MAKES_ONE}")
 
 
 def require_float(name: str, *tensors: Tensor) -> None:
     """Raise TypeError unless every tensor is float32 or float64."""
     for t in tensors:
+        if not isinstance(t, Tensor):
+            require_tensor(name, t)
         if t.dtype not in FLOAT_TYPES:
             raise TypeError(
                 f"{name}: expected {' or '.join(FLOATS)}, got {t.dtype}: convert it with .to('float32')"

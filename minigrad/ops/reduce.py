@@ -6,9 +6,9 @@ from typing import Any
 
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import normal
-from .operation import Case, Operation, require_float
-from .shape import broadcast_to
+from .elementwise import Where, normal
+from .operation import Case, Operation, require_float, require_tensor
+from .shape import broadcast_to, whole_numbers
 
 Axes = tuple[int, ...]
 
@@ -16,9 +16,10 @@ Axes = tuple[int, ...]
 def normalize_axes(axis: Any, ndim: int, name: str) -> Axes:
     """None, an int or several as sorted non-negative axes.
 
-    Raises ValueError for an axis that is not there, or is there twice.
+    Raises ValueError for an axis that is not there, or is there twice, and TypeError for what is no int.
     """
-    given = tuple(range(ndim)) if axis is None else (axis,) if hasattr(axis, "__index__") else tuple(axis)
+    several = isinstance(axis, Iterable) and getattr(axis, "ndim", 1) != 0  # an array without axes is one
+    given = range(ndim) if axis is None else whole_numbers(name, axis if several else (axis,))
     if not all(-ndim <= a < ndim for a in given) or len({a % ndim for a in given}) != len(given):
         raise ValueError(f"{name}: axis {axis!r} does not fit a tensor of {ndim} axes")
     return tuple(sorted(a % ndim for a in given))
@@ -31,7 +32,10 @@ def kept_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class Sum(Operation):
-    """y = the sum of x along axes: dx = dy, the same for all that were summed."""
+    """y = the sum of x along axes: dx = dy, the same for all that were summed.
+
+    float32 is added up in float64 and rounded at the end, so that only the result can overflow.
+    """
 
     axes: Axes
     keepdims: bool
@@ -64,7 +68,11 @@ class Sum(Operation):
 
 @dataclass(eq=False)
 class Max(Operation):
-    """y = the largest of x along axes: dy goes to it; those that tie for it share it equally."""
+    """y = the largest of x along axes: dy goes to it; those that tie for it share it equally.
+
+    A value that is no number counts as the largest, so that it goes through, and several such share dy, as in
+    PyTorch's `max`.
+    """
 
     axes: Axes
     keepdims: bool
@@ -84,18 +92,19 @@ class Max(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x = self.inputs[0].data
         shape = kept_shape(x.shape, self.axes)
-        largest = (x == self._output.reshape(shape)).astype(x.dtype)
-        share = largest / largest.sum(axis=self.axes, keepdims=True)
-        return (dy.reshape(shape) * Tensor(share, backend=self.backend),)
+        largest = self.xp.logical_or(x == self._output.reshape(shape), x != x)
+        count = largest.sum(axis=self.axes, keepdims=True).astype(x.dtype)
+        return (Where(largest)(dy.reshape(shape) / Tensor(count, backend=self.backend), 0.0),)
 
 
 def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum along `axis`: None (all), an int or several."""
+    require_tensor("sum", x)
     return Sum(normalize_axes(axis, x.ndim, "sum"), keepdims, x.shape)(x)
 
 
 def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The mean along `axis`: None (all), an int or several."""
+    """The mean along `axis`: None (all), an int or several. It is infinite where the sum overflows."""
     require_float("mean", x)
     axes = normalize_axes(axis, x.ndim, "mean")
     return sum_(x, axes, keepdims) / _count(x.shape, axes, "mean")
@@ -104,7 +113,9 @@ def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The mean of (x - mean)^2 along `axis`, with `correction` taken off the divisor.
 
-    `correction` 0 is the variance of the values themselves, 1 the unbiased estimate.
+    `correction` 0 is the variance of the values themselves, 1 the unbiased estimate. An infinite value makes
+    the variance NaN, and the gradients of all values too. The variance is infinite where the sum of the
+    squares overflows, from values of about 1e19 on in float32.
     """
     require_float("var", x)
     axes = normalize_axes(axis, x.ndim, "var")
@@ -116,7 +127,11 @@ def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float =
 
 
 def max_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The largest value along `axis`: None (all), an int or several."""
+    """The largest value along `axis`: None (all), an int or several.
+
+    A value that is no number counts as the largest; those that tie share the gradient.
+    """
+    require_tensor("max", x)
     axes = normalize_axes(axis, x.ndim, "max")
     _count(x.shape, axes, "max")
     return Max(axes, keepdims)(x)

@@ -1,16 +1,19 @@
 """Operations that move elements and compute nothing: each one's backward moves them back."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import backend as backends
-from ..backend.base import Array, Backend
+from ..backend.arguments import as_int
+from ..backend.base import Array, Backend, refuse_masked
 from ..backend.geometry import pair
+from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
-from .elementwise import normal
-from .operation import Case, Operation
+from .elementwise import as_float, normal
+from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, settled
 
 Shape = tuple[int, ...]
 
@@ -74,7 +77,7 @@ class Transpose(Operation):
 
 @dataclass(eq=False)
 class BroadcastTo(Operation):
-    """y = x stretched to a shape; the walk sums dy back (tensor.py)."""
+    """y = x stretched to a shape; the walk sums dy back (backpropagate.py)."""
 
     shape: Shape
 
@@ -265,12 +268,25 @@ class ToDevice(Operation):
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
-    """x in another shape, given as ints or as one tuple; one of them may be -1."""
-    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    """x in another shape, given as ints or as one tuple; one of them may be -1, for what is left."""
+    require_tensor("reshape", x)
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    wanted = whole_numbers("reshape", given)
+    if min(wanted, default=0) < -1:
+        raise ValueError(f"reshape: expected sizes of 0 or more, and -1 once at the most, got {wanted}")
     try:
         return Reshape(_whole(wanted, x.size))(x)
     except ValueError:
         raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {wanted}") from None
+
+
+def whole_numbers(name: str, values: Iterable[Any]) -> Shape:
+    """Return integers, Python's or NumPy's, as Python ints. Raises TypeError for anything else."""
+    values = tuple(values)
+    found = tuple(map(as_int, values))
+    if None in found:
+        raise TypeError(f"{name}: expected ints, got {values!r:.80}")
+    return found  # type: ignore[return-value]
 
 
 def _whole(shape: Shape, size: int) -> Shape:
@@ -283,8 +299,9 @@ def _whole(shape: Shape, size: int) -> Shape:
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """x with its axes in the order `axes` (ints, or one tuple); reversed without any."""
-    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
-    order = order or tuple(reversed(range(x.ndim)))
+    require_tensor("transpose", x)
+    given = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+    order = whole_numbers("transpose", given) or tuple(reversed(range(x.ndim)))
     in_range = all(-x.ndim <= a < x.ndim for a in order)
     if not in_range or sorted(a % x.ndim for a in order) != list(range(x.ndim)):
         raise ValueError(f"transpose: expected a permutation of {x.ndim} axes, got {order}")
@@ -292,21 +309,31 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
-    """x stretched to `shape` along axes of length 1 and new ones in front."""
-    return BroadcastTo(shape)(x)
+    """x stretched to `shape`, a tuple of ints, along axes of length 1 and new ones in front."""
+    require_tensor("broadcast_to", x)
+    wanted = whole_numbers("broadcast_to", shape)
+    try:
+        return BroadcastTo(wanted)(x)
+    except ValueError:
+        raise ValueError(
+            f"broadcast_to: a tensor of shape {x.shape} can't be stretched to {wanted}"
+        ) from None
 
 
 def get_item(x: Tensor, index: Any) -> Tensor:
     """x[index], as NumPy's: ints, slices, None, ..., integer or boolean arrays or tensors."""
+    require_tensor("get_item", x)
     parts = index if isinstance(index, tuple) else (index,)
-    parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
+    for part in parts:
+        refuse_masked(part)
+    parts = tuple(_index_part(p, x) for p in parts)
     return GetItem(parts if isinstance(index, tuple) else parts[0])(x)
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after another along an axis; all other sizes must agree."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"concatenate: expected a list of tensors, got {tensors!r:.80}")
+    _require_list("concatenate", tensors)
+    (axis,) = whole_numbers("concatenate", (axis,))
     first = tensors[0]
     if not -first.ndim <= axis < first.ndim:
         raise ValueError(f"concatenate: axis {axis} does not fit tensors of {first.ndim} axes")
@@ -321,10 +348,10 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors, of one shape, along a new axis."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"stack: expected a list of tensors, got {tensors!r:.80}")
+    _require_list("stack", tensors)
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack: expected tensors of one shape, got {[t.shape for t in tensors]}")
+    (axis,) = whole_numbers("stack", (axis,))
     shape = tensors[0].shape
     if not -len(shape) - 1 <= axis <= len(shape):
         raise ValueError(f"stack: axis {axis} does not fit tensors of {len(shape)} axes")
@@ -332,19 +359,39 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concatenate([t.reshape((*shape[:axis], 1, *shape[axis:])) for t in tensors], axis)
 
 
-def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with a border: (before, after) for each axis, filled with `value`."""
+def _require_list(name: str, tensors: Any) -> None:
+    listed = isinstance(tensors, Sequence) and len(tensors) and all(isinstance(t, Tensor) for t in tensors)
+    if not listed:
+        raise TypeError(f"{name}: expected a list of tensors, got {tensors!r:.80}: {MAKES_ONE}")
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tensor:
+    """x with a border: (before, after) for each axis, filled with `value`.
+
+    Integers with a border of a float become float32.
+    """
+    require_tensor("pad", x)
     try:
         pairs = tuple(pair(width, "pad", 0) for width in widths)
     except (TypeError, ValueError):
         pairs = ()
     if len(pairs) != x.ndim:
         raise ValueError(f"pad: expected {x.ndim} pairs (before, after) of ints >= 0, got {widths!r}")
-    return Pad(pairs, value)(x)
+    filling = as_tensor(value, x, "pad")
+    if isinstance(filling, Tensor):
+        raise TypeError(f"pad: expected a number as value, got a tensor of shape {filling.shape}")
+    return Pad(pairs, filling)(as_float(x) if isinstance(filling, float) else x)
 
 
+@ieee()
 def to(x: Tensor, target: Any) -> Tensor:
-    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64")."""
+    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32.
+
+    Numbers too large for float32 become infinite. NaN, and numbers too large for an integer type, become some
+    integer, which depends on the device.
+    """
+    require_tensor("to", x)
+    target = "float32" if target is None else target  # NumPy's dtype(None) is float64
     if target in backends.known():
         return ToDevice(x.backend, backends.get(target))(x)
     try:
@@ -361,6 +408,17 @@ def to(x: Tensor, target: Any) -> Tensor:
     if str(dtype) not in FLOATS:
         return Tensor(x.data.astype(dtype), backend=x.backend)  # no gradient goes through integers
     return Cast(dtype)(x)
+
+
+def _index_part(part: Any, x: Tensor) -> Any:
+    """One part of an index of x: an array instead of a tensor, and one that nobody will change."""
+    if isinstance(part, list):
+        return copy.deepcopy(part)
+    if isinstance(part, Tensor):
+        return settled(part.data, x)
+    if getattr(part, "ndim", None) == 0 and not x.backend.owns(part):
+        return part.item()  # NumPy's scalars count as Python's
+    return settled(part, x) if hasattr(part, "ndim") else part
 
 
 def _is_basic(index: Any) -> bool:

@@ -11,11 +11,12 @@ from .operation import Case, Operation
 
 @dataclass(eq=False)
 class Tell(Operation):
-    """y = x: dx = dy, of which `tell` is told."""
+    """y = x: dx = dy, of which `tell` is told; NumPy's error state is the caller's there."""
 
     tell: Callable[[Tensor], object]
 
     view = True
+    calls_back = True
 
     @classmethod
     def cases(cls) -> Iterable[Case]:

@@ -23,7 +23,7 @@ FLUX_FIGURES = {
     "image_size": 28, "channels": 1, "batch_size": 128, "epochs": 25, "shuffle": "every_epoch",
     "z_shape": (100,), "z_distribution": "normal",
     "lr_generator": 2e-4, "lr_discriminator": 2e-4, "beta1": 0.9, "beta2": 0.999, "adam_eps": 1e-8,
-    "step": "fresh_noise", "loss": "bce_with_logits", "statistics": "running",
+    "adam_epsilon_hat": False, "step": "fresh_noise", "loss": "bce_with_logits", "statistics": "running",
     "sample_every": 1000, "sample_early": 0, "sample_noise": "fixed", "log_every": 1000,
     "grid_rows": 5, "grid_columns": 5, "crop": "center", "flip": 0.0, "ema_decay": 0.0, "steps": 0,
 }  # fmt: skip
@@ -31,7 +31,7 @@ TENSORFLOW_FIGURES = {
     "image_size": 28, "channels": 1, "batch_size": 128, "epochs": 20, "shuffle": "once",
     "z_shape": (100, 1, 1), "z_distribution": "uniform",
     "lr_generator": 2e-4, "lr_discriminator": 2e-4, "beta1": 0.5, "beta2": 0.999, "adam_eps": 1e-8,
-    "step": "generator_first", "loss": "bce_epsilon", "statistics": "batch",
+    "adam_epsilon_hat": True, "step": "generator_first", "loss": "bce_epsilon", "statistics": "batch",
     "sample_every": 0, "sample_early": 0, "sample_noise": "new", "real_name": "mnist_data.png",
     "grid_rows": 10, "grid_columns": 10, "crop": "center", "flip": 0.0, "ema_decay": 0.0, "steps": 0,
 }  # fmt: skip
@@ -39,7 +39,7 @@ FLOWERS_FIGURES = {
     "image_size": 32, "channels": 3, "batch_size": 128, "epochs": 500, "shuffle": "every_epoch", "seed": 999,
     "nz": 64, "ngf": 32, "ndf": 32, "z_shape": (64, 1, 1), "z_distribution": "normal",
     "lr_generator": 2e-4, "lr_discriminator": 2e-4, "beta1": 0.5, "beta2": 0.999, "adam_eps": 1e-8,
-    "step": "same_fakes", "loss": "bce", "statistics": "batch",
+    "adam_epsilon_hat": False, "step": "same_fakes", "loss": "bce", "statistics": "batch",
     "sample_every": 100, "sample_early": 10, "sample_noise": "fixed", "real_name": "training_images.png",
     "plot_with_samples": True, "grid_rows": 8, "grid_columns": 8, "crop": "random_or_center", "flip": 0.5,
     "ema_decay": 0.0, "steps": 0,
@@ -54,8 +54,8 @@ FIGURES = {
         "image_size": 64, "channels": 3, "batch_size": 128, "epochs": 5, "shuffle": "every_epoch",
         "seed": 999, "nz": 100, "ngf": 64, "ndf": 64, "z_shape": (100, 1, 1), "z_distribution": "normal",
         "lr_generator": 2e-4, "lr_discriminator": 2e-4, "beta1": 0.5, "beta2": 0.999, "adam_eps": 1e-8,
-        "step": "same_fakes", "loss": "bce", "statistics": "batch", "sample_noise": "fixed", "ema_decay": 0.0,
-        "crop": "center", "flip": 0.0, "steps": 0,
+        "adam_epsilon_hat": False, "step": "same_fakes", "loss": "bce", "statistics": "batch",
+        "sample_noise": "fixed", "ema_decay": 0.0, "crop": "center", "flip": 0.0, "steps": 0,
     },
 }  # fmt: skip
 SAMPLES = {  # the name of the grid after 1,000 steps, in the third epoch
@@ -629,10 +629,10 @@ ANOTHER = {  # a value of each field that the recipe "flux" or, for the widths, 
     "step": "same_fakes", "loss": "bce", "nz": 7, "ngf": 3, "ndf": 5, "image_size": 64, "channels": 3,
     "z_shape": (7,), "z_distribution": "uniform", "crop": "random_or_center", "flip": 0.25, "shuffle": "once",
     "batch_size": 9, "epochs": 3, "steps": 11, "lr_generator": 0.1, "lr_discriminator": 0.2, "beta1": 0.3,
-    "beta2": 0.4, "adam_eps": 0.5, "ema_decay": 0.6, "statistics": "batch", "sample_every": 12,
-    "sample_early": 13, "sample_noise": "new", "sample_name": "a{step}.png", "grid_rows": 2,
-    "grid_columns": 4, "plot_with_samples": True, "real_name": "b.png", "log_every": 14, "frame_every": 15,
-    "seed": 16, "enough_steps": 17,
+    "beta2": 0.4, "adam_eps": 0.5, "adam_epsilon_hat": True, "ema_decay": 0.6, "statistics": "batch",
+    "sample_every": 12, "sample_early": 13, "sample_noise": "new", "sample_name": "a{step}.png",
+    "grid_rows": 2, "grid_columns": 4, "plot_with_samples": True, "real_name": "b.png",
+    "log_every": 14, "frame_every": 15, "seed": 16, "enough_steps": 17,
 }  # fmt: skip
 NOT_IN_WORDS = {"generator", "discriminator"}  # layers: from Python alone
 FAMILY = {"nz", "ngf", "ndf"}
@@ -654,6 +654,17 @@ def test_the_form_can_be_set():
 def test_no_field_is_left_out_above():
     fields = {field.name for field in dataclasses.fields(presets.Preset)}
     assert fields == {"name", "summary", "architecture", *ANOTHER} | NOT_IN_WORDS
+
+
+def test_numpys_numbers_are_fields_as_pythons():
+    given = {"ngf": np.int64(8), "lr_generator": np.float64(0.5), "steps": np.uint8(3)}
+    preset = presets.get("pytorch", **given)
+    assert preset.to_json() == presets.get("pytorch", ngf=8, lr_generator=0.5, steps=3).to_json()
+    assert [type(getattr(preset, name)) for name in given] == [int, float, int]
+    z_shape = presets.get("tensorflow", z_shape=(np.int64(100),)).z_shape
+    assert (z_shape, type(z_shape[0])) == ((100,), int)
+    with pytest.raises(UserError, match="ngf=2.0: expected a value of type int"):
+        presets.get("pytorch", ngf=np.float64(2))
 
 
 def test_an_unknown_field_is_refused_with_all_that_there_are():

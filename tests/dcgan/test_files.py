@@ -155,6 +155,19 @@ def test_averaged_weights_follow_the_formula():
     assert source.weight.item() == pytest.approx(math.sin(199))
 
 
+def test_what_is_in_two_places_is_averaged_once():
+    norm = nn.BatchNorm(1)
+    source = nn.Sequential(norm, nn.Tanh(), norm)
+    mean = WeightAverage(source, 0.9)
+    assert mean.average[0] is mean.average[2]
+    norm.weight.data = np.array([3.0], np.float32)
+    norm.running_mean.data = np.array([5.0], np.float32)
+    mean.update(1)
+    decay = 2 / 11
+    assert mean.average[2].weight.item() == pytest.approx(decay * 1.0 + (1 - decay) * 3.0)
+    assert mean.average[2].running_mean.item() == pytest.approx((1 - decay) * 5.0)
+
+
 def test_sampling_leaves_the_generator_as_it_was():
     mg.manual_seed(0)
     generator = nn.Sequential(nn.Dense(3, 4), nn.BatchNorm(4))

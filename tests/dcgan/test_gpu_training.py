@@ -15,13 +15,24 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, metrics, models, noise, pictures, presets, sample, sampling, train
+from dcgan import (
+    checkpoint,
+    metrics,
+    models,
+    noise,
+    optimizers,
+    pictures,
+    presets,
+    sample,
+    sampling,
+    train,
+)
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
 from dcgan.losses import LOSSES
 from dcgan.steps import RULES, Gan
-from minigrad import backend, nn, optim
+from minigrad import backend, nn
 from minigrad.inspect import Shadow
 
 pytestmark = pytest.mark.gpu
@@ -52,11 +63,10 @@ class Run:
         mg.manual_seed(p.seed)
         networks = [network.to(device).to(dtype) for network in models.build(p)]
         self.networks = dict(zip(("generator", "discriminator"), networks, strict=True))
-        rates, z = (p.lr_generator, p.lr_discriminator), mg.Generator(p.seed, 1)
+        z = mg.Generator(p.seed, 1)
         self.gan = Gan(
             *networks,
-            *(optim.Adam(network.parameters(), lr, (p.beta1, p.beta2), p.adam_eps)
-              for network, lr in zip(networks, rates, strict=True)),
+            *optimizers.build(p, *networks),
             lambda n: noise.draw(p, n, z, device).to(dtype),
             p.batch_size,
             LOSSES[p.loss],
@@ -218,6 +228,8 @@ def test_training_goes_on_from_a_checkpoint_of_the_other_device(runs, source, ta
         optimizer.load_state_dict(loaded.under(name))
         state = optimizer.state_dict()
         assert state.pop("steps") == [2] * len(optimizer.params)
+        assert (state.pop("lr"), state.pop("betas"), state.pop("eps")) == (optimizer.lr, (0.5, 0.999), 1e-8)
+        assert (state.pop("weight_decay"), state.pop("epsilon_hat")) == (0.0, False)
         for key, value in state.items():
             assert value.device == target
             assert np.array_equal(value.numpy(), loaded.tensors[f"{name}.{key}"])

@@ -3,16 +3,18 @@
 import base64
 import json
 import os
+from types import SimpleNamespace
 
 import fuzz
 import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan import animate, checkpoint, plainfile
+from dcgan import animate, checkpoint, evaluate, plainfile
 from dcgan.errors import UserError
 from dcgan.report import __main__ as report
 from dcgan.report.embedded import png_of
+from dcgan.rundir import RunDirectory
 
 
 @pytest.fixture
@@ -111,3 +113,59 @@ def test_an_animation_has_no_frame_that_a_link_leads_to(run, secret, tmp_path):
     with pytest.raises(UserError, match="frames is a symbolic link, which is not followed"):
         animate.main([str(run), "--out", str(tmp_path / "a.gif")])
     assert not (tmp_path / "a.gif").exists()
+
+
+# -- what is written ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(report.main, "report.html"), (animate.main, "output.gif"), (animate.main, "output.gif dangling")],
+)
+def test_a_command_writes_nothing_that_a_link_in_the_run_leads_to(run, secret, command, name):
+    name, _, dangling = name.partition(" ")
+    before = secret.read_bytes()
+    target = secret.with_name("new") if dangling else secret
+    (run / name).symlink_to(target)
+    with pytest.raises(UserError, match=f"{name}: .*symbolic links: none is followed here"):
+        command([str(run)])
+    assert secret.read_bytes() == before
+    assert os.readlink(run / name) == str(target)
+    assert not secret.with_name("new").exists()
+    assert command([str(run), "--out", str(run / name)]) == 0  # the user named it
+    assert (secret.read_bytes() == before) == bool(dangling)
+    (run / name).unlink()
+    assert command([str(run)]) == 0
+
+
+def test_an_evaluation_is_not_written_where_a_link_leads(run, secret, monkeypatch):
+    def done(*_):
+        return SimpleNamespace(to_json=dict)
+
+    monkeypatch.setattr(evaluate, "evaluate", done)
+    monkeypatch.setattr(evaluate.report, "draw", lambda _, path: path.write_bytes(b"a picture"))
+    monkeypatch.setattr(evaluate.report, "table", lambda _: "")
+    before = secret.read_bytes()
+    for name in ("evaluation.json", "evaluation.png"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(secret)
+        for options in ([], ["--out", str(run)]):
+            with pytest.raises(UserError, match=r"--out .*: .*symbolic links: none is followed here"):
+                evaluate.main([str(run), *options])
+        assert secret.read_bytes() == before
+        (run / name).unlink()
+    assert evaluate.main([str(run)]) == 0
+
+
+def test_no_file_of_a_run_at_work_is_written_where_a_link_leads(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "notes").write_text("mine")
+    run = RunDirectory(tmp_path / "run")
+    for name in ("checkpoint.safetensors", "config.json", "losses.png"):
+        (run.path / name).symlink_to(tmp_path / "notes")
+        with pytest.raises(OSError, match="none is followed here") as caught:
+            run.place(name)
+        assert caught.value.filename == str(run.path / name)
+    with pytest.raises(OSError, match="none is followed here"):
+        run.replace_last("config.json", {"step": 1})
+    assert (tmp_path / "notes").read_text() == "mine"

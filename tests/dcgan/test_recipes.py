@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minigrad as mg
-from dcgan import jsonfile, layers, models, noise, plan, presets
+from dcgan import jsonfile, layers, models, noise, optimizers, plan, presets
 from dcgan.errors import UserError
 from dcgan.presets import PRESETS, Preset
 
@@ -84,6 +84,43 @@ def test_one_seed_gives_one_start(name):
 def test_a_recipe_survives_json(name):
     preset = presets.get(name)
     assert Preset.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+
+
+# A recipe as checkpoints hold it, from before there was `adam_epsilon_hat`.
+STORED = """{"adam_eps": 1e-08, "architecture": "layers", "batch_size": 128, "beta1": 0.5, "beta2": 0.999,
+"channels": 1, "crop": "center", "discriminator": [{"kind": "Flatten"}, {"bias": true,
+"features": 128, "init": "glorot_uniform", "kind": "Dense"}, {"kind": "ReLU"}, {"bias": true,
+"features": 1, "init": "glorot_uniform", "kind": "Dense"}, {"kind": "Sigmoid"}], "ema_decay":
+0.0, "enough_steps": 4000, "epochs": 100, "flip": 0.0, "frame_every": 1000, "generator":
+[{"bias": true, "features": 128, "init": "glorot_uniform", "kind": "Dense"}, {"kind": "ReLU"},
+{"bias": true, "features": 784, "init": "glorot_uniform", "kind": "Dense"}, {"kind": "Tanh"},
+{"channels": 1, "height": 28, "kind": "Reshape", "width": 28}], "grid_columns": 10, "grid_rows":
+10, "image_size": 28, "log_every": 100, "loss": "bce_epsilon", "lr_discriminator": 0.0002,
+"lr_generator": 0.0002, "name": "tensorflow-baseline", "ndf": 0, "ngf": 0, "nz": 0,
+"plot_with_samples": false, "real_name": "mnist_data.png", "sample_early": 0, "sample_every": 0,
+"sample_name": "gan_gen_data_{epoch}.png", "sample_noise": "new", "seed": 0, "shuffle": "once",
+"statistics": "batch", "step": "generator_first", "steps": 0, "summary": "the same tutorial's
+plain GAN, with no convolution, to compare with", "z_distribution": "uniform", "z_shape": [100]}"""
+
+
+def test_a_stored_recipe_without_epsilon_hat_means_kingmas_adam():
+    stored = Preset.from_json(jsonfile.parse(STORED.replace("\n", " ")))
+    assert stored.adam_epsilon_hat is False
+    adams = optimizers.build(stored, *models.build(stored))
+    assert [adam.epsilon_hat for adam in adams] == [False, False]
+    assert dataclasses.replace(stored, adam_epsilon_hat=True) == presets.get("tensorflow-baseline")
+
+
+@NAMES
+def test_the_optimizers_are_the_recipes(name):
+    preset = presets.get(name, lr_generator=0.25, lr_discriminator=0.5, beta1=0.3, beta2=0.7, adam_eps=0.125)
+    networks = models.build(preset)
+    adams = optimizers.build(preset, *networks)
+    assert [adam.lr for adam in adams] == [0.25, 0.5]
+    for adam, network in zip(adams, networks, strict=True):
+        assert (adam.betas, adam.eps, adam.weight_decay) == ((0.3, 0.7), 0.125, 0)
+        assert adam.epsilon_hat is name.startswith("tensorflow")
+        assert [id(p) for p in adam.params] == [id(p) for p in network.parameters()]
 
 
 @pytest.mark.parametrize("change", [{"kind": "Danse"}, {"features": 1, "kind": "Dense", "colour": 2}, {}])

@@ -16,9 +16,12 @@ import pytest
 import minigrad as mg
 from dcgan import cadence, checkpoint, outputs, presets, resume, train
 from dcgan.data import mnist
+from dcgan.data.batches import Batches
 from dcgan.errors import UserError
 from dcgan.layers import BatchNorm, Conv, ConvTranspose, Dense, Dropout, Flatten, LeakyReLU, Reshape, Tanh
+from dcgan.progress import Progress
 from dcgan.rundir import RunDirectory
+from dcgan.training import Training
 from minigrad import backend, serialize
 
 IMAGES = 22  # three batches of 8, the last one partial
@@ -91,6 +94,114 @@ def test_n_steps_a_stop_and_n_more_are_2n_steps(run, tiny, tmp_path, name, first
     mg.manual_seed(12345)  # whatever was drawn in between does not matter
     assert run("--resume", "parts", "--steps", 8)[0] == 0
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+HYPERPARAMETERS = ("lr", "weight_decay", "betas", "eps", "epsilon_hat")
+
+
+def rewritten(path, change):
+    """Write a checkpoint again, with its tensors and metadata changed and a checksum that is right."""
+    tensors, metadata = serialize.read(path)
+    del metadata["checksum"]
+    change(tensors, metadata)
+    mg.save(tensors, path, {**metadata, "checksum": checkpoint._checksum(tensors, metadata)})
+
+
+def as_written_before(directory, step):
+    """Bring a run's files into the form without `adam_epsilon_hat` and without hyperparameters."""
+
+    def older(tensors, metadata):
+        preset = json.loads(metadata["preset"])
+        assert preset.pop("adam_epsilon_hat") is False
+        metadata["preset"] = json.dumps(preset, sort_keys=True)
+        for name in HYPERPARAMETERS:
+            del tensors[f"optimizer_g.{name}"], tensors[f"optimizer_d.{name}"]
+
+    rewritten(directory / checkpoint.FILE_NAME, older)
+    config = json.loads((directory / "config.json").read_text())
+    del config["preset"]["adam_epsilon_hat"]
+    (directory / "config.json").write_text(json.dumps(config))
+    assert checkpoint.load(directory).position["step"] == step
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "tensorflow-baseline"])
+def test_a_run_from_before_epsilon_hat_goes_on_with_kingmas_adam(run, tiny, tmp_path, name):
+    assert presets.get(name).adam_epsilon_hat
+    small = ["--preset", name, "--batch-size", 8, "--set", "adam_eps=0.001"]
+    assert run(*small, "--steps", 6, "--out", "hat")[0] == 0
+    kingmas = [*small, "--set", "adam_epsilon_hat=False"]
+    assert run(*kingmas, "--steps", 6, "--out", "whole")[0] == 0
+    assert run(*kingmas, "--steps", 3, "--out", "parts")[0] == 0
+    as_written_before(tmp_path / "parts", 3)
+    assert run("--resume", "parts", "--steps", 6)[0] == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    # A killed run that had no checkpoint yet starts again from config.json.
+    assert run(*kingmas, "--steps", 1, "--out", "start")[0] == 0
+    as_written_before(tmp_path / "start", 1)
+    (tmp_path / "start" / checkpoint.FILE_NAME).unlink()
+    assert run("--resume", "start", "--steps", 6)[0] == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "start")
+    weights = [checkpoint.load(tmp_path / directory).tensors for directory in ("whole", "hat")]
+    assert any(not np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_checkpoint_holds_what_its_optimizers_had(run, tmp_path):
+    run(*SMALL, "--steps", 1, "--out", "run", "--set", "lr_generator=0.25", "--set", "beta2=0.75")
+    tensors = checkpoint.load(tmp_path / "run").tensors
+    found = {name: tensors[f"optimizer_g.{name}"].tolist() for name in HYPERPARAMETERS}
+    assert found == {
+        "lr": 0.25, "weight_decay": 0.0, "betas": [0.5, 0.75], "eps": 1e-8, "epsilon_hat": False,
+    }  # fmt: skip
+    assert tensors["optimizer_d.lr"].tolist() == 1e-3
+
+
+def test_a_run_whose_rate_was_changed_on_the_way_goes_on_with_that_rate(run, tmp_path):
+    """Not with the recipe's: a resumed run is the unbroken one."""
+    preset = presets.get("quick", batch_size=8, grid_rows=2, grid_columns=2)
+
+    def trainer(name, restored=None):
+        batches = Batches(mnist.images(), 8, mg.Generator(preset.seed, 2))
+        directory = RunDirectory.create(tmp_path / name, preset, "cpu", "made up")
+        made = Training(preset, batches, "cpu", directory, Progress(4, ""))
+        if restored is not None:
+            made.restore(restored)
+        return made
+
+    first = trainer("first")
+    first.train(2, lambda: False)
+    first.gan.optimizer_g.lr = 0.125
+    first.save()
+    second = trainer("second", checkpoint.load(tmp_path / "first"))
+    assert (second.gan.optimizer_g.lr, second.gan.optimizer_d.lr) == (0.125, 1e-3)
+    for each in (first, second):
+        each.train(4, lambda: False)
+    a, b = (checkpoint.load(tmp_path / name).tensors for name in ("first", "second"))
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", np.array(np.nan), "lr: expected a finite number"),
+        ("betas", np.array([0.5, 1.0]), "expected two betas"),
+        ("momentum", np.array(0.5), r"unexpected \['momentum'\]"),
+    ],
+)
+def test_a_checkpoint_with_absurd_hyperparameters_is_refused(run, tmp_path, name, value, message):
+    run(*SMALL, "--steps", 1, "--out", "run")
+    rewritten(
+        tmp_path / "run" / checkpoint.FILE_NAME,
+        lambda tensors, _: tensors.update({f"optimizer_g.{name}": value}),
+    )
+    with pytest.raises(UserError, match=rf"does not fit its recipe: load_state_dict\(Adam\): .*{message}"):
+        run("--resume", "run", "--steps", 2)
+
+
+def test_the_place_of_epsilon_belongs_to_the_recipe_of_a_run(run, tiny, tmp_path):
+    run("--preset", "tensorflow", "--batch-size", 8, "--steps", 1, "--out", "run")
+    with pytest.raises(UserError, match="adam_epsilon_hat is True, not False"):
+        run("--resume", "run", "--steps", 2, "--set", "adam_epsilon_hat=False")
 
 
 def test_a_run_goes_on_at_the_best_checkpoint_and_at_an_older_one(run, tmp_path):
@@ -337,7 +448,6 @@ def test_a_directory_that_has_gone_ends_the_run(run, tmp_path, monkeypatch):
         run(*SMALL, "--steps", 4, "--out", "run", "--set", "frame_every=1")
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint_and_names_the_layer(run, tmp_path, monkeypatch):
     real = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28)).astype(np.uint8)
     monkeypatch.setattr(mnist, "images", lambda split="train": real)

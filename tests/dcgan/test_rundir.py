@@ -320,6 +320,7 @@ def test_a_checkpoint_that_can_not_be_opened_is_not_taken_for_a_damaged_one(run,
 def test_a_second_name_takes_the_place_of_another_file_at_once(tmp_path, monkeypatch, links):
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o600)
     unlinked = []
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: unlinked.append(self.name))
     if not links:
@@ -330,6 +331,7 @@ def test_a_second_name_takes_the_place_of_another_file_at_once(tmp_path, monkeyp
         monkeypatch.setattr(os, "link", none)
     checkpoint.give_name(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"new"
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
     assert all(serialize.is_temporary(name) for name in unlinked)
 
 
@@ -499,7 +501,6 @@ def test_a_log_that_can_not_be_written_costs_no_weights(run, no_pictures, monkey
     assert checkpoint.load(Path("run")).position["step"] == 4
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges_saves_no_such_weights_where_its_log_can_not_be_written(
     run, no_pictures, monkeypatch
 ):

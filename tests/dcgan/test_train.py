@@ -304,7 +304,6 @@ def test_a_number_of_threads_that_is_none_is_told(tmp_path, threads):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dcgan.train: {expected}\n")
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges_stops_says_so_and_writes_json(run, tmp_path):
     code, said = run(*SMALL, "--set", "lr_generator=1e30", "--set", "lr_discriminator=1e30")
     assert code == 1

@@ -156,14 +156,44 @@ def test_nothing_comes_back_at_the_interpreters_end():
 
 
 def test_memory_that_comes_back_while_somebody_asks_waits_its_turn():
-    arena = Arena()
-    array = arena.empty((SMALLEST,), np.uint8)
-    with arena._lock:
-        del array
-        assert (len(arena._returned), in_use(arena)) == (1, SMALLEST)
+    arena, holding, go = Arena(), threading.Event(), threading.Event()
+
+    def ask():
+        with arena._lock:
+            holding.set()
+            go.wait(10)
+
+    array, asking = arena.empty((SMALLEST,), np.uint8), threading.Thread(target=ask)
+    asking.start()
+    assert holding.wait(10)
+    del array
+    assert (len(arena._returned), in_use(arena)) == (1, SMALLEST)
+    go.set()
+    asking.join()
     (nine,) = blocks(arena, 9)
     assert not arena._returned
     assert in_use(arena) == nine.nbytes
+
+
+def test_what_interrupts_the_arena_gets_other_memory(monkeypatch):
+    """A signal's handler may compute, and garbage be collected, while its thread is looking for room."""
+    arena, found = Arena(), []
+    lost = blocks(arena, 2)
+    grow = Arena._grow
+
+    def interrupted(own, size):
+        lost.clear()
+        found.append((own.empty((SMALLEST,), np.uint8), len(own._returned), own._free.total))
+        grow(own, size)
+
+    monkeypatch.setattr(Arena, "_grow", interrupted)
+    room = arena._free.total
+    (large,) = blocks(arena, room // SMALLEST + 3)
+    ((fresh, waiting, free),) = found
+    assert fresh.base is None
+    assert (waiting, free) == (1, room)  # nothing was done behind the arena's back
+    blocks(arena, 1)
+    assert in_use(arena) == large.nbytes
 
 
 def test_small_arrays_are_numpys_own():
@@ -316,7 +346,7 @@ def test_threads_may_ask_while_regions_come_and_go(monkeypatch, at_once):
 def test_regions_are_looked_up_while_nobody_else_changes_them(monkeypatch):
     """Threads would meet there too seldom to be seen."""
     held, right = [], Arena._where
-    monkeypatch.setattr(Arena, "_where", lambda own, at: held.append(own._lock.locked()) or right(own, at))
+    monkeypatch.setattr(Arena, "_where", lambda own, at: held.append(own._busy) or right(own, at))
     blocks(Arena(), 3, 1)
     assert held == [True, True]
 

@@ -11,7 +11,7 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, nn
-from minigrad.gradcheck import Adjoint, Element, Report, measure, suite, table
+from minigrad.gradcheck import Adjoint, Element, Report, check_adjoint, measure, suite, table
 from minigrad.gradcheck import __main__ as command
 from minigrad.gradcheck.suite import element_in_words
 from minigrad.ops import OPERATIONS, Operation
@@ -81,7 +81,6 @@ def test_a_wrong_element_among_many_is_found_without_trying_each(broken):
         (lambda dy: dy.detach() * mg.tensor(np.arange(6.0).reshape(2, 3)), "Look at the term"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_message_says_what_to_look_at(broken, rule, advice):
     broken.rule = staticmethod(rule)
     assert advice in failure(lambda x: broken()(x), point(2, 3))
@@ -648,3 +647,25 @@ def test_the_command_tells_of_a_device_that_can_not_be_used(problem, capsys):
     finally:
         backend._factories.pop("broken")
     assert capsys.readouterr().err == f"minigrad.gradcheck: --device broken: {problem}\n"
+
+
+RETURNED = [
+    (lambda x: None, "NoneType"),
+    (lambda x: x.numpy(), "ndarray"),
+    (lambda x: {"y": x}, "dict"),
+    (lambda x: 1.0, "float"),
+    (lambda x: [x, None], "list with NoneType"),
+    (lambda x: (x.numpy(),), "tuple with ndarray"),
+]
+
+
+@pytest.mark.parametrize(("returned", "got"), RETURNED)
+@pytest.mark.parametrize("check", [mg.gradcheck, check_adjoint], ids=["gradcheck", "check_adjoint"])
+def test_a_function_that_returns_no_tensors_is_told(check, returned, got):
+    x = mg.tensor(np.ones(2), requires_grad=True)
+    with pytest.raises(TypeError, match=f"expected the function to return a tensor or a list .*, got {got}"):
+        check(lambda x: returned(x.detach()), x)
+
+
+def test_a_function_may_return_an_iterator():
+    assert mg.gradcheck(lambda x: map(F.tanh, (x, x * 2.0)), mg.tensor(np.ones(2), requires_grad=True))

@@ -584,8 +584,10 @@ class Run:
             found |= {f"{name}.{key}.grad": p.grad.numpy() for key, p in network.named_parameters()}
         for i, optimizer in enumerate(self.optimizers):
             state = optimizer.state_dict()
-            found[f"{i}.steps"] = np.array(state.pop("steps"))
-            found |= {f"{i}.{key}": t.numpy() for key, t in state.items()}
+            found |= {
+                f"{i}.{key}": value.numpy() if isinstance(value, mg.Tensor) else np.array(value)
+                for key, value in state.items()
+            }
         return found
 
 

@@ -6,9 +6,9 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import nn, observer, optim
+from minigrad.backend import get
+from minigrad.backend.geometry import ConvGeometry
 from minigrad.inspect import AnomalyError, detect_anomaly
-
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def flux():
@@ -134,3 +134,35 @@ def test_it_goes_on_watching_after_it_was_caught():
             F.sqrt(x).backward()
     with pytest.raises(AnomalyError, match="forward of log"), watch:
         F.log(x)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+def test_a_bad_pixel_spoils_its_own_image_and_is_told_where_it_comes_up_first(bad):
+    # By frequencies each pixel of an image reaches all of its result.
+    geometry = ConvGeometry.of_conv((7, 7), (5, 5), 1, 2, 1)
+    assert "frequency" in get("cpu").convolution_form("convolve", geometry, 4, 64, 64)
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((4, 64, 7, 7)).astype("float32")
+    model = nn.Sequential(nn.Conv2d(64, 64, 5, padding=2), nn.Conv2d(64, 64, 5, padding=2))
+    clean = model[0](mg.tensor(values)).numpy()
+    values[1, 2, 0, 0] = bad
+    spoilt = model[0](mg.tensor(values)).numpy()
+    assert np.array_equal(spoilt[[0, 2, 3]], clean[[0, 2, 3]])
+    assert not np.isfinite(spoilt[1]).any()
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        model(mg.tensor(values))
+    assert (caught.value.layer, caught.value.operation) == ("0 Conv2d(64, 64)", "convolve")
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        model(mg.tensor(values) * 10.0 * 10.0)
+    assert (caught.value.layer, caught.value.operation) == ("", "multiply")
+
+
+def test_in_backward_the_first_to_be_spoilt_is_named_too():
+    rng = np.random.default_rng(1)
+    x = mg.tensor(rng.standard_normal((4, 64, 7, 7)).astype("float32"), requires_grad=True)
+    model = nn.Sequential(nn.Conv2d(64, 64, 5, padding=2), Root())
+    y = model[0](x)
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model):
+        model[1](y - y.detach()).sum().backward()
+    found = caught.value
+    assert (found.layer, found.operation, found.phase) == ("1 Root()", "sqrt", "backward")

@@ -154,3 +154,13 @@ def test_what_is_no_tensor_or_no_model_is_an_error():
     y = F.tanh(mg.tensor([1.0], requires_grad=True))
     with pytest.raises(TypeError, match=r"network of minigrad\.nn as model, got str: pass the one whose"):
         graph(y, "model")
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_gradient_that_nothing_was_recorded_for_is_drawn(shape):
+    x = mg.tensor(np.ones(shape), requires_grad=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    drawn = graph(g.sum())
+    assert [box.name for box in drawn.boxes if box.kind == "operation"] == ["gradient", "sum"]
+    assert drawn.boxes[-1].bytes == 8
+    assert "gradient" in drawn.svg()

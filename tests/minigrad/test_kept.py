@@ -26,11 +26,12 @@ class Kernels(KernelTransforms):
     """Used as a convolution does it."""
 
     def get(self, weight, transform, make):
-        made = self.find(weight, transform)
-        if made is None:
-            copy = np.array(weight, order="C")
-            made = make(copy)
-            self.keep(weight, transform, copy, made)
+        found = self.find(weight, transform)
+        if found is not None:
+            return found.made
+        copy = np.array(weight, order="C")
+        made = make(copy)
+        self.keep(weight, transform, copy, made)
         return made
 
 
@@ -155,13 +156,22 @@ def test_a_memo_knows_the_very_array_and_transform_alone():
     assert memo.get(x, ONE) is made
 
 
-def test_a_memo_knows_the_very_weight_and_transform_alone(monkeypatch):
+def test_a_memo_keeps_what_others_drop_and_knows_the_weight_by_its_bits(kernels, monkeypatch):
     memo, own, made = Memo(), weight(), weight()
     assert memo.kernel(own, ONE) is None
-    memo.keep_kernel(own, ONE, made)
-    assert memo.kernel(own, ONE) is made
-    assert memo.kernel(own, OTHER) is memo.kernel(own.copy(), ONE) is memo.get(own, ONE) is None
+    memo.keep_kernel(kernels.keep(own, ONE, own.copy(), made))
+    kernels._kept = ()
+    assert memo.kernel(own, ONE).made is memo.kernel(own.copy(), ONE).made is made
+    assert memo.kernel(own, OTHER) is memo.get(own, ONE) is None
+    own[-1] += 1
+    assert memo.kernel(own, ONE) is None
+    own[-1] -= 1
     monkeypatch.setattr(kept, "MOST_OF_ONE", made.size - 1)
-    memo.keep_kernel(own, OTHER, made)  # too large: what there was stays
-    assert memo.kernel(own, OTHER) is None
-    assert memo.kernel(own, ONE) is made
+    assert kernels.keep(own, OTHER, own.copy(), made) is None  # too large
+
+
+def test_images_that_were_changed_in_place_are_not_known_any_more():
+    memo, x = Memo(), weight((2, 4, 6, 6))
+    memo.keep(x, ONE, x)
+    x *= 2
+    assert memo.get(x, ONE) is None

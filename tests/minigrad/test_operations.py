@@ -1,13 +1,18 @@
 """Every operation, on all of its cases: values, gradients of both orders, and planted mistakes."""
 
+import re
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from accuracy import assert_close
 
 import minigrad as mg
-from minigrad import naive
+import minigrad.functional as F
+from minigrad import inspect, naive
 from minigrad.gradcheck.check import check_second_order
 from minigrad.ops import OPERATIONS
+from minigrad.ops.methods import METHODS
 from minigrad.tensor import is_grad_enabled
 
 EVERY_DEVICE = True
@@ -182,11 +187,210 @@ def test_what_is_said_to_be_flat_has_no_second_derivative(operation, case):
     above = mg.tensor(np.asarray(np.random.default_rng(5).standard_normal(y.shape)))
     gradients = mg.grad(y, inputs, above, create_graph=True)
     total = sum(((g * g).sum() for g in gradients), mg.tensor(np.zeros(())))
-    if total.requires_grad:
-        for g in mg.grad(total, inputs, allow_unused=True):
-            assert g is None or not g.numpy().any()
-    else:
-        assert total.item() > 0
+    assert total.item() > 0
+    for g, x in zip(mg.grad(total, inputs), inputs, strict=True):
+        assert (g.shape, g.dtype) == (x.shape, x.dtype)
+        assert not g.numpy().any()
+
+
+# -- what an operation of one's own may get wrong -------------------------------------------------------
+
+
+@pytest.fixture
+def registry():
+    """Whatever operations a test defines are forgotten after it."""
+    before = dict(OPERATIONS)
+    yield
+    OPERATIONS.clear()
+    OPERATIONS.update(before)
+
+
+def twice(**attributes):
+    """y = 2 x as an operation of one's own, with something else about it."""
+    rules = {"forward": lambda self, x: x + x, "backward": lambda self, dy: (dy * 2.0,)} | attributes
+    return type("Twice", (mg.Operation,), rules)()
+
+
+def leaf():
+    return mg.tensor(np.array([1.0, 2.0]), requires_grad=True)
+
+
+def test_an_operation_of_ones_own_is_right(registry):
+    x = leaf()
+    twice()(x).sum().backward()
+    assert x.grad.numpy().tolist() == [2.0, 2.0]
+
+
+RETURNED = [
+    (lambda dy: dy * 2.0, r"Tensor \(a comma makes a tuple: `return dx,`\)"),
+    (lambda dy: None, "NoneType"),
+    (lambda dy: dy.data, "ndarray"),
+    (lambda dy: (dy, dy), "2 gradients"),
+    (lambda dy: (), "0 gradients"),
+    (lambda dy: (None,), "None for input 0, whose gradient is needed"),
+    (lambda dy: (dy.data,), "ndarray for input 0: a rule is made of operations on tensors"),
+    (lambda dy: (2.0,), "float for input 0"),
+]
+
+
+@pytest.mark.parametrize(("given", "got"), RETURNED)
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_backward_that_returns_something_else_is_told(registry, watched, given, got):
+    y = twice(backward=lambda self, dy: given(dy))(leaf()).sum()
+    message = f"twice: expected its backward to return a tuple with a tensor for each of 1 inputs, got {got}"
+    with inspect.detect_anomaly() if watched else nullcontext(), pytest.raises(TypeError, match=message):
+        y.backward()
+
+
+def test_a_gradient_that_is_not_needed_may_be_none(registry):
+    class Product(mg.Operation):
+        keep_inputs = True
+
+        def forward(self, a, b):
+            return a * b
+
+        def backward(self, dy):
+            a, b = self.inputs
+            return dy * b if self.needs[0] else None, dy * a if self.needs[1] else None
+
+    a, b = leaf(), mg.tensor(np.array([3.0, 4.0]))
+    Product()(a, b).sum().backward()
+    assert a.grad.numpy().tolist() == [3.0, 4.0]
+    Product()(b, a).sum().backward()
+    assert a.grad.numpy().tolist() == [6.0, 8.0]
+
+
+NOT_KEPT = [
+    (
+        {"backward": lambda self, dy: self.inputs},
+        r"twice: self\.inputs is read, .*`keep_inputs = True` .* Twice",
+    ),
+    ({"backward": lambda self, dy: self.output}, r"twice: self\.output is read, .*`keep_output = True`"),
+    ({"backward": lambda self, dy: self._output}, r"twice: self\.output is read, .*`keep_output = True`"),
+    ({"forward": lambda self, x: self.inputs[0]}, r"twice: self\.inputs is read, .*in backward only"),
+    ({"backward": lambda self, dy: self.nothing}, "'Twice' object has no attribute 'nothing'"),
+]
+
+
+@pytest.mark.parametrize(("rules", "message"), NOT_KEPT)
+def test_what_was_not_kept_is_told(registry, rules, message):
+    with pytest.raises(AttributeError, match=message):
+        twice(**rules)(leaf()).sum().backward()
+
+
+@pytest.mark.parametrize("given", [None, [1.0, 2.0], {}, "x"], ids=repr)
+def test_a_forward_that_returns_no_array_is_told(registry, given):
+    message = f"twice: expected its forward to return an array on .*, got {type(given).__name__}"
+    with pytest.raises(TypeError, match=message):
+        twice(forward=lambda self, x: given)(leaf())
+    with pytest.raises(TypeError, match="expected its forward to return an array on .*, got Tensor"):
+        twice(forward=lambda self, x: mg.tensor([1.0]))(leaf())
+
+
+def test_a_forward_may_return_a_number(registry):
+    assert twice(forward=lambda self, x: float(x.sum()))(leaf()).item() == 3.0
+
+
+# -- arrays and lists in the place of tensors ------------------------------------------------------------
+
+X, IMAGE, KERNEL = np.ones((2, 3)), np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+
+
+def ones(*shape):
+    return mg.tensor(np.ones(shape))
+
+
+# By the name that the message begins with; a space tells a second argument's from the first's.
+CALLS = {
+    "batch_norm": lambda t: F.batch_norm(t(X), None, None, ones(3), ones(3), True),
+    "batch_norm, weight": lambda t: F.batch_norm(ones(2, 3), None, None, t(X[0]), ones(3), True),
+    "batch_norm, bias": lambda t: F.batch_norm(ones(2, 3), None, None, ones(3), t(X[0]), True),
+    "batch_norm, running_mean": lambda t: F.batch_norm(ones(2, 3), t(X[0]), None, ones(3), ones(3)),
+    "binary_cross_entropy": lambda t: F.binary_cross_entropy(t(X), 1),
+    "binary_cross_entropy_with_logits": lambda t: F.binary_cross_entropy_with_logits(t(X), 1),
+    "broadcast_to": lambda t: F.broadcast_to(t(X), (2, 2, 3)),
+    "clip": lambda t: F.clip(t(X), 0.0, 1.0),
+    "concatenate": lambda t: F.concatenate([t(X), t(X)]),
+    "conv2d": lambda t: F.conv2d(t(IMAGE), ones(1, 1, 2, 2)),
+    "conv2d ": lambda t: F.conv2d(ones(1, 1, 3, 3), t(KERNEL)),
+    "conv2d  ": lambda t: F.conv2d(ones(1, 1, 3, 3), ones(1, 1, 2, 2), t(np.ones(1))),
+    "conv_transpose2d": lambda t: F.conv_transpose2d(t(IMAGE), ones(1, 1, 2, 2)),
+    "conv_transpose2d ": lambda t: F.conv_transpose2d(ones(1, 1, 3, 3), t(KERNEL)),
+    "cross_entropy": lambda t: F.cross_entropy(t(X), [0, 1]),
+    "dense": lambda t: F.dense(t(X), ones(2, 3)),
+    "dense ": lambda t: F.dense(ones(2, 3), t(X)),
+    "dense  ": lambda t: F.dense(ones(2, 3), ones(2, 3), t(np.ones(2))),
+    "dropout": lambda t: F.dropout(t(X)),
+    "exp": lambda t: F.exp(t(X)),
+    "flatten": lambda t: F.flatten(t(X)),
+    "leaky_relu": lambda t: F.leaky_relu(t(X)),
+    "log": lambda t: F.log(t(X)),
+    "matmul": lambda t: F.matmul(t(X), t(X.T)),
+    "max": lambda t: F.max(t(X)),
+    "maximum": lambda t: F.maximum(t(X), t(X)),
+    "mean": lambda t: F.mean(t(X)),
+    "pad": lambda t: F.pad(t(X), [(0, 1), (0, 0)]),
+    "relu": lambda t: F.relu(t(X)),
+    "reshape": lambda t: F.reshape(t(X), 3, 2),
+    "sigmoid": lambda t: F.sigmoid(t(X)),
+    "softplus": lambda t: F.softplus(t(X)),
+    "sqrt": lambda t: F.sqrt(t(X)),
+    "stack": lambda t: F.stack([t(X), t(X)]),
+    "sum": lambda t: F.sum(t(X)),
+    "tanh": lambda t: F.tanh(t(X)),
+    "transpose": lambda t: F.transpose(t(X)),
+    "var": lambda t: F.var(t(X)),
+    "where": lambda t: F.where([True, False, True], t(X), t(X)),
+}
+KINDS = [np.asarray, np.ndarray.tolist]
+CHOICES = ("conv2d  ", "dense  ", "batch_norm, running_mean")  # where None is no mistake
+CALLED = {
+    "__add__": "add", "__radd__": "add", "__sub__": "subtract", "__rsub__": "subtract", "__mul__": "multiply",
+    "__rmul__": "multiply", "__truediv__": "divide", "__rtruediv__": "divide", "__pow__": "power",
+    "__rpow__": "power", "__neg__": "negate", "__abs__": "abs", "__matmul__": "matmul",
+    "__rmatmul__": "matmul", "__getitem__": "get_item", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt",
+    "__le__": "le", "__gt__": "gt",
+    "__ge__": "ge", "__iadd__": "+=", "__isub__": "-=", "__imul__": "*=", "__itruediv__": "/=",
+    "__ipow__": "**=", "__imatmul__": "@=", "__setitem__": "x[i] = ...",
+}  # fmt: skip
+ARGUMENTS = {
+    "clip": (0.0, 1.0), "reshape": (6,), "to": ("float64",), "__setitem__": (0, 1.0), "__neg__": (),
+    "__abs__": (),
+}  # fmt: skip
+
+
+def test_every_public_function_is_called_with_an_array():
+    assert {name.strip().partition(",")[0] for name in CALLS} == set(F.__all__)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, lambda a: None], ids=["array", "list", "None"])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_function_says_that_it_takes_tensors(name, kind):
+    if kind(X) is None and name in CHOICES:
+        return
+    with pytest.raises(TypeError, match=rf"(?s){name.strip()}: .*got .*minigrad\.tensor\(\.\.\.\)"):
+        CALLS[name](kind)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["array", "list"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_that_it_takes_tensors(name, kind):
+    arguments = ARGUMENTS.get(name, (2.0,) if name.startswith("__") else ())
+    called = re.escape(CALLED.get(name, name))
+    with pytest.raises(TypeError, match=rf"(?s){called}: .*got .*minigrad\.tensor\(\.\.\.\)"):
+        getattr(mg.Tensor, name)(kind(X), *arguments)
+
+
+def test_gradients_are_of_tensors_and_with_respect_to_tensors():
+    x = leaf()
+    with pytest.raises(TypeError, match=r"backward: expected a tensor to differentiate, got float"):
+        mg.grad([2.0], x)
+    for wrong in ([x.data], [x, 1.0], ["x"]):
+        with pytest.raises(TypeError, match="inputs: expected tensors, got"):
+            mg.grad((x * x).sum(), wrong)
+        with pytest.raises(TypeError, match="inputs: expected tensors, got"):
+            (x * x).sum().backward(inputs=wrong)
+    assert x.grad is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -234,6 +234,12 @@ def test_a_permutation_has_every_number_once():
     assert (first == np.arange(1000)).sum() < 10
     assert generator.permutation(0).tolist() == []
     assert generator.permutation(1).tolist() == [0]
+    assert sorted(generator.permutation(np.int64(3)).tolist()) == [0, 1, 2]
+    calls = generator.state["calls"]
+    for wrong in (-1, 2.5, [1, 2], None, True):
+        with pytest.raises(ValueError, match=r"permutation: expected an integer >= 0, got"):
+            generator.permutation(wrong)
+    assert generator.state["calls"] == calls
 
 
 def test_every_permutation_is_as_likely():

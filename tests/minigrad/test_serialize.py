@@ -1,5 +1,6 @@
 """Tensors in files: what comes back, what is never left behind, and what damage does."""
 
+import errno
 import json
 import os
 import pickle
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import backend, nn
+from minigrad import backend, nn, optim
 
 EVERY_DEVICE = True
 
@@ -259,6 +260,157 @@ def test_permissions_follow_the_umask(path, umask, mask, expected):
     mg.save(state(), path)
     assert path.stat().st_mode & 0o777 == expected
     assert umask(mask) == mask
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755, 0o664], ids=oct)
+def test_a_file_hands_its_permissions_to_the_one_that_replaces_it(path, umask, mode):
+    mg.save({"a": np.zeros(2)}, path)
+    path.chmod(mode)
+    umask(0o022)
+    mg.save(state(), path)
+    assert path.stat().st_mode & 0o7777 == mode
+    assert_same(mg.load(path), state())
+
+
+def test_no_special_permission_is_handed_on(path):
+    mg.save({"a": np.zeros(2)}, path)
+    path.chmod(0o4755)
+    mg.save(state(), path)
+    assert path.stat().st_mode & 0o7777 == 0o755
+
+
+GROUP = pytest.mark.skipif(not hasattr(os, "chown"), reason="this system has no groups of files")
+
+
+@GROUP
+def test_a_file_hands_on_its_group_or_shuts_others_out(path, monkeypatch):
+    asked = []
+    right = os.stat
+
+    def of_another_group(name, **options):
+        found = list(right(name, **options))
+        found[5] += 1  # st_gid
+        return os.stat_result(found)
+
+    mg.save({"a": np.zeros(2)}, path)
+    path.chmod(0o664)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", of_another_group)
+        patch.setattr(os, "chown", lambda *given: asked.append(given[1:]))
+        mg.save(state(), path)
+    assert asked == [(-1, path.stat().st_gid)]
+    assert path.stat().st_mode & 0o777 == 0o664
+
+    def refuse(*_):
+        raise PermissionError("not in that group")
+
+    for mode, left in ((0o664, 0o644), (0o660, 0o600), (0o640, 0o600), (0o606, 0o666)):
+        path.chmod(mode)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", of_another_group)
+            patch.setattr(os, "chown", refuse)
+            mg.save(state(), path)
+        assert path.stat().st_mode & 0o777 == left
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("absolute", [True, False], ids=["absolute", "relative"])
+@pytest.mark.parametrize("existing", [True, False], ids=["to a file", "to nothing"])
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path, monkeypatch, absolute, existing):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "links").mkdir()
+    target = tmp_path / "store" / "weights"
+    if existing:
+        mg.save({"a": np.zeros(2)}, target)
+        target.chmod(0o600)
+    first, second = tmp_path / "links" / "first", tmp_path / "second"
+    first.symlink_to(target if absolute else "../store/weights")
+    second.symlink_to("links/first")
+    places, rename = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: places.append(os.path.dirname(a)) or rename(a, b))
+    mg.save(state(), second)
+    assert [os.path.realpath(place) for place in places] == [str(target.parent)]  # the rename is atomic there
+    assert (first.is_symlink(), second.is_symlink(), target.is_symlink()) == (True, True, False)
+    assert_same(mg.load(target), state())
+    assert_same(mg.load(second), state())
+    if existing:
+        assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["first", "links", "second", "store", "weights"]
+
+
+def test_a_link_to_a_directory_is_a_directory_of_the_path(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "file").symlink_to("../b/file")
+    (tmp_path / "there").symlink_to("a")
+    mg.save(state(), tmp_path / "there" / "file")
+    assert_same(mg.load(tmp_path / "b" / "file"), state())
+
+
+def test_a_loop_of_links_is_an_error_and_a_link_to_nowhere_too(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").symlink_to("none/c")
+    with pytest.raises(OSError, match=r"symbolic links.*'.*a'") as caught:
+        mg.save(state(), tmp_path / "a")
+    assert caught.value.errno == errno.ELOOP
+    with pytest.raises(FileNotFoundError, match=f"'{tmp_path / 'c'}'"):
+        mg.save(state(), tmp_path / "c")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe"])
+def test_what_is_no_file_is_not_replaced(path, kind):
+    path.mkdir() if kind == "directory" else os.mkfifo(path)
+    with pytest.raises(
+        OSError, match=f"{'directory' if kind == 'directory' else 'not a plain file'}.*{path}"
+    ):
+        mg.save(state(), path)
+    assert path.is_dir() if kind == "directory" else path.is_fifo()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+# -- wrong arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: mg.save(nn.ReLU(), p), r"expected tensors by name.*got ReLU: pass its \.state_dict\(\)"),
+        (lambda p: mg.save(optim.SGD([mg.tensor(1.0, requires_grad=True)]), p), r"pass its \.state_dict\(\)"),
+        (lambda p: mg.save(p, state()), r"first and then the path: save\(tensors, path\)"),
+        (lambda p: mg.save(str(p), state()), r"first and then the path: save\(tensors, path\)"),
+        (lambda p: mg.save([np.zeros(2)], p), "expected tensors by name, such as a dict, got list"),
+        (lambda p: mg.save(nn.Dense(1, 1).parameters(), p), "got generator"),
+        (lambda p: mg.save(np.zeros(2), p), "got ndarray"),
+        (lambda p: mg.save(mg.tensor([1.0]), p), "got Tensor"),
+        (lambda p: mg.save({0: np.zeros(2)}, p), "expected names of tensors as str, got 0"),
+        (lambda p: mg.save({"a": [[1.0], [1.0, 2.0]]}, p), r"'a': expected a tensor or an array, got \[\["),
+        (lambda p: mg.save({"a": {"b": 1.0}}, p), "'a' is object: expected floats"),
+        (lambda p: mg.save({"a": np.ma.masked_array([1.0], [True])}, p), r"'a': expected .*with \.filled"),
+        (lambda p: mg.save(state(), p, {"step": 3}), "metadata 'step': expected a str, got int"),
+        (lambda p: mg.save(state(), p, "text"), "expected metadata by name, such as a dict, got str"),
+        (lambda p: mg.save(state(), None), "save: expected a path, a str or os.PathLike, got NoneType"),
+        (lambda p: mg.save(state(), 3), "save: expected a path.*got int"),
+        (lambda p: mg.load(nn.ReLU()), r"load: expected a path.*got ReLU: its \.load_state_dict"),
+        (lambda p: mg.load(0), "load: expected a path.*got int"),
+        (lambda p: mg.load(state()), "load: expected a path.*got dict"),
+        (lambda p: mg.load_metadata(None), "load_metadata: expected a path.*got NoneType"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_told_with_the_remedy(path, call, message):
+    with pytest.raises(TypeError, match=message):
+        call(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_masks_are_refused_where_weights_are_loaded():
+    layer = nn.Dense(1, 1)
+    masked = np.ma.masked_array(np.ones((1, 1), np.float32), [[True]])
+    before = layer.weight.item()
+    with pytest.raises(TypeError, match=r"got a MaskedArray: .* with \.filled\(value\)"):
+        layer.load_state_dict({**layer.state_dict(), "weight": masked})
+    assert layer.weight.item() == before
 
 
 # -- reading what is damaged -------------------------------------------------------------------------

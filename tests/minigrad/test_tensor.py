@@ -1,6 +1,8 @@
 """Tensors and the graph: what is recorded, how gradients flow back through it, and when it is freed."""
 
 import gc
+import operator
+import re
 import threading
 import weakref
 from contextlib import contextmanager
@@ -135,6 +137,204 @@ def test_what_was_computed_cannot_stop_to_require_a_gradient():
         (x * 2).requires_grad = False
     x.requires_grad = False
     assert not (x * 2).requires_grad
+
+
+# -- what comes in -----------------------------------------------------------------------------------
+
+
+class Labelled(np.ndarray):
+    """An array whose sums are something else."""
+
+    def sum(self, *args, **kwargs):
+        return "no sum"
+
+
+SUBCLASSES = [np.matrix, lambda values: np.array(values).view(Labelled)]
+MATRIX = [[1.0, 2.0], [3.0, 4.0]]
+NO_NUMPY_ON_GPU = "arrays of the host are operands of the CPU's tensors only"
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    "kind", [np.matrix, lambda a: np.array(a).view(Labelled)], ids=["matrix", "subclass"]
+)
+def test_a_subclass_of_arrays_is_an_array(kind):
+    x = mg.tensor(kind(MATRIX))
+    assert type(x.numpy()) is np.ndarray
+    assert (x * x).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert (x**2).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert x.sum(axis=1).shape == (2,)
+    assert x[0].shape == (2,)
+    assert x.reshape(4).shape == (4,)
+    assert mg.tensor([kind(MATRIX), kind(MATRIX)]).shape == (2, 2, 2)
+
+
+@pytest.mark.cpu_only(NO_NUMPY_ON_GPU)
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    "kind", [np.matrix, lambda a: np.array(a).view(Labelled)], ids=["matrix", "subclass"]
+)
+def test_a_subclass_of_arrays_is_an_array_at_every_entrance(kind):
+    source = kind(MATRIX)
+    x, wrapped, assigned = mg.tensor(MATRIX, "float64"), mg.Tensor(source), mg.tensor(np.zeros((2, 2)))
+    assigned.data = source
+    for t in (wrapped, assigned):
+        assert type(t.data) is np.ndarray
+        assert (t * t).numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    source[0, 0] = 5.0  # it is not copied
+    assert wrapped.numpy()[0, 0] == assigned.numpy()[0, 0] == 5.0
+    source[0, 0] = 1.0
+    for product in (x * source, source * x, mg.where(kind(MATRIX) > 1.5, x, 1.0) * x):
+        assert type(product.numpy()) is np.ndarray
+        assert product.numpy().tolist() == [[1.0, 4.0], [9.0, 16.0]]
+    assert (x == source).numpy().all()
+    assert (source == x).numpy().all()
+    assert mg.maximum(x, source).sum(axis=0).shape == (2,)
+
+
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
+MASKED_ENTRANCES = {
+    "tensor": lambda x: mg.tensor(MASKED),
+    "tensor of a list": lambda x: mg.tensor([[1.0, 2.0], MASKED]),
+    "the masked constant": lambda x: mg.tensor(np.ma.masked),
+    "a masked constant in a list": lambda x: mg.tensor([1.0, np.ma.masked]),
+    "multiply": lambda x: x * MASKED,
+    "multiply from the left": lambda x: MASKED * x,
+    "add a masked constant": lambda x: x + np.ma.masked,
+    "maximum": lambda x: mg.maximum(x, MASKED),
+    "compare": lambda x: x == MASKED,
+    "less": lambda x: x < MASKED,
+    "where": lambda x: mg.where(MASKED > 1, x, 0.0),
+    "index": lambda x: x[np.ma.array([0, 1], mask=[0, 1])],
+    "index of several": lambda x: x[np.ma.array([0, 1], mask=[0, 1]), ...],
+    "clip": lambda x: x.clip(np.ma.masked, 1.0),
+    "labels": lambda x: F.cross_entropy(x.reshape(1, 2), np.ma.array([0], mask=[True])),
+    "state": lambda x: nn.Dense(2, 1, bias=False, dtype="float64").load_state_dict({"weight": MASKED[None]}),
+}
+
+
+@pytest.mark.parametrize("name", MASKED_ENTRANCES)
+def test_masked_arrays_are_refused(name):
+    with pytest.raises(TypeError, match=r"got a MaskedArray: .* with \.filled\(value\)"):
+        MASKED_ENTRANCES[name](leaf(1.0, 2.0))
+
+
+# -- what goes out ---------------------------------------------------------------------------------
+
+SHARED = "NumPy's functions take the CPU's tensors only"
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_numpys_functions_take_the_values():
+    x, y = mg.tensor([[1.0, 2.0], [3.0, 4.0]]), mg.tensor([[5.0, 6.0], [7.0, 8.0]])
+    for found, expected in (
+        (np.asarray(x), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.array(x), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.stack([x, y], axis=2), [[[1.0, 5.0], [2.0, 6.0]], [[3.0, 7.0], [4.0, 8.0]]]),
+        (np.concatenate([x, y]), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]),
+        (np.mean(x), 2.5),
+        (np.sum(x, axis=0), [4.0, 6.0]),
+        (np.max(x), 4.0),
+        (np.transpose(x), [[1.0, 3.0], [2.0, 4.0]]),
+        (np.where([[True, False]], x, y), [[1.0, 6.0], [3.0, 8.0]]),
+        (np.asarray([x, y]), [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]),
+        (np.asarray(x[0, 1]), 2.0),
+    ):
+        assert found.dtype == SINGLE
+        assert found.tolist() == expected
+    assert np.asarray(mg.tensor(np.arange(3))).dtype == "int64"
+    np.testing.assert_array_equal(x, [[1.0, 2.0], [3.0, 4.0]])
+    out = np.zeros((2, 2), np.float32)
+    np.concatenate([x[:1], y[:1]], out=out)
+    assert out.tolist() == [[1.0, 2.0], [5.0, 6.0]]
+    with pytest.raises(TypeError, match="__array_ufunc__=None"):
+        np.sin(x)
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_an_array_of_a_tensor_is_its_memory_unless_a_copy_is_asked_for():
+    x = mg.tensor([1.0, 2.0])
+    assert np.asarray(x) is x.data
+    assert np.asarray(x, copy=False) is x.data
+    assert np.asarray(x, dtype="float32", copy=False) is x.data
+    for copied in (np.array(x), np.asarray(x, copy=True), np.asarray(x, dtype="float64")):
+        assert not np.may_share_memory(copied, x.data)
+        assert copied.tolist() == [1.0, 2.0]
+    assert np.asarray(x, dtype="float64").dtype == DOUBLE
+    with pytest.raises(ValueError, match="float32 tensor becomes an array of another dtype by a copy only"):
+        np.asarray(x, dtype="float64", copy=False)
+
+
+def test_a_tensor_that_requires_a_gradient_is_no_array_of_numpys():
+    for x in (leaf(1.0), leaf(1.0) * 2.0):
+        for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
+            with pytest.raises(TypeError, match=r"this tensor requires one: pass x\.detach\(\)"):
+                function(x)
+        assert (np.shape(x), np.ndim(x), np.size(x)) == ((1,), 1, 1)
+
+
+def test_a_tensor_of_a_gpu_is_no_array_of_numpys(default_device):
+    x = mg.tensor([1.0])
+    if default_device == "cpu":
+        assert np.asarray(x).tolist() == [1.0]
+        return
+    for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
+        with pytest.raises(TypeError, match=r"no tensor on 'gpu': pass x\.numpy\(\)"):
+            function(x)
+
+
+@pytest.mark.cpu_only(SHARED)
+def test_a_list_of_tensors_is_one_of_arrays():
+    x, y = mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])
+    assert mg.tensor([x, y]).numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert mg.tensor([x.sum(), 1.0, y[0]]).numpy().tolist() == [3.0, 1.0, 3.0]
+    with pytest.raises(TypeError, match="numbers in lists of equal length"):
+        mg.tensor([x, y[:1]])
+
+
+def test_a_list_of_tensors_with_gradients_is_refused():
+    x = leaf(1.0, 2.0)
+    for given in ([x, x], [1.0, x[0]], [[x]]):
+        with pytest.raises(TypeError, match=r"tensor: the list holds .* minigrad\.stack"):
+            mg.tensor(given)
+
+
+def test_tensors_of_one_element_are_numbers():
+    three, seven = mg.tensor(np.array(3)), mg.tensor(np.array([[7]], np.uint8))
+    assert [10, 20, 30, 40][three] == 40
+    assert list(range(three)) == [0, 1, 2]
+    assert operator.index(seven) == 7
+    assert (int(three), int(leaf(2.75)), int(mg.tensor([-1.5])), int(mg.tensor(np.array(True)))) == (
+        3,
+        2,
+        -1,
+        1,
+    )
+    assert type(int(three)) is type(operator.index(seven)) is int
+    assert round(float(leaf(2.75)), 1) == 2.8
+    for wrong in (mg.tensor(3.0), mg.tensor(np.arange(2)), mg.tensor(np.array(True))):
+        with pytest.raises(TypeError, match="expected an integer tensor of one element as an index"):
+            operator.index(wrong)
+    with pytest.raises(ValueError, match="expected one element"):
+        int(mg.tensor([1.0, 2.0]))
+
+
+@pytest.mark.cpu_only("on a GPU an array of the host is refused already")
+def test_masked_arrays_are_refused_by_the_class_and_by_data():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(TypeError, match=r"\.filled\(value\)"):
+        mg.Tensor(MASKED)
+    with pytest.raises(TypeError, match=r"\.filled\(value\)"):
+        x.data = MASKED
+    assert x.numpy().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("data", [2.0, np.arange(3), np.ones(3, bool), np.ones(3), np.ones(3, np.float32)])
+def test_to_none_is_to_the_default_dtype(data):
+    assert mg.tensor(data, "float64" if isinstance(data, float) else None).to(None).dtype == SINGLE
+    x = leaf(1.0, 2.0)
+    x.to(None).sum().backward()
+    assert x.grad.dtype == DOUBLE
 
 
 # -- operands ----------------------------------------------------------------------------------------
@@ -345,6 +545,38 @@ def test_data_takes_an_array_of_its_own_kind_only(default_device):
     assert x.data is new
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (1,), (3,), (1, 3, 1), ()])
+def test_a_gradient_of_another_shape_is_refused(shape):
+    weight = nn.Dense(3, 1).weight
+    weight.grad = kept = mg.tensor([[1.0, 2.0, 3.0]])
+    with pytest.raises(
+        ValueError, match=rf"grad: expected float32 of shape \(1, 3\) .* of {re.escape(str(shape))}"
+    ):
+        weight.grad = mg.tensor(np.zeros(shape, np.float32))
+    assert weight.grad is kept
+    weight.grad = None
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("given", [1.0, np.zeros((1, 3), np.float32), [[1.0, 2.0, 3.0]], False], ids=repr)
+def test_a_gradient_that_is_no_tensor_is_refused(given):
+    weight = nn.Dense(3, 1).weight
+    with pytest.raises(
+        TypeError, match=rf"grad: expected None or a Tensor .*\(1, 3\), got {type(given).__name__}"
+    ):
+        weight.grad = given
+    assert weight.grad is None
+
+
+def test_a_gradient_of_another_dtype_or_device_is_refused(default_device):
+    weight = nn.Dense(3, 1).weight
+    with pytest.raises(ValueError, match=r"grad: expected float32 of shape .*got float64"):
+        weight.grad = mg.tensor(np.zeros((1, 3)))
+    if default_device != "cpu":
+        with pytest.raises(ValueError, match="on 'gpu', as of the tensor; got .* on 'cpu'"):
+            weight.grad = mg.tensor([[1.0, 2.0, 3.0]], device="cpu")
+
+
 # -- recording or not ----------------------------------------------------------------------------------
 
 
@@ -504,11 +736,27 @@ def test_backward_to_chosen_inputs_leaves_the_others_alone():
     assert h.grad.item() == 12.0
 
 
-def test_backward_to_an_input_without_a_path_changes_nothing():
+def test_backward_leaves_the_gradient_of_an_input_without_a_path_as_it_is():
     x, other = leaf(2.0), mg.tensor(np.zeros((4, 1)), requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[1\] \(shape \(4, 1\)\)"):
-        (x * x).backward(inputs=[x, other])
+    (x * x).backward(inputs=[x, other])
     assert other.grad is None
+    assert x.grad.item() == 4.0
+    other.grad = kept = mg.tensor(np.full((4, 1), 7.0))
+    (x * x).backward(inputs=[other, x])
+    assert other.grad is kept
+    assert kept.numpy().tolist() == [[7.0]] * 4
+    assert x.grad.item() == 8.0
+    (x * x).backward(inputs=other)
+    (x * x).backward(inputs=[])
+    assert other.grad is kept
+    assert x.grad.item() == 8.0
+
+
+def test_backward_to_an_input_that_requires_no_gradient_is_refused():
+    x, constant = leaf(2.0), mg.tensor(np.zeros(3))
+    for inputs in ([x, constant], [constant]):
+        with pytest.raises(RuntimeError, match=r"shape \(3,\) that does not require one"):
+            (x * x).backward(inputs=inputs)
     assert x.grad is None
 
 
@@ -690,6 +938,97 @@ def test_a_result_that_backward_reads_may_not_change_unnoticed(name):
     y = getattr(F, name)(x)
     y.data *= -1.0
     with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_another_array_for_a_view_leaves_the_tensor_as_it_is(name):
+    w = mg.tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    with mg.no_grad():
+        view = VIEWS[name](w)
+    y = (w * w).sum()
+    view.data = view.data + 1.0
+    y.backward()
+    assert w.grad.numpy().tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert view.numpy().reshape(-1)[0] == 2.0
+    assert w.numpy()[0, 0] == 1.0
+
+
+def test_another_array_for_a_tensor_leaves_its_views_as_they_are():
+    x = leaf(2.0, 3.0)
+    detached, view = x.detach(), x[:1]
+    y, z = (detached * x).sum(), (view * x).sum()
+    late = (view * view).sum()
+    x.data = array([5.0, 5.0])
+    for changed in (y, z):
+        with pytest.raises(RuntimeError, match="multiply: an input .* assignment to .data"):
+            changed.backward()
+    late.backward()  # of the old values, which are still there
+    assert x.grad.numpy().tolist() == [4.0, 0.0]
+    assert detached.numpy().tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_change_in_place_through_a_view_is_noticed(name):
+    def in_place(view):
+        view.data[...] = 0.0
+        view.mark_changed()
+
+    def augmented(view):
+        view.data *= 2.0
+
+    def by_a_view_of_the_array(view):
+        view.data[...] = 0.0
+        view.data = view.data[...]
+
+    for change in (in_place, augmented, by_a_view_of_the_array):
+        w = mg.tensor(np.eye(2), requires_grad=True)
+        with mg.no_grad():
+            view = VIEWS[name](w)
+        y = (w * w).sum()
+        change(view)
+        with pytest.raises(RuntimeError, match="multiply: an input .* changed in place"):
+            y.backward()
+
+
+def test_another_array_for_a_view_ends_the_sharing():
+    w = leaf(1.0, 2.0)
+    detached = w.detach()
+    detached.data = detached.data * 1.0
+    y = (w * w).sum()
+    detached.data[...] = 0.0
+    detached.mark_changed()
+    y.backward()
+    assert w.grad.numpy().tolist() == [2.0, 4.0]
+    late = (detached * w).sum()
+    w.mark_changed()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        late.backward()
+
+
+def test_the_count_of_changes_grows_by_every_assignment():
+    x = leaf(1.0)
+    for expected in (1, 2, 3):
+        x.data = x.data + 1.0
+        assert x.version == expected
+    x.data += 1.0
+    assert x.version == 4
+
+
+def test_another_array_for_a_result_is_noticed_by_what_reads_it():
+    x = leaf(4.0)
+    y = x.sqrt()
+    y.data = array([1.0])
+    with pytest.raises(RuntimeError, match="sqrt: its result was changed"):
+        y.backward()
+
+
+def test_the_old_array_does_not_bring_the_old_graph_back():
+    x = leaf(4.0)
+    y, old = x.log(), x.data
+    x.data = array([1.0])
+    x.data = old
+    with pytest.raises(RuntimeError, match="log: an input"):
         y.backward()
 
 
@@ -1026,6 +1365,137 @@ def test_float32_stays_float32_at_every_order():
     (g,) = mg.grad((F.tanh(x) * x**2 / 3).sum(), x, create_graph=True)
     (h,) = mg.grad(g.sum(), x)
     assert g.dtype == h.dtype == SINGLE
+
+
+CONDITION = [True, False, True, False]
+PIECEWISE = {
+    "relu": F.relu,
+    "leaky relu": lambda x: F.leaky_relu(x, 0.2),
+    "abs": abs,
+    "clip": lambda x: x.clip(-1.0, 1.0),
+    "maximum": lambda x: mg.maximum(x, 0.3),
+    "where": lambda x: mg.where(CONDITION, x, 0.5),
+    "max": lambda x: x.max(),
+    "sum": lambda x: x.sum(),
+    "mean": lambda x: x.mean(),
+    "add": lambda x: x + 2.0,
+    "subtract": lambda x: 2.0 - x,
+    "negate": lambda x: -x,
+    "scaled": lambda x: x * 3.0 / 2.0,
+    "identity": lambda x: x,
+    "rows": lambda x: x[1:],
+    "shapes": lambda x: x.reshape(2, 2).transpose(),
+    "joined": lambda x: mg.concatenate([x, mg.pad(x, [(1, 0)])]),
+    "cast": lambda x: x.to("float32"),
+    "moved": lambda x: x.to("cpu"),
+    "dropout": F.dropout,
+    "matmul": lambda x: x.reshape(1, 4) @ array([[1.0], [2.0], [3.0], [4.0]]),
+}
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_the_second_derivative_of_a_piecewise_linear_function_is_zero(name):
+    x = leaf(*POINTS)
+    y = PIECEWISE[name](x).sum()
+    (g,) = mg.grad(y, x, create_graph=True)
+    assert mg.grad(g.sum(), x)[0].numpy().tolist() == [0.0] * 4
+    (h,) = mg.grad((g * g).sum(), x, create_graph=True)  # of second order
+    assert (h.shape, h.dtype) == (x.shape, x.dtype)
+    assert h.numpy().tolist() == [0.0] * 4
+    for again in (h.sum(), (h * h).sum() + g.sum()):
+        assert mg.grad(again, x, create_graph=True)[0].numpy().tolist() == [0.0] * 4
+    # The derivative of g(x) x is g(x), of x^2 + g(x) it is 2 x.
+    assert mg.grad((g * x).sum(), x)[0].numpy().tolist() == g.numpy().tolist()
+    assert mg.grad((x * x).sum() + g.sum(), x)[0].numpy().tolist() == (2 * POINTS).tolist()
+    assert x.grad is None
+    g.sum().backward()
+    assert x.grad.numpy().tolist() == [0.0] * 4
+
+
+def test_a_zero_second_derivative_is_of_the_dtype_and_shape_of_the_input():
+    x = mg.tensor([[1.0, -2.0]], requires_grad=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    (h,) = mg.grad(g.sum(), x)
+    assert (h.shape, h.dtype) == ((1, 2), SINGLE)
+    assert not h.requires_grad
+
+
+def test_a_gradient_that_changes_with_some_inputs_has_a_zero_derivative_in_the_others():
+    x, w, other = leaf(-1.0, 2.0), leaf(3.0, 5.0), leaf(1.0)
+    y = (F.relu(x) * w + F.tanh(w)).sum()
+    to_x, to_w = mg.grad(y, [x, w], create_graph=True)
+    assert mg.grad(to_x.sum(), x, retain_graph=True)[0].numpy().tolist() == [0.0, 0.0]
+    assert mg.grad(to_x.sum(), w, retain_graph=True)[0].numpy().tolist() == [0.0, 1.0]
+    assert mg.grad(to_w.sum(), x, retain_graph=True)[0].numpy().tolist() == [0.0, 1.0]
+    t = np.tanh([3.0, 5.0])
+    np.testing.assert_allclose(
+        mg.grad(to_w.sum(), w, retain_graph=True)[0].numpy(), -2 * t * (1 - t**2), rtol=1e-12
+    )
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(to_x.sum(), other)
+
+
+def test_the_second_derivative_of_a_network_of_relus_is_zero_in_its_input():
+    x = mg.tensor(np.random.default_rng(0).normal(size=(3, 4)), requires_grad=True)
+    model = nn.Sequential(nn.Dense(4, 5, dtype="float64"), nn.ReLU(), nn.Dense(5, 1, dtype="float64"))
+    (g,) = mg.grad(model(x).sum(), x, create_graph=True)
+    penalty = (g * g).sum()
+    (to_x, *to_weights) = mg.grad(penalty, [x, *model.parameters()], retain_graph=True)
+    assert to_x.numpy().tolist() == [[0.0] * 4] * 3
+    assert to_weights[0].numpy().any()
+    assert to_weights[2].numpy().any()
+    assert not to_weights[1].numpy().any()
+    assert not to_weights[3].numpy().any()
+    penalty.backward()
+    assert model[0].bias.grad is None  # as no path leads there
+
+
+def test_a_zero_derivative_to_tensors_on_the_way():
+    x = leaf(-1.0, 2.0)
+    h = x * 2.0
+    y = F.relu(h)
+    to_h, to_x = mg.grad(y.sum(), [h, x], create_graph=True)
+    for g in (to_h, to_x):
+        for target in (h, x, y):
+            assert mg.grad(g.sum(), target)[0].numpy().tolist() == [0.0, 0.0]
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(to_h.sum(), x * 3.0)
+
+
+def test_what_was_not_recorded_has_no_second_derivative():
+    x = leaf(1.0, -2.0)
+    (plain,) = mg.grad(F.relu(x).sum(), x, retain_graph=True)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    with mg.no_grad():
+        quiet = g.sum()
+    for unrecorded in (plain.sum(), g.detach().sum(), quiet):
+        with pytest.raises(RuntimeError, match="nothing was recorded"):
+            mg.grad(unrecorded, x)
+
+
+def test_a_recorded_gradient_of_a_relu_holds_nothing():
+    with without_collector():
+        before = alive()
+        x = leaf(1.0, -2.0)
+        y = F.relu(x * 2.0)
+        node = weakref.ref(y.node)
+        (g,) = mg.grad(y.sum(), x, create_graph=True)
+        (h,) = mg.grad(g.sum(), x, create_graph=True)
+        del y
+        assert node() is None
+        held = weakref.ref(x)
+        del x
+        assert held() is None
+        g.sum().backward()  # to nothing
+        del g, h
+        assert alive() == before
+
+
+def test_the_derivative_with_respect_to_a_start_is_not_taken_for_one_of_the_input():
+    x, start = leaf(1.0, -2.0), leaf(3.0, 5.0)
+    (g,) = mg.grad(F.relu(x), x, start, create_graph=True)
+    assert mg.grad(g.sum(), start, retain_graph=True)[0].numpy().tolist() == [1.0, 0.0]
+    assert mg.grad(g.sum(), x)[0].numpy().tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("data", [None, [1, None], "1.5", ["1.5"], [[1.0], [1.0, 2.0]], {"a": 1}, [1j]])

@@ -1,7 +1,7 @@
 // One step of Adam for all parameters of a network in one launch: must equal Backend.adam_update for each.
 //
 //   g = gradient + decay * p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
-//   p -= rate * m / (sqrt(v / correction) + eps),  rate = lr / (1 - b1^t),  correction = 1 - b2^t
+//   p -= rate * m / (sqrt(v / correction) + eps),  rate and correction of each parameter: see `Adam._factors`
 //
 // The addresses come by value, in the kernel's own arguments (which hold 4 KB): no copy to the device.
 // Launch: grid (blocks, parameters), block 256; block (b, p) takes every blocks-th stretch of parameter p.

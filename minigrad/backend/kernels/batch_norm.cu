@@ -26,6 +26,12 @@ __device__ T leaky(T value, T slope) {
     return value;
 }
 
+// The gradient through `leaky`, whose result y was: 0 for a slope of 0, whatever dy is.
+template <typename T>
+__device__ T back(T dy, T y, T slope) {
+    return y > T(0) ? dy : slope == T(0) ? T(0) : dy * slope;
+}
+
 // Adds up the eight threads of each channel, in a fixed order; the result is whole where threadIdx.y == 0.
 __device__ double over_rows(double value, double* shared) {
     shared[threadIdx.y * CHANNELS + threadIdx.x] = value;
@@ -103,7 +109,7 @@ __global__ void sums_backward(const T* dy, const T* x, const T* y, const double*
         for (long long r = start + threadIdx.y; r < stop; r += ROWS) {
             long long i = r * channels + c;
             T d = dy[i];
-            if (slope != T(1) && !(y[i] > T(0))) d *= slope;
+            if (slope != T(1)) d = back(d, y[i], slope);
             product += (double)d * (double)(x[i] - near);
             sum += (double)d;
         }
@@ -149,7 +155,7 @@ __global__ void gradient(const T* dy, const T* x, const T* y, const double* mean
     for (long long r = start + threadIdx.y; r < stop; r += ROWS) {
         long long i = r * channels + c;
         T d = dy[i];
-        if (slope != T(1) && !(y[i] > T(0))) d *= slope;
+        if (slope != T(1)) d = back(d, y[i], slope);
         dx[i] = (d - (x[i] - near) * along - down) * factor;
     }
 }

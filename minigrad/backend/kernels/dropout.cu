@@ -48,6 +48,6 @@ __global__ void dropout(
         unsigned int draw = (unsigned int)(words[k / 4] >> (16 * (k % 4))) & 0xFFFF;
         bool keep = draw >= limit;
         mask[i] = keep;
-        y[i] = keep ? x[i] * scale : x[i] * T(0);
+        y[i] = keep ? x[i] * scale : T(0);  // whatever x is
     }
 }

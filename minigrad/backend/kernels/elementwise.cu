@@ -21,7 +21,7 @@ __global__ void leaky_relu(const T* x, T* y, T slope, long long count) {
 template <typename T>
 __global__ void leaky_relu_backward(const T* dy, const T* y, T* dx, T slope, long long count) {
     ELEMENT
-    dx[i] = y[i] > T(0) ? dy[i] : dy[i] * slope;
+    dx[i] = y[i] > T(0) ? dy[i] : slope == T(0) ? T(0) : dy[i] * slope;  // 0 times inf is no number
 }
 
 // The row (M, C) + bias (C,), then the leaky ReLU, in place.
@@ -63,7 +63,7 @@ __global__ void softplus(const T* x, T* y, long long count) {
 template <typename T>
 __global__ void mask_scale(const T* x, const bool* mask, T* y, T scale, long long count) {
     ELEMENT
-    y[i] = mask[i] ? x[i] * scale : x[i] * T(0);  // as a product: what is no number stays none
+    y[i] = mask[i] ? x[i] * scale : T(0);  // whatever x is
 }
 
 // keep * old + share * fresh, in T; S is the type of `fresh`.

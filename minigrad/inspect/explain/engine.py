@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ...backpropagate import grad as gradients_of
 from ...nn import Module
 from ...tensor import FLOATS, Tensor, enable_grad, tensor
-from ...tensor import grad as gradients_of
 from .look import Host
 from .registry import host
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from ... import random
+from ...backpropagate import grad as gradients_of
 from ...nn import Sequential
-from ...nn.module import taken_along
+from ...nn.sequential import taken_along
 from ...tensor import Tensor, enable_grad
-from ...tensor import grad as gradients_of
 from .engine import bare_copy
 from .explanation import Explanation
 from .look import Host

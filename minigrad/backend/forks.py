@@ -1,0 +1,112 @@
+"""Locks and forks.
+
+A forked process has one thread, the one that forked. A lock that another thread held at that moment would
+stay locked in it for ever. So a fork waits for the locks: they are taken before it, one after the other, and
+given back on both sides.
+"""
+
+import itertools
+import os
+import threading
+import weakref
+from typing import Any
+
+PATIENCE = 1.0  # seconds for one lock: its thread may itself be waiting for the one that forks
+
+_numbers = itertools.count()
+_known: "weakref.WeakValueDictionary[int, AtFork]" = weakref.WeakValueDictionary()
+_forking = threading.RLock()  # held while the locks are; a signal's handler may fork again meanwhile
+_told: "list[list[AtFork]]" = []  # by each of its forks that is under way
+
+
+class AtFork:
+    """Something that is told of each fork of the process, for as long as it exists.
+
+    Attributes:
+        fork_order: the place of its lock. A thread that holds a lock never waits for one of a lower place, so
+            that a fork, which takes them in this order, and a thread don't wait for each other.
+    """
+
+    fork_order = 0
+
+    def call_at_fork(self) -> None:
+        """Have the methods below called from now on."""
+        _known[next(_numbers)] = self
+
+    def before_fork(self) -> None:
+        """Take the lock, in the thread that forks."""
+
+    def after_fork(self, in_child: bool) -> None:
+        """Give it back, in the same thread of either process."""
+
+
+class Lock(AtFork):
+    """A lock that a fork waits for. The thread that holds it may take it again.
+
+    Where a fork has waited for PATIENCE, the lock of the child is a new one.
+
+    Args:
+        fork_order: the place of the lock, as above.
+    """
+
+    def __init__(self, fork_order: int) -> None:
+        self.fork_order = fork_order
+        self._lock = threading.RLock()
+        self._got: list[bool] = []
+        self.call_at_fork()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> None:
+        self._got.append(False)
+        self._got[-1] = self._lock.acquire(timeout=PATIENCE)
+
+    def after_fork(self, in_child: bool) -> None:
+        if self._got.pop():
+            self._lock.release()
+        elif in_child:
+            self._lock = threading.RLock()
+            self.start_anew()
+
+    def start_anew(self) -> None:
+        """In a child whose parent has a thread that still holds the lock: what it guards may be half done."""
+
+
+def _before() -> None:
+    """Take all locks."""
+    _forking.acquire()
+    told: list[AtFork] = []
+    _told.append(told)
+    interrupted: BaseException | None = None
+    known = [known for reference in _known.valuerefs() if (known := reference()) is not None]
+    for one in sorted(known, key=lambda one: one.fork_order):
+        told.append(one)
+        try:
+            one.before_fork()
+        except BaseException as error:  # Python tells of it, and forks nevertheless
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+
+
+def _after(in_child: bool) -> None:
+    """Give them back, the last first."""
+    for one in reversed(_told.pop()):
+        one.after_fork(in_child)
+    _forking.release()
+
+
+def _register(**hooks: Any) -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(**hooks)
+
+
+_register(
+    before=_before,
+    after_in_parent=lambda: _after(in_child=False),
+    after_in_child=lambda: _after(in_child=True),
+)

@@ -1,0 +1,86 @@
+"""Modules one after another, and which of them a layer takes along into its own pass over memory."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+from ..tensor import Tensor
+from .module import Module
+
+
+class Sequential(Module):
+    """Modules one after another; each is named by its place, "0", "1", ...
+
+    `model[i]` is one of them, and `model[i:j]` a Sequential of some of them: the same modules, not copies.
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for i, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential: expected modules, got {_other_module(module)} at {i}")
+            setattr(self, str(i), module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        modules = list(self)
+        while modules:
+            module = modules.pop(0)
+            followers = taken_along(module, modules)
+            del modules[: len(followers)]
+            x = module(x, *_settings(followers))
+        return x
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.children())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: int | slice) -> Module:
+        found = list(self)[index]
+        return Sequential(*found) if isinstance(found, list) else found
+
+
+def _other_module(given: Any) -> str:
+    """What was given in place of a module, with the remedy where there is one."""
+    name = type(given).__name__
+    if isinstance(given, list | tuple):
+        return f"{name} (pass the modules one by one: Sequential(*modules))"
+    if isinstance(given, type) and issubclass(given, Module):
+        return f"the class {given.__name__} (pass an instance, {given.__name__}(...))"
+    return name
+
+
+def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
+    """Those of the modules that follow which a layer takes into its own pass over memory: a leaky ReLU, a
+    dropout, or a dropout behind a leaky ReLU.
+
+    What a class says of itself holds for its own `forward`, not for that of a subclass.
+    """
+    taken: list[Module] = []
+    names = list(module.takes) if _speaks_for_itself(module, "takes") else []
+    for follower in following:
+        found = follower.as_follower() if _speaks_for_itself(follower, "as_follower") else None
+        if found is None or found[0] not in names:
+            break
+        names = names[names.index(found[0]) + 1 :]
+        taken.append(follower)
+    return taken
+
+
+def _speaks_for_itself(module: Module, attribute: str) -> bool:
+    """Whether the class that defines `forward` has the attribute too, and no hook wants what is between."""
+    own = next((cls for cls in type(module).__mro__ if "forward" in vars(cls)), object)
+    hooked = module.forward_hooks or module.backward_hooks or "forward" in vars(module)
+    return attribute in vars(own) and not hooked
+
+
+def _settings(followers: Sequence[Module]) -> tuple[float, ...]:
+    """What `forward` takes beside x for these: (slope,), or (slope, p) with a slope of 1 for none."""
+    found = dict(setting for m in followers if (setting := m.as_follower()) is not None)
+    if "p" in found:
+        return found.get("slope", 1.0), found["p"]
+    return tuple(found.values())
