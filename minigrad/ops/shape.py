@@ -372,7 +372,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tenso
     """
     require_tensor("pad", x)
     try:
-        pairs = tuple(pair(width, "pad", 0) for width in widths)
+        given = widths.tolist() if hasattr(widths, "tolist") else widths
+        pairs = tuple(pair(width, "pad", 0) for width in given)
     except (TypeError, ValueError):
         pairs = ()
     if len(pairs) != x.ndim:
