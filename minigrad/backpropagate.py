@@ -243,23 +243,24 @@ def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 def _check_gradients(node: Node, gradients: Any) -> None:
     """Raise TypeError unless a rule gave a tuple with a tensor for each input that needs a gradient."""
-    if isinstance(gradients, tuple | list) and len(gradients) == len(node.needs):
-        for i, (gradient, needed) in enumerate(zip(gradients, node.needs, strict=True)):
-            if isinstance(gradient, Tensor) or (gradient is None and not needed):
-                continue
-            if gradient is None:
-                raise _wrong_rule(node, f"None for input {i}, whose gradient is needed")
-            raise _wrong_rule(
-                node,
-                f"{type(gradient).__name__} for input {i}: a rule is made of operations on tensors, from dy "
-                "on, so that it can be differentiated again",
-            )
-    elif isinstance(gradients, Tensor):
-        raise _wrong_rule(node, "Tensor (a comma makes a tuple: `return dx,`)")
-    elif isinstance(gradients, tuple | list):
-        raise _wrong_rule(node, f"{len(gradients)} gradients")
-    else:
-        raise _wrong_rule(node, type(gradients).__name__)
+    if not isinstance(gradients, tuple | list) or len(gradients) != len(node.needs):
+        raise _wrong_rule(node, _in_place_of_gradients(gradients))
+    for i, gradient in enumerate(gradients):
+        if isinstance(gradient, Tensor) or (gradient is None and not node.needs[i]):
+            continue
+        if gradient is None:
+            raise _wrong_rule(node, f"None for input {i}, whose gradient is needed")
+        raise _wrong_rule(
+            node,
+            f"{type(gradient).__name__} for input {i}: a rule is made of operations on tensors, from dy "
+            "on, so that it can be differentiated again",
+        )
+
+
+def _in_place_of_gradients(given: Any) -> str:
+    if isinstance(given, Tensor):
+        return "Tensor (a comma makes a tuple: `return dx,`)"
+    return f"{len(given)} gradients" if isinstance(given, tuple | list) else type(given).__name__
 
 
 def _wrong_rule(node: Node, got: str) -> TypeError:

@@ -277,6 +277,9 @@ class Tensor(ForNumPy, Copies):
     def __float__(self) -> float:
         return float(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec else str(self), spec)
+
     def __int__(self) -> int:
         return int(self.item())
 

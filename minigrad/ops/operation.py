@@ -108,22 +108,21 @@ class Operation:
         return result
 
     def _run(self, inputs: tuple[Any, ...]) -> Tensor:
-        self.backend = _common_backend(self.name, inputs)
-        y = self.forward(*(t.data if isinstance(t, Tensor) else t for t in inputs))
+        tensors = [t for t in inputs if isinstance(t, Tensor)]
+        self.backend = _common_backend(self.name, inputs, tensors)
+        y = self.forward(*[t.data if isinstance(t, Tensor) else t for t in inputs])
         backend = self.result_backend
         if not backend.owns(y):
             y = self._as_result(y, backend)
-        changes = self._changes_of_viewed(y, inputs)
-        recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
-        if not recorded:
+        changes = self._changes_of_viewed(y, tensors) if self.view else [0]
+        if not is_grad_enabled() or not any(t.requires_grad for t in tensors):
             return Tensor(y, backend=backend, changes=changes)
         self.number = next_number()
-        self.edges = tuple(_edge(t) for t in inputs)
-        self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
+        self.edges = tuple([_edge(t) for t in inputs])
+        self.shapes = tuple([t.shape if isinstance(t, Tensor) else () for t in inputs])
         if self.keep_inputs:
             self.inputs = inputs
-            tensors = (t for t in inputs if isinstance(t, Tensor))
-            self._states = tuple((t.changes, t.version, _some_bits(t)) for t in tensors)
+            self._states = [(t.changes, t.version, _some_bits(t)) for t in tensors]
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -147,11 +146,11 @@ class Operation:
             f"class {type(self).__name__} (and read it in backward only)"
         )
 
-    def _changes_of_viewed(self, y: Array, inputs: tuple[Any, ...]) -> list[int]:
-        """The count of changes of the memory that y lies in: an input's where y is a view of it."""
-        if self.view and self.result_backend is self.backend:
+    def _changes_of_viewed(self, y: Array, inputs: list[Tensor]) -> list[int]:
+        """Return the count of changes of the memory that y lies in: an input's if y is a view of it."""
+        if self.result_backend is self.backend:
             for t in inputs:
-                if isinstance(t, Tensor) and self.xp.may_share_memory(y, t.data):
+                if self.xp.may_share_memory(y, t.data):
                     return t.changes
         return [0]
 
@@ -222,26 +221,25 @@ def _edge(value: Any) -> Node | Tensor | None:
     return value if value.node is None else value.node
 
 
-def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
-    """The backend of all tensors among the inputs; an error where they differ in device or dtype."""
-    first: Tensor | None = None
-    for t in inputs:
-        if not isinstance(t, Tensor):
-            if not isinstance(t, int | float):
-                raise TypeError(f"{name}: expected tensors and numbers, got {type(t).__name__}: {MAKES_ONE}")
-            continue
-        if first is None:
-            first = t
-        elif t.backend is not first.backend:
+def _common_backend(name: str, inputs: tuple[Any, ...], tensors: list[Tensor]) -> Backend:
+    """Return the backend of the tensors among the inputs, which must all have the same device and dtype."""
+    if len(tensors) < len(inputs):
+        for value in inputs:
+            if not isinstance(value, Tensor | int | float):
+                given = type(value).__name__
+                raise TypeError(f"{name}: expected tensors and numbers, got {given}: {MAKES_ONE}")
+    if not tensors:
+        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}: {MAKES_ONE}")
+    first = tensors[0]
+    for t in tensors[1:]:
+        if t.backend is not first.backend:
             raise ValueError(
                 f"{name}: tensors on {first.device!r} and {t.device!r}: move one with .to(device)"
             )
-        elif t.dtype != first.dtype:
+        if t.dtype != first.dtype:
             raise TypeError(
                 f"{name}: {first.dtype} and {t.dtype} tensors do not mix: convert one with .to(dtype)"
             )
-    if first is None:
-        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}: {MAKES_ONE}")
     return first.backend
 
 

@@ -313,6 +313,8 @@ def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
     require_tensor("broadcast_to", x)
     wanted = whole_numbers("broadcast_to", shape)
     try:
+        if min(wanted, default=0) < 0:  # CuPy would take it
+            raise ValueError
         return BroadcastTo(wanted)(x)
     except ValueError:
         raise ValueError(

@@ -89,7 +89,11 @@ def _no_parameter(p: Any) -> str:
     if isinstance(p, Tensor):
         if p.node is not None:
             return "one that was computed (detach() cuts it off)"
-        return "" if p.requires_grad else "one that requires none"
+        return (
+            ""
+            if p.requires_grad
+            else "one that requires none (leave frozen ones out: [p for p in params if p.requires_grad])"
+        )
     remedies = {
         Module: " (give its parameters())",
         tuple: " (give parameters(), not named_parameters())",

@@ -493,7 +493,7 @@ def test_what_holds_parameters_is_not_taken_for_them(make):
     with pytest.raises(ValueError, match="no parameters given: .*an iterator that was used before"):
         make(read)
     p = parameter(numbers((2,)))
-    with pytest.raises(ValueError, match="got one that requires none at 1"):
+    with pytest.raises(ValueError, match="got one that requires none .* at 1"):
         make([p, mg.tensor([1.0])])
     with pytest.raises(ValueError, match="got one that was computed .* at 0"):
         make([p * 2])

@@ -493,6 +493,8 @@ def test_one_element_becomes_a_python_number():
     assert type(mg.tensor(2.5).item()) is float
     assert type(mg.tensor(np.array(3)).item()) is int
     assert float(leaf(2.5)) == 2.5
+    assert f"{leaf(2.5):.2f}" == "2.50"
+    assert f"{mg.tensor([1.0, 2.0])}" == repr(mg.tensor([1.0, 2.0]))
     assert bool(mg.tensor([1.0]))
     assert not mg.tensor(0.0)
 
