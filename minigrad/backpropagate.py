@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from . import observer
+from .backend.ieee import throughout
 from .tensor import Node, Tensor, next_number, recording
 
 Reached = dict[int, "weakref.ref[Node | Tensor]"]  # nodes and leaves, by their ids
@@ -147,6 +148,7 @@ def _unused(inputs: list[Tensor], target: Tensor) -> str:
     )
 
 
+@throughout
 def _backpropagate(
     outputs: list[Tensor],
     grad_outputs: list[Tensor | None],

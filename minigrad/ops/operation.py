@@ -7,13 +7,12 @@ first and second order gradients, planted mistakes, backends) runs over its case
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from types import FunctionType
 from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
-from ..backend.ieee import ieee
+from ..backend.ieee import ieee, is_ignoring
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 MAKES_ONE = "minigrad.tensor(...) makes one"
@@ -54,16 +53,13 @@ class Operation:
       to the inputs' shapes afterwards, in one place.
     - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
-    - `calls_back`: whether `backward` calls a function of the user's.
 
-    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py), but for a
-    `backward` that calls back.
+    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py).
     """
 
     keep_inputs: ClassVar[bool] = False
     keep_output = False
     view: ClassVar[bool] = False
-    calls_back: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
 
     backend: Backend = field(init=False, repr=False)
@@ -78,9 +74,6 @@ class Operation:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
-        for rule in ("forward",) if cls.calls_back else ("forward", "backward"):
-            if isinstance(vars(cls).get(rule), FunctionType):
-                setattr(cls, rule, ieee()(vars(cls)[rule]))
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -110,7 +103,8 @@ class Operation:
     def _run(self, inputs: tuple[Any, ...]) -> Tensor:
         tensors = [t for t in inputs if isinstance(t, Tensor)]
         self.backend = _common_backend(self.name, inputs, tensors)
-        y = self.forward(*[t.data if isinstance(t, Tensor) else t for t in inputs])
+        arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
+        y = self.forward(*arrays) if is_ignoring() else _forward(self, arrays)
         backend = self.result_backend
         if not backend.owns(y):
             y = self._as_result(y, backend)
@@ -199,6 +193,11 @@ class Operation:
         edges, number = self.edges, self.number
         self.__dict__.clear()
         self.edges, self.number, self.released = edges, number, True
+
+
+@ieee()
+def _forward(operation: Operation, arrays: list[Any]) -> Array:
+    return operation.forward(*arrays)
 
 
 def check_unchanged(name: str, version: ResultVersion | None) -> None:
