@@ -10,7 +10,7 @@ result of a node, `Gradient`, which knows what this holds for.
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from . import observer
@@ -83,7 +83,7 @@ def backward(
     Raises RuntimeError where nothing was recorded, the graph is gone already, or one of `inputs` does not
     require a gradient.
     """
-    wanted = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
+    wanted = None if inputs is None else _listed("backward: inputs", inputs)
     if wanted is not None:
         wanted = list({id(t): t for t in wanted}.values())  # one asked for twice gets its gradient once
     given = set() if grad is None else {id(grad.data)}
@@ -126,8 +126,7 @@ def grad(
 
     Returns a tuple with one gradient for each input.
     """
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outs, wanted = _listed("grad: outputs", outputs), _listed("grad: inputs", inputs)
     starts = [None] * len(outs) if grad_outputs is None else grad_outputs
     starts = [starts] if isinstance(starts, Tensor) else starts
     if not isinstance(starts, list | tuple) or len(starts) != len(outs):
@@ -137,6 +136,20 @@ def grad(
         if gradient is None and not allow_unused:
             raise RuntimeError(_unused(wanted, target))
     return tuple(gradient for _, gradient in found)
+
+
+def _listed(what: str, tensors: Any) -> list[Tensor]:
+    """Return a tensor or several as a list. Raises TypeError for anything else."""
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    found = list(tensors) if isinstance(tensors, Iterable) else [tensors]
+    for one in found:
+        if not isinstance(one, Tensor):
+            raise TypeError(
+                f"{what}: expected tensors, got {type(one).__name__}: a gradient is that of a tensor with "
+                "respect to tensors of its graph"
+            )
+    return found
 
 
 def _unused(inputs: list[Tensor], target: Tensor) -> str:
@@ -167,11 +180,6 @@ def _backpropagate(
         leaves |= {id(leaf): leaf for node in order if isinstance(node, Gradient) for leaf in node.leaves()}
         inputs = list(leaves.values())
     for target in inputs:
-        if not isinstance(target, Tensor):
-            raise TypeError(
-                f"inputs: expected tensors, got {type(target).__name__}: a gradient is one with respect to a "
-                "tensor of the graph"
-            )
         if not target.requires_grad:
             raise RuntimeError(
                 f"a gradient was asked for with respect to a tensor of shape {target.shape} that does "
