@@ -231,6 +231,29 @@ def test_forks_of_several_threads_at_once(at_once):
     assert forks._told == []
 
 
+def test_a_fork_takes_locks_in_their_order_and_gives_them_back_in_the_other():
+    """Who has BLAS may ask for memory, so a fork that had memory first would wait for it."""
+    done = []
+
+    class Noted(forks.AtFork):
+        def __init__(self, fork_order):
+            self.fork_order = fork_order
+            self.call_at_fork()
+
+        def before_fork(self):
+            done.append(self.fork_order)
+
+        def after_fork(self, in_child):
+            done.append(-self.fork_order)
+
+    noted = [Noted(fork_order) for fork_order in (3, 1, 2)]
+    assert in_fork(lambda: done == [1, 2, 3, -3, -2, -1])
+    assert done == [1, 2, 3, -3, -2, -1]
+    found = locks()
+    assert found["drawing"].fork_order < found["blas"].fork_order < found["arena"].fork_order
+    del noted
+
+
 def test_a_problem_of_one_lock_leaves_no_other_taken(monkeypatch):
     class Interrupted(forks.Lock):
         def before_fork(self):
