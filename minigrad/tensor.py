@@ -412,7 +412,7 @@ def _check_elements(data: Any) -> None:
     if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
         return
     for element in data:
-        refuse_masked(element)
+        refuse_masked(element, "tensor")
         _check_elements(element)
         if isinstance(element, Tensor) and (element.requires_grad or element.device != "cpu"):
             raise TypeError(

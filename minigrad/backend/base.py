@@ -38,11 +38,14 @@ def per_channel(vector: Array, ndim: int) -> Array:
     return vector.reshape((1, -1) + (1,) * (ndim - 2))
 
 
-def refuse_masked(data: object) -> None:
-    """Raise TypeError for a masked array of NumPy: the engine would compute with what lies under its mask."""
+def refuse_masked(data: object, name: str = "") -> None:
+    """Raise TypeError for a masked array of NumPy, whose mask the engine would ignore.
+
+    `name` is of the function or the argument, for the message.
+    """
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(
-            "expected an array without a mask, got a MaskedArray: put values in the place of its masked "
+            f"{name}{name and ': '}expected an array without a mask, got a MaskedArray: replace its masked "
             "elements with .filled(value)"
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import backend as backends
 from .. import observer
 from ..backend.arguments import float_type
-from ..backend.base import FLOAT_TYPES
+from ..backend.base import FLOAT_TYPES, refuse_masked
 from ..backend.ieee import ieee
 from ..ops.tell import Tell
 from ..tensor import Tensor, tensor
@@ -70,9 +70,9 @@ class Module:
 
     One parameter, buffer or module may be in several places (tied weights): it stays one in `to` and in
     copies, is given once by `parameters()` and `named_modules()`, and has all its names in `state_dict()`.
-    To a parameter's attribute only a Parameter or None is assigned, and to a buffer's only a tensor or None
-    (TypeError): anything else would silently be neither learned nor kept. `del` the attribute first to make
-    it something else. A module can't be inside of itself (ValueError).
+    To a parameter's attribute only a Parameter or None is assigned, to a buffer's only a Tensor or None, and
+    to a module's only a Module or None (TypeError): anything else would silently be neither learned nor
+    kept. `del` the attribute first to make it something else. A module can't contain itself (ValueError).
     """
 
     training: bool
@@ -87,7 +87,7 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = self.__dict__.get(name)
-        if isinstance(held, Tensor) or isinstance(value, Tensor | Module):
+        if isinstance(held, Tensor | Module) or isinstance(value, Tensor | Module):
             _check_assigned(self, name, held, value)
         object.__setattr__(self, name, value)
 
@@ -290,7 +290,7 @@ def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
     array = convert(tensor)
     if array is tensor.data:
         return tensor
-    made = type(tensor)(array, tensor.requires_grad and tensor.node is None)
+    made = tensor.bare(array, tensor.requires_grad and tensor.node is None)
     if tensor.grad is not None:
         made.grad = Tensor(convert(tensor.grad))
     return made
@@ -302,19 +302,24 @@ def _check_assigned(module: Module, name: str, held: Any, value: Any) -> None:
         raise _not_started(module)
     if isinstance(value, Module) and any(m is module for _, m in value.named_modules()):
         raise ValueError(
-            f"{type(module).__name__}.{name}: a module can't be inside of itself; keep a weakref to "
+            f"{type(module).__name__}.{name}: a module can't contain itself; keep a weakref to "
             "one above it, or a list that holds it"
         )
-    if value is None or not isinstance(held, Tensor):
+    if value is None:
         return
     place, given = f"{type(module).__name__}.{name}", type(value).__name__
+    if isinstance(held, Module) and not isinstance(value, Module):
+        raise TypeError(
+            f"{place} is a module: expected a Module or None, got {given}, which would leave its parameters "
+            f"out; `del` the attribute first to make it something else"
+        )
     if isinstance(held, Parameter) and not isinstance(value, Parameter):
         raise TypeError(
             f"{place} is a parameter: expected a Parameter or None, got {given}, which would not be learned; "
             f"assign minigrad.nn.Parameter(array), write its values by `{name}.data = array`, or change it "
             "in place (`-=`) under minigrad.no_grad()"
         )
-    if not isinstance(value, Tensor):
+    if isinstance(held, Tensor) and not isinstance(value, Tensor):
         raise TypeError(
             f"{place} is a buffer: expected a Tensor or None, got {given}, which state_dict() would leave "
             f"out; assign minigrad.tensor(...), or write its values by `{name}.data = array`"
@@ -347,11 +352,7 @@ def _misfit(own: Tensor, value: Any) -> str | None:
     """Why an array can't be the values of a tensor; None where it can. Raises TypeError for a masked one."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return f"expected a tensor or an array, got {type(value).__name__}"
-    if hasattr(value, "filled"):
-        raise TypeError(
-            f"load_state_dict: expected arrays without a mask, got a {type(value).__name__}: put values in "
-            "the place of its masked elements with .filled(value)"
-        )
+    refuse_masked(value, "load_state_dict")
     if value.shape == own.shape and value.dtype == own.dtype:
         return None
     return f"expected {own.dtype} of shape {own.shape}, got {value.dtype} of {value.shape}"

@@ -157,7 +157,7 @@ class Power(Operation):
         """dy b a^(b - 1), 0 where b is 0."""
         if not isinstance(b, Tensor):
             return dy * (b * a ** (b - 1)) if b else self._dropped(True, dy, 0.0)
-        # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
+        # 0 times infinity would be NaN. Elsewhere the product stays, since it depends on b.
         smallest = self.xp.finfo(a.dtype).tiny
         finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
         dropped = (b.data == 0) & self.xp.logical_not(finite)
@@ -558,7 +558,7 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         )
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
     if operation is Divide or isinstance(a, float) or isinstance(b, float):
-        a, b = as_float(a), as_float(b)
+        a, b = floating(a), floating(b)
     try:
         return operation()(a, b)
     except ValueError as error:
@@ -567,8 +567,8 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         raise ValueError(f"{operation.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
 
 
-def as_float(x: Any) -> Any:
-    """Integers, where a result of floats is made of them, become float32: NumPy would make float64."""
+def floating(x: Any) -> Any:
+    """Return an integer tensor as float32, beside a float (NumPy would give float64); all else as it is."""
     return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
 
@@ -652,7 +652,7 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         raise TypeError("clip: expected numbers as bounds; for a bound of each element's own use maximum")
     if isinstance(low, float) or isinstance(high, float):
-        x = as_float(x)
+        x = floating(x)
     return Clip(low, high)(x)
 
 
@@ -674,7 +674,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
     a, b = as_tensor(a, like, "where"), as_tensor(b, like, "where")
     if isinstance(a, float) or isinstance(b, float):
-        a, b = as_float(a), as_float(b)
+        a, b = floating(a), floating(b)
     return Where(settled(mask, a, b))(a, b)
 
 
@@ -721,7 +721,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
     @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
         require_tensor(compare.__name__, a)
-        refuse_masked(b)
+        refuse_masked(b, compare.__name__)
         try:
             b = as_tensor(b, a, compare.__name__)
         except TypeError:

@@ -250,7 +250,7 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
-    refuse_masked(value)
+    refuse_masked(value, name)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
@@ -275,7 +275,7 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
-    refuse_masked(value)
+    refuse_masked(value, name)
     if like.backend.owns(value):
         return like.backend.plain(value)
     if getattr(value, "ndim", None) == 0:

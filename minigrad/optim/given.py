@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import backend as backends
-from ..backend.base import Array
+from ..backend.base import Array, refuse_masked
 from ..nn import Module
 from ..tensor import Tensor
 
@@ -104,7 +104,11 @@ def _no_parameter(p: Any) -> str:
 
 
 def copied(what: str, value: Any, p: Tensor) -> Array:
-    """Return a state array of the parameter p, copied to its device. Raises ValueError if it does not fit."""
+    """Return a state array of the parameter p, copied to its device. Raises ValueError if it does not fit.
+
+    Raises TypeError for a masked array.
+    """
+    refuse_masked(value, what)
     source = backends.backend_of(value)
     if source is None:
         raise ValueError(f"{what}: expected {p.dtype} of shape {p.shape}, got {told(value)}")
