@@ -138,14 +138,14 @@ class Backend:
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         """x where x > 0, slope * x elsewhere; 0 <= slope <= 1."""
-        return self.xp.maximum(x, x * slope if slope else 0)  # 0 times inf is no number
+        return self.xp.maximum(x, x * slope if slope else 0)  # 0 times infinity is NaN
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
         """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it).
 
         With a slope of 0 that is 0 whatever dy is, an infinite one too.
         """
-        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times inf is no number
+        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times infinity is NaN
 
     def tanh(self, x: Array) -> Array:
         """The hyperbolic tangent."""

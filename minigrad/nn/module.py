@@ -68,7 +68,7 @@ class Module:
     attributes are found by those names: `Sequential(Dense(2, 3))` has the parameter "0.weight".
     Subclasses call `super().__init__()` first and define `forward`.
 
-    One parameter, buffer or module may be in several places (tied weights): it stays one in `to` and in
+    One parameter, buffer or module may be in several places (tied weights): it stays shared in `to` and in
     copies, is given once by `parameters()` and `named_modules()`, and has all its names in `state_dict()`.
     To a parameter's attribute only a Parameter or None is assigned, to a buffer's only a Tensor or None, and
     to a module's only a Module or None (TypeError): anything else would silently be neither learned nor
@@ -94,7 +94,7 @@ class Module:
     if not TYPE_CHECKING:  # or every name would be an attribute to type checkers
 
         def __getattr__(self, name: str) -> Any:
-            """Called for what is not there: what `__init__` makes is missing where it was not called."""
+            """Raise AttributeError, with the remedy where `__init__` was not called."""
             if name in ("training", "forward_hooks", "backward_hooks"):
                 raise _not_started(self)
             return object.__getattribute__(self, name)  # raises, as without this method
@@ -153,7 +153,7 @@ class Module:
                 yield name, value
 
     def _places(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """This module and all below it, with dotted names: what is in two places twice."""
+        """This module and all below it, with dotted names; one in two places is given twice."""
         yield prefix, self
         for name, child in self.children():
             yield from child._places(f"{prefix}.{name}" if prefix else name)
@@ -170,11 +170,11 @@ class Module:
         return _once(self._places(prefix))
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """What is learned, with dotted names; what is in two places is given once, under the first."""
+        """The parameters, with dotted names; one in two places is given once, under the first."""
         return _once((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
-        """What is learned."""
+        """The parameters, each once."""
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
@@ -201,9 +201,9 @@ class Module:
     def to(self, target: Any) -> "Module":
         """Move every tensor, in place, to a device ("cpu", "gpu") or a dtype ("float32", "float64").
 
-        Parameters are replaced by new ones, with their gradients: make optimisers after this. One that is
-        frozen (`requires_grad` is False) stays so, and one in two places stays one. Raises ValueError, having
-        moved nothing, for anything else than a device or a dtype.
+        Parameters are replaced by new ones, with their gradients: make optimisers after this. A frozen one
+        (`requires_grad` is False) stays frozen, and a shared one shared. Raises ValueError, having moved
+        nothing, for anything but a device or a dtype.
         """
         convert = _conversion(type(self).__name__, target)
         moved = {id(tensor): _converted(tensor, convert) for _, tensor in _once(self._named_tensors())}
@@ -222,9 +222,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take every parameter and buffer from `state` (tensors or arrays), in place.
 
-        `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Raises ValueError,
-        having changed nothing, where a key is missing or unknown, a shape or dtype differs, or one tensor
-        would get two values, by two of its names.
+        `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Having changed nothing, raises
+        ValueError if a key is missing or unknown, a shape or dtype differs, or two names of a shared tensor
+        have different values, and TypeError if `state` is not a mapping or holds a masked array.
         """
         name = f"load_state_dict({type(self).__name__})"
         if not isinstance(state, Mapping):
@@ -259,7 +259,7 @@ class Module:
 
 
 def _once(named: Iterable[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]:
-    """Each thing once, with the first of its names."""
+    """Give each object once, with the first of its names."""
     found: dict[int, tuple[str, Kind]] = {}
     for name, thing in named:
         found.setdefault(id(thing), (name, thing))
@@ -267,7 +267,7 @@ def _once(named: Iterable[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]:
 
 
 def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
-    """What gives the array of a tensor on another device, or in another dtype (integers keep theirs)."""
+    """Return the function from a tensor to its array on another device, or in another dtype (floats only)."""
     if isinstance(target, str) and target in backends.known():
         backend = backends.get(target)
         return lambda t: t.data if t.backend is backend else backend.asarray(t.numpy())
@@ -286,7 +286,7 @@ def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
 
 @ieee()
 def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
-    """A tensor of the same kind with another array, and its gradient too; itself if the array is the same."""
+    """Return a converted tensor of the same class, with its gradient; itself if nothing changes."""
     array = convert(tensor)
     if array is tensor.data:
         return tensor
@@ -297,7 +297,7 @@ def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
 
 
 def _check_assigned(module: Module, name: str, held: Any, value: Any) -> None:
-    """Raise an error where a parameter or buffer would be lost by an assignment, or found by nobody."""
+    """Raise an error if an assignment would lose a parameter, buffer or module, or make a cycle."""
     if "forward_hooks" not in vars(module):
         raise _not_started(module)
     if isinstance(value, Module) and any(m is module for _, m in value.named_modules()):

@@ -8,7 +8,7 @@ from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import clip, exp, log, sigmoid
-from .operation import Case, Operation, as_constant, as_tensor, require_float, settled
+from .operation import Case, Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
 
 LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
@@ -225,7 +225,7 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
             f"cross_entropy: expected labels from 0 to {logits.shape[1] - 1}, "
             f"got {indices.min()} to {indices.max()}"
         )
-    return _reduced(CrossEntropy(settled(indices, logits))(logits), reduction)
+    return _reduced(CrossEntropy(snapshot(indices, logits))(logits), reduction)
 
 
 def _target(name: str, x: Tensor, target: Any) -> Any:

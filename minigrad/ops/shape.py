@@ -13,7 +13,7 @@ from ..backend.geometry import pair
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
 from .elementwise import floating, normal
-from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, settled
+from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, snapshot
 
 Shape = tuple[int, ...]
 
@@ -418,10 +418,10 @@ def _index_part(part: Any, x: Tensor) -> Any:
     if isinstance(part, list):
         return copy.deepcopy(part)
     if isinstance(part, Tensor):
-        return settled(part.data, x)
+        return snapshot(part.data, x)
     if getattr(part, "ndim", None) == 0 and not x.backend.owns(part):
         return part.item()  # NumPy's scalars count as Python's
-    return settled(part, x) if hasattr(part, "ndim") else part
+    return snapshot(part, x) if hasattr(part, "ndim") else part
 
 
 def _is_basic(index: Any) -> bool:

@@ -73,7 +73,7 @@ def test_a_fork_waits_for_the_thread_that_holds_a_lock(monkeypatch, name):
     lock = locks()[name]
 
     def until_a_fork_waits(holder):
-        while not any(lock in told for told in forks._told):
+        while not any(lock in called for called in forks._under_way):
             holder.done.wait(0.001)
 
     holder = Holder(lock, until_a_fork_waits)
@@ -228,7 +228,7 @@ def test_forks_of_several_threads_at_once(at_once):
             assert in_fork(computes)
 
     at_once(fork, 3)
-    assert forks._told == []
+    assert forks._under_way == []
 
 
 def test_a_fork_takes_locks_in_their_order_and_gives_them_back_in_the_other():
@@ -265,7 +265,7 @@ def test_a_problem_of_one_lock_leaves_no_other_taken(monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", lambda problem: told.append(problem.exc_type))
     assert in_fork(computes)
     assert told == [KeyboardInterrupt]
-    assert forks._told == []
+    assert forks._under_way == []
     assert first._got == []
 
 

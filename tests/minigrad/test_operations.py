@@ -228,7 +228,7 @@ RETURNED = [
     (lambda dy: (dy, dy), "2 gradients"),
     (lambda dy: (), "0 gradients"),
     (lambda dy: (None,), "None for input 0, whose gradient is needed"),
-    (lambda dy: (dy.data,), "ndarray for input 0: a rule is made of operations on tensors"),
+    (lambda dy: (dy.data,), "ndarray for input 0: compute it from dy by operations on tensors"),
     (lambda dy: (2.0,), "float for input 0"),
 ]
 
