@@ -2,7 +2,7 @@
 
 An operation gives the results of IEEE 754: infinity, NaN, 0 or a subnormal number. What a user has NumPy do
 about them (`numpy.seterr`) is meant for the user's own computations: it would make an error of every sigmoid
-that underflows to 0. To find the first number that is not finite there is `minigrad.inspect.detect_anomaly`.
+that underflows to 0. `minigrad.inspect.detect_anomaly` finds the first value that is not finite.
 """
 
 import functools
@@ -24,9 +24,9 @@ _thread = _Thread()
 
 
 def ieee() -> np.errstate:
-    """Return a context, or a decorator of a function, in which NumPy ignores floating-point errors.
+    """Return a context, also a decorator, in which NumPy ignores these errors: no exception, no warning.
 
-    It holds for one thread. It costs a microsecond per call.
+    It holds for one thread, and costs a microsecond.
     """
     return np.errstate(all="ignore")
 

@@ -22,10 +22,10 @@ from .shape import get_item
 
 
 def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Tensor, Any], Tensor]:
-    """The augmented assignment of an operator: of "+=" for `add`."""
+    """Return the augmented assignment of a function: that of `sign` "+=" for `add`."""
 
     def assign(x: Tensor, other: Any) -> Tensor:
-        """Change a leaf in place under `no_grad`, as NumPy's operator does; else give a new tensor.
+        """Change a leaf in place under `no_grad`, as NumPy's operator does; else make a new one.
 
         A leaf is a tensor that no recorded operation made. If gradients are recorded, or x was computed from
         tensors that require one, `x += y` means `x = x + y`: so a loss is added up.
@@ -34,8 +34,8 @@ def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Te
         `no_grad` sees x change, as with NumPy's arrays. Write `x = x + 1` for a new tensor in either mode.
 
         Raises RuntimeError for a parameter of a module where gradients are recorded (it would stay as it is),
-        ValueError where the shape would grow or elements share memory, and TypeError where the dtype would
-        change.
+        ValueError if the shape would change, elements share memory or the memory is read-only, and TypeError
+        if the dtype would change.
         """
         require_tensor(sign, x)
         if is_grad_enabled() and x.learned:
@@ -66,7 +66,7 @@ def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Te
 
 @ieee()
 def set_item(x: Tensor, index: Any, value: Any) -> None:
-    """x[index] = value, in place on a leaf under `no_grad`.
+    """Set x[index] = value, in place on a leaf under `no_grad`.
 
     `value` is a number, or a tensor or an array of x's dtype that broadcasts to x[index]. Raises RuntimeError
     where gradients are recorded, or were for x; and the errors of `augmented`.
@@ -96,7 +96,7 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
 
 
 def _holds(x: Tensor, number: float) -> bool:
-    """Whether x's dtype has a place for such a Python number."""
+    """Return whether x's dtype can hold such a Python number: integers hold no floats."""
     return x.dtype in FLOAT_TYPES or not isinstance(number, float)
 
 

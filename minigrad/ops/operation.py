@@ -17,7 +17,7 @@ from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
-ResultVersion = tuple[list[int], int]  # the count of changes of the memory, and what it was at first
+ResultVersion = tuple[list[int], int]  # the count of changes of a result's memory, and its value when made
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Operation:
         return backend.asarray(y)
 
     def __getattr__(self, name: str) -> Any:
-        """What is read, but was not kept: say how to keep it."""
+        """Raise AttributeError; for what `backward` reads but the node did not keep, with the remedy."""
         keep = {"inputs": "keep_inputs", "output": "keep_output", "_output": "keep_output"}.get(name)
         if keep is None or self.released:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -165,11 +165,11 @@ class Operation:
 
     @property
     def result_version(self) -> ResultVersion:
-        """How often the result had been changed in place when it was made, for who keeps its array."""
+        """The count of changes of the result's memory, and its first value, for nodes that keep the array."""
         return self._output_changes, self._output_version
 
     def check_alive(self) -> None:
-        """Raise RuntimeError where what backward needs was freed, or changed in place."""
+        """Raise RuntimeError if an array that backward needs was freed, or changed in place."""
         if self.released:
             raise RuntimeError(
                 f"backward through {self.name} a second time: what it kept was freed by the first. Pass "
@@ -189,7 +189,7 @@ class Operation:
                 )
 
     def release(self) -> None:
-        """Free all that was kept; the node can't be passed again, but what it came from is still known."""
+        """Free all that was kept but the edges; another backward through the node raises."""
         edges, number = self.edges, self.number
         self.__dict__.clear()
         self.edges, self.number, self.released = edges, number, True
@@ -210,7 +210,7 @@ def check_unchanged(name: str, version: ResultVersion | None) -> None:
 
 
 def _some_bits(t: Tensor) -> bytes | None:
-    """Return some of a leaf's bits, to notice a write into its array that nobody marks."""
+    """Return a sample of a leaf's bits, to notice writes into its array without `mark_changed`."""
     return t.backend.sample(t.data) if t.node is None else None
 
 
@@ -249,13 +249,13 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
-    refuse_masked(value)
+    refuse_masked(value, name)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(settled(like.backend.plain(value), like), backend=like.backend)
+        return Tensor(snapshot(like.backend.plain(value), like), backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}: "
         f"{MAKES_ONE}"
@@ -263,7 +263,7 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
 
 
 def as_constant(value: Any, like: Tensor, name: str) -> Array:
-    """What has no gradient (labels, a condition) as an array on the device of `like`.
+    """Return an operand without a gradient (labels, a condition) as an array on the device of `like`.
 
     Lists and numbers are made into one; a tensor or an array must be there already. Raises
     ValueError for a tensor of another device, and TypeError for anything else.
@@ -274,7 +274,7 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
-    refuse_masked(value)
+    refuse_masked(value, name)
     if like.backend.owns(value):
         return like.backend.plain(value)
     if getattr(value, "ndim", None) == 0:
@@ -287,8 +287,8 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
     )
 
 
-def settled(array: Array, *inputs: Any) -> Array:
-    """What a node will keep of an array that the caller may change: a copy, where one is recorded at all."""
+def snapshot(array: Array, *inputs: Any) -> Array:
+    """Return what a node is to keep of an array that the caller may change: a copy, if a node is recorded."""
     recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
     return array.copy() if recorded else array
 

@@ -201,6 +201,7 @@ def test_elements_are_assigned_under_no_grad():
     with mg.no_grad():
         table[:, 1] = 3
         table[0, 0] = mg.tensor(np.array(4))
+    assert table.version == 2  # each counts, in memory of any size and on any device
     assert table.numpy().tolist() == [[4, 3], [0, 3]]
 
 

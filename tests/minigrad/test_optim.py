@@ -449,6 +449,7 @@ STATES = [
     ({"first.0": None}, r"first\.0: expected float64 of shape \(3,\), got None"),
     ({"first.0": [0.0, 0.0, 0.0]}, r"first\.0: expected float64 of shape \(3,\), got list"),
     ({"first.0": 0.0}, r"first\.0: expected float64 of shape \(3,\), got 0\.0"),
+    ({"first.0": np.ma.masked_array(np.zeros(3), [True, False, False])}, r"first\.0: .*\.filled\(value\)"),
     ({"momentum": 0.9}, r"missing \[\], unexpected \['momentum'\]"),
     ({7: 0.9, "x": 1}, r"missing \[\], unexpected \[7, 'x'\]"),
 ]

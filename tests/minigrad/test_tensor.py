@@ -261,7 +261,7 @@ def test_an_array_of_a_tensor_is_its_memory_unless_a_copy_is_asked_for():
         assert not np.may_share_memory(copied, x.data)
         assert copied.tolist() == [1.0, 2.0]
     assert np.asarray(x, dtype="float64").dtype == DOUBLE
-    with pytest.raises(ValueError, match="float32 tensor becomes an array of another dtype by a copy only"):
+    with pytest.raises(ValueError, match="float32 tensor can't become an array of dtype .* without a copy"):
         np.asarray(x, dtype="float64", copy=False)
 
 
@@ -279,7 +279,7 @@ def test_a_tensor_of_a_gpu_is_no_array_of_numpys(default_device):
         assert np.asarray(x).tolist() == [1.0]
         return
     for function in (np.asarray, np.mean, lambda x: np.stack([x, x])):
-        with pytest.raises(TypeError, match=r"no tensor on 'gpu': pass x\.numpy\(\)"):
+        with pytest.raises(TypeError, match=r"can't read a tensor on 'gpu': pass x\.numpy\(\)"):
             function(x)
 
 
