@@ -1437,6 +1437,23 @@ def test_a_gradient_that_changes_with_some_inputs_has_a_zero_derivative_in_the_o
         mg.grad(to_x.sum(), other)
 
 
+def test_a_tensor_at_the_address_of_one_that_has_gone_is_not_taken_for_it():
+    x, other = leaf(1.0), leaf(2.0)
+    (g,) = mg.grad(F.relu(x).sum(), x, create_graph=True)
+    g.node.reached = {id(other): weakref.ref(x)}
+    with pytest.raises(RuntimeError, match=r"do not depend on inputs\[0\]"):
+        mg.grad(g.sum(), other)
+
+
+def test_a_change_of_a_recorded_gradient_is_noticed_by_the_operation_that_made_it(monkeypatch):
+    monkeypatch.setattr(OPERATIONS["exp"], "backward", lambda self, dy: (F.exp(dy),))
+    x, start = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    (g,) = mg.grad(F.exp(x), x, start, create_graph=True)
+    g.mark_changed()
+    with pytest.raises(RuntimeError, match="backward through exp: its result was changed in place"):
+        mg.grad(g.sum(), start)
+
+
 def test_the_second_derivative_of_a_network_of_relus_is_zero_in_its_input():
     x = mg.tensor(np.random.default_rng(0).normal(size=(3, 4)), requires_grad=True)
     model = nn.Sequential(nn.Dense(4, 5, dtype="float64"), nn.ReLU(), nn.Dense(5, 1, dtype="float64"))
