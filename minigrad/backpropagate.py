@@ -4,16 +4,17 @@ It visits the nodes in the reverse of the order they were made in, so that each 
 depends on it is done. That is reverse-mode automatic differentiation; source: Baydin et al., "Automatic
 differentiation in machine learning: a survey" (2018), section 3.2.
 
-A gradient that was itself recorded (`create_graph`) is a function of all that the outputs were computed
-from, though it may not change with it: that of a ReLU is 1 or 0. Its derivative is 0 then. So each is the
-result of a node, `Gradient`, which knows what this holds for.
+A gradient that was itself recorded (`create_graph`) is a function of every tensor that the outputs were
+computed from, even of those that it does not change with: the gradient of a ReLU is 1 or 0, and its
+derivative 0. So each such gradient is the result of a node, `Gradient`, which lists these tensors.
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from . import observer
+from .backend.ieee import throughout
 from .tensor import Node, Tensor, next_number, recording
 
 Reached = dict[int, "weakref.ref[Node | Tensor]"]  # nodes and leaves, by their ids
@@ -23,8 +24,8 @@ class Gradient:
     """The node of a gradient that was recorded: y = x, where x may have a node of its own or none.
 
     Attributes:
-        reached: the nodes and leaves that the gradient has a derivative with respect to; it is 0 where no
-            path of recorded operations leads there. Weak references: nothing lives longer because of them.
+        reached: weak references to the nodes and leaves with respect to which the gradient has a derivative;
+            where no path of recorded operations leads to one, the derivative is 0.
     """
 
     name: ClassVar[str] = "gradient"
@@ -42,10 +43,10 @@ class Gradient:
         return (dy,)
 
     def check_alive(self) -> None:
-        """It keeps nothing that could be freed or changed."""
+        """Do nothing: no array is kept that could be freed or changed."""
 
     def release(self) -> None:
-        """It keeps nothing."""
+        """Do nothing: no array is kept."""
 
     def has_reached(self, target: Node | Tensor) -> bool:
         """Whether the gradient has a derivative with respect to a leaf, or to a node's result."""
@@ -53,7 +54,7 @@ class Gradient:
         return found is not None and found() is target
 
     def leaves(self) -> list[Tensor]:
-        """The leaves with respect to which the derivative is 0, if it is for all: nothing was recorded."""
+        """Return the leaves if the derivative is 0 with respect to all: nothing was recorded."""
         if self.edges[0] is not None:
             return []
         return [leaf for found in self.reached.values() if isinstance(leaf := found(), Tensor)]
@@ -77,13 +78,13 @@ def backward(
         retain_graph: keep what the graph saved, for another backward; by default it is kept
             where `create_graph` is. Otherwise it is freed on the way.
         inputs: the tensors whose `.grad` is wanted, by default every leaf that requires one.
-            What no path to them needs is not computed. The `.grad` of one that this tensor does not
-            depend on stays as it is.
+            Nothing else is computed. The `.grad` of a tensor that this one does not depend on stays as it
+            is.
 
-    Raises RuntimeError where nothing was recorded, the graph is gone already, or one of `inputs` does not
-    require a gradient.
+    Raises RuntimeError if nothing was recorded, if the graph was freed or a value that it needs was changed
+    in place, or if one of `inputs` does not require a gradient; and TypeError if one is not a tensor.
     """
-    wanted = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
+    wanted = None if inputs is None else _listed("backward: inputs", inputs)
     if wanted is not None:
         wanted = list({id(t): t for t in wanted}.values())  # one asked for twice gets its gradient once
     given = set() if grad is None else {id(grad.data)}
@@ -95,7 +96,7 @@ def backward(
             with recording(create_graph):
                 leaf.grad = leaf.grad + gradient
             continue
-        # People write into `.grad`, so no two may share memory, nor with what was passed in.
+        # Users write into `.grad`, so no two gradients share memory, with each other or with `grad`.
         array = gradient.data
         if not self.backend.owns_memory(array) or id(array) in given:
             gradient = Tensor(array.copy(), node=gradient.node, backend=self.backend)
@@ -124,10 +125,10 @@ def grad(
         retain_graph: keep the graph for another backward; defaults to `create_graph`.
         allow_unused: give None for an input that the outputs do not depend on, not an error.
 
-    Returns a tuple with one gradient for each input.
+    Returns a tuple with one gradient for each input. Raises as `backward` does, and RuntimeError for an input
+    that the outputs do not depend on.
     """
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outs, wanted = _listed("grad: outputs", outputs), _listed("grad: inputs", inputs)
     starts = [None] * len(outs) if grad_outputs is None else grad_outputs
     starts = [starts] if isinstance(starts, Tensor) else starts
     if not isinstance(starts, list | tuple) or len(starts) != len(outs):
@@ -139,6 +140,20 @@ def grad(
     return tuple(gradient for _, gradient in found)
 
 
+def _listed(what: str, tensors: Any) -> list[Tensor]:
+    """Return a tensor or several as a list. Raises TypeError for anything else."""
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    found = list(tensors) if isinstance(tensors, Iterable) else [tensors]
+    for one in found:
+        if not isinstance(one, Tensor):
+            raise TypeError(
+                f"{what}: expected tensors, got {type(one).__name__}: a gradient is that of a tensor with "
+                "respect to tensors of its graph"
+            )
+    return found
+
+
 def _unused(inputs: list[Tensor], target: Tensor) -> str:
     index = next(i for i, t in enumerate(inputs) if t is target)
     return (
@@ -147,6 +162,7 @@ def _unused(inputs: list[Tensor], target: Tensor) -> str:
     )
 
 
+@throughout
 def _backpropagate(
     outputs: list[Tensor],
     grad_outputs: list[Tensor | None],
@@ -167,11 +183,6 @@ def _backpropagate(
         leaves |= {id(leaf): leaf for node in order if isinstance(node, Gradient) for leaf in node.leaves()}
         inputs = list(leaves.values())
     for target in inputs:
-        if not isinstance(target, Tensor):
-            raise TypeError(
-                f"inputs: expected tensors, got {type(target).__name__}: a gradient is one with respect to a "
-                "tensor of the graph"
-            )
         if not target.requires_grad:
             raise RuntimeError(
                 f"a gradient was asked for with respect to a tensor of shape {target.shape} that does "
@@ -219,7 +230,7 @@ def _backpropagate(
 
 
 def _reached(outputs: list[Tensor], order: list[Node], gradients: list[Gradient]) -> Reached:
-    """All that the outputs were computed from, and what the gradients among that were."""
+    """Return all that the outputs were computed from; where that was a gradient, also what it was made of."""
     found: Reached = {}
     for node in gradients:
         found |= node.reached
@@ -229,7 +240,7 @@ def _reached(outputs: list[Tensor], order: list[Node], gradients: list[Gradient]
 
 
 def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """What the node's rule gives, and whoever watches is told."""
+    """Return what the node's backward gives, and notify the observers."""
     if not observer.observers or isinstance(node, Gradient):  # which computes nothing
         gradients = node.backward(dy)
         _check_gradients(node, gradients)
@@ -242,24 +253,25 @@ def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _check_gradients(node: Node, gradients: Any) -> None:
-    """Raise TypeError unless a rule gave a tuple with a tensor for each input that needs a gradient."""
-    if isinstance(gradients, tuple | list) and len(gradients) == len(node.needs):
-        for i, (gradient, needed) in enumerate(zip(gradients, node.needs, strict=True)):
-            if isinstance(gradient, Tensor) or (gradient is None and not needed):
-                continue
-            if gradient is None:
-                raise _wrong_rule(node, f"None for input {i}, whose gradient is needed")
-            raise _wrong_rule(
-                node,
-                f"{type(gradient).__name__} for input {i}: a rule is made of operations on tensors, from dy "
-                "on, so that it can be differentiated again",
-            )
-    elif isinstance(gradients, Tensor):
-        raise _wrong_rule(node, "Tensor (a comma makes a tuple: `return dx,`)")
-    elif isinstance(gradients, tuple | list):
-        raise _wrong_rule(node, f"{len(gradients)} gradients")
-    else:
-        raise _wrong_rule(node, type(gradients).__name__)
+    """Raise TypeError unless a backward gave a tensor for each input that needs a gradient, in a tuple."""
+    if not isinstance(gradients, tuple | list) or len(gradients) != len(node.needs):
+        raise _wrong_rule(node, _in_place_of_gradients(gradients))
+    for i, gradient in enumerate(gradients):
+        if isinstance(gradient, Tensor) or (gradient is None and not node.needs[i]):
+            continue
+        if gradient is None:
+            raise _wrong_rule(node, f"None for input {i}, whose gradient is needed")
+        raise _wrong_rule(
+            node,
+            f"{type(gradient).__name__} for input {i}: compute it from dy by operations on tensors, so "
+            "that it can be differentiated again",
+        )
+
+
+def _in_place_of_gradients(given: Any) -> str:
+    if isinstance(given, Tensor):
+        return "Tensor (a comma makes a tuple: `return dx,`)"
+    return f"{len(given)} gradients" if isinstance(given, tuple | list) else type(given).__name__
 
 
 def _wrong_rule(node: Node, got: str) -> TypeError:

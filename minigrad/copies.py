@@ -7,7 +7,7 @@ from .backend.base import Array
 
 
 class Copies:
-    """The protocols that `copy` and `pickle` ask for; `Tensor` has them."""
+    """The methods that `copy` and `pickle` call; a base of `Tensor`."""
 
     __slots__ = ()
 
@@ -24,10 +24,10 @@ class Copies:
         def numpy(self) -> Array: ...
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A tensor is pickled as a leaf: its class, values, device, `requires_grad` and `grad`.
+        """Pickle a leaf: its class, values, device, `requires_grad` and `grad`.
 
-        What is read has memory of its own, on a device of the same name. Raises RuntimeError for a tensor
-        that was computed.
+        The unpickled tensor has memory of its own, on a device of the same name. Raises RuntimeError for a
+        computed tensor.
         """
         if self.node is not None:
             raise RuntimeError("pickle: this tensor was computed, and its graph is not pickled: detach() it")
@@ -35,13 +35,13 @@ class Copies:
         return _unpickled, made, self.grad, None, None, _set_grad
 
     def __copy__(self) -> Any:
-        """Another tensor over the same memory, with the same place in the graph."""
+        """Return another tensor over the same memory, with the same place in the graph."""
         copied = self.bare(self.data, self.requires_grad and self.node is None)
         copied.node, copied.changes, copied.grad = self.node, self.changes, self.grad
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A leaf of its own with the same values; the backend is not copied."""
+        """Return a leaf with a copy of the values, without `grad`. RuntimeError for a computed one."""
         if self.node is not None:
             raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
         copied = self.bare(self.data.copy(), self.requires_grad)
@@ -50,7 +50,7 @@ class Copies:
 
 
 def _unpickled(cls: type[Copies], values: Array, device: str, requires_grad: bool) -> Any:
-    # A copy: what NumPy has read may be read-only, or lie in bytes of the pickle.
+    # A copy: the array that pickle gives may be read-only, over the bytes of the pickle.
     return cls.bare(backends.get(device).asarray(values.copy()), requires_grad)
 
 

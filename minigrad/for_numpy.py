@@ -1,4 +1,4 @@
-"""How NumPy's functions take a tensor: its values, where that loses no gradient and needs no other device.
+"""NumPy's functions on tensors: they get the values of a tensor on the CPU that requires no gradient.
 
 Source of the protocols: NumPy's documentation, "Interoperability with NumPy".
 """
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from .backend.base import Array
 
-LOOKS = ("ndim", "shape", "size")  # functions of NumPy's that are attributes too
+ATTRIBUTES = ("ndim", "shape", "size")  # functions of NumPy's that are attributes too
 
 
 class ForNumPy:
-    """The protocols that NumPy asks for; `Tensor` has them."""
+    """The methods that NumPy calls; a base of `Tensor`."""
 
     __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` asks the tensor
@@ -29,14 +29,14 @@ class ForNumPy:
         def device(self) -> str: ...
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """The values for `numpy.asarray` and its like: on the CPU the same memory, as `numpy()` gives it.
+        """Return the values, for `numpy.asarray` and the like: the same memory, as `numpy()` gives it.
 
         Args:
-            dtype: another one, which takes a copy.
-            copy: True for one in any case; False raises ValueError where one is needed.
+            dtype: the dtype of the array; by default the tensor's. Another one needs a copy.
+            copy: whether to copy; by default only if a copy is needed.
 
-        Raises TypeError where the tensor requires a gradient, which would end there silently, and for one on
-        another device.
+        Raises TypeError if the tensor requires a gradient, which NumPy would not record, or is on another
+        device, and ValueError if `copy` is False and a copy is needed.
         """
         if self.requires_grad:
             raise TypeError(
@@ -45,29 +45,31 @@ class ForNumPy:
             )
         if self.device != "cpu":
             raise TypeError(
-                f"NumPy takes no tensor on {self.device!r}: pass x.numpy(), which copies the values"
+                f"NumPy can't read a tensor on {self.device!r}: pass x.numpy(), which copies the values"
             )
         if dtype is None or self.dtype == dtype:
             return self.data.copy() if copy else self.data
         if copy is False:
-            raise ValueError(f"a {self.dtype} tensor becomes an array of another dtype by a copy only")
+            raise ValueError(
+                f"a {self.dtype} tensor can't become an array of dtype {dtype} without a copy (copy=False)"
+            )
         return self.data.astype(dtype)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a function of NumPy's (`numpy.mean`, `numpy.stack`, ...) gives for the values.
+        """Return what a function of NumPy's (`numpy.mean`, `numpy.stack`, ...) gives for the values.
 
-        Raises TypeError as `__array__` does; `numpy.shape`, `ndim` and `size` take every tensor.
+        Raises TypeError as `__array__` does; `numpy.shape`, `numpy.ndim` and `numpy.size` take every tensor.
         """
         name = getattr(function, "__name__", "")
-        if name in LOOKS and len(args) == 1 and not kwargs:
+        if name in ATTRIBUTES and len(args) == 1 and not kwargs:
             return getattr(args[0], name)
         return function(*_as_arrays(args), **_as_arrays(kwargs))
 
 
 def _as_arrays(value: Any) -> Any:
-    """The same arguments with arrays in the place of tensors, at any depth."""
+    """Return arguments with arrays in place of tensors, at any depth."""
     if isinstance(value, ForNumPy):
         return value.__array__()
     if type(value) in (list, tuple):

@@ -20,7 +20,7 @@ from .ops.elementwise import (
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize
-from .ops.operation import require_float, require_tensor, settled
+from .ops.operation import require_float, require_tensor, snapshot
 from .ops.reduce import max_ as max
 from .ops.reduce import mean, var
 from .ops.reduce import sum_ as sum
@@ -79,7 +79,7 @@ def dropout(
     """Each element set to 0 with probability p and scaled by 1 / (1 - p) otherwise, in training only.
 
     Which ones follows from the generator's seed and call number alone, whatever the device and
-    the threads. What is dropped is 0 even where x, or its gradient, is infinite or no number. Source:
+    the threads. What is dropped is 0 even where x, or the gradient, is infinite or NaN. Source:
     Srivastava et al., "Dropout" (2014); the scaling here is the inverted form.
 
     Args:
@@ -135,7 +135,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
-        mean_, var_ = (settled(t.data, x, weight, bias) for t in (running_mean, running_var))
+        mean_, var_ = (snapshot(t.data, x, weight, bias) for t in (running_mean, running_var))
         return Normalize(mean_, var_, eps, slope)(x, weight, bias)
     if count < 2:
         raise ValueError(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from . import backend as backends
-from .backend.base import Array
+from .backend.base import Array, refuse_masked
 from .tensor import Tensor
 
 MOST_HEADER = 2**23  # bytes: tens of thousands of tensors
@@ -69,11 +69,7 @@ def _check_text(what: str, named: Any) -> None:
 
 def _array(name: str, value: Any) -> Array:
     """A tensor's values, or numbers, as an array on the host in C order."""
-    if hasattr(value, "filled"):
-        raise TypeError(
-            f"save: {name!r}: expected an array without a mask, got a {type(value).__name__}: put values in "
-            "the place of its masked elements with .filled(value)"
-        )
+    refuse_masked(value, f"save: {name!r}")
     try:
         array = backends.get("cpu").xp.asarray(
             value.numpy() if isinstance(value, Tensor) else value, order="C"

@@ -95,12 +95,12 @@ class Tensor(ForNumPy, Copies):
 
     Args:
         data: an array of a backend (NumPy's on the CPU). It is not copied. One of a subclass, such as
-            numpy.matrix, is seen as a plain array; masked arrays are refused.
+            numpy.matrix, is taken as a plain array; masked arrays are refused.
         requires_grad: whether gradients with respect to this tensor are wanted.
 
     Attributes:
         data: the array; assigning one of the same shape, dtype and device replaces it, for this tensor
-            alone: what shares the old array (views, and what was detached) keeps it.
+            alone: views and detached tensors keep the old array.
         grad: a Tensor of the same shape, dtype and device, or None; another one is refused. `backward`
             adds to it.
         requires_grad: True also for everything computed from such a tensor.
@@ -108,8 +108,8 @@ class Tensor(ForNumPy, Copies):
     Comparisons (`x > 0`, `x == y`) give boolean tensors, element by element; they have no
     gradient. `x += y` makes a new tensor, but changes a leaf in place under `no_grad`. Mixing
     float32 with float64 tensors, or tensors of two devices, is an error. Results are those of IEEE
-    754, infinity and NaN among them, whatever `numpy.seterr` was told:
-    `minigrad.inspect.detect_anomaly` finds the first number that is not finite.
+    754, infinity and NaN among them, whatever the settings of `numpy.seterr`:
+    `minigrad.inspect.detect_anomaly` finds the first value that is not finite.
     """
 
     learned: ClassVar[bool] = False  # whether a module learns tensors of this class
@@ -158,7 +158,7 @@ class Tensor(ForNumPy, Copies):
                 f"data: expected {self.dtype} of shape {self.shape}, got {array.dtype} of {array.shape}"
             )
         shared = array is self._data or self.backend.xp.may_share_memory(array, self._data)
-        if shared or self.node is not None:  # what was computed may not change unnoticed
+        if shared or self.node is not None:  # a computed tensor may not change unnoticed
             self.mark_changed()
         if not shared:  # the views of the old memory, and what was detached, keep it and its count
             self.changes = [self.version + 1]
@@ -191,16 +191,16 @@ class Tensor(ForNumPy, Copies):
             )
 
     def mark_changed(self) -> None:
-        """Say that `data` was written into; `backward` through a graph that needs the old values raises then.
+        """Record a write into `data`: `backward` through a graph that needs the old values raises then.
 
-        A graph keeps arrays, not copies. It knows by itself of an optimizer's step, `load_state_dict` and an
-        assignment to `data`. It also notices other writes into a leaf on the CPU (`w.data[...] *= 2`, or one
-        into the array that it was made of) by a sample: all numbers of an array of fewer than 128, else some
-        64 that lie a fixed distance apart. A write that meets none of them goes unnoticed without a call of
-        this, and so does one into a tensor that was computed, or on a GPU, where to look is to wait. Then the
-        gradient is that of a weight's new values; it may be that of an image's old ones.
+        A graph keeps arrays, not copies. An optimizer's step, `load_state_dict`, an assignment to `data` and
+        operators such as `+=` call this themselves. Other writes into a leaf on the CPU (`w.data[...] *= 2`,
+        or into the array that it was made of) are noticed by a sample: all numbers of an array of fewer than
+        128, else about 64 that lie a fixed distance apart. Without a call of this a write that misses the
+        sample goes unnoticed, and so does one into a computed tensor, or on a GPU, where to look is to wait.
+        The gradient is then that of a weight's new values, or that of an image's old or new ones.
 
-        The count of changes belongs to the memory: views of it, and what was detached, share it.
+        The count of changes belongs to the memory: views and detached tensors share it.
         """
         self.changes[0] += 1
 
@@ -254,12 +254,12 @@ class Tensor(ForNumPy, Copies):
         return self.numpy().item()
 
     def detach(self) -> "Tensor":
-        """The same values, cut off from the graph; the memory is shared."""
+        """Return a tensor of the same values, cut off from the graph; it shares the memory."""
         return Tensor(self._data, backend=self.backend, changes=self.changes)
 
     @classmethod
     def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":
-        """A tensor of this class, past what a subclass's constructor wants."""
+        """Return a tensor of this class, without a call of a subclass's constructor."""
         made = cls.__new__(cls)
         Tensor.__init__(made, array, requires_grad)
         return made
@@ -276,6 +276,9 @@ class Tensor(ForNumPy, Copies):
 
     def __float__(self) -> float:
         return float(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec else str(self), spec)
 
     def __int__(self) -> int:
         return int(self.item())
@@ -371,7 +374,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
             the default device for what comes from the host (`minigrad.set_default_device`).
         requires_grad: whether gradients with respect to it are wanted.
 
-    Raises TypeError for what holds no numbers, for float16 and complex numbers, and for masked arrays.
+    Raises TypeError for data without numbers, for float16 and complex numbers, and for masked arrays.
     """
     array = data.data if isinstance(data, Tensor) else data
     source = backends.backend_of(array)
@@ -403,13 +406,13 @@ def _numbers(data: Any, dtype: Any) -> Array:
 
 
 def _check_elements(data: Any) -> None:
-    """Raise TypeError for what a list may not hold: a masked array, which NumPy would take without its mask,
-    and a tensor whose values NumPy can't have.
+    """Raise TypeError for a list with a masked array, whose mask NumPy would ignore, or with a tensor that
+    requires a gradient or is on another device.
     """
     if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
         return
     for element in data:
-        refuse_masked(element)
+        refuse_masked(element, "tensor")
         _check_elements(element)
         if isinstance(element, Tensor) and (element.requires_grad or element.device != "cpu"):
             raise TypeError(

@@ -1,4 +1,4 @@
-"""Arguments as the engine keeps them: sizes, seeds and rates as Python's numbers, dtypes by their names."""
+"""Conversions of arguments: sizes, seeds and rates to Python's numbers, dtypes to their names."""
 
 import math
 import numbers
@@ -11,7 +11,7 @@ import numpy as np
 def as_int(value: object) -> int | None:
     """Return an integer, Python's or NumPy's, as a Python int; None for anything else, booleans too.
 
-    What is kept of an argument must be written to JSON and shown by `repr`, so no NumPy integer may stay.
+    Arguments are written to JSON and shown by `repr`, where a NumPy integer would fail or look different.
     """
     if type(value) is int:
         return value
@@ -24,7 +24,7 @@ def as_int(value: object) -> int | None:
 
 
 def as_float(value: object) -> float:
-    """Return a real number, Python's or NumPy's, as a Python float; for anything else NaN, in no range."""
+    """Return a real number, Python's or NumPy's, as a Python float; for anything else NaN."""
     return float(value) if isinstance(value, numbers.Real) else math.nan
 
 

@@ -38,11 +38,14 @@ def per_channel(vector: Array, ndim: int) -> Array:
     return vector.reshape((1, -1) + (1,) * (ndim - 2))
 
 
-def refuse_masked(data: object) -> None:
-    """Raise TypeError for a masked array of NumPy: the engine would compute with what lies under its mask."""
+def refuse_masked(data: object, name: str = "") -> None:
+    """Raise TypeError for a masked array of NumPy, whose mask the engine would ignore.
+
+    `name` is of the function or the argument, for the message.
+    """
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(
-            "expected an array without a mask, got a MaskedArray: put values in the place of its masked "
+            f"{name}{name and ': '}expected an array without a mask, got a MaskedArray: replace its masked "
             "elements with .filled(value)"
         )
 
@@ -135,14 +138,14 @@ class Backend:
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         """x where x > 0, slope * x elsewhere; 0 <= slope <= 1."""
-        return self.xp.maximum(x, x * slope if slope else 0)  # 0 times inf is no number
+        return self.xp.maximum(x, x * slope if slope else 0)  # 0 times infinity is NaN
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
         """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it).
 
         With a slope of 0 that is 0 whatever dy is, an infinite one too.
         """
-        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times inf is no number
+        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times infinity is NaN
 
     def tanh(self, x: Array) -> Array:
         """The hyperbolic tangent."""

@@ -706,7 +706,7 @@ def _transform(
 
 
 def _bits(x: Array) -> Array:
-    """Floats seen as integers: those times 0 are 0, where infinity times 0 would be no number; no copy."""
+    """Return a view of floats as integers of the same bits: times 0 they are 0, also infinity and NaN."""
     return x.view(np.int32 if x.dtype == np.float32 else np.int64)
 
 

@@ -11,20 +11,20 @@ import threading
 import weakref
 from typing import Any
 
-PATIENCE = 1.0  # seconds for one lock: its thread may itself be waiting for the one that forks
+PATIENCE = 1.0  # seconds to wait for one lock: the thread that holds it may wait for the one that forks
 
 _numbers = itertools.count()
 _known: "weakref.WeakValueDictionary[int, AtFork]" = weakref.WeakValueDictionary()
 _forking = threading.RLock()  # held while the locks are; a signal's handler may fork again meanwhile
-_told: "list[list[AtFork]]" = []  # by each of its forks that is under way
+_under_way: "list[list[AtFork]]" = []  # for each fork, the objects whose `before_fork` was called
 
 
 class AtFork:
-    """Something that is told of each fork of the process, for as long as it exists.
+    """An object whose methods are called at each fork of the process, for as long as it exists.
 
     Attributes:
-        fork_order: the place of its lock. A thread that holds a lock never waits for one of a lower place, so
-            that a fork, which takes them in this order, and a thread don't wait for each other.
+        fork_order: a fork takes the locks in this order. A thread that holds one must not wait for one of a
+            lower order, or the fork and the thread could wait for each other.
     """
 
     fork_order = 0
@@ -43,10 +43,10 @@ class AtFork:
 class Lock(AtFork):
     """A lock that a fork waits for. The thread that holds it may take it again.
 
-    Where a fork has waited for PATIENCE, the lock of the child is a new one.
+    If a fork has waited for PATIENCE in vain, the child gets a new lock.
 
     Args:
-        fork_order: the place of the lock, as above.
+        fork_order: see `AtFork`.
     """
 
     def __init__(self, fork_order: int) -> None:
@@ -73,21 +73,21 @@ class Lock(AtFork):
             self.start_anew()
 
     def start_anew(self) -> None:
-        """In a child whose parent has a thread that still holds the lock: what it guards may be half done."""
+        """Put in order what the lock guards, in a child; a thread of the parent still held it at the fork."""
 
 
 def _before() -> None:
     """Take all locks."""
     _forking.acquire()
-    told: list[AtFork] = []
-    _told.append(told)
+    called: list[AtFork] = []
+    _under_way.append(called)
     interrupted: BaseException | None = None
     known = [known for reference in _known.valuerefs() if (known := reference()) is not None]
     for one in sorted(known, key=lambda one: one.fork_order):
-        told.append(one)
+        called.append(one)
         try:
             one.before_fork()
-        except BaseException as error:  # Python tells of it, and forks nevertheless
+        except BaseException as error:  # Python reports it, and forks nevertheless
             interrupted = error
     if interrupted is not None:
         raise interrupted
@@ -95,7 +95,7 @@ def _before() -> None:
 
 def _after(in_child: bool) -> None:
     """Give them back, the last first."""
-    for one in reversed(_told.pop()):
+    for one in reversed(_under_way.pop()):
         one.after_fork(in_child)
     _forking.release()
 

@@ -17,8 +17,8 @@ pay for small images on a CPU:
   So there are three rows for each of them: a, b and a + b of an image, and what these are multiplied by of a
   kernel. For P = 9 that makes 1 + 3 * 40 = 121 multiplications, where the plain form has 7^2 5^2 = 1225.
 
-Every frequency depends on every pixel. So one that is infinite or no number makes the whole of its image,
-in all channels of the result, no number, where the plain form spoils only what the kernel reaches from there.
+Every frequency depends on every pixel. So one that is infinite or NaN makes the whole of its image, in
+all channels of the result, NaN; the plain form does so only to the outputs that read it.
 And the rounding everywhere is that of the image's largest pixel: beside one of 1e30 the others are lost. The
 other images of the batch are not touched.
 

@@ -16,8 +16,7 @@ Padding = int | Pair | tuple[Pair, Pair] | str
 
 def pair(value: object, name: str, least: int) -> Pair:
     """`value`, an int or two of them, as (vertical, horizontal); each must be at least `least`."""
-    several = isinstance(value, tuple | list) or getattr(value, "ndim", 0) == 1
-    both: Any = value if several else (value, value)
+    both = value if isinstance(value, tuple | list) else (value, value)
     first, second = map(as_int, both) if len(both) == 2 else (None, None)
     if first is None or second is None or min(first, second) < least:
         raise ValueError(f"{name}: expected an int or a pair of ints >= {least}, got {value!r}")

@@ -7,7 +7,7 @@ Between two updates a layer's weight is used by several operations. Whether it i
 its bits: to compare them takes a tenth of the time of a transform (bilinear.py), and nobody has to tell. A
 transform goes with the array that it was made of.
 
-Of images there is no copy to compare them with. A sample of their bits tells of most changes.
+Images are not copied to be compared. A sample of their bits shows most changes.
 """
 
 import functools
@@ -23,12 +23,12 @@ Array = np.ndarray[Any, Any]
 MOST_OF_ONE = 8 << 20  # numbers that one transform may have
 MOST = 16 << 20  # and all together
 SAMPLE = 256  # numbers that tell most kernels apart
-FEW = 64  # numbers of an array that tell whether it was changed in place
+FEW = 64  # numbers of an array that are compared to notice changes in place
 
 
 def sample(array: Array) -> bytes:
-    """Return the bits of about FEW numbers that lie a fixed distance apart; of a small array those of all."""
-    step = array.size // FEW | 1  # odd: sizes are powers of two, and the same channel would be met each time
+    """Return the bits of about FEW numbers a fixed distance apart; of all numbers of a small array."""
+    step = array.size // FEW | 1  # odd: an even one would meet the same channel each time, of 2^k channels
     if step == 1:
         return array.tobytes()
     if array.flags.c_contiguous:
@@ -41,15 +41,15 @@ def sample(array: Array) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _places(shape: tuple[int, ...], step: int) -> tuple[Array, ...]:
-    """The indices of every so many numbers of an array of that shape."""
+    """Return the indices of every `step`-th number of an array of that shape."""
     return np.unravel_index(np.arange(0, math.prod(shape), step), shape)
 
 
 class Memo:
     """What was made of an operation's images, and of its weight, for as long as the operation keeps this.
 
-    They should not change meanwhile. Where they do, what was made of them is not found again, so that the
-    gradients are those of the other forms: a weight is compared number by number, images by a `sample`.
+    They should not change meanwhile. If they do, the transforms are made again, so that the gradients are
+    those of the other forms: a weight is compared number by number, images by a `sample`.
     """
 
     def __init__(self) -> None:

@@ -64,6 +64,8 @@ def cut(count: int, bytes_each: int) -> list[slice]:
     the two arguments alone.
     """
     total = count * bytes_each
+    if total < 2 * SMALLEST_SLICE:
+        return [slice(0, count)]
     return even(count, max(-(-total // LARGEST_SLICE), min(ENOUGH_SLICES, total // SMALLEST_SLICE), 1))
 
 

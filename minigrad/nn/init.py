@@ -93,7 +93,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _check(function: str, tensor: Any, generator: random.Generator | None, **numbers: Any) -> None:
-    """Raise TypeError for what is no tensor to fill, no generator or no number."""
+    """Raise TypeError for a wrong type: of the tensor to fill, the generator or the numbers."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"{function}: expected a Tensor, such as a layer's .weight, got {type(tensor).__name__}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import backend as backends
 from .. import observer
 from ..backend.arguments import float_type
-from ..backend.base import FLOAT_TYPES
+from ..backend.base import FLOAT_TYPES, refuse_masked
 from ..backend.ieee import ieee
 from ..ops.tell import Tell
 from ..tensor import Tensor, tensor
@@ -68,11 +68,11 @@ class Module:
     attributes are found by those names: `Sequential(Dense(2, 3))` has the parameter "0.weight".
     Subclasses call `super().__init__()` first and define `forward`.
 
-    One parameter, buffer or module may be in several places (tied weights): it stays one in `to` and in
+    One parameter, buffer or module may be in several places (tied weights): it stays shared in `to` and in
     copies, is given once by `parameters()` and `named_modules()`, and has all its names in `state_dict()`.
-    To a parameter's attribute only a Parameter or None is assigned, and to a buffer's only a tensor or None
-    (TypeError): anything else would silently be neither learned nor kept. `del` the attribute first to make
-    it something else. A module can't be inside of itself (ValueError).
+    To a parameter's attribute only a Parameter or None is assigned, to a buffer's only a Tensor or None, and
+    to a module's only a Module or None (TypeError): anything else would silently be neither learned nor
+    kept. `del` the attribute first to make it something else. A module can't contain itself (ValueError).
     """
 
     training: bool
@@ -87,14 +87,14 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = self.__dict__.get(name)
-        if isinstance(held, Tensor) or isinstance(value, Tensor | Module):
+        if isinstance(held, Tensor | Module) or isinstance(value, Tensor | Module):
             _check_assigned(self, name, held, value)
         object.__setattr__(self, name, value)
 
     if not TYPE_CHECKING:  # or every name would be an attribute to type checkers
 
         def __getattr__(self, name: str) -> Any:
-            """Called for what is not there: what `__init__` makes is missing where it was not called."""
+            """Raise AttributeError, with the remedy where `__init__` was not called."""
             if name in ("training", "forward_hooks", "backward_hooks"):
                 raise _not_started(self)
             return object.__getattribute__(self, name)  # raises, as without this method
@@ -153,7 +153,7 @@ class Module:
                 yield name, value
 
     def _places(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """This module and all below it, with dotted names: what is in two places twice."""
+        """This module and all below it, with dotted names; one in two places is given twice."""
         yield prefix, self
         for name, child in self.children():
             yield from child._places(f"{prefix}.{name}" if prefix else name)
@@ -170,11 +170,11 @@ class Module:
         return _once(self._places(prefix))
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """What is learned, with dotted names; what is in two places is given once, under the first."""
+        """The parameters, with dotted names; one in two places is given once, under the first."""
         return _once((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
-        """What is learned."""
+        """The parameters, each once."""
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
@@ -201,9 +201,9 @@ class Module:
     def to(self, target: Any) -> "Module":
         """Move every tensor, in place, to a device ("cpu", "gpu") or a dtype ("float32", "float64").
 
-        Parameters are replaced by new ones, with their gradients: make optimisers after this. One that is
-        frozen (`requires_grad` is False) stays so, and one in two places stays one. Raises ValueError, having
-        moved nothing, for anything else than a device or a dtype.
+        Parameters are replaced by new ones, with their gradients: make optimisers after this. A frozen one
+        (`requires_grad` is False) stays frozen, and a shared one shared. Raises ValueError, having moved
+        nothing, for anything but a device or a dtype.
         """
         convert = _conversion(type(self).__name__, target)
         moved = {id(tensor): _converted(tensor, convert) for _, tensor in _once(self._named_tensors())}
@@ -222,9 +222,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take every parameter and buffer from `state` (tensors or arrays), in place.
 
-        `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Raises ValueError,
-        having changed nothing, where a key is missing or unknown, a shape or dtype differs, or one tensor
-        would get two values, by two of its names.
+        `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Having changed nothing, raises
+        ValueError if a key is missing or unknown, a shape or dtype differs, or two names of a shared tensor
+        have different values, and TypeError if `state` is not a mapping or holds a masked array.
         """
         name = f"load_state_dict({type(self).__name__})"
         if not isinstance(state, Mapping):
@@ -259,7 +259,7 @@ class Module:
 
 
 def _once(named: Iterable[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]:
-    """Each thing once, with the first of its names."""
+    """Give each object once, with the first of its names."""
     found: dict[int, tuple[str, Kind]] = {}
     for name, thing in named:
         found.setdefault(id(thing), (name, thing))
@@ -267,7 +267,7 @@ def _once(named: Iterable[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]:
 
 
 def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
-    """What gives the array of a tensor on another device, or in another dtype (integers keep theirs)."""
+    """Return the function from a tensor to its array on another device, or in another dtype (floats only)."""
     if isinstance(target, str) and target in backends.known():
         backend = backends.get(target)
         return lambda t: t.data if t.backend is backend else backend.asarray(t.numpy())
@@ -286,35 +286,40 @@ def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
 
 @ieee()
 def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
-    """A tensor of the same kind with another array, and its gradient too; itself if the array is the same."""
+    """Return a converted tensor of the same class, with its gradient; itself if nothing changes."""
     array = convert(tensor)
     if array is tensor.data:
         return tensor
-    made = type(tensor)(array, tensor.requires_grad and tensor.node is None)
+    made = tensor.bare(array, tensor.requires_grad and tensor.node is None)
     if tensor.grad is not None:
         made.grad = Tensor(convert(tensor.grad))
     return made
 
 
 def _check_assigned(module: Module, name: str, held: Any, value: Any) -> None:
-    """Raise an error where a parameter or buffer would be lost by an assignment, or found by nobody."""
+    """Raise an error if an assignment would lose a parameter, buffer or module, or make a cycle."""
     if "forward_hooks" not in vars(module):
         raise _not_started(module)
     if isinstance(value, Module) and any(m is module for _, m in value.named_modules()):
         raise ValueError(
-            f"{type(module).__name__}.{name}: a module can't be inside of itself; keep a weakref to "
+            f"{type(module).__name__}.{name}: a module can't contain itself; keep a weakref to "
             "one above it, or a list that holds it"
         )
-    if value is None or not isinstance(held, Tensor):
+    if value is None:
         return
     place, given = f"{type(module).__name__}.{name}", type(value).__name__
+    if isinstance(held, Module) and not isinstance(value, Module):
+        raise TypeError(
+            f"{place} is a module: expected a Module or None, got {given}, which would leave its parameters "
+            f"out; `del` the attribute first to make it something else"
+        )
     if isinstance(held, Parameter) and not isinstance(value, Parameter):
         raise TypeError(
             f"{place} is a parameter: expected a Parameter or None, got {given}, which would not be learned; "
             f"assign minigrad.nn.Parameter(array), write its values by `{name}.data = array`, or change it "
             "in place (`-=`) under minigrad.no_grad()"
         )
-    if not isinstance(value, Tensor):
+    if isinstance(held, Tensor) and not isinstance(value, Tensor):
         raise TypeError(
             f"{place} is a buffer: expected a Tensor or None, got {given}, which state_dict() would leave "
             f"out; assign minigrad.tensor(...), or write its values by `{name}.data = array`"
@@ -347,11 +352,7 @@ def _misfit(own: Tensor, value: Any) -> str | None:
     """Why an array can't be the values of a tensor; None where it can. Raises TypeError for a masked one."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return f"expected a tensor or an array, got {type(value).__name__}"
-    if hasattr(value, "filled"):
-        raise TypeError(
-            f"load_state_dict: expected arrays without a mask, got a {type(value).__name__}: put values in "
-            "the place of its masked elements with .filled(value)"
-        )
+    refuse_masked(value, "load_state_dict")
     if value.shape == own.shape and value.dtype == own.dtype:
         return None
     return f"expected {own.dtype} of shape {own.shape}, got {value.dtype} of {value.shape}"

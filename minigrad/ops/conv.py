@@ -241,8 +241,8 @@ def conv2d(
         p: of a dropout that follows behind it, taken in the same pass; 0 for none. See `dropout`.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
-    A pixel of x that is infinite or no number spoils what the kernel reaches from there, and on the CPU, for
-    kernels that are large beside the image, all of its image (see backend/frequency.py).
+    A pixel of x that is infinite or NaN makes every output that reads it infinite or NaN; on the CPU, for
+    kernels that are large beside the image, all outputs of its image (see backend/frequency.py).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
     """
     _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")

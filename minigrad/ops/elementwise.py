@@ -25,7 +25,7 @@ from .operation import (
     check_unchanged,
     require_float,
     require_tensor,
-    settled,
+    snapshot,
 )
 
 Rng = Any
@@ -130,7 +130,7 @@ class Power(Operation):
     """y = a^b: da = dy b a^(b - 1), db = dy a^b log(a).
 
     da is 0 where b is 0, and db where a is 0 and b is not negative, whatever the other factors are there;
-    these are PyTorch's choices. Where a is negative, db is no number. On the CPU a^0.5 is NumPy's square
+    these are PyTorch's choices. Where a is negative, db is NaN. On the CPU a^0.5 is NumPy's square
     root, which is NaN at -inf, as in PyTorch; on the GPU it is infinite there.
     """
 
@@ -154,10 +154,10 @@ class Power(Operation):
         )
 
     def _base_gradient(self, dy: Tensor, a: Tensor, b: Any) -> Tensor:
-        """dy b a^(b - 1), 0 where b is 0."""
+        """Return dy b a^(b - 1), and 0 where b is 0."""
         if not isinstance(b, Tensor):
             return dy * (b * a ** (b - 1)) if b else self._dropped(True, dy, 0.0)
-        # 0 times what is not finite would be no number. Elsewhere the product stays, which depends on b.
+        # 0 times infinity would be NaN. Elsewhere the product stays, since it depends on b.
         smallest = self.xp.finfo(a.dtype).tiny
         finite = (self.xp.abs(a.data) >= smallest) & self.xp.isfinite(dy.data)
         dropped = (b.data == 0) & self.xp.logical_not(finite)
@@ -165,7 +165,7 @@ class Power(Operation):
         return dy * (b * a ** (b - 1))
 
     def _exponent_gradient(self, dy: Tensor, a: Any, b: Tensor) -> Tensor:
-        """dy a^b log(a), 0 where a is 0 and b is not negative."""
+        """Return dy a^b log(a), and 0 where a is 0 and b is not negative."""
         if not isinstance(a, Tensor):
             if a > 0:
                 return dy * (a**b * math.log(a))
@@ -175,7 +175,7 @@ class Power(Operation):
         return dy * (a**b * a.log())
 
     def _dropped(self, condition: Any, x: Tensor, value: float) -> Tensor:
-        """x with a constant where the condition holds."""
+        """Return x with a constant where the condition holds."""
         return Where(self.xp.asarray(condition))(value, x)
 
 
@@ -196,7 +196,7 @@ class Exp(Operation):
 
 
 class Log(Operation):
-    """y = log(x): dx = dy / x, below 0 too, where y is no number; as in PyTorch."""
+    """y = log(x): dx = dy / x, below 0 too, where y is NaN; as in PyTorch."""
 
     keep_inputs = True
 
@@ -281,8 +281,8 @@ class Clip(Operation):
 class Maximum(Operation):
     """y = max(a, b): dy goes to the larger; where they are equal, half to each.
 
-    A value that is no number counts as the larger, so that it goes through, and gets all of dy; half where
-    both are none. (PyTorch gives all of dy to each of the two.)
+    NaN counts as the larger, so that the result is NaN, and gets all of dy; where both are NaN, half goes to
+    each. (PyTorch gives all of dy to both wherever one is NaN.)
     """
 
     keep_inputs = True
@@ -389,8 +389,8 @@ class Softplus(Operation):
 class LeakyRelu(Operation):
     """y = x where x > 0, slope * x elsewhere: dx = dy or slope * dy (slope * dy at 0).
 
-    With a slope of 0 dx is exactly 0 there, even where dy is infinite. A value that is no number goes
-    through, with slope * dy as its gradient. (PyTorch's ReLU, but not its leaky one, gives it dy.)
+    With a slope of 0 dx is exactly 0 there, even where dy is infinite. NaN stays NaN, and its
+    dx is slope * dy. (PyTorch's ReLU, but not its leaky one, gives it dy.)
 
     Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic
     models" (2013). A slope of 0 is ReLU.
@@ -451,8 +451,8 @@ class LeakyReluGradient(Operation):
 class Dropout(Operation):
     """y = x / (1 - p) with probability 1 - p, 0 otherwise: dx = dy by the same mask.
 
-    What is dropped is 0 even where x, or dy, is infinite or no number. (PyTorch multiplies by 0 there, which
-    leaves no number.)
+    What is dropped is 0 even where x, or dy, is infinite or NaN. (PyTorch multiplies by 0, which gives NaN
+    there.)
 
     Which elements are kept follows from the key and the counter alone (`Backend.dropout_mask`).
     """
@@ -558,7 +558,7 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         )
     a, b = as_tensor(a, like, operation.name), as_tensor(b, like, operation.name)
     if operation is Divide or isinstance(a, float) or isinstance(b, float):
-        a, b = as_float(a), as_float(b)
+        a, b = floating(a), floating(b)
     try:
         return operation()(a, b)
     except ValueError as error:
@@ -567,8 +567,8 @@ def _binary(operation: type[Operation], a: Any, b: Any) -> Tensor:
         raise ValueError(f"{operation.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
 
 
-def as_float(x: Any) -> Any:
-    """Integers, where a result of floats is made of them, become float32: NumPy would make float64."""
+def floating(x: Any) -> Any:
+    """Return an integer tensor as float32, beside a float (NumPy would give float64); all else as it is."""
     return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
 
@@ -595,7 +595,7 @@ def divide(a: Any, b: Any) -> Tensor:
 def power(a: Any, b: Any) -> Tensor:
     """a ** b; the gradient with respect to the exponent needs a > 0, or a = 0 and b >= 0, where it is 0.
 
-    Raises ValueError for integers to the power of a negative integer, which are no integers.
+    Raises ValueError for integers to the power of a negative integer, which has no integer results.
     """
     if isinstance(a, Tensor) and a.dtype.kind in "iub" and isinstance(b, int) and b < 0:
         raise ValueError(f"power: {a.dtype} to the power of {b} is no integer: use a float, as in x ** {b}.0")
@@ -605,7 +605,7 @@ def power(a: Any, b: Any) -> Tensor:
 def maximum(a: Any, b: Any) -> Tensor:
     """The larger of a and b; where they are equal, each gets half of the gradient.
 
-    A value that is no number counts as the larger.
+    NaN counts as the larger.
     """
     return _binary(Maximum, a, b)
 
@@ -643,7 +643,7 @@ def absolute(x: Tensor) -> Tensor:
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
     """x held between two numbers, low and high (None: no bound); the gradient is 0 outside.
 
-    A value that is no number stays none, and has no gradient. Integers held by a float become float32.
+    NaN stays NaN, and its gradient is 0. Integers clipped by a float become float32.
     """
     require_tensor("clip", x)
     if low is None and high is None:
@@ -652,15 +652,15 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         raise TypeError("clip: expected numbers as bounds; for a bound of each element's own use maximum")
     if isinstance(low, float) or isinstance(high, float):
-        x = as_float(x)
+        x = floating(x)
     return Clip(low, high)(x)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition holds, b elsewhere, with broadcasting.
 
-    What is not taken gets the gradient 0, whatever it is. That 0 goes on into the operations before, and a
-    rule such as that of sqrt at 0, whose factor is infinite, makes NaN of it (in PyTorch, too).
+    The gradient of an element that is not taken is 0. An operation before it whose derivative is infinite
+    there, such as sqrt at 0, makes NaN of that 0 (as in PyTorch).
 
     Args:
         condition: a boolean or a list of them, or a boolean tensor or array on the same device.
@@ -674,8 +674,8 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise TypeError(f"where: expected a boolean condition, got {mask.dtype}")
     a, b = as_tensor(a, like, "where"), as_tensor(b, like, "where")
     if isinstance(a, float) or isinstance(b, float):
-        a, b = as_float(a), as_float(b)
-    return Where(settled(mask, a, b))(a, b)
+        a, b = floating(a), floating(b)
+    return Where(snapshot(mask, a, b))(a, b)
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -721,7 +721,7 @@ def comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Te
     @ieee()
     def compared(a: Tensor, b: Any) -> Tensor:
         require_tensor(compare.__name__, a)
-        refuse_masked(b)
+        refuse_masked(b, compare.__name__)
         try:
             b = as_tensor(b, a, compare.__name__)
         except TypeError:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend.base import FLOAT_TYPES
+from ..backend.ieee import ieee
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import add, divide, multiply, power, subtract
 from .matmul import matmul
@@ -21,17 +22,20 @@ from .shape import get_item
 
 
 def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Tensor, Any], Tensor]:
-    """The augmented assignment of an operator: of "+=" for `add`."""
+    """Return the augmented assignment of a function: that of `sign` "+=" for `add`."""
 
     def assign(x: Tensor, other: Any) -> Tensor:
-        """Change a leaf in place under `no_grad`, as NumPy's operator does; else give a new tensor.
+        """Change a leaf in place under `no_grad`, as NumPy's operator does; else make a new one.
 
-        A leaf is whatever no recorded operation made. Where gradients are recorded, and for what was
-        computed from tensors that require one, `x += y` means `x = x + y`: so a loss is added up.
+        A leaf is a tensor that no recorded operation made. If gradients are recorded, or x was computed from
+        tensors that require one, `x += y` means `x = x + y`: so a loss is added up.
+
+        In place means for all that share the memory: the caller of a function that does `x += 1` under
+        `no_grad` sees x change, as with NumPy's arrays. Write `x = x + 1` for a new tensor in either mode.
 
         Raises RuntimeError for a parameter of a module where gradients are recorded (it would stay as it is),
-        ValueError where the shape would grow or elements share memory, and TypeError where the dtype would
-        change.
+        ValueError if the shape would change, elements share memory or the memory is read-only, and TypeError
+        if the dtype would change.
         """
         require_tensor(sign, x)
         if is_grad_enabled() and x.learned:
@@ -60,8 +64,9 @@ def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Te
     return assign
 
 
+@ieee()
 def set_item(x: Tensor, index: Any, value: Any) -> None:
-    """x[index] = value, in place on a leaf under `no_grad`.
+    """Set x[index] = value, in place on a leaf under `no_grad`.
 
     `value` is a number, or a tensor or an array of x's dtype that broadcasts to x[index]. Raises RuntimeError
     where gradients are recorded, or were for x; and the errors of `augmented`.
@@ -91,7 +96,7 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
 
 
 def _holds(x: Tensor, number: float) -> bool:
-    """Whether x's dtype has a place for such a Python number."""
+    """Return whether x's dtype can hold such a Python number: integers hold no floats."""
     return x.dtype in FLOAT_TYPES or not isinstance(number, float)
 
 
@@ -99,7 +104,7 @@ def _check_writeable(sign: str, x: Tensor) -> None:
     array = x.data
     repeated = any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True))
     writeable = getattr(getattr(array, "flags", None), "writeable", True)  # only NumPy's can be read-only
-    if repeated or not writeable:
+    if array.size and (repeated or not writeable):
         raise ValueError(
             f"{sign}: the tensor of shape {x.shape} can't be changed in place: its memory is read-only, or "
             "its elements share it (as broadcast_to leaves them). Make a copy with minigrad.tensor(x)"

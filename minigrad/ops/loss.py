@@ -8,7 +8,7 @@ from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import clip, exp, log, sigmoid
-from .operation import Case, Operation, as_constant, as_tensor, require_float, settled
+from .operation import Case, Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
 
 LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
@@ -92,9 +92,8 @@ class FlooredLog(Operation):
         yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
 
     def forward(self, p: Array) -> Array:
-        # log(0) would warn: so there 1 stands in for it, and then the floor. What is no number stays none.
-        logs = self.xp.log(self.xp.where(p <= 0, 1, p))
-        return self.xp.where(p <= 0, LOG_FLOOR, self.xp.maximum(logs, LOG_FLOOR))
+        # A p below 0, which is not looked for on the GPU, counts as 0. NaN stays NaN.
+        return self.xp.where(p <= 0, LOG_FLOOR, self.xp.maximum(self.xp.log(p), LOG_FLOOR))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy / clip(self.inputs[0], low=SMALLEST_DIVISOR),)
@@ -118,8 +117,7 @@ class FlooredLogComplement(Operation):
         )
 
     def forward(self, p: Array) -> Array:
-        logs = self.xp.log1p(-self.xp.where(p >= 1, 0, p))  # log(0) would warn
-        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.maximum(logs, LOG_FLOOR))
+        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.log1p(-p))  # from p < 1 on it is above -37
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
@@ -193,7 +191,7 @@ def binary_cross_entropy(
     """
     target = _target("binary_cross_entropy", probabilities, target)
     values = probabilities.data
-    # A value that is no number passes, here as in all operations: who trains looks at the loss.
+    # NaN passes, as in all operations: the loss is NaN then.
     if probabilities.device == "cpu" and values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             "binary_cross_entropy: expected probabilities in [0, 1], got values from "
@@ -227,7 +225,7 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
             f"cross_entropy: expected labels from 0 to {logits.shape[1] - 1}, "
             f"got {indices.min()} to {indices.max()}"
         )
-    return _reduced(CrossEntropy(settled(indices, logits))(logits), reduction)
+    return _reduced(CrossEntropy(snapshot(indices, logits))(logits), reduction)
 
 
 def _target(name: str, x: Tensor, target: Any) -> Any:

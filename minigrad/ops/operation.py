@@ -7,18 +7,17 @@ first and second order gradients, planted mistakes, backends) runs over its case
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from types import FunctionType
 from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
-from ..backend.ieee import ieee
+from ..backend.ieee import ieee, is_ignoring
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 
 MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
-ResultVersion = tuple[list[int], int]  # the count of changes of the memory, and what it was at first
+ResultVersion = tuple[list[int], int]  # the count of changes of a result's memory, and its value when made
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,13 @@ class Operation:
       to the inputs' shapes afterwards, in one place.
     - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
-    - `calls_back`: whether `backward` calls a function of the user's.
 
-    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py), but for a
-    `backward` that calls back.
+    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py).
     """
 
     keep_inputs: ClassVar[bool] = False
     keep_output = False
     view: ClassVar[bool] = False
-    calls_back: ClassVar[bool] = False
     name: ClassVar[str] = "Operation"
 
     backend: Backend = field(init=False, repr=False)
@@ -78,9 +74,6 @@ class Operation:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
-        for rule in ("forward",) if cls.calls_back else ("forward", "backward"):
-            if isinstance(vars(cls).get(rule), FunctionType):
-                setattr(cls, rule, ieee()(vars(cls)[rule]))
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -108,22 +101,22 @@ class Operation:
         return result
 
     def _run(self, inputs: tuple[Any, ...]) -> Tensor:
-        self.backend = _common_backend(self.name, inputs)
-        y = self.forward(*(t.data if isinstance(t, Tensor) else t for t in inputs))
+        tensors = [t for t in inputs if isinstance(t, Tensor)]
+        self.backend = _common_backend(self.name, inputs, tensors)
+        arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
+        y = self.forward(*arrays) if is_ignoring() else _forward(self, arrays)
         backend = self.result_backend
         if not backend.owns(y):
             y = self._as_result(y, backend)
-        changes = self._changes_of_viewed(y, inputs)
-        recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
-        if not recorded:
+        changes = self._changes_of_viewed(y, tensors) if self.view else [0]
+        if not is_grad_enabled() or not any(t.requires_grad for t in tensors):
             return Tensor(y, backend=backend, changes=changes)
         self.number = next_number()
-        self.edges = tuple(_edge(t) for t in inputs)
-        self.shapes = tuple(t.shape if isinstance(t, Tensor) else () for t in inputs)
+        self.edges = tuple([_edge(t) for t in inputs])
+        self.shapes = tuple([t.shape if isinstance(t, Tensor) else () for t in inputs])
         if self.keep_inputs:
             self.inputs = inputs
-            tensors = (t for t in inputs if isinstance(t, Tensor))
-            self._states = tuple((t.changes, t.version, _some_bits(t)) for t in tensors)
+            self._states = [(t.changes, t.version, _some_bits(t)) for t in tensors]
         if self.keep_output:
             self._output, self._output_changes, self._output_version = y, changes, changes[0]
         return Tensor(y, node=self, backend=backend, changes=changes)
@@ -138,7 +131,7 @@ class Operation:
         return backend.asarray(y)
 
     def __getattr__(self, name: str) -> Any:
-        """What is read, but was not kept: say how to keep it."""
+        """Raise AttributeError; for what `backward` reads but the node did not keep, with the remedy."""
         keep = {"inputs": "keep_inputs", "output": "keep_output", "_output": "keep_output"}.get(name)
         if keep is None or self.released:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -147,11 +140,11 @@ class Operation:
             f"class {type(self).__name__} (and read it in backward only)"
         )
 
-    def _changes_of_viewed(self, y: Array, inputs: tuple[Any, ...]) -> list[int]:
-        """The count of changes of the memory that y lies in: an input's where y is a view of it."""
-        if self.view and self.result_backend is self.backend:
+    def _changes_of_viewed(self, y: Array, inputs: list[Tensor]) -> list[int]:
+        """Return the count of changes of the memory that y lies in: an input's if y is a view of it."""
+        if self.result_backend is self.backend:
             for t in inputs:
-                if isinstance(t, Tensor) and self.xp.may_share_memory(y, t.data):
+                if self.xp.may_share_memory(y, t.data):
                     return t.changes
         return [0]
 
@@ -172,11 +165,11 @@ class Operation:
 
     @property
     def result_version(self) -> ResultVersion:
-        """How often the result had been changed in place when it was made, for who keeps its array."""
+        """The count of changes of the result's memory, and its first value, for nodes that keep the array."""
         return self._output_changes, self._output_version
 
     def check_alive(self) -> None:
-        """Raise RuntimeError where what backward needs was freed, or changed in place."""
+        """Raise RuntimeError if an array that backward needs was freed, or changed in place."""
         if self.released:
             raise RuntimeError(
                 f"backward through {self.name} a second time: what it kept was freed by the first. Pass "
@@ -196,10 +189,15 @@ class Operation:
                 )
 
     def release(self) -> None:
-        """Free all that was kept; the node can't be passed again, but what it came from is still known."""
+        """Free all that was kept but the edges; another backward through the node raises."""
         edges, number = self.edges, self.number
         self.__dict__.clear()
         self.edges, self.number, self.released = edges, number, True
+
+
+@ieee()
+def _forward(operation: Operation, arrays: list[Any]) -> Array:
+    return operation.forward(*arrays)
 
 
 def check_unchanged(name: str, version: ResultVersion | None) -> None:
@@ -212,7 +210,7 @@ def check_unchanged(name: str, version: ResultVersion | None) -> None:
 
 
 def _some_bits(t: Tensor) -> bytes | None:
-    """Return some of a leaf's bits, to notice a write into its array that nobody marks."""
+    """Return a sample of a leaf's bits, to notice writes into its array without `mark_changed`."""
     return t.backend.sample(t.data) if t.node is None else None
 
 
@@ -222,26 +220,25 @@ def _edge(value: Any) -> Node | Tensor | None:
     return value if value.node is None else value.node
 
 
-def _common_backend(name: str, inputs: tuple[Any, ...]) -> Backend:
-    """The backend of all tensors among the inputs; an error where they differ in device or dtype."""
-    first: Tensor | None = None
-    for t in inputs:
-        if not isinstance(t, Tensor):
-            if not isinstance(t, int | float):
-                raise TypeError(f"{name}: expected tensors and numbers, got {type(t).__name__}: {MAKES_ONE}")
-            continue
-        if first is None:
-            first = t
-        elif t.backend is not first.backend:
+def _common_backend(name: str, inputs: tuple[Any, ...], tensors: list[Tensor]) -> Backend:
+    """Return the backend of the tensors among the inputs, which must all have the same device and dtype."""
+    if len(tensors) < len(inputs):
+        for value in inputs:
+            if not isinstance(value, Tensor | int | float):
+                given = type(value).__name__
+                raise TypeError(f"{name}: expected tensors and numbers, got {given}: {MAKES_ONE}")
+    if not tensors:
+        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}: {MAKES_ONE}")
+    first = tensors[0]
+    for t in tensors[1:]:
+        if t.backend is not first.backend:
             raise ValueError(
                 f"{name}: tensors on {first.device!r} and {t.device!r}: move one with .to(device)"
             )
-        elif t.dtype != first.dtype:
+        if t.dtype != first.dtype:
             raise TypeError(
                 f"{name}: {first.dtype} and {t.dtype} tensors do not mix: convert one with .to(dtype)"
             )
-    if first is None:
-        raise TypeError(f"{name}: expected at least one tensor, got {inputs!r:.80}: {MAKES_ONE}")
     return first.backend
 
 
@@ -252,13 +249,13 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value
-    refuse_masked(value)
+    refuse_masked(value, name)
     if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
         return value.item()  # NumPy's scalars count as Python's (float64 is a float): they follow the tensor
     if isinstance(value, bool | int | float):
         return value
     if like.backend.owns(value):
-        return Tensor(settled(like.backend.plain(value), like), backend=like.backend)
+        return Tensor(snapshot(like.backend.plain(value), like), backend=like.backend)
     raise TypeError(
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}: "
         f"{MAKES_ONE}"
@@ -266,7 +263,7 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
 
 
 def as_constant(value: Any, like: Tensor, name: str) -> Array:
-    """What has no gradient (labels, a condition) as an array on the device of `like`.
+    """Return an operand without a gradient (labels, a condition) as an array on the device of `like`.
 
     Lists and numbers are made into one; a tensor or an array must be there already. Raises
     ValueError for a tensor of another device, and TypeError for anything else.
@@ -277,7 +274,7 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
                 f"{name}: tensors on {like.device!r} and {value.device!r}: move one with .to(device)"
             )
         return value.data
-    refuse_masked(value)
+    refuse_masked(value, name)
     if like.backend.owns(value):
         return like.backend.plain(value)
     if getattr(value, "ndim", None) == 0:
@@ -290,8 +287,8 @@ def as_constant(value: Any, like: Tensor, name: str) -> Array:
     )
 
 
-def settled(array: Array, *inputs: Any) -> Array:
-    """What a node will keep of an array that the caller may change: a copy, where one is recorded at all."""
+def snapshot(array: Array, *inputs: Any) -> Array:
+    """Return what a node is to keep of an array that the caller may change: a copy, if a node is recorded."""
     recorded = is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
     return array.copy() if recorded else array
 

@@ -16,7 +16,7 @@ Axes = tuple[int, ...]
 def normalize_axes(axis: Any, ndim: int, name: str) -> Axes:
     """None, an int or several as sorted non-negative axes.
 
-    Raises ValueError for an axis that is not there, or is there twice, and TypeError for what is no int.
+    Raises ValueError for an axis that is not there, or is there twice, and TypeError for anything but ints.
     """
     several = isinstance(axis, Iterable) and getattr(axis, "ndim", 1) != 0  # an array without axes is one
     given = range(ndim) if axis is None else whole_numbers(name, axis if several else (axis,))
@@ -70,8 +70,7 @@ class Sum(Operation):
 class Max(Operation):
     """y = the largest of x along axes: dy goes to it; those that tie for it share it equally.
 
-    A value that is no number counts as the largest, so that it goes through, and several such share dy, as in
-    PyTorch's `max`.
+    NaN counts as the largest, so that the result is NaN; several NaN share dy, as in PyTorch's `max`.
     """
 
     axes: Axes
@@ -129,7 +128,7 @@ def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float =
 def max_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The largest value along `axis`: None (all), an int or several.
 
-    A value that is no number counts as the largest; those that tie share the gradient.
+    NaN counts as the largest; those that tie share the gradient.
     """
     require_tensor("max", x)
     axes = normalize_axes(axis, x.ndim, "max")

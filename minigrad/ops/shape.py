@@ -12,8 +12,8 @@ from ..backend.base import Array, Backend, refuse_masked
 from ..backend.geometry import pair
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
-from .elementwise import as_float, normal
-from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, settled
+from .elementwise import floating, normal
+from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, snapshot
 
 Shape = tuple[int, ...]
 
@@ -313,6 +313,8 @@ def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
     require_tensor("broadcast_to", x)
     wanted = whole_numbers("broadcast_to", shape)
     try:
+        if min(wanted, default=0) < 0:  # CuPy would take it
+            raise ValueError
         return BroadcastTo(wanted)(x)
     except ValueError:
         raise ValueError(
@@ -325,7 +327,7 @@ def get_item(x: Tensor, index: Any) -> Tensor:
     require_tensor("get_item", x)
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:
-        refuse_masked(part)
+        refuse_masked(part, "get_item")
     parts = tuple(_index_part(p, x) for p in parts)
     return GetItem(parts if isinstance(index, tuple) else parts[0])(x)
 
@@ -372,7 +374,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tenso
     """
     require_tensor("pad", x)
     try:
-        pairs = tuple(pair(width, "pad", 0) for width in widths)
+        given = widths.tolist() if hasattr(widths, "tolist") else widths
+        pairs = tuple(pair(width, "pad", 0) for width in given)
     except (TypeError, ValueError):
         pairs = ()
     if len(pairs) != x.ndim:
@@ -380,7 +383,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tenso
     filling = as_tensor(value, x, "pad")
     if isinstance(filling, Tensor):
         raise TypeError(f"pad: expected a number as value, got a tensor of shape {filling.shape}")
-    return Pad(pairs, filling)(as_float(x) if isinstance(filling, float) else x)
+    return Pad(pairs, filling)(floating(x) if isinstance(filling, float) else x)
 
 
 @ieee()
@@ -415,10 +418,10 @@ def _index_part(part: Any, x: Tensor) -> Any:
     if isinstance(part, list):
         return copy.deepcopy(part)
     if isinstance(part, Tensor):
-        return settled(part.data, x)
+        return snapshot(part.data, x)
     if getattr(part, "ndim", None) == 0 and not x.backend.owns(part):
         return part.item()  # NumPy's scalars count as Python's
-    return settled(part, x) if hasattr(part, "ndim") else part
+    return snapshot(part, x) if hasattr(part, "ndim") else part
 
 
 def _is_basic(index: Any) -> bool:

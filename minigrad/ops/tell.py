@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..backend.base import Array
+from ..backend.ieee import as_user
 from ..tensor import Tensor
 from .elementwise import normal
 from .operation import Case, Operation
@@ -11,12 +12,11 @@ from .operation import Case, Operation
 
 @dataclass(eq=False)
 class Tell(Operation):
-    """y = x: dx = dy, of which `tell` is told; NumPy's error state is the caller's there."""
+    """y = x: dx = dy, of which `tell` is told; NumPy's error state is the user's there."""
 
     tell: Callable[[Tensor], object]
 
     view = True
-    calls_back = True
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -26,5 +26,5 @@ class Tell(Operation):
         return x
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        self.tell(dy)
+        as_user(self.tell, dy)
         return (dy,)

@@ -1,4 +1,4 @@
-"""What an optimizer is given (parameters, hyperparameters, a state to load), checked."""
+"""Checks of what an optimizer is given: parameters, hyperparameters, a state to load."""
 
 import math
 import numbers
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import backend as backends
-from ..backend.base import Array
+from ..backend.base import Array, refuse_masked
 from ..nn import Module
 from ..tensor import Tensor
 
@@ -19,7 +19,7 @@ def number(what: str, value: Any) -> float:
     simple = plain(value, ())
     if isinstance(simple, bool) or not isinstance(simple, numbers.Real):
         remedy = ": give its .item()" if isinstance(value, Tensor) else ""
-        raise TypeError(f"{what}: expected a number, got {told(value)}{remedy}")
+        raise TypeError(f"{what}: expected a number, got {shown(value)}{remedy}")
     try:
         found = float(simple)
     except OverflowError:
@@ -34,7 +34,7 @@ def pair(what: str, value: Any) -> tuple[float, float]:
     simple = plain(value, (2,))
     if not isinstance(simple, tuple | list) or len(simple) != 2:
         name, _, what = what.partition(": ")
-        raise ValueError(f"{name}: expected two {what}, such as (0.9, 0.999), got {told(value)}")
+        raise ValueError(f"{name}: expected two {what}, such as (0.9, 0.999), got {shown(value)}")
     return number(what, simple[0]), number(what, simple[1])
 
 
@@ -42,7 +42,7 @@ def flag(what: str, value: Any) -> bool:
     """Return a hyperparameter as a bool. Raises TypeError for anything but True and False."""
     simple = plain(value, ())
     if not isinstance(simple, bool):
-        raise TypeError(f"{what}: expected True or False, got {told(value)}")
+        raise TypeError(f"{what}: expected True or False, got {shown(value)}")
     return simple
 
 
@@ -52,7 +52,7 @@ def plain(value: Any, shape: tuple[int, ...]) -> Any:
     return value.tolist() if is_array and getattr(value, "shape", None) == shape else value
 
 
-def told(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a wrong value for a message: itself where it is short, else its type."""
     short = value is None or isinstance(value, bool | str | numbers.Number)
     return f"{value!r:.60}" if short else type(value).__name__
@@ -89,7 +89,11 @@ def _no_parameter(p: Any) -> str:
     if isinstance(p, Tensor):
         if p.node is not None:
             return "one that was computed (detach() cuts it off)"
-        return "" if p.requires_grad else "one that requires none"
+        return (
+            ""
+            if p.requires_grad
+            else "one that requires none (leave frozen ones out: [p for p in params if p.requires_grad])"
+        )
     remedies = {
         Module: " (give its parameters())",
         tuple: " (give parameters(), not named_parameters())",
@@ -100,10 +104,14 @@ def _no_parameter(p: Any) -> str:
 
 
 def copied(what: str, value: Any, p: Tensor) -> Array:
-    """Return a state array of the parameter p, copied to its device. Raises ValueError if it does not fit."""
+    """Return a state array of the parameter p, copied to its device. Raises ValueError if it does not fit.
+
+    Raises TypeError for a masked array.
+    """
+    refuse_masked(value, what)
     source = backends.backend_of(value)
     if source is None:
-        raise ValueError(f"{what}: expected {p.dtype} of shape {p.shape}, got {told(value)}")
+        raise ValueError(f"{what}: expected {p.dtype} of shape {p.shape}, got {shown(value)}")
     if tuple(value.shape) != p.shape or value.dtype != p.dtype:
         raise ValueError(
             f"{what}: expected {p.dtype} of shape {p.shape}, got {value.dtype} of {tuple(value.shape)}"
@@ -115,7 +123,7 @@ def counts(where: str, steps: Any, parameters: int) -> list[int]:
     """Return the counts of steps, one for each parameter. Raises ValueError if `steps` is anything else."""
     found = plain(steps, (parameters,))
     if not isinstance(found, tuple | list):
-        raise ValueError(f"{where}: steps: expected a list of {parameters} integers, got {told(steps)}")
+        raise ValueError(f"{where}: steps: expected a list of {parameters} integers, got {shown(steps)}")
     if len(found) != parameters:
         raise ValueError(f"{where}: {len(found)} steps, {parameters} parameters")
     found = [plain(n, ()) for n in found]

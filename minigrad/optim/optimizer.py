@@ -7,7 +7,7 @@ from .. import observer
 from ..backend.base import Array
 from ..backend.ieee import ieee
 from ..tensor import Tensor
-from .given import copied, counts, number, parameters, told
+from .given import copied, counts, number, parameters, shown
 
 Read = Callable[[str, Any], Any]
 
@@ -153,7 +153,7 @@ class Optimizer:
     ) -> tuple[dict[str, Any], list[int], list[dict[str, Array]]]:
         """Return the hyperparameters, the counts and copies of the arrays, on the parameters' devices."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"{where}: expected what state_dict or mg.load gives, got {told(state)}")
+            raise TypeError(f"{where}: expected what state_dict or mg.load gives, got {shown(state)}")
         given = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in state.items()}
         own = self._values()
         values = self._checked(where, {name: given.get(name, value) for name, value in own.items()})

@@ -73,7 +73,7 @@ def test_a_fork_waits_for_the_thread_that_holds_a_lock(monkeypatch, name):
     lock = locks()[name]
 
     def until_a_fork_waits(holder):
-        while not any(lock in told for told in forks._told):
+        while not any(lock in called for called in forks._under_way):
             holder.done.wait(0.001)
 
     holder = Holder(lock, until_a_fork_waits)
@@ -228,7 +228,30 @@ def test_forks_of_several_threads_at_once(at_once):
             assert in_fork(computes)
 
     at_once(fork, 3)
-    assert forks._told == []
+    assert forks._under_way == []
+
+
+def test_a_fork_takes_locks_in_their_order_and_gives_them_back_in_the_other():
+    """Who has BLAS may ask for memory, so a fork that had memory first would wait for it."""
+    done = []
+
+    class Noted(forks.AtFork):
+        def __init__(self, fork_order):
+            self.fork_order = fork_order
+            self.call_at_fork()
+
+        def before_fork(self):
+            done.append(self.fork_order)
+
+        def after_fork(self, in_child):
+            done.append(-self.fork_order)
+
+    noted = [Noted(fork_order) for fork_order in (3, 1, 2)]
+    assert in_fork(lambda: done == [1, 2, 3, -3, -2, -1])
+    assert done == [1, 2, 3, -3, -2, -1]
+    found = locks()
+    assert found["drawing"].fork_order < found["blas"].fork_order < found["arena"].fork_order
+    del noted
 
 
 def test_a_problem_of_one_lock_leaves_no_other_taken(monkeypatch):
@@ -242,7 +265,7 @@ def test_a_problem_of_one_lock_leaves_no_other_taken(monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", lambda problem: told.append(problem.exc_type))
     assert in_fork(computes)
     assert told == [KeyboardInterrupt]
-    assert forks._told == []
+    assert forks._under_way == []
     assert first._got == []
 
 

@@ -508,6 +508,8 @@ def test_sizes_and_axes_that_are_no_ints_are_told(name, call):
 def test_broadcast_to_a_shape_that_does_not_fit_is_told(shape):
     with pytest.raises(ValueError, match=r"broadcast_to: a tensor of shape \(2, 3\) can't be stretched to"):
         F.broadcast_to(mg.tensor(np.ones((2, 3))), shape)
+    with pytest.raises(ValueError, match=r"can't be stretched to \(-1, 3\)"):
+        F.broadcast_to(mg.tensor(np.ones((1, 3))), (-1, 3))
 
 
 def test_a_single_boolean_is_a_condition():

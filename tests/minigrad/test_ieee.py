@@ -89,6 +89,10 @@ def test_what_is_computed_outside_of_operations():
     assert nn.init.constant_(p, 1e300).numpy().tolist() == [np.inf] * 3
     assert nn.init.normal_(p, 0.0, 1e-45).shape == (3,)
     assert nn.init.uniform_(p, -1e38, 3e38).shape == (3,)
+    with mg.no_grad():
+        p[0], p[1:] = 1e300, -1e300
+        p /= mg.tensor([np.inf, -np.inf, 0.0])
+    np.testing.assert_array_equal(p.numpy(), [np.nan, np.nan, -np.inf])
     assert nn.Dense(2, 1).to("float64").to("float32").weight.dtype == np.float32
     layer = nn.BatchNorm(2)
     layer(mg.tensor([[HUGE, TINY], [-HUGE, -TINY]]))

@@ -201,6 +201,7 @@ def test_elements_are_assigned_under_no_grad():
     with mg.no_grad():
         table[:, 1] = 3
         table[0, 0] = mg.tensor(np.array(4))
+    assert table.version == 2  # each counts, in memory of any size and on any device
     assert table.numpy().tolist() == [[4, 3], [0, 3]]
 
 
@@ -228,3 +229,18 @@ def test_elements_are_not_assigned_otherwise():
         with pytest.raises(IndexError):
             x[5] = 1.0
     assert x.numpy().tolist() == plain.numpy().tolist() == [1.0, 2.0]
+
+
+def test_a_tensor_without_elements_is_changed_in_place_too():
+    x = same = mg.tensor(np.ones((0, 3)))
+    with mg.no_grad():
+        x *= 2
+    assert x is same
+    assert x.shape == (0, 3)
+
+
+def test_an_assignment_that_overflows_gives_infinity_whatever_numpy_was_told():
+    x = mg.tensor(np.zeros(2, np.float32))
+    with np.errstate(all="raise"), mg.no_grad():
+        x[0] = 1e300
+    assert x.numpy().tolist() == [np.inf, 0.0]

@@ -206,6 +206,25 @@ def test_a_parameter_may_be_replaced_by_another_or_by_none():
     assert [name for name, _ in layer.named_buffers()] == ["weight"]
 
 
+def test_a_module_is_not_lost_by_an_assignment():
+    model = nn.Sequential(nn.Dense(2, 1))
+    before = model[0]
+    for other in (abs, 1.0, mg.tensor([1.0]), [before]):
+        with pytest.raises(
+            TypeError, match=r"Sequential\.0 is a module: expected a Module or None, got .*`del`"
+        ):
+            setattr(model, "0", other)
+    assert model[0] is before
+    model.head = before
+    model.head = new = nn.Dense(1, 1)
+    assert dict(model.children()) == {"0": before, "head": new}
+    model.head = None
+    model.head = "anything may be where no module was"
+    del model.__dict__["0"]
+    setattr(model, "0", abs)
+    assert list(model.parameters()) == []
+
+
 def test_a_buffer_may_be_replaced_by_a_tensor_and_by_nothing_that_is_not_kept():
     layer = nn.BatchNorm(2)
     layer.running_mean = mg.tensor([1.0, 2.0])
@@ -254,7 +273,7 @@ def test_a_module_that_does_not_start_its_base_class_says_so():
 def test_a_module_inside_of_itself_is_refused_and_a_reference_is_not():
     model = nn.Sequential(nn.Sequential(nn.Dense(1, 1)))
     for inner, outer in ((model, model), (model[0], model), (model[0][0], model)):
-        with pytest.raises(ValueError, match=r"\.above: a module can't be inside of itself"):
+        with pytest.raises(ValueError, match=r"\.above: a module can't contain itself"):
             inner.above = outer
     model[0].above = [model]
     assert list(model.state_dict()) == ["0.0.weight", "0.0.bias"]

@@ -21,7 +21,7 @@
 
 template <typename T>
 __device__ T leaky(T value, T slope) {
-    // A value that is no number goes through, as in NumPy's maximum.
+    // NaN stays NaN, as in NumPy's maximum.
     if (slope != T(1) && value <= T(0)) return slope == T(0) ? T(0) : value * slope;
     return value;
 }

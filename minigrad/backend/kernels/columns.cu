@@ -92,7 +92,7 @@ __global__ void col2im(const T* columns, const T* bias, T* x, Geometry g, T slop
     }
     for (int k = 0; k < V; ++k) {
         T value = sum.v[k] + (bias ? bias[c + k] : T(0));
-        // A value that is no number goes through, as in NumPy's maximum.
+        // NaN stays NaN, as in NumPy's maximum.
         if (slope != T(1) && value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
         sum.v[k] = value;
     }

@@ -13,7 +13,7 @@ template <typename T>
 __global__ void leaky_relu(const T* x, T* y, T slope, long long count) {
     ELEMENT
     T value = x[i];
-    // A value that is no number is neither: it goes through, as in NumPy's maximum.
+    // NaN stays NaN, as in NumPy's maximum.
     if (value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
     y[i] = value;
 }
@@ -21,7 +21,7 @@ __global__ void leaky_relu(const T* x, T* y, T slope, long long count) {
 template <typename T>
 __global__ void leaky_relu_backward(const T* dy, const T* y, T* dx, T slope, long long count) {
     ELEMENT
-    dx[i] = y[i] > T(0) ? dy[i] : slope == T(0) ? T(0) : dy[i] * slope;  // 0 times inf is no number
+    dx[i] = y[i] > T(0) ? dy[i] : slope == T(0) ? T(0) : dy[i] * slope;  // 0 times infinity is NaN
 }
 
 // The row (M, C) + bias (C,), then the leaky ReLU, in place.
