@@ -38,6 +38,7 @@ SHORT = {
     "minigrad.bench": ("--rounds", "1", "--no-pytorch"),
     "minigrad.gradcheck": ("--operation", "tanh"),
 }
+NARROW = ("--set", "ngf=4", "--set", "ndf=4")  # of the recipes with networks of any width
 NOT_RUN_HERE = ("pip", "pytest", "ruff", "mypy")  # .ci/run does
 
 
@@ -89,6 +90,8 @@ def run_module(words):
     short = SHORT.get(name, ())
     if name == "minigrad.gradcheck" and "--operation" in arguments:
         short = ()
+    if name == "dcgan.train" and {"flowers", "pytorch"} & set(arguments):
+        short += NARROW
     package = importlib.import_module(name)
     command = importlib.import_module(f"{name}.__main__") if hasattr(package, "__path__") else package
     try:
