@@ -206,7 +206,7 @@ class Tensor(ForNumPy, Copies):
 
     @property
     def version(self) -> int:
-        """How often the values were changed, in place or by an assignment to `data`."""
+        """The number of changes to the values, in place or by assignment to `data`."""
         return self.changes[0]
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def as_int(value: object) -> int | None:
+def as_int(value: Any) -> int | None:
     """Return an integer, Python's or NumPy's, as a Python int; None for anything else, booleans too.
 
     Arguments are written to JSON and shown by `repr`, where a NumPy integer would fail or look different.
@@ -18,7 +18,7 @@ def as_int(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)
     except TypeError:
         return None
 

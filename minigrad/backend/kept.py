@@ -69,7 +69,7 @@ class Memo:
             self._kept = images, sample(images), transform, made
 
     def kernel(self, weight: Array, transform: object) -> "Kept | None":
-        """What was kept of a weight with the same bits, made by the same transform."""
+        """Return the kept transform of a weight with the same bits, or None."""
         return self._kernel if self._kernel is not None and self._kernel.is_of(weight, transform) else None
 
     def keep_kernel(self, kept: "Kept") -> None:

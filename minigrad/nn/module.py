@@ -178,7 +178,7 @@ class Module:
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """What is kept but not learned (running statistics), with dotted names, each once."""
+        """Iterate over the buffers, tensors that are not learned, each once, with dotted names."""
         return _once((name, t) for name, t in self._named_tensors() if not isinstance(t, Parameter))
 
     # -- modes and gradients -----------------------------------------------------------------------
@@ -340,7 +340,7 @@ def _requires_grad(module: Module, output: Any) -> bool:
 
 
 def _other_state(state: Any) -> str:
-    """What was given in place of a state dict, with the remedy."""
+    """Describe a value that is no state dict, with the remedy, for a message."""
     if isinstance(state, Module):
         return f"{type(state).__name__}: pass its .state_dict()"
     if isinstance(state, str) or hasattr(state, "__fspath__"):

@@ -45,7 +45,7 @@ class Sequential(Module):
 
 
 def _other_module(given: Any) -> str:
-    """What was given in place of a module, with the remedy where there is one."""
+    """Describe a value that is no module, with the remedy if there is one, for a message."""
     name = type(given).__name__
     if isinstance(given, list | tuple):
         return f"{name} (pass the modules one by one: Sequential(*modules))"
@@ -58,7 +58,7 @@ def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
     """Those of the modules that follow which a layer takes into its own pass over memory: a leaky ReLU, a
     dropout, or a dropout behind a leaky ReLU.
 
-    What a class says of itself holds for its own `forward`, not for that of a subclass.
+    A subclass with a `forward` of its own is not taken along, and takes no other, unless it says so itself.
     """
     taken: list[Module] = []
     names = list(module.takes) if _speaks_for_itself(module, "takes") else []
@@ -79,7 +79,7 @@ def _speaks_for_itself(module: Module, attribute: str) -> bool:
 
 
 def _settings(followers: Sequence[Module]) -> tuple[float, ...]:
-    """What `forward` takes beside x for these: (slope,), or (slope, p) with a slope of 1 for none."""
+    """Return the arguments of `forward` after x: (slope,), or (slope, p) with slope 1 for no activation."""
     found = dict(setting for m in followers if (setting := m.as_follower()) is not None)
     if "p" in found:
         return found.get("slope", 1.0), found["p"]

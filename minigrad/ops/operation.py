@@ -122,7 +122,7 @@ class Operation:
         return Tensor(y, node=self, backend=backend, changes=changes)
 
     def _as_result(self, y: Any, backend: Backend) -> Array:
-        """What `forward` gave, where it is no array: of NumPy's reductions it is a number."""
+        """Return the result of `forward` as an array; NumPy's reductions return a number."""
         if isinstance(y, Tensor) or (not hasattr(y, "dtype") and not isinstance(y, int | float)):
             raise TypeError(
                 f"{self.name}: expected its forward to return an array on {backend.device!r}, got "

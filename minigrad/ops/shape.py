@@ -283,10 +283,10 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 def whole_numbers(name: str, values: Iterable[Any]) -> Shape:
     """Return integers, Python's or NumPy's, as Python ints. Raises TypeError for anything else."""
     values = tuple(values)
-    found = tuple(map(as_int, values))
-    if None in found:
+    found = [n for value in values if (n := as_int(value)) is not None]
+    if len(found) < len(values):
         raise TypeError(f"{name}: expected ints, got {values!r:.80}")
-    return found  # type: ignore[return-value]
+    return tuple(found)
 
 
 def _whole(shape: Shape, size: int) -> Shape:
