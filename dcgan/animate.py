@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import checkpoint, memory, pictures, plainfile
@@ -15,7 +16,6 @@ from .data.channels import MODES
 from .errors import UserError
 from .rundir import frame_files
 
-Array = np.ndarray[Any, Any]
 MOST_PIXELS = 2**24  # of one frame
 MOST_IN_A_GIF = 60  # frames; an MP4 file, which keeps only what changes, has them all
 
@@ -41,7 +41,7 @@ def animate(
         raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
     if out.suffix.lower() == ".gif" and len(files) > MOST_IN_A_GIF:
         files = [files[i] for i in np.linspace(0, len(files) - 1, MOST_IN_A_GIF).round().astype(int)]
-    shown: list[Array] = []
+    shown: list[NDArray[Any]] = []
     for file in files:
         shown.append(frame := _frame(file))
         if frame.shape != shown[0].shape:
@@ -55,7 +55,7 @@ def animate(
     return len(files)
 
 
-def _frame(file: Path) -> Array:
+def _frame(file: Path) -> NDArray[Any]:
     """One frame as bytes (H, W, C). Raises UserError where it is none, whatever the file is."""
     try:
         plainfile.check(file, file.parent)

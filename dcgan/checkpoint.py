@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import serialize
@@ -32,7 +33,6 @@ from . import jsonfile, memory
 from .errors import UserError
 from .preset import Preset
 
-Array = np.ndarray[Any, Any]
 FILE_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best
 OLDER_NAME = "checkpoints"  # the directory of those before the last one, <step>.safetensors
@@ -60,10 +60,10 @@ class Checkpoint:
 
     preset: Preset
     position: dict[str, int]
-    tensors: dict[str, Array]
+    tensors: dict[str, NDArray[Any]]
     images: str = ""
 
-    def under(self, prefix: str) -> dict[str, Array]:
+    def under(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays whose keys start with "prefix.", by the rest of their keys."""
         start = f"{prefix}."
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
@@ -219,23 +219,23 @@ def _step_of(path: Path) -> int:
         return 0
 
 
-def generator_state(array: Array) -> dict[str, int]:
+def generator_state(array: NDArray[Any]) -> dict[str, int]:
     """What `random_state` made an array of, for `Generator.state`; ValueError for anything else."""
     if array.shape != (3,) or array.dtype != np.uint64:
         raise ValueError(f"expected three integers of a random generator, got {array.dtype} {array.shape}")
     return dict(zip(("seed", "stream", "calls"), map(int, array), strict=True))
 
 
-def random_state(generator: mg.Generator) -> Array:
+def random_state(generator: mg.Generator) -> NDArray[Any]:
     """The state of a generator as three integers: seed, stream, calls."""
     return np.array([generator.state[name] for name in ("seed", "stream", "calls")], np.uint64)
 
 
-def _array(value: Any) -> Array:
+def _array(value: Any) -> NDArray[Any]:
     return value.numpy() if isinstance(value, mg.Tensor) else np.asarray(value)
 
 
-def _checksum(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+def _checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for key in sorted(metadata):
         digest.update(f"{key}={metadata[key]}\n".encode())

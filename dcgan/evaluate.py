@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,6 @@ from .rundir import RunDirectory
 from .sample import add_run_arguments
 from .sampling import check_memory, choose_statistics, load_generator, load_run
 
-Array = np.ndarray[Any, Any]
 SHOWN = 10  # samples beside their nearest training image
 GRID = 8  # rows and columns of samples in the picture
 FEWEST = 100  # samples

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -24,7 +25,6 @@ from .errors import UserError
 from .preset import Preset
 from .sampling import WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
 
-Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 OPSET = 17
 COPIES = 8  # of the weights: in the model, in its file, while both are checked
@@ -40,15 +40,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument(
-        "--weights", choices=WEIGHTS,
+        "--weights",
+        choices=WEIGHTS,
         help="of the last step, averaged over the last steps, or those of the best evaluation on "
         "the way (default: the recipe's, averaged where it averages)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--statistics", choices=("running", "recalibrated"),
+        "--statistics",
+        choices=("running", "recalibrated"),
         help="what BatchNorm uses: the running ones of training, or ones measured anew on 10,000 z "
         "(default: running where the recipe's samples use them, else recalibrated)",
-    )  # fmt: skip
+    )
     memory.add_argument(parser)
     return parser
 
@@ -182,7 +184,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
-    def add(self, kind: str, name: str, weights: dict[str, Array], **attributes: Any) -> None:
+    def add(self, kind: str, name: str, weights: dict[str, NDArray[Any]], **attributes: Any) -> None:
         """An operator; its weights, by the last part of their keys, are its inputs after the first."""
         keys = [f"{name}.{key}" for key in weights]
         self.weights += [

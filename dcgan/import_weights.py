@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -24,8 +25,7 @@ from .console import run_command, tell
 from .errors import UserError
 from .preset import Preset
 
-Array = np.ndarray[Any, Any]
-State = Mapping[str, Array]
+State = Mapping[str, NDArray[Any]]
 
 PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
 HOW_TO_SAVE = "in PyTorch, safetensors.torch.save_file(model.float().state_dict(), path) saves one"
@@ -61,7 +61,7 @@ class Line:
     ours: str
     shape: tuple[int, ...]
     note: str
-    array: Array | None = None
+    array: NDArray[Any] | None = None
     fits: bool = True
 
 
@@ -89,9 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--preset", required=True, help=f"the recipe: {', '.join(presets.PRESETS)}")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE",
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
         help="replace any field of the recipe; may be repeated",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--generator", type=Path, required=True, metavar="FILE", help="its state_dict, in safetensors"
     )
@@ -160,7 +163,7 @@ def _save(path: Path, preset: Preset, networks: Mapping[str, nn.Module]) -> None
 # -- a file ----------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> dict[str, Array]:
+def read(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file, by key. Nothing is ever unpickled.
 
     Raises UserError where there is none, where it can't be read, or where it is a pickle.
@@ -183,7 +186,7 @@ def in_order(state: State) -> list[Layer]:
 
     Raises UserError where their names differ in more than numbers, which says nothing of their order.
     """
-    layers: dict[str, dict[str, Array]] = {}
+    layers: dict[str, dict[str, NDArray[Any]]] = {}
     for key, array in state.items():
         path, _, name = key.rpartition(".")
         layers.setdefault(path, {})[name] = array
@@ -246,7 +249,7 @@ def _lines(kind: str, ours: Layer, given: Layer) -> Iterator[Line]:
             yield _line(key, own_key, wanted, found, SAME.get((kind, name), ""))
 
 
-def _line(key: str, own_key: str, wanted: Array, found: Array, same: str) -> Line:
+def _line(key: str, own_key: str, wanted: NDArray[Any], found: NDArray[Any], same: str) -> Line:
     """What becomes of a tensor that has a place in the recipe; `same` is what both agree on."""
     if found.shape != wanted.shape:
         note = f"expected {_text(wanted.shape)}, got {_text(found.shape)}"

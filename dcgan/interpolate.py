@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -19,7 +20,6 @@ from .preset import MOST_IMAGES, Preset
 from .sample import add_run_arguments
 from .sampling import check_memory, choose_statistics, generate, load_generator, load_run
 
-Array = np.ndarray[Any, Any]
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
 MOST_IN_A_ROW = 100  # images that are summed
 
@@ -155,7 +155,9 @@ def _in_lines(names: Sequence[str]) -> str:
     return textwrap.fill(textwrap.shorten(" ".join(names), 80, placeholder=" ..."), 20)
 
 
-def _images(arguments: argparse.Namespace, preset: Preset, generator: nn.Module, z: Array) -> Array:
+def _images(
+    arguments: argparse.Namespace, preset: Preset, generator: nn.Module, z: NDArray[Any]
+) -> NDArray[Any]:
     """Bytes (n, H, W, C) of z; unless asked otherwise, no image depends on those beside it."""
     statistics = choose_statistics(generator, preset, _statistics(arguments, preset), len(z))
     return pictures.to_bytes(generate(generator, mg.tensor(z), statistics))

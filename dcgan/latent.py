@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 
@@ -16,10 +17,8 @@ from .data import arrays
 from .errors import UserError
 from .preset import MOST_IMAGES, Preset
 
-Array = np.ndarray[Any, Any]
 
-
-def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> Array:
+def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDArray[Any]:
     """The z (*z_shape) that "SEED" or "SEED/INDEX" names.
 
     INDEX counts, from 0 and row by row, the images of `dcgan.sample --seed SEED`; it is 0 where it is
@@ -38,7 +37,7 @@ def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> Arra
     return noise.draw(preset, index + 1, mg.Generator(int(match[1]))).numpy()[index]
 
 
-def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> Array:
+def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> NDArray[Any]:
     """The z (n, *z_shape) of an .npy file that holds them so, or flat (n, numbers), or only one.
 
     Raises UserError where it holds something else, or more than fits in `max_memory` bytes.
@@ -63,7 +62,7 @@ def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> A
     return z
 
 
-def slerp(a: Array, b: Array, t: float) -> Array:
+def slerp(a: NDArray[Any], b: NDArray[Any], t: float) -> NDArray[Any]:
     """The z a share t of the way from a to b, on the arc between them.
 
     sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, with w the angle between a and b. A straight line
@@ -79,7 +78,7 @@ def slerp(a: Array, b: Array, t: float) -> Array:
     return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(np.float32)
 
 
-def path_between(points: Sequence[Array], frames: int) -> list[Array]:
+def path_between(points: Sequence[NDArray[Any]], frames: int) -> list[NDArray[Any]]:
     """The way through all points: `frames` z's for each stretch, its start included, and the last point."""
     way = [slerp(a, b, k / frames) for a, b in itertools.pairwise(points) for k in range(frames)]
     return [*way, points[-1]]

@@ -178,10 +178,17 @@ class _Watcher:
             on = AND.join(name for name, _ in parts)
             self.events.append(
                 Ran(
-                    self._primed(name), on, gave, len(given), mode if normalised else "none",
-                    drops and network.training, output.requires_grad, through, moved,
+                    self._primed(name),
+                    on,
+                    gave,
+                    len(given),
+                    mode if normalised else "none",
+                    drops and network.training,
+                    output.requires_grad,
+                    through,
+                    moved,
                 )
-            )  # fmt: skip
+            )
             return output
 
         return watched

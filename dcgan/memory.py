@@ -36,9 +36,12 @@ NOISE = 8  # bytes of a number of noise, while it is drawn
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """Add --max-memory SIZE, in bytes as `max_memory`."""
     parser.add_argument(
-        "--max-memory", type=parse, default=DEFAULT, metavar="SIZE",
+        "--max-memory",
+        type=parse,
+        default=DEFAULT,
+        metavar="SIZE",
         help="refuse what would take more memory than this, such as 500M or 8G (default: 4G)",
-    )  # fmt: skip
+    )
 
 
 def parse(text: str) -> int:

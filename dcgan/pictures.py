@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from minigrad.figures import saved_figure
 from minigrad.serialize import write_whole
-
-Array = np.ndarray[Any, Any]
 
 CURVES = (
     ("loss_d", "D"),
@@ -29,12 +28,12 @@ GIF_BYTES = 1_900_000  # of 25 frames, and in proportion of more
 LAST_FRAME = 2000  # milliseconds
 
 
-def to_bytes(images: Array) -> Array:
+def to_bytes(images: NDArray[Any]) -> NDArray[Any]:
     """Images (N, C, H, W) from -1 to 1 as bytes (N, H, W, C) from 0 to 255, rounded; no number is grey."""
     return np.rint((np.nan_to_num(images).clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def grid(images: Array, rows: int, columns: int, gap: int = 2) -> Array:
+def grid(images: NDArray[Any], rows: int, columns: int, gap: int = 2) -> NDArray[Any]:
     """Images (N, H, W, C) of bytes in rows and columns, `gap` dark pixels apart; (height, width, C).
 
     Row by row; places that no image is left for stay dark.
@@ -50,13 +49,13 @@ def grid(images: Array, rows: int, columns: int, gap: int = 2) -> Array:
     return canvas
 
 
-def enlarged(picture: Array, most: int = MOST_ENLARGED) -> Array:
+def enlarged(picture: NDArray[Any], most: int = MOST_ENLARGED) -> NDArray[Any]:
     """A small picture (H, W, C) with every pixel repeated, as often as `most` pixels allow."""
     times = max(1, most // max(picture.shape[:2]))
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def save_side_by_side(grids: Mapping[str, Array], path: Path) -> None:
+def save_side_by_side(grids: Mapping[str, NDArray[Any]], path: Path) -> None:
     """Grids (H, W, C) of one size beside each other, each under its title, as a PNG file."""
     height, width = next(iter(grids.values())).shape[:2]
     side = 5.0  # inches
@@ -65,7 +64,7 @@ def save_side_by_side(grids: Mapping[str, Array], path: Path) -> None:
             show(axes, picture, title)
 
 
-def save_rows(rows: Mapping[str, Sequence[Array]], path: Path) -> None:
+def save_rows(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
     """Rows of images (H, W, C), each beside its name, the last image of each apart, as a PNG file."""
     columns = max(len(images) for images in rows.values())
     with saved_figure(path, (1.1 * (columns + 1.5), 1.15 * len(rows))) as figure:
@@ -80,14 +79,14 @@ def save_rows(rows: Mapping[str, Sequence[Array]], path: Path) -> None:
             line[-1].set_title("mean" if members else "", fontsize="small", pad=2)
 
 
-def save_png(picture: Array, path: Path) -> None:
+def save_png(picture: NDArray[Any], path: Path) -> None:
     """Bytes (H, W, C), C from 1 to 4, as a PNG file."""
     buffer = io.BytesIO()
     _image(picture).save(buffer, "PNG", optimize=True)
     write_whole(path, buffer.getvalue())
 
 
-def save_animation(frames: Sequence[Array], path: Path, seconds: float = 8.0) -> None:
+def save_animation(frames: Sequence[NDArray[Any]], path: Path, seconds: float = 8.0) -> None:
     """Pictures (H, W, C) of one size as a GIF or an MP4 file, by its name, of about `seconds`.
 
     A frame is shown for 40 ms at least and half a second at most: many take longer, few less. The
@@ -100,12 +99,12 @@ def save_animation(frames: Sequence[Array], path: Path, seconds: float = 8.0) ->
         write_whole(path, _gif(frames, pace))
 
 
-def _gif(frames: Sequence[Array], pace: int) -> bytes:
+def _gif(frames: Sequence[NDArray[Any]], pace: int) -> bytes:
     """The content of a GIF file, shrunk until it is no more than people like to load."""
     most = GIF_BYTES * max(1.0, len(frames) / 25)
     height, width = frames[0].shape[:2]
 
-    def encoded(some: Sequence[Array], shrink: float) -> bytes:
+    def encoded(some: Sequence[NDArray[Any]], shrink: float) -> bytes:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         return _encoded_gif([_palette(frame, size) for frame in some], pace)
 
@@ -118,7 +117,7 @@ def _gif(frames: Sequence[Array], pace: int) -> bytes:
     return content
 
 
-def _palette(frame: Array, size: tuple[int, int]) -> Image.Image:
+def _palette(frame: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     """A frame as a GIF holds it. Colours: the 256 best for each frame, undithered, since noise does not
     compress. Greys: 64 of them, 0 and 255 included, which nobody tells from 256 and which take a third off
     the file.
@@ -134,13 +133,18 @@ def _palette(frame: Array, size: tuple[int, int]) -> Image.Image:
 def _encoded_gif(pictures: list[Image.Image], pace: int) -> bytes:
     buffer = io.BytesIO()
     pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=True,
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        loop=0,
+        optimize=True,
         duration=[*[pace] * (len(pictures) - 1), LAST_FRAME],
-    )  # fmt: skip
+    )
     return buffer.getvalue()
 
 
-def _mp4(frames: Sequence[Array], pace: int) -> bytes:
+def _mp4(frames: Sequence[NDArray[Any]], pace: int) -> bytes:
     """Return the content of an H.264 file, in which each frame is shown for `pace` milliseconds.
 
     Odd sides are cut by a pixel: most players want them even. One thread encodes: the pictures depend on
@@ -189,19 +193,19 @@ def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         below.set_xlabel("step")
 
 
-def show(axes: Any, picture: Array, title: str) -> None:
+def show(axes: Any, picture: NDArray[Any], title: str) -> None:
     """Draw bytes (H, W, C) into matplotlib's axes, pixel by pixel."""
     axes.imshow(np.asarray(_opaque(picture).convert("RGB")), interpolation="nearest")
     axes.set_title(title)
     axes.axis("off")
 
 
-def _image(picture: Array) -> Image.Image:
+def _image(picture: NDArray[Any]) -> Image.Image:
     """Bytes (H, W, C) as an image: grey, grey and alpha, RGB or RGBA by their channels."""
     return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
 
 
-def _opaque(picture: Array) -> Image.Image:
+def _opaque(picture: NDArray[Any]) -> Image.Image:
     """The picture as grey or RGB, alpha laid on white."""
     image = _image(picture)
     if picture.shape[2] in (1, 3):
@@ -212,7 +216,7 @@ def _opaque(picture: Array) -> Image.Image:
     )
 
 
-def _smoothed(steps: Sequence[float], values: Array) -> tuple[Array, Array]:
+def _smoothed(steps: Sequence[float], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Means over a window of a fiftieth of the curve, where the window fits."""
     window = max(1, len(values) // 50)
     kernel = np.full(window, 1 / window)

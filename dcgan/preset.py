@@ -312,10 +312,7 @@ _LARGEST = 2048  # pixels of a side
 _MOST_NUMBERS = 2**20  # of one image's noise
 _DEEPEST = 200  # layers
 _PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
-_POSITIVE = (
-    "image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every",
-    "frame_every",
-)  # fmt: skip
+_POSITIVE = ("image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every", "frame_every")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "step": tuple(RULES),
     "loss": tuple(LOSSES),

@@ -44,18 +44,32 @@ QUICK = Preset(
     log_every=250,
     frame_every=50,
     generator=(
-        Dense(256, bias=False), BatchNorm(), LeakyReLU(0.2),
-        Dense(3136, bias=False), BatchNorm(), LeakyReLU(0.2), Reshape(64, 7, 7),
-        ConvTranspose(32, 4, 2, 1, bias=False), BatchNorm(), LeakyReLU(0.2),  # 14 x 14
-        ConvTranspose(1, 4, 2, 1), Tanh(),  # 28 x 28
+        Dense(256, bias=False),
+        BatchNorm(),
+        LeakyReLU(0.2),
+        Dense(3136, bias=False),
+        BatchNorm(),
+        LeakyReLU(0.2),
+        Reshape(64, 7, 7),
+        ConvTranspose(32, 4, 2, 1, bias=False),
+        BatchNorm(),
+        LeakyReLU(0.2),  # 14 x 14
+        ConvTranspose(1, 4, 2, 1),
+        Tanh(),  # 28 x 28
     ),
     discriminator=(
-        Conv(16, 4, 2, 1), LeakyReLU(0.2),  # 14 x 14
-        Conv(32, 4, 2, 1, bias=False), BatchNorm(), LeakyReLU(0.2),  # 7 x 7
-        Flatten(), Dense(256, bias=False), BatchNorm(), LeakyReLU(0.2),
+        Conv(16, 4, 2, 1),
+        LeakyReLU(0.2),  # 14 x 14
+        Conv(32, 4, 2, 1, bias=False),
+        BatchNorm(),
+        LeakyReLU(0.2),  # 7 x 7
+        Flatten(),
+        Dense(256, bias=False),
+        BatchNorm(),
+        LeakyReLU(0.2),
         Dense(1),
     ),
-)  # fmt: skip
+)
 
 # The Flux tutorial's DCGAN. Its published text makes the fake batch outside of the gradient call, so
 # no gradient reaches the generator and it never learns (its users got grey images). That is
@@ -67,17 +81,30 @@ FLUX = Preset(
     step="fresh_noise",
     enough_steps=2500,
     generator=(
-        Dense(12544, bias=False), BatchNorm(), ReLU(), Reshape(256, 7, 7),
-        ConvTranspose(128, 5, 1, 2, bias=False), BatchNorm(), ReLU(),
-        ConvTranspose(64, 4, 2, 1, bias=False), BatchNorm(), ReLU(),  # 14 x 14
-        ConvTranspose(1, 4, 2, 1, bias=False), Tanh(),  # 28 x 28
+        Dense(12544, bias=False),
+        BatchNorm(),
+        ReLU(),
+        Reshape(256, 7, 7),
+        ConvTranspose(128, 5, 1, 2, bias=False),
+        BatchNorm(),
+        ReLU(),
+        ConvTranspose(64, 4, 2, 1, bias=False),
+        BatchNorm(),
+        ReLU(),  # 14 x 14
+        ConvTranspose(1, 4, 2, 1, bias=False),
+        Tanh(),  # 28 x 28
     ),
     discriminator=(
-        Conv(64, 4, 2, 1), LeakyReLU(0.2), Dropout(0.3),  # 14 x 14
-        Conv(128, 4, 2, 1), LeakyReLU(0.2), Dropout(0.3),  # 7 x 7
-        Flatten(), Dense(1),
+        Conv(64, 4, 2, 1),
+        LeakyReLU(0.2),
+        Dropout(0.3),  # 14 x 14
+        Conv(128, 4, 2, 1),
+        LeakyReLU(0.2),
+        Dropout(0.3),  # 7 x 7
+        Flatten(),
+        Dense(1),
     ),
-)  # fmt: skip
+)
 
 # The first draft of the same tutorial.
 FLUX_DRAFT = dataclasses.replace(
@@ -88,17 +115,30 @@ FLUX_DRAFT = dataclasses.replace(
     grid_rows=6,
     grid_columns=6,
     generator=(
-        Dense(12544, bias=False), BatchNorm(), ReLU(), Reshape(256, 7, 7),
-        ConvTranspose(128, 5, 1, 2), BatchNorm(), ReLU(),
-        ConvTranspose(64, 4, 2, 1), BatchNorm(), ReLU(),  # 14 x 14
-        ConvTranspose(1, 4, 2, 1), Tanh(),  # 28 x 28
+        Dense(12544, bias=False),
+        BatchNorm(),
+        ReLU(),
+        Reshape(256, 7, 7),
+        ConvTranspose(128, 5, 1, 2),
+        BatchNorm(),
+        ReLU(),
+        ConvTranspose(64, 4, 2, 1),
+        BatchNorm(),
+        ReLU(),  # 14 x 14
+        ConvTranspose(1, 4, 2, 1),
+        Tanh(),  # 28 x 28
     ),
     discriminator=(
-        Conv(64, 4, 2, 1), LeakyReLU(0.3), Dropout(0.3),  # 14 x 14
-        Conv(128, 4, 2, 1), LeakyReLU(0.3), Dropout(0.25),  # 7 x 7
-        Flatten(), Dense(1),
+        Conv(64, 4, 2, 1),
+        LeakyReLU(0.3),
+        Dropout(0.3),  # 14 x 14
+        Conv(128, 4, 2, 1),
+        LeakyReLU(0.3),
+        Dropout(0.25),  # 7 x 7
+        Flatten(),
+        Dense(1),
     ),
-)  # fmt: skip
+)
 
 # TensorFlow's BatchNorm: its momentum is the share of the old statistics, 0.99.
 _TF_NORM = BatchNorm(eps=1e-3, momentum=0.01)
@@ -128,16 +168,27 @@ TENSORFLOW = Preset(
     real_name="mnist_data.png",
     log_every=100,
     generator=(
-        ConvTranspose(256, 7, 1, "valid", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 7 x 7
-        ConvTranspose(128, 5, 2, "same", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 14 x 14
-        ConvTranspose(1, 5, 2, "same", **_GLOROT), Tanh(),  # 28 x 28
+        ConvTranspose(256, 7, 1, "valid", bias=False, **_GLOROT),
+        _TF_NORM,
+        LeakyReLU(0.2),  # 7 x 7
+        ConvTranspose(128, 5, 2, "same", bias=False, **_GLOROT),
+        _TF_NORM,
+        LeakyReLU(0.2),  # 14 x 14
+        ConvTranspose(1, 5, 2, "same", **_GLOROT),
+        Tanh(),  # 28 x 28
     ),
     discriminator=(
-        Conv(128, 5, 2, "same", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 14 x 14
-        Conv(256, 5, 2, "same", bias=False, **_GLOROT), _TF_NORM, LeakyReLU(0.2),  # 7 x 7
-        Conv(1, 7, 1, "valid", **_GLOROT), Flatten(), Sigmoid(),
+        Conv(128, 5, 2, "same", bias=False, **_GLOROT),
+        _TF_NORM,
+        LeakyReLU(0.2),  # 14 x 14
+        Conv(256, 5, 2, "same", bias=False, **_GLOROT),
+        _TF_NORM,
+        LeakyReLU(0.2),  # 7 x 7
+        Conv(1, 7, 1, "valid", **_GLOROT),
+        Flatten(),
+        Sigmoid(),
     ),
-)  # fmt: skip
+)
 
 TENSORFLOW_BASELINE = dataclasses.replace(
     TENSORFLOW,

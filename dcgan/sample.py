@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad.serialize import write_whole
@@ -20,7 +21,6 @@ from .errors import UserError
 from .preset import MOST_IMAGES
 from .sampling import STATISTICS, WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
 
-Array = np.ndarray[Any, Any]
 GRID = (8, 8)
 
 
@@ -105,7 +105,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--each {each}: it exists already; name a new directory")
 
 
-def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[Array, tuple[int, int]]:
+def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[NDArray[Any], tuple[int, int]]:
     """z (n, *z_shape), and the rows and columns of a grid of it.
 
     Raises UserError if its images take too much memory.
@@ -128,7 +128,7 @@ def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint, count: int)
     check_memory(f"drawing {count} images", loaded, arguments.statistics, count, arguments.max_memory)
 
 
-def _write_each(images: Array, z: Array, directory: Path) -> None:
+def _write_each(images: NDArray[Any], z: NDArray[Any], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     digits = len(str(len(images) - 1))
     for i, image in enumerate(images):

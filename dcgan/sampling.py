@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -13,8 +14,6 @@ from . import checkpoint, memory, models, noise
 from .checkpoint import Checkpoint
 from .errors import UserError
 from .preset import Preset
-
-Array = np.ndarray[Any, Any]
 
 WEIGHTS = ("last", "best", "ema")
 STATISTICS = ("batch", "running", "recalibrated")
@@ -153,7 +152,7 @@ def recalibrate(generator: nn.Module, preset: Preset) -> None:
     generator.train(training)
 
 
-def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = BATCH) -> Array:
+def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = BATCH) -> NDArray[Any]:
     """Images (N, C, H, W) from -1 to 1, on the host.
 
     The generator and the engine's random state are left as they were.

@@ -92,9 +92,18 @@ def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
 
 # Layers that treat each image of a batch by itself. Of others nothing is known; BatchNorm does not.
 IMAGE_BY_IMAGE: tuple[type[nn.Module], ...] = (
-    nn.Sequential, nn.Conv2d, nn.ConvTranspose2d, nn.Dense, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid,
-    nn.Dropout, nn.Flatten, nn.Reshape,
-)  # fmt: skip
+    nn.Sequential,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.Dense,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Dropout,
+    nn.Flatten,
+    nn.Reshape,
+)
 
 
 def judges_image_by_image(discriminator: nn.Module) -> bool:

@@ -47,21 +47,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)"
     )
     parser.add_argument(
-        "--tf32", action="store_true",
+        "--tf32",
+        action="store_true",
         help="let the GPU round the factors of products to TensorFloat-32: faster, to 3 digits",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--shadow", choices=("cpu",),
+        "--shadow",
+        choices=("cpu",),
         help="do every operation again on the CPU, and end with the first whose result differs",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--epochs", type=_positive, help="passes over the images, in all (default: the recipe's)"
     )
     parser.add_argument(
-        "--steps", type=_positive,
+        "--steps",
+        type=_positive,
         help="updates, in all, in place of the recipe's epochs; with --epochs, whichever is reached first "
         "ends the run",
-    )  # fmt: skip
+    )
     parser.add_argument("--batch-size", type=_positive, help="images a step (default: the recipe's)")
     parser.add_argument("--seed", type=_natural, help="of all that is random (default: the recipe's)")
     parser.add_argument(
@@ -96,14 +99,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "that costs less than a hundredth of the time); there is one with every grid, too",
     )
     parser.add_argument(
-        "--keep", type=_positive, default=KEPT, metavar="N",
+        "--keep",
+        type=_positive,
+        default=KEPT,
+        metavar="N",
         help="how many of the last checkpoints stay (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--vitals-every", type=_natural, default=checkup.EVERY, metavar="STEPS",
+        "--vitals-every",
+        type=_natural,
+        default=checkup.EVERY,
+        metavar="STEPS",
         help="measure the vital signs of the first step and of every so many, and tell what is wrong "
         "(default: %(default)s; 0 for none)",
-    )  # fmt: skip
+    )
     parser.add_argument("--list", action="store_true", help="show the recipes, and end")
     parser.add_argument(
         "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
@@ -159,9 +168,14 @@ def load_images(preset: Preset, data: str | None, value_range: Range | None = No
 def batches_of(preset: Preset, loaded: ImageSet) -> Batches:
     """The batches of a run: what the recipe makes of a set of images."""
     return Batches(
-        loaded.images, preset.batch_size, mg.Generator(preset.seed, DATA_STREAM), channels=preset.channels,
-        crop=preset.crop, flip=preset.flip, shuffle=preset.shuffle,
-    )  # fmt: skip
+        loaded.images,
+        preset.batch_size,
+        mg.Generator(preset.seed, DATA_STREAM),
+        channels=preset.channels,
+        crop=preset.crop,
+        flip=preset.flip,
+        shuffle=preset.shuffle,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -221,9 +235,12 @@ def _run(
     begin = start.state.position["step"] if start and start.state else 0
     monitor = Monitor(preset, data or "mnist", batches.images) if arguments.every else None
     config = (
-        preset, device, sources.absolute(data or "mnist"), arguments.tf32 and device == "gpu",
+        preset,
+        device,
+        sources.absolute(data or "mnist"),
+        arguments.tf32 and device == "gpu",
         loaded.value_range,
-    )  # fmt: skip
+    )
     if run is None:
         run = RunDirectory.create(arguments.out, *config)
         stack.callback(run.close)
@@ -233,9 +250,17 @@ def _run(
     short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
     stack.enter_context(devices.enough_memory(device, preset.batch_size))
     training = Training(
-        preset, batches, device, run, Progress(total, short_way, begin), monitor, arguments.every or 0,
-        arguments.checkpoint_every, arguments.keep, arguments.vitals_every,
-    )  # fmt: skip
+        preset,
+        batches,
+        device,
+        run,
+        Progress(total, short_way, begin),
+        monitor,
+        arguments.every or 0,
+        arguments.checkpoint_every,
+        arguments.keep,
+        arguments.vitals_every,
+    )
     if start is not None:
         if start.state is not None:
             training.restore(start.state)
@@ -246,9 +271,14 @@ def _run(
 
 
 def _tell_plan(
-    arguments: argparse.Namespace, preset: Preset, device: str, run: RunDirectory, begin: int, total: int,
+    arguments: argparse.Namespace,
+    preset: Preset,
+    device: str,
+    run: RunDirectory,
+    begin: int,
+    total: int,
     images: int,
-) -> None:  # fmt: skip
+) -> None:
     """Say what will be trained, and that it is too short, if it is."""
     if begin >= total:
         tell(f"{run.path} has {begin} steps already, of {total} wanted: nothing to train.")
@@ -360,9 +390,13 @@ def _tell_where(training: Training, total: int) -> None:
         tell(f"go on with python -m dcgan.train --resume {path}{_again(training)}")
     tell(f"samples    {training.run.samples}/")
     for label, name in (
-        ("animation", "output.gif"), ("curves", "losses.png"), ("vitals", checkup.PICTURE_NAME),
-        ("metrics", "metrics.jsonl"), ("checkpoint", checkpoint.FILE_NAME), ("best", checkpoint.BEST_NAME),
-    ):  # fmt: skip
+        ("animation", "output.gif"),
+        ("curves", "losses.png"),
+        ("vitals", checkup.PICTURE_NAME),
+        ("metrics", "metrics.jsonl"),
+        ("checkpoint", checkpoint.FILE_NAME),
+        ("best", checkpoint.BEST_NAME),
+    ):
         if (path / name).exists():
             tell(f"{label:<10} {path / name}")
     tell(f"more       python -m dcgan.sample {path} --out more.png --grid 8x8 --seed 1")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minigrad.figures import saved_figure
 
-from . import pictures
 from .diagnosis import ALIKE, APART, learns
 from .vitals import Line
 
@@ -108,9 +108,13 @@ def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
     for i, name in enumerate(names):
         gaps = [{n["name"]: n["gap"] for n in line["batch_norm_gap"]}.get(name) for line in lines]
         axes.plot(
-            _steps(lines), np.array(gaps, np.float64), color=f"C{i + 1}", linewidth=1.4,
-            label=f"statistics apart, D's {name}", **marker,
-        )  # fmt: skip
+            _steps(lines),
+            np.array(gaps, np.float64),
+            color=f"C{i + 1}",
+            linewidth=1.4,
+            label=f"statistics apart, D's {name}",
+            **marker,
+        )
     if names:
         axes.axhline(APART, color="C1", linewidth=0.8, linestyle=":")
     axes.set_ylim(bottom=-0.05)
@@ -133,13 +137,13 @@ def _names(lines: Sequence[Line], network: str, wanted: Callable[[Line], bool]) 
     return {layer["name"]: layer["kind"] for layer in layers if wanted(layer)}
 
 
-def _of_layer(lines: Sequence[Line], network: str, name: str, key: str) -> pictures.Array:
+def _of_layer(lines: Sequence[Line], network: str, name: str, key: str) -> NDArray[Any]:
     """A number of a layer at each of the lines, NaN where there is none."""
     places = ({(layer["network"], layer["name"]): layer[key] for layer in line["layers"]} for line in lines)
     return np.array([place.get((network, name)) for place in places], np.float64)
 
 
-def _of_line(lines: Sequence[Line], key: str) -> pictures.Array:
+def _of_line(lines: Sequence[Line], key: str) -> NDArray[Any]:
     return np.array([line[key] for line in lines], np.float64)
 
 

@@ -127,9 +127,13 @@ def table(rows: Sequence[Row], limit: float) -> str:
     for row in rows:
         ours, theirs = row.ours, row.theirs
         cells = (
-            row.name, f"{row.gflop:.2f}", _ms(ours.median), _ms(ours.minimum),
-            f"{row.gflop / ours.median:.0f}", f"{row.share:.0%}",
-        )  # fmt: skip
+            row.name,
+            f"{row.gflop:.2f}",
+            _ms(ours.median),
+            _ms(ours.minimum),
+            f"{row.gflop / ours.median:.0f}",
+            f"{row.share:.0%}",
+        )
         if theirs is None:
             lines.append((*cells, "-", "-", "-", "-"))
             continue
@@ -184,16 +188,22 @@ LAYERS: list[tuple[str, tuple[int, ...], Callable[[Any], Any]]] = [
     ("Conv2d 64-128, 3x3, 16x16", (128, 64, 16, 16), lambda n: n.Conv2d(64, 128, 3, 1, 1)),
     ("Conv2d 128-256, 4x4 stride 2, 16x16", (128, 128, 16, 16), lambda n: n.Conv2d(128, 256, 4, 2, 1)),
     ("ConvTranspose2d 256-128, 5x5, 7x7", (128, 256, 7, 7), lambda n: n.ConvTranspose2d(256, 128, 5, 1, 2)),
-    ("ConvTranspose2d 128-64, 4x4 stride 2, 7x7", (128, 128, 7, 7),
-     lambda n: n.ConvTranspose2d(128, 64, 4, 2, 1)),
-    ("ConvTranspose2d 64-1, 4x4 stride 2, 14x14", (128, 64, 14, 14),
-     lambda n: n.ConvTranspose2d(64, 1, 4, 2, 1)),
+    (
+        "ConvTranspose2d 128-64, 4x4 stride 2, 7x7",
+        (128, 128, 7, 7),
+        lambda n: n.ConvTranspose2d(128, 64, 4, 2, 1),
+    ),
+    (
+        "ConvTranspose2d 64-1, 4x4 stride 2, 14x14",
+        (128, 64, 14, 14),
+        lambda n: n.ConvTranspose2d(64, 1, 4, 2, 1),
+    ),
     ("BatchNorm 128, 7x7", (128, 128, 7, 7), lambda n: _norm(n, 128)),
     ("BatchNorm 64, 14x14", (128, 64, 14, 14), lambda n: _norm(n, 64)),
     ("Dropout, 64 x 14x14", (128, 64, 14, 14), lambda n: n.Dropout(0.3)),
     ("LeakyReLU, 64 x 14x14", (128, 64, 14, 14), lambda n: n.LeakyReLU(0.2)),
     ("Dense 100-12544", (128, 100), lambda n: (n.Dense if n is nn else n.Linear)(100, 12544)),
-]  # fmt: skip
+]
 
 
 def _norm(module: Any, channels: int) -> Any:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from . import idx
 
-Array = np.ndarray[Any, Any]
 LIKELY = ("images", "x_train", "train_images", "data", "x", "arr_0")  # names of images in .npz files
 MOST_HEADER = 10_000  # bytes, as NumPy has it
 
 
-def read(path: Path, key: str = "") -> Array:
+def read(path: Path, key: str = "") -> NDArray[Any]:
     """Return the images of a file, (n, H, W, C), their numbers as they are; of .npy files, memory-mapped.
 
     Args:
@@ -33,7 +33,7 @@ def read(path: Path, key: str = "") -> Array:
     return array
 
 
-def _channels_last(array: Array) -> Array:
+def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
     """(n, H, W), (n, H, W, C) or (n, C, H, W) as (n, H, W, C)."""
     if array.ndim == 3:
         array = array[..., None]
@@ -46,7 +46,7 @@ def _channels_last(array: Array) -> Array:
     return array
 
 
-def open_npy(path: Path) -> Array:
+def open_npy(path: Path) -> NDArray[Any]:
     """The array of an .npy file, read as it is needed. Raises ValueError where it is none."""
     try:
         if not path.is_file():  # a pipe would wait for its other end
@@ -66,7 +66,7 @@ def _check_header(start: bytes) -> None:
         raise ValueError(f"its header says {length} bytes: expected {MOST_HEADER} at most")
 
 
-def _from_npz(path: Path, key: str) -> Array:
+def _from_npz(path: Path, key: str) -> NDArray[Any]:
     try:
         with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
@@ -89,7 +89,7 @@ def _chosen(names: list[str], key: str) -> str:
     raise ValueError(f"it holds the arrays {shown}: name one as FILE.npz:NAME")
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> Array:
+def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """One array of the archive, once its header agrees with its size."""
     entry = archive.getinfo(name)
     if entry.file_size > idx.room(entry.compress_size):

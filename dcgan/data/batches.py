@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 
-Array = np.ndarray[Any, Any]
 LOOKED_AT = 64  # images, for a fingerprint of earlier versions
 
 
@@ -31,7 +31,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Sequence[Array] | Array,
+        images: Sequence[NDArray[Any]] | NDArray[Any],
         batch_size: int,
         generator: mg.Generator,
         *,
@@ -45,7 +45,7 @@ class Batches:
         self.channels = channels
         self.crop, self.flip, self.shuffle = crop, flip, shuffle
         self._start = generator.state
-        self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
+        self._order: tuple[int, NDArray[Any]] = (-1, np.empty(0, np.int64))
 
     def fingerprint(self) -> str:
         """The number of images and a SHA-256 over the shape and the bytes of each."""
@@ -80,7 +80,7 @@ class Batches:
         """Whether the step (from 1) is the last of its epoch."""
         return step % self.per_epoch == 0
 
-    def batch(self, step: int) -> Array:
+    def batch(self, step: int) -> NDArray[Any]:
         """The batch of a step (from 1): float32 (n, C, H, W), from -1 (black) to 1 (white)."""
         return self._prepared(self._chosen(step), step)
 
@@ -94,29 +94,29 @@ class Batches:
         )
         return [(int(i), window) for i, window in zip(chosen, windows, strict=True)]
 
-    def _chosen(self, step: int) -> Array:
+    def _chosen(self, step: int) -> NDArray[Any]:
         """The numbers of the images of a step."""
         epoch, place = divmod(step - 1, self.per_epoch)
         order = self._permutation(0 if self.shuffle == "once" else epoch)
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
-    def first(self, count: int) -> Array:
+    def first(self, count: int) -> NDArray[Any]:
         """The first `count` images in the order of training, or all: as a batch, for a person to see."""
         return self._prepared(self._permutation(0)[:count], 1)
 
-    def first_bytes(self, count: int) -> Array:
+    def first_bytes(self, count: int) -> NDArray[Any]:
         """The same images as bytes (n, H, W, C)."""
         shown = self._shown(self._permutation(0)[:count], 1)  # (n, H, W, C)
         return shown.repeat(3, axis=3) if (shown.shape[3], self.channels) == (1, 3) else shown
 
-    def _prepared(self, chosen: Array, step: int) -> Array:
+    def _prepared(self, chosen: NDArray[Any], step: int) -> NDArray[Any]:
         """The chosen images, cropped, flipped and scaled."""
         shown = self._shown(chosen, step)  # (n, H, W, C)
         pixels = shown.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
         pixels = pixels.transpose(0, 3, 1, 2)  # (n, C, H, W)
         return pixels.repeat(3, axis=1) if (pixels.shape[1], self.channels) == (1, 3) else pixels
 
-    def _shown(self, chosen: Array, step: int) -> Array:
+    def _shown(self, chosen: NDArray[Any], step: int) -> NDArray[Any]:
         """What the batch shows of each image, as bytes (n, H, W, C)."""
         if isinstance(self.images, np.ndarray) and not self.flip and self._needs_no_crop(self.images):
             picked = self.images[chosen]
@@ -126,13 +126,13 @@ class Batches:
             [_cut(self.images[i], draw, self.crop, self.flip) for i, draw in zip(chosen, draws, strict=True)]
         )
 
-    def _draws(self, count: int, step: int) -> Array:
+    def _draws(self, count: int, step: int) -> NDArray[Any]:
         """Four numbers from 0 to 1 for each image, whatever becomes of them, so that what one image needs
         never moves another: for the kind of crop, its two places, and the flip.
         """
         return self._generator(_AUGMENT_CALLS + step).uniform((count, 4))
 
-    def _needs_no_crop(self, images: Array) -> bool:
+    def _needs_no_crop(self, images: NDArray[Any]) -> bool:
         return self.crop is None or images.shape[1] == images.shape[2]
 
     def _generator(self, calls: int) -> mg.Generator:
@@ -140,7 +140,7 @@ class Batches:
         generator.state = {**self._start, "calls": self._start["calls"] + calls}
         return generator
 
-    def _permutation(self, epoch: int) -> Array:
+    def _permutation(self, epoch: int) -> NDArray[Any]:
         if self._order[0] != epoch:
             self._order = (epoch, self._generator(epoch).permutation(len(self.images)))
         return self._order[1]
@@ -159,7 +159,7 @@ class Window(NamedTuple):
     mirrored: bool
 
 
-def _window(shape: tuple[int, ...], draw: Array, crop: str | None, flip: float) -> Window:
+def _window(shape: tuple[int, ...], draw: NDArray[Any], crop: str | None, flip: float) -> Window:
     """What is shown of an image of a shape (H, W, ...): a square, or all of it where nothing is cropped.
 
     Args:
@@ -174,7 +174,7 @@ def _window(shape: tuple[int, ...], draw: Array, crop: str | None, flip: float) 
     return Window(top, left, height, width, bool(draw[3] < flip))
 
 
-def _cut(image: Array, draw: Array, crop: str | None, flip: float) -> Array:
+def _cut(image: NDArray[Any], draw: NDArray[Any], crop: str | None, flip: float) -> NDArray[Any]:
     """What is shown of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it."""
     image = image if image.ndim == 3 else image[..., None]
     top, left, height, width, mirrored = _window(image.shape, draw, crop, flip)

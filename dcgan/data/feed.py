@@ -6,13 +6,13 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import backend as backends
 
 from .batches import Batches
 
-Array = np.ndarray[Any, Any]
 SHARE = 0.5  # of a device's free memory that images may take; the rest is for the networks
 PIECE = 64 << 20  # bytes that go to the device at a time
 
@@ -51,10 +51,10 @@ class Feed:
         square = self.batches.crop is not None or all(s[0] == s[1] for s in self.shapes)
         return square and len({min(s[:2]) for s in self.shapes}) == 1
 
-    def _uploaded(self, images: Sequence[Array] | Array) -> Any:
+    def _uploaded(self, images: Sequence[NDArray[Any]] | NDArray[Any]) -> Any:
         """The bytes of all images, one after another, on the device: uint8 (bytes,)."""
         place = self.backend.xp.empty(self.offsets[-1], "uint8")
-        piece: list[Array] = []
+        piece: list[NDArray[Any]] = []
         start = done = 0
         for image, stop in zip(images, self.offsets[1:], strict=True):
             piece.append(np.ascontiguousarray(image).reshape(-1))  # (H * W * C,)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .budget import Budget, in_threads
 from .channels import MODES
 
-Array = np.ndarray[Any, Any]
 Range = tuple[float, float]  # the values of black and white
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
 MOST_ELONGATED = 16  # longer sides are cut to so many times the shorter one, their middle kept
@@ -24,7 +24,7 @@ HELD_IN_32 = {"PNG", "PPM"}  # files whose 16 bits Pillow holds in 32, at the fu
 FIRST = {"LAB": "RGB", "La": "LA"}  # modes that are converted to another before all else
 
 
-def fit_image(image: Image.Image, size: int, channels: int, value_range: Range | None = None) -> Array:
+def fit_image(image: Image.Image, size: int, channels: int, value_range: Range | None = None) -> NDArray[Any]:
     """The image with its shorter side resized to `size`: bytes (H, W, C).
 
     The resize is bilinear over all pixels that fall into one, as torchvision's on Pillow images;
@@ -59,7 +59,7 @@ def fit_image(image: Image.Image, size: int, channels: int, value_range: Range |
     return np.asarray(image).reshape(rows, columns, channels)
 
 
-def fit_array(images: Array, size: int, channels: int) -> Array:
+def fit_array(images: NDArray[Any], size: int, channels: int) -> NDArray[Any]:
     """Bytes (n, H, W, C), all as `fit_image` would.
 
     Grey images stay grey where RGB is wanted: batches repeat them.
@@ -70,14 +70,14 @@ def fit_array(images: Array, size: int, channels: int) -> Array:
         return images
     kept = given if same else channels
 
-    def fit(image: Array, budget: Budget) -> Array:
+    def fit(image: NDArray[Any], budget: Budget) -> NDArray[Any]:
         with budget.take(image.shape[0] * image.shape[1]):
             return fit_image(_image(image), size, kept)
 
     return np.stack(list(in_threads(fit, list(images), WORKERS)))
 
 
-def _image(pixels: Array) -> Image.Image:
+def _image(pixels: NDArray[Any]) -> Image.Image:
     """Bytes (H, W, C) as an image."""
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
 

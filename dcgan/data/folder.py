@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -23,7 +24,6 @@ from .channels import NAMES, conversion
 from .fit import WORKERS, Range, fit_image
 from .limits import MOST_BYTES, MOST_PIXELS, weigh
 
-Array = np.ndarray[Any, Any]
 # Pillow knows these, but can't decode them, or only by another program (Ghostscript); IPTC files hold others.
 NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 TURNS = {
@@ -43,7 +43,7 @@ OUTSIDE = "symbolic links to files outside of the folder"
 BLOCK = 2**26  # bytes that Pillow takes at once: so many, and those of a large image go back to the system
 
 
-class Decoded(Sequence[Array]):
+class Decoded(Sequence[NDArray[Any]]):
     """Images (H, W, C) of different sizes, one after another.
 
     They are kept in memory, and past `in_memory` bytes in a temporary file without a name, which the
@@ -51,13 +51,13 @@ class Decoded(Sequence[Array]):
     """
 
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
-        self._kept: list[Array] = []
+        self._kept: list[NDArray[Any]] = []
         self._room = in_memory
         self._file: Any = None
         self._places: list[tuple[int, tuple[int, ...]]] = []  # of those in the file: offset, shape
-        self._bytes: Array | None = None  # the file's, once it is read
+        self._bytes: NDArray[Any] | None = None  # the file's, once it is read
 
-    def append(self, image: Array) -> None:
+    def append(self, image: NDArray[Any]) -> None:
         """Add one image, bytes (H, W, C)."""
         if image.nbytes <= self._room and self._file is None:
             self._room -= image.nbytes
@@ -164,7 +164,7 @@ def decode(
     channels: int,
     value_range: Range | None = None,
     budget: Budget | None = None,
-) -> tuple[Array, int]:
+) -> tuple[NDArray[Any], int]:
     """One image file as bytes (H, W, C), its shorter side `size`, and how many channels it had itself.
 
     Turned as its EXIF orientation says; the first frame of those with several.
@@ -214,10 +214,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _decoded(
     files: list[Path], size: int, channels: int, value_range: Range | None = None
-) -> Iterator[tuple[Array, int] | str]:
+) -> Iterator[tuple[NDArray[Any], int] | str]:
     """Of each file in turn: what `decode` gives, or why it can't be read."""
 
-    def attempt(file: Path, budget: Budget) -> tuple[Array, int] | str:
+    def attempt(file: Path, budget: Budget) -> tuple[NDArray[Any], int] | str:
         try:
             return decode(file, size, channels, value_range, budget)
         except UnidentifiedImageError:
@@ -237,7 +237,7 @@ def _decoded(
         yield from tqdm(results, "decoding", len(files), leave=False, disable=hidden, file=bar)
 
 
-def _keep(images: Decoded, image: Array) -> None:
+def _keep(images: Decoded, image: NDArray[Any]) -> None:
     try:
         images.append(image)
     except OSError as error:

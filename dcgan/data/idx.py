@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
 BYTES = 8  # the type code
 MOST = 4 * 2**30  # bytes that a file may say it holds
 PIECE = 2**24  # bytes that are read at once
@@ -30,7 +30,7 @@ def is_idx(path: Path) -> bool:
         return False
 
 
-def read(path: Path) -> Array:
+def read(path: Path) -> NDArray[Any]:
     """The array of a file, gzip-compressed or not, as uint8.
 
     Raises ValueError where it is none, is cut short, or holds more or less than it says.
@@ -42,7 +42,7 @@ def read(path: Path) -> Array:
         raise ValueError(f"damaged gzip file: {error}") from error
 
 
-def parse(content: bytes) -> Array:
+def parse(content: bytes) -> NDArray[Any]:
     """The array of a file's content. Raises as `read` does."""
     shape, start = _header(content[:4], content[4 : 4 + 4 * 255])
     if len(content) - start != math.prod(shape):
@@ -55,7 +55,7 @@ def room(packed: int) -> int:
     return max(MOST_UNPACKED, MOST_TIMES * packed)
 
 
-def _read(file: BinaryIO, room: int) -> Array:
+def _read(file: BinaryIO, room: int) -> NDArray[Any]:
     magic = file.read(4)
     sizes = file.read(4 * magic[3]) if len(magic) == 4 else b""
     shape, _ = _header(magic, sizes)

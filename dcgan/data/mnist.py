@@ -5,12 +5,10 @@ import lzma
 from importlib import resources
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from . import idx
-
-Array = np.ndarray[Any, Any]
 
 # Of the uncompressed IDX files, as the database's authors published them.
 MD5 = {
@@ -21,12 +19,12 @@ MD5 = {
 }
 
 
-def images(split: str = "train") -> Array:
+def images(split: str = "train") -> NDArray[Any]:
     """The images of "train" (60000, 28, 28) or "test" (10000, 28, 28) as uint8, 255 is white ink."""
     return _read(f"{_prefix(split)}-images-idx3-ubyte")
 
 
-def labels(split: str = "train") -> Array:
+def labels(split: str = "train") -> NDArray[Any]:
     """The digits 0 to 9 that the images of `split` show, as uint8."""
     return _read(f"{_prefix(split)}-labels-idx1-ubyte")
 
@@ -38,7 +36,7 @@ def _prefix(split: str) -> str:
     return prefixes[split]
 
 
-def _read(name: str) -> Array:
+def _read(name: str) -> NDArray[Any]:
     """One file of the package, unpacked, checked and parsed."""
     file = resources.files(__package__) / "mnist_files" / f"{name}.xz"
     try:

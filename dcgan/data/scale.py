@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import idx
 
-Array = np.ndarray[Any, Any]
 Range = tuple[float, float]  # the numbers that stand for black and for white
 BYTES: Range = (0.0, 255.0)
 UNIT: Range = (0.0, 1.0)
@@ -32,7 +32,7 @@ def checked(value: Any) -> Range:
     return low, high
 
 
-def to_bytes(images: Array, value_range: Range | None = None) -> tuple[Array, Range, str]:
+def to_bytes(images: NDArray[Any], value_range: Range | None = None) -> tuple[NDArray[Any], Range, str]:
     """Return images as bytes, the range that was used, and a description of it.
 
     Numbers are clipped to the range and scaled linearly, so that `low` becomes 0 and `high` 255.
@@ -93,7 +93,7 @@ def _unknown_scale(dtype: np.dtype[Any], lowest: float, highest: float) -> Value
     )
 
 
-def _is_mask(images: Array) -> bool:
+def _is_mask(images: NDArray[Any]) -> bool:
     """Return whether the maximum is 1. Reads no further than to the first part with a larger number."""
     maximum = 0
     for part in _parts(images.shape):
@@ -103,7 +103,7 @@ def _is_mask(images: Array) -> bool:
     return maximum == 1
 
 
-def _extremes(images: Array) -> tuple[float, float]:
+def _extremes(images: NDArray[Any]) -> tuple[float, float]:
     """Return the smallest and the largest number. Raise ValueError if one is not finite."""
     plain = float if images.dtype.kind == "f" else int
     lows, highs = [], []
@@ -116,7 +116,7 @@ def _extremes(images: Array) -> tuple[float, float]:
     return min(lows), max(highs)
 
 
-def _scaled(images: Array, value_range: Range) -> tuple[Array, int]:
+def _scaled(images: NDArray[Any], value_range: Range) -> tuple[NDArray[Any], int]:
     """Return images as bytes, and how many numbers lie outside of the range."""
     low, high = value_range
     scaled, outside = np.empty(images.shape, np.uint8), 0

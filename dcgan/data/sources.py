@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from . import arrays, folder, idx, mnist, scale
@@ -16,7 +16,6 @@ from .channels import NAMES, conversion
 from .fit import MOST_ELONGATED, fit_array
 from .scale import Range
 
-Array = np.ndarray[Any, Any]
 MOST_IMAGES = 2**25  # of a file
 FASHION = "fashion-mnist:"  # how the name of a directory with that set's files begins
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -34,7 +33,7 @@ class ImageSet:
             hold 8-bit images by their format: MNIST, Fashion-MNIST, and folders if no range was given.
     """
 
-    images: Sequence[Array] | Array
+    images: Sequence[NDArray[Any]] | NDArray[Any]
     notes: list[str]
     value_range: Range | None = None
 
@@ -44,10 +43,12 @@ def add_range_argument(parser: argparse.ArgumentParser) -> None:
     # argparse takes "-1,1" for an option: before Python 3.14, only plain numbers may be negative.
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     parser.add_argument(
-        "--range", type=parse_range, metavar="LOW,HIGH",
+        "--range",
+        type=parse_range,
+        metavar="LOW,HIGH",
         help="the numbers of --data that are black and white, such as 0,1 or 0,4095 (default: by their type, "
         "if that tells)",
-    )  # fmt: skip
+    )
 
 
 def parse_range(text: str) -> Range:
@@ -175,7 +176,7 @@ def _pair_of_idx(
         raise UserError(f"--data {name}: {reading.name}: {error}") from error
 
 
-def _images(array: Array) -> Array:
+def _images(array: NDArray[Any]) -> NDArray[Any]:
     """The content of an IDX file, which must be images (n, H, W), as (n, H, W, 1)."""
     if array.ndim != 3 or 0 in array.shape:
         raise ValueError(f"it holds {array.shape}: expected images (n, height, width)")
@@ -202,7 +203,7 @@ def _check_sizes(shape: tuple[int, ...], what: str, size: int, channels: int) ->
         )
 
 
-def _fitted(array: Array, what: str, size: int, channels: int, value_range: Range | None) -> ImageSet:
+def _fitted(array: NDArray[Any], what: str, size: int, channels: int, value_range: Range | None) -> ImageSet:
     """Numbers (n, H, W, C) as the images of a recipe. Raises ValueError as `scale.to_bytes`."""
     _check_sizes(array.shape, what, size, channels)  # before anything is read of a mapped file
     images, used, taken = scale.to_bytes(array, value_range)

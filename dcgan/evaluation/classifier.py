@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import minigrad as mg
@@ -23,7 +24,6 @@ from ..console import run_command, tell
 from ..data import mnist
 from ..errors import UserError
 
-Array = np.ndarray[Any, Any]
 FILE_NAME = "mnist_classifier.safetensors"
 FEATURES = 64  # numbers that an image is described by, before the last layer
 BATCH, EPOCHS, RATE, SHIFT = 128, 8, 2e-3, 2
@@ -73,10 +73,10 @@ def load() -> Classifier:
     return classifier
 
 
-def judge(classifier: Classifier, images: Array) -> tuple[Array, Array]:
+def judge(classifier: Classifier, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of images (n, 1, 28, 28): their features (n, 64) and the probabilities of the ten digits (n, 10)."""
 
-    def both(x: mg.Tensor) -> tuple[Array, Array]:
+    def both(x: mg.Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
         features = classifier.features(x)
         return features.numpy(), classifier.last(features).numpy()
 
@@ -86,8 +86,8 @@ def judge(classifier: Classifier, images: Array) -> tuple[Array, Array]:
 
 
 def in_batches(
-    function: Callable[[mg.Tensor], tuple[Array, ...]], images: Array, batch_size: int = 250
-) -> tuple[Array, ...]:
+    function: Callable[[mg.Tensor], tuple[NDArray[Any], ...]], images: NDArray[Any], batch_size: int = 250
+) -> tuple[NDArray[Any], ...]:
     """What a function gives for tensors of a few images each, one after another, without a graph."""
     with mg.no_grad():
         starts = range(0, len(images), batch_size)
@@ -95,7 +95,7 @@ def in_batches(
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def train(images: Array, labels: Array, epochs: int, seed: int = 0) -> Classifier:
+def train(images: NDArray[Any], labels: NDArray[Any], epochs: int, seed: int = 0) -> Classifier:
     """A classifier of images (n, 28, 28), uint8, and the digits that they show.
 
     Adam on the cross-entropy; the rate falls to 0 along a cosine; each image is moved by up to two
@@ -122,18 +122,18 @@ def train(images: Array, labels: Array, epochs: int, seed: int = 0) -> Classifie
     return classifier
 
 
-def scaled(images: Array) -> Array:
+def scaled(images: NDArray[Any]) -> NDArray[Any]:
     """Bytes (n, H, W) as the classifier takes them: float32 (n, 1, H, W) from -1 to 1."""
     return (images.astype(np.float32) * np.float32(2 / 255) - np.float32(1))[:, None]
 
 
-def accuracy(classifier: Classifier, images: Array, labels: Array) -> float:
+def accuracy(classifier: Classifier, images: NDArray[Any], labels: NDArray[Any]) -> float:
     """The share of images (n, 28, 28), uint8, whose digit is found."""
     _, probabilities = judge(classifier, scaled(images))
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
-def _shifted(images: Array, corners: Array) -> Array:
+def _shifted(images: NDArray[Any], corners: NDArray[Any]) -> NDArray[Any]:
     """Images (n, H, W) moved: each is cut at its corner, from 0 to 2 SHIFT, out of a black frame."""
     _, height, width = images.shape
     framed = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -19,7 +20,6 @@ from ..sampling import generate
 from . import measures
 from .judges import DigitJudge, FixedNetworkJudge, Judge
 
-Array = np.ndarray[Any, Any]
 MOST = 10_000  # images in a set
 FEWEST = 16  # of which features can be compared at all
 LOOKED_UP = 1000  # images whose nearest training image is looked for
@@ -32,8 +32,8 @@ NOISE_STREAM, SPLIT_STREAM = 7, 8
 class Described:
     """What a judge said of a set of images: features (n, d), and probabilities (n, classes) or None."""
 
-    features: Array
-    probabilities: Array | None
+    features: NDArray[Any]
+    probabilities: NDArray[Any] | None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -78,9 +78,9 @@ class RealImages:
         notes: how the images were read, for people; empty if they were given.
     """
 
-    reference: Array
-    floor: Array
-    training: Array
+    reference: NDArray[Any]
+    floor: NDArray[Any]
+    training: NDArray[Any]
     about: str
     notes: list[str] = field(default_factory=list)
 
@@ -119,19 +119,21 @@ def judge_of(data: str) -> Judge:
     return DigitJudge() if data == "mnist" else FixedNetworkJudge()
 
 
-def describe(judge: Judge, chunks: Iterable[Array]) -> Described:
+def describe(judge: Judge, chunks: Iterable[NDArray[Any]]) -> Described:
     """What the judge says of images that come in chunks."""
     features, probabilities = zip(*(judge.look(chunk) for chunk in chunks), strict=True)
     known = None if probabilities[0] is None else np.concatenate(probabilities)
     return Described(np.concatenate(features), known)
 
 
-def in_chunks(images: Array) -> list[Array]:
+def in_chunks(images: NDArray[Any]) -> list[NDArray[Any]]:
     """Images (n, ...) in parts of about CHUNK."""
     return np.array_split(images, -(-len(images) // CHUNK))
 
 
-def sample(generator: nn.Module, preset: Preset, statistics: str, count: int, seed: int) -> Iterable[Array]:
+def sample(
+    generator: nn.Module, preset: Preset, statistics: str, count: int, seed: int
+) -> Iterable[NDArray[Any]]:
     """Images of fresh z as bytes (n, H, W, C), a batch at a time.
 
     Batches have about the recipe's size, since with "batch" statistics an image depends on the
@@ -157,7 +159,7 @@ def compare(images: Described, reference: Described) -> Figures:
     )
 
 
-def nearest_training(images: Array, training: Array) -> tuple[Array, Array]:
+def nearest_training(images: NDArray[Any], training: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of images, bytes (n, H, W, C), the nearest training image's index, and its distance, pixels 0 to 1."""
     rows = images.reshape(len(images), -1).astype(np.float32) / 255
     indices, distances = np.zeros(len(rows), np.int64), np.full(len(rows), np.inf)

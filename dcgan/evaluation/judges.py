@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -10,7 +11,6 @@ from minigrad import nn
 from ..data.fit import fit_array
 from . import classifier
 
-Array = np.ndarray[Any, Any]
 DIGIT_SIZE = 28
 WIDTHS = (16, 32, 64)  # of the fixed network's layers
 FIXED_SEED = 20151119  # of the fixed network's weights; any would do
@@ -27,7 +27,7 @@ class Judge(Protocol):
     name: str
     classes: bool
 
-    def look(self, images: Array) -> tuple[Array, Array | None]:
+    def look(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Of bytes (n, H, W, C): features (n, d), and probabilities (n, classes) or None."""
 
 
@@ -40,7 +40,7 @@ class DigitJudge:
     def __init__(self) -> None:
         self.classifier = classifier.load()
 
-    def look(self, images: Array) -> tuple[Array, Array]:
+    def look(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         digits = fit_array(images, DIGIT_SIZE, 1)
         return classifier.judge(self.classifier, classifier.scaled(digits[..., 0]))
 
@@ -63,12 +63,12 @@ class FixedNetworkJudge:
             nn.init.he_normal_(layer.weight, 0.2, generator)
             self.layers.append(layer)
 
-    def look(self, images: Array) -> tuple[Array, None]:
+    def look(self, images: NDArray[Any]) -> tuple[NDArray[Any], None]:
         pixels = _rgb(images).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
         (features,) = classifier.in_batches(lambda x: (self._features(x),), pixels.transpose(0, 3, 1, 2))
         return features, None
 
-    def _features(self, x: mg.Tensor) -> Array:
+    def _features(self, x: mg.Tensor) -> NDArray[Any]:
         """(n, 224): of each layer's maps (n, C, H, W) the means, and the standard deviations."""
         described = []
         for layer in self.layers:
@@ -78,7 +78,7 @@ class FixedNetworkJudge:
         return np.concatenate(described, axis=1)
 
 
-def _rgb(images: Array) -> Array:
+def _rgb(images: NDArray[Any]) -> NDArray[Any]:
     """Bytes (n, H, W, C) as (n, H, W, 3)."""
     grey = images.shape[3] == 1
     return images.repeat(3, axis=3) if grey else fit_array(images, min(images.shape[1:3]), 3)

@@ -9,12 +9,12 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minigrad import backend
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Array = np.ndarray[Any, Any]
 NEIGHBOURS = 3  # of precision and recall
 ROWS = 1000  # of a matrix of distances at a time
 
@@ -33,7 +33,7 @@ def _by_one_thread(measure: Callable[P, R]) -> Callable[P, R]:
     return held
 
 
-def score(probabilities: Array) -> float:
+def score(probabilities: NDArray[Any]) -> float:
     """exp(E KL(p(y|x) || p(y))), from 1 to the number of classes.
 
     High where each image is surely of one class and all classes are equally frequent; it says
@@ -49,14 +49,14 @@ def score(probabilities: Array) -> float:
     return float(np.exp(divergence.sum(axis=1).mean()))
 
 
-def shares(probabilities: Array) -> list[float]:
+def shares(probabilities: NDArray[Any]) -> list[float]:
     """The share of images whose likeliest class is each."""
     classes = probabilities.shape[1]
     return (np.bincount(probabilities.argmax(axis=1), minlength=classes) / len(probabilities)).tolist()
 
 
 @_by_one_thread
-def frechet(a: Array, b: Array) -> float:
+def frechet(a: NDArray[Any], b: NDArray[Any]) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), of means m and covariances S.
 
     The squared Fréchet (2-Wasserstein) distance of two normal distributions. Source: Dowson and Landau,
@@ -75,7 +75,7 @@ def frechet(a: Array, b: Array) -> float:
 
 
 @_by_one_thread
-def kernel_distance(a: Array, b: Array) -> float:
+def kernel_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
     """The squared maximum mean discrepancy with the kernel (x . y / (d s^2) + 1)^3, unbiased.
 
     s^2 is the mean square of the features of `b`, so that their scale does not matter. Near 0, and as
@@ -90,7 +90,7 @@ def kernel_distance(a: Array, b: Array) -> float:
 
 
 @_by_one_thread
-def precision_recall(samples: Array, real: Array, k: int = NEIGHBOURS) -> tuple[float, float]:
+def precision_recall(samples: NDArray[Any], real: NDArray[Any], k: int = NEIGHBOURS) -> tuple[float, float]:
     """The share of samples that lie among the real images, and of real images among the samples.
 
     An image lies among a set where it is no farther from some member than that one's k-th nearest
@@ -102,7 +102,7 @@ def precision_recall(samples: Array, real: Array, k: int = NEIGHBOURS) -> tuple[
 
 
 @_by_one_thread
-def nearest(images: Array, among: Array) -> tuple[Array, Array]:
+def nearest(images: NDArray[Any], among: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each image (n, numbers), the index of the nearest among others, and its Euclidean distance.
 
     Distances are in float32.
@@ -118,11 +118,11 @@ def nearest(images: Array, among: Array) -> tuple[Array, Array]:
     return np.concatenate(indices), np.concatenate(distances)
 
 
-def _kernel(a: Array, b: Array) -> Array:
+def _kernel(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
-def _mean_of_pairs(a: Array) -> float:
+def _mean_of_pairs(a: NDArray[Any]) -> float:
     """The kernel's mean over all pairs of different rows."""
     n = len(a)
     total = sum(_kernel(a[i : i + ROWS], a).sum() for i in range(0, n, ROWS))
@@ -130,7 +130,7 @@ def _mean_of_pairs(a: Array) -> float:
     return float((total - same.sum()) / (n * (n - 1)))
 
 
-def _covered(points: Array, members: Array, k: int) -> float:
+def _covered(points: NDArray[Any], members: NDArray[Any], k: int) -> float:
     """The share of points that lie among the members."""
     radii = np.concatenate(
         [
@@ -146,7 +146,7 @@ def _covered(points: Array, members: Array, k: int) -> float:
     return float(np.concatenate(inside).mean())
 
 
-def _squared_distances(a: Array, b: Array) -> Array:
+def _squared_distances(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """(len(a), len(b)), by |a|^2 - 2 a.b + |b|^2: one matrix product."""
     squares = (a * a).sum(axis=1)[:, None] - 2 * (a @ b.T) + (b * b).sum(axis=1)
     return squares.clip(0)

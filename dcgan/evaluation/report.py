@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minigrad.figures import saved_figure
 
 from .. import pictures
 from .comparison import Figures
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Evaluation:
     accuracy: float | None
     samples: Figures
     floor: Figures
-    grid: Array
-    looked_up: Array
-    found: Array
+    grid: NDArray[Any]
+    looked_up: NDArray[Any]
+    found: NDArray[Any]
 
     def to_json(self) -> dict[str, Any]:
         """All but the images, as JSON values."""
@@ -82,11 +81,15 @@ def table(evaluation: Evaluation) -> str:
 def rows(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
     """(name, of the samples, of real images, meaning) for each figure of the samples that there is."""
     return [
-        (name, _cell(evaluation.samples, attribute, factor, form),
-         _cell(evaluation.floor, attribute, factor, form), meaning)
+        (
+            name,
+            _cell(evaluation.samples, attribute, factor, form),
+            _cell(evaluation.floor, attribute, factor, form),
+            meaning,
+        )
         for name, attribute, factor, form, meaning in FIGURES
         if getattr(evaluation.samples, attribute) is not None
-    ]  # fmt: skip
+    ]
 
 
 def _cell(figures: Figures, attribute: str, factor: int, form: str) -> str:

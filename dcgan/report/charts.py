@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import printable
 from ..pictures import CURVES
@@ -14,11 +15,10 @@ from .drawing import Chart, Data, Line
 from .markup import Markup, paragraph, section, tag
 from .reading import Lines, Reading, number
 
-Array = np.ndarray[Any, Any]
 MOST = 100_000  # points of a line in the page
 
 
-def thinned(steps: Array, values: Array, most: int) -> tuple[Array, Array]:
+def thinned(steps: NDArray[Any], values: NDArray[Any], most: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """At most `most` points of a line, 4 or more: each stretch's smallest and largest value.
 
     So spikes stay, however short. The first and the last point stay too, and of a stretch without a number
@@ -65,47 +65,82 @@ def of_metrics(metrics: Lines, timing: Lines) -> list[Chart]:
         return tuple(line(names[key], metrics, key, colour) for key, colour in colours.items())
 
     return [
-        Chart("Losses", "What D and G are trained to make small, at each step.",
-              lines(loss_d="discriminator", loss_g="generator"), smooth=True),
-        Chart("D(x) and D(G(z))", "How likely D finds real and generated images to be real, on average: "
-              "at 0.5 it can't tell.",
-              lines(d_x="discriminator", d_g_z1="generator", d_g_z2="second"), low=0, high=1, smooth=True),
-        Chart("Images per second", "How fast it trained, block by block.",
-              (line("images per second", timing, "images_per_second", "third"),)),
-    ]  # fmt: skip
+        Chart(
+            "Losses",
+            "What D and G are trained to make small, at each step.",
+            lines(loss_d="discriminator", loss_g="generator"),
+            smooth=True,
+        ),
+        Chart(
+            "D(x) and D(G(z))",
+            "How likely D finds real and generated images to be real, on average: at 0.5 it can't tell.",
+            lines(d_x="discriminator", d_g_z1="generator", d_g_z2="second"),
+            low=0,
+            high=1,
+            smooth=True,
+        ),
+        Chart(
+            "Images per second",
+            "How fast it trained, block by block.",
+            (line("images per second", timing, "images_per_second", "third"),),
+        ),
+    ]
 
 
 LAYER_SIGNS = (
     ("gradient_norm", "Gradient norms", "The length of the gradient of each layer's parameters.", True),
-    ("update_ratio", "Update ratios", "How far a step moves each layer's parameters, as a share of their "
-     "length; about 0.001 is usual.", True),
-    ("dead", "Dead units", "The share of each activation's units that are off for every image of the batch.",
-     False),
+    (
+        "update_ratio",
+        "Update ratios",
+        "How far a step moves each layer's parameters, as a share of their length; about 0.001 is usual.",
+        True,
+    ),
+    (
+        "dead",
+        "Dead units",
+        "The share of each activation's units that are off for every image of the batch.",
+        False,
+    ),
     ("saturated", "Saturation", "The share of each activation's outputs within 0.01 of a limit.", False),
-)  # fmt: skip
+)
 
 
 def of_vitals(vitals: Lines) -> list[Chart]:
     """The signs of each layer by network, the spread, and the gap of BatchNorm's statistics."""
     charts = [
-        Chart(f"{title}, {network}", about, tuple(_by_layer(vitals, network, key)), log=log,
-              low=None if log else 0, high=None if log else 1)
+        Chart(
+            f"{title}, {network}",
+            about,
+            tuple(_by_layer(vitals, network, key)),
+            log=log,
+            low=None if log else 0,
+            high=None if log else 1,
+        )
         for key, title, about, log in LAYER_SIGNS
         for network in ("generator", "discriminator")
-    ]  # fmt: skip
+    ]
     spread = line("spread", vitals, "spread", "generator")
     charts.append(
-        Chart("Spread", "How much generated images differ from each other, as a share of how much real "
-              "ones do: 0 where all are alike.", (spread,), low=0)
-    )  # fmt: skip
+        Chart(
+            "Spread",
+            "How much generated images differ from each other, as a share of how much real "
+            "ones do: 0 where all are alike.",
+            (spread,),
+            low=0,
+        )
+    )
     gaps: dict[str, list[tuple[int, float]]] = {}
     for one, gap in _entries(vitals, "batch_norm_gap"):
         gaps.setdefault(str(gap.get("name"))[:60], []).append((one["step"], number(gap.get("gap"))))
     charts.append(
-        Chart("BatchNorm gap, discriminator", "How far the statistics of the real batch are from those "
-              "of the generated one, in standard deviations.",
-              tuple(_line(k, v) for k, v in gaps.items()), low=0)
-    )  # fmt: skip
+        Chart(
+            "BatchNorm gap, discriminator",
+            "How far the statistics of the real batch are from those "
+            "of the generated one, in standard deviations.",
+            tuple(_line(k, v) for k, v in gaps.items()),
+            low=0,
+        )
+    )
     return charts
 
 
@@ -144,27 +179,39 @@ def curves(reading: Reading, data: Data) -> Markup:
     notes = [paragraph(_NO_VITALS)] if not reading.vitals else []
     if longest:
         notes.append(
-            paragraph(f"Lines of more than {MOST:,} points, the longest has {longest:,}, are here by the "
-                      "smallest and the largest value of each stretch.")
-        )  # fmt: skip
+            paragraph(
+                f"Lines of more than {MOST:,} points, the longest has {longest:,}, are here by the "
+                "smallest and the largest value of each stretch."
+            )
+        )
     return section("curves", "Curves", *notes, _CONTROLS, tag("div", *figures, class_="charts"))
 
 
 _NO_VITALS = "No vital signs were measured in this run: there is no vitals.jsonl in its directory."
 _CONTROLS = tag(
     "div",
-    tag("label", "Mean over ", tag("select", *(
-        tag("option", f"{n} points" if n else "nothing", value=n) for n in (0, 5, 20, 50, 200, 1000)
-    ), id="smoothing")),
+    tag(
+        "label",
+        "Mean over ",
+        tag(
+            "select",
+            *(tag("option", f"{n} points" if n else "nothing", value=n) for n in (0, 5, 20, 50, 200, 1000)),
+            id="smoothing",
+        ),
+    ),
     tag("label", tag("input", type="checkbox", id="together"), " zoom all curves together"),
-    tag("details", tag("summary", "How to zoom"), paragraph(
-        "Drag across a curve to see that stretch; double click, or Reset, to see all of it. Turn the wheel "
-        "with Ctrl held, or after a click on the curve; pinch on a touch screen. Keys, on a curve that has "
-        "the focus: + and - zoom, the arrows move the marker, with Shift the stretch, Escape resets. A name "
-        "below a curve hides its line."
-    )),
+    tag(
+        "details",
+        tag("summary", "How to zoom"),
+        paragraph(
+            "Drag across a curve to see that stretch; double click, or Reset, to see all of it. Turn the "
+            "wheel with Ctrl held, or after a click on the curve; pinch on a touch screen. Keys, on a curve "
+            "that has the focus: + and - zoom, the arrows move the marker, with Shift the stretch, Escape "
+            "resets. A name below a curve hides its line."
+        ),
+    ),
     class_="controls",
-)  # fmt: skip
+)
 
 
 def nice(value: float) -> str:

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .markup import Markup, tag
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class Line:
     """
 
     name: str
-    steps: Array
-    values: Array
+    steps: NDArray[Any]
+    values: NDArray[Any]
     colour: str = ""
     thinned: int = 0
 
@@ -66,7 +65,7 @@ class Data:
         said = tag("figcaption", tag("h3", chart.title), tag("p", chart.about))
         return tag("figure", said, class_="chart", data_chart=len(self._charts) - 1)
 
-    def _index(self, values: Array, kind: str) -> int:
+    def _index(self, values: NDArray[Any], kind: str) -> int:
         with np.errstate(over="ignore"):  # infinity, which is drawn as a gap
             content = np.asarray(values).astype(kind).tobytes()
         return self._arrays.setdefault((kind, content), len(self._arrays))

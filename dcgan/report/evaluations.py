@@ -15,9 +15,14 @@ def evaluation(reading: Reading, data: Data) -> Markup:
     parts = [*_measured(reading), *_on_the_way(reading.evaluations, data)]
     if not parts:
         parts = [
-            paragraph("Nothing was measured: ", tag("code", "python -m dcgan.evaluate RUN"),
-                      " does it at the end, ", tag("code", "--every STEPS"), " of dcgan.train on the way.")
-        ]  # fmt: skip
+            paragraph(
+                "Nothing was measured: ",
+                tag("code", "python -m dcgan.evaluate RUN"),
+                " does it at the end, ",
+                tag("code", "--every STEPS"),
+                " of dcgan.train on the way.",
+            )
+        ]
     return section("evaluation", "Evaluation", *parts)
 
 
@@ -64,14 +69,28 @@ def _on_the_way(evaluations: Lines, data: Data) -> list[Markup]:
     def both(key: str) -> tuple[Any, Any]:
         return line("samples", evaluations, key, "generator"), line("real images", real, key, "discriminator")
 
-    charts = drawn(data, [
-        Chart("Fréchet distance", "How far samples are from real images; less is better.", both("frechet"),
-              log=True),
-        Chart("Score", "1 to 10: sure digits, and all of them.", both("score")),
-        Chart("Precision and recall", "How many samples lie among real images, and the other way round.",
-              (line("precision", evaluations, "precision", "generator"),
-               line("recall", evaluations, "recall", "second")), low=0, high=1),
-    ])  # fmt: skip
+    charts = drawn(
+        data,
+        [
+            Chart(
+                "Fréchet distance",
+                "How far samples are from real images; less is better.",
+                both("frechet"),
+                log=True,
+            ),
+            Chart("Score", "1 to 10: sure digits, and all of them.", both("score")),
+            Chart(
+                "Precision and recall",
+                "How many samples lie among real images, and the other way round.",
+                (
+                    line("precision", evaluations, "precision", "generator"),
+                    line("recall", evaluations, "recall", "second"),
+                ),
+                low=0,
+                high=1,
+            ),
+        ],
+    )
     figures = [(name, key, factor, form) for name, key, factor, form, _ in FIGURES]
     figures = [f for f in figures if any(_cell(one, *f[1:]) != "-" for one in evaluations)]
     distances = [number(one.get("frechet")) for one in evaluations]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import minigrad as mg
 from minigrad import nn
@@ -14,8 +15,6 @@ from ..losses import LOSSES
 from ..outputs import FIXED_STREAM
 from ..pictures import MOST_ENLARGED, to_bytes
 from ..preset import Preset
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Look:
 
     name: str
     layer: nn.Module
-    given: Array
-    made: Array
+    given: NDArray[Any]
+    made: NDArray[Any]
 
 
 def look(network: nn.Module, x: mg.Tensor, count: int) -> list[Look]:
@@ -77,7 +76,7 @@ def look_at_generator(generator: nn.Module, preset: Preset, z: mg.Tensor) -> lis
     return looks
 
 
-def look_at_discriminator(discriminator: nn.Module, images: Array) -> list[Look]:
+def look_at_discriminator(discriminator: nn.Module, images: NDArray[Any]) -> list[Look]:
     """D at work on images (N, C, H, W), in eval mode, so that each is judged by itself."""
     training = discriminator.training
     discriminator.eval()
@@ -92,7 +91,7 @@ def words(preset: Preset, looks: list[Look]) -> list[float]:
     return [float(p) for p in probability.numpy().ravel()]
 
 
-def first_real(preset: Preset, picture: Array) -> Array:
+def first_real(preset: Preset, picture: NDArray[Any]) -> NDArray[Any]:
     """The first image (1, C, H, W), from -1 to 1, of the run's grid of real ones, bytes (H, W, C).
 
     Raises ValueError where the picture is no such grid: its size and its channels follow from the recipe.

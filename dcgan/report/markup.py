@@ -60,9 +60,13 @@ def table(heads: Iterable[object], rows: Iterable[Iterable[object]], name: str, 
     )
     said = [tag("caption", caption)] if caption else []
     return tag(
-        "div", tag("table", *said, tag("thead", top), tag("tbody", *body)), class_="wide", tabindex=0,
-        role="region", aria_label=name,
-    )  # fmt: skip
+        "div",
+        tag("table", *said, tag("thead", top), tag("tbody", *body)),
+        class_="wide",
+        tabindex=0,
+        role="region",
+        aria_label=name,
+    )
 
 
 def paragraph(*content: object, class_: str | None = None) -> Markup:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from minigrad import nn
@@ -23,7 +24,6 @@ from .looking import Look, first_real, fixed_z, look_at_discriminator, look_at_g
 from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading
 
-Array = np.ndarray[Any, Any]
 MOST_MAPS = 64  # channels of an activation: 64 of 8 to 80 pixels a side,
 MOST_ACROSS = 640  # fewer of larger ones, so that a page of 256 x 256 images can still be sent around
 MOST_KERNELS, MOST_ROWS = 256, 16  # of a weight, and of its rows where it has rows and columns
@@ -89,7 +89,7 @@ def _about(reading: Reading) -> str:
     return f'After step {step:,}, with the weights "{weights}" of G; in G {statistics}.'
 
 
-def _real(reading: Reading, preset: Preset) -> Array:
+def _real(reading: Reading, preset: Preset) -> NDArray[Any]:
     """A real image (1, C, H, W). ValueError where the run has none that can be taken out of its picture."""
     content = png_of(reading.directory / preset.real_name, reading.directory)
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
@@ -102,7 +102,7 @@ def _pictures_of(looks: list[Look]) -> Markup:
     return _shown([looks[-1].made], ["the generated picture"])
 
 
-def _shown(images: list[Array], names: list[str]) -> Markup:
+def _shown(images: list[NDArray[Any]], names: list[str]) -> Markup:
     """Images (1, C, H, W) as they are, side by side."""
     figures = []
     for image, name in zip(images, names, strict=True):
@@ -131,21 +131,21 @@ def _card(looks: list[Look], i: int, names: list[str]) -> Markup:
     )
 
 
-def _shape(batch: Array) -> str:
+def _shape(batch: NDArray[Any]) -> str:
     return " x ".join(map(str, batch.shape[1:]))
 
 
 # -- what it makes ---------------------------------------------------------------------------------
 
 
-def _activations(made: Array, names: list[str]) -> Iterator[Markup]:
+def _activations(made: NDArray[Any], names: list[str]) -> Iterator[Markup]:
     """What a layer makes of each picture (N, ...), in one scale of colours."""
     limit = limit_of(made)
     for values, name in zip(made, names, strict=True):
         yield _figure(*_activation(values), limit, name, values)
 
 
-def _activation(values: Array) -> tuple[Array, str]:
+def _activation(values: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """The output for one picture as a matrix to be coloured, and what it is."""
     if values.ndim == 3 and values.shape[1:] != (1, 1):
         most = min(MOST_MAPS, max(2, MOST_ACROSS // max(values.shape[1:])) ** 2)
@@ -160,7 +160,7 @@ def _of(count: int, most: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-def _figure(matrix: Array, what: str, limit: float, name: str, values: Array) -> Markup:
+def _figure(matrix: NDArray[Any], what: str, limit: float, name: str, values: NDArray[Any]) -> Markup:
     """A picture of numbers, with their smallest, mean and largest value."""
     least, mean, most = map(nice, _range(values))
     numbers = f"full colour at ±{nice(limit)}; min {least}, mean {mean}, max {most}"
@@ -169,7 +169,7 @@ def _figure(matrix: Array, what: str, limit: float, name: str, values: Array) ->
     return tag("figure", picture(heatmap(matrix, limit), alt), tag("figcaption", *said))
 
 
-def _range(values: Array) -> tuple[float, float, float]:
+def _range(values: NDArray[Any]) -> tuple[float, float, float]:
     """The smallest, mean and largest number."""
     wide = values.astype(np.float64)
     return float(wide.min()), float(wide.mean()), float(wide.max())
@@ -196,7 +196,7 @@ def _weights(looks: list[Look], i: int) -> list[Markup]:
 _OVER = "parameters and running statistics, over the channels"
 
 
-def _kernels(weight: Array, name: str, of_rows: str, of_columns: str) -> Markup:
+def _kernels(weight: NDArray[Any], name: str, of_rows: str, of_columns: str) -> Markup:
     """Kernels (rows, columns, H, W): a square of them where there is one row or column, else a table.
 
     The fewer are down, the more across, since wide pictures fit a page better than high ones.
@@ -217,7 +217,7 @@ def _kernels(weight: Array, name: str, of_rows: str, of_columns: str) -> Markup:
     return _figure(tiled(shown, wide), what, limit, name, weight)
 
 
-def _dense(weight: Array, looks: list[Look], i: int) -> Markup:
+def _dense(weight: NDArray[Any], looks: list[Look], i: int) -> Markup:
     """The weight (outputs, inputs) of a Dense: as pictures where one side of it is one, else as a matrix."""
     outputs, inputs = weight.shape
     if (shape := _shape_before(looks, i)) is not None:
@@ -230,8 +230,13 @@ def _dense(weight: Array, looks: list[Look], i: int) -> Markup:
         )  # (inputs, C, H, W)
     limit = limit_of(weight)
     if min(outputs, inputs) == 1:
-        return _figure(strip(weight.ravel()[:MOST_NUMBERS]), _of(weight.size, MOST_NUMBERS, "weight"), limit,
-                       "weights", weight)  # fmt: skip
+        return _figure(
+            strip(weight.ravel()[:MOST_NUMBERS]),
+            _of(weight.size, MOST_NUMBERS, "weight"),
+            limit,
+            "weights",
+            weight,
+        )
     down, across, matrix = (outputs, "output"), (inputs, "input"), weight
     if outputs > inputs:  # as in _kernels
         down, across, matrix = across, down, weight.T
@@ -258,5 +263,5 @@ def _shape_after(looks: list[Look], i: int) -> tuple[int, ...] | None:
     return None
 
 
-def _is_image(batch: Array) -> bool:
+def _is_image(batch: NDArray[Any]) -> bool:
     return batch.ndim == 4 and math.prod(batch.shape[2:]) > 1

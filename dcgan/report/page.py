@@ -12,10 +12,17 @@ from .markup import Markup, joined, tag
 from .reading import Reading, number
 
 SECTIONS = (
-    ("findings", "Findings"), ("samples", "Samples"), ("curves", "Curves"), ("real-and-generated", "Real"),
-    ("evaluation", "Evaluation"), ("layers", "Layers"), ("recipe", "Recipe"), ("ledger", "One step"),
-    ("machine", "Machine"), ("going-on", "Going on"),
-)  # fmt: skip
+    ("findings", "Findings"),
+    ("samples", "Samples"),
+    ("curves", "Curves"),
+    ("real-and-generated", "Real"),
+    ("evaluation", "Evaluation"),
+    ("layers", "Layers"),
+    ("recipe", "Recipe"),
+    ("ledger", "One step"),
+    ("machine", "Machine"),
+    ("going-on", "Going on"),
+)
 
 
 def page(reading: Reading) -> str:

@@ -84,9 +84,19 @@ def read(run: Path, weights: str | None, max_memory: int = memory.DEFAULT) -> Re
         _lines(directory, name, notes) for name in ("metrics", "timing", "evaluations", "vitals")
     )
     return Reading(
-        run, directory, weights, _preset(run, config, state), config, state, stateless,
-        metrics, timing, evaluations, vitals, notes,
-    )  # fmt: skip
+        run,
+        directory,
+        weights,
+        _preset(run, config, state),
+        config,
+        state,
+        stateless,
+        metrics,
+        timing,
+        evaluations,
+        vitals,
+        notes,
+    )
 
 
 def number(value: Any) -> float:

@@ -86,10 +86,15 @@ def _networks(preset: Preset) -> list[Markup]:
 
 def _layers(name: str, summary: inspect.Summary) -> list[Markup]:
     rows = [
-        (f"{row.name} {row.layer}", " x ".join(map(str, row.shape[1:])), f"{row.parameters:,}",
-         f"{row.multiply_adds:,}", "-" if row.field is None else "{} x {}".format(*row.field))
+        (
+            f"{row.name} {row.layer}",
+            " x ".join(map(str, row.shape[1:])),
+            f"{row.parameters:,}",
+            f"{row.multiply_adds:,}",
+            "-" if row.field is None else "{} x {}".format(*row.field),
+        )
         for row in summary.rows
-    ]  # fmt: skip
+    ]
     rows.append(("all", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}", ""))
     heads = ("layer", "makes", "parameters", "multiply-adds", "a pixel sees")
     return [tag("h3", f"The {name}'s layers"), table(heads, rows, f"layers of the {name}")]

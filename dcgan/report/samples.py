@@ -43,16 +43,26 @@ def samples(reading: Reading, data: Data) -> Markup:
         + (f" with the averaged weights (decay {preset.ema_decay:g})." if preset.ema_decay else ".")
     )
     slider = tag(
-        "input", type="range", id="frame", min=0, max=len(data.frames) - 1, value=len(data.frames) - 1,
-        aria_label="frame", autocomplete="off",
-    )  # fmt: skip
+        "input",
+        type="range",
+        id="frame",
+        min=0,
+        max=len(data.frames) - 1,
+        value=len(data.frames) - 1,
+        aria_label="frame",
+        autocomplete="off",
+    )
     play = tag("button", "Play", type="button", id="play")
     label = tag("output", f"step {last:,}", id="frame-label", for_="frame")
     image = picture(shown, f"generated images after step {last}", SHOWN, "frame-picture")
     return section(
-        "samples", "Samples over time", paragraph(about), image,
-        tag("div", play, slider, label, class_="player"), *map(paragraph, notes),
-    )  # fmt: skip
+        "samples",
+        "Samples over time",
+        paragraph(about),
+        image,
+        tag("div", play, slider, label, class_="player"),
+        *map(paragraph, notes),
+    )
 
 
 _NONE_YET = "a run writes the first before its first step"

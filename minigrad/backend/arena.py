@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .forks import Lock
 from .ranges import FreeRanges
 
-Array = np.ndarray[Any, Any]
 SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples
 REGION = 1 << 27  # bytes of a region, at the least; what nobody has touched of it costs nothing
 MOST_FREE = 1 << 30  # bytes that are kept from the system though they are free
@@ -66,7 +66,7 @@ class Arena(Lock):
         """In a child whose parent has a thread in the middle of something: what was free is left alone."""
         self._free, self._busy = FreeRanges(), False
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """As numpy.empty: an array (C order) of whatever was there before."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
@@ -175,6 +175,6 @@ class Arena(Lock):
             count -= size
 
 
-def owns_memory(array: Array) -> bool:
+def owns_memory(array: NDArray[Any]) -> bool:
     """Whether an array shares its memory with no other one, unless that is a view of it."""
     return array.base is None or isinstance(array.base, _Block)

@@ -259,9 +259,14 @@ class Backend:
         return channels_first(canvas[:, top : top + height, left : left + width])
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float = 1.0,
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw): (N, O, oh, ow).
 
         y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
@@ -278,16 +283,29 @@ class Backend:
         return channels_first(y.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
     def convolve_dropout(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
-        p: float, key: Key, counter: Counter, memo: Memo | None = None,
-    ) -> tuple[Array, Array]:  # fmt: skip
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float,
+        p: float,
+        key: Key,
+        counter: Counter,
+        memo: Memo | None = None,
+    ) -> tuple[Array, Array]:
         """`convolve`, and `dropout` of its result: (y, mask)."""
         return self.dropout(self.convolve(x, weight, bias, geometry, slope, memo), p, key, counter)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        self,
+        dy: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float = 1.0,
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
 
         It is the transposed convolution of dy with the same weight; `bias` (C,) is added then, and
@@ -355,9 +373,15 @@ class Backend:
         return mean, self.xp.maximum(variance, 0)
 
     def normalize(
-        self, x: Array, mean: Array, variance: Array, eps: float, weight: Array, bias: Array,
+        self,
+        x: Array,
+        mean: Array,
+        variance: Array,
+        eps: float,
+        weight: Array,
+        bias: Array,
         slope: float = 1.0,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """f((x - mean) / sqrt(variance + eps) * weight + bias), f `leaky_relu` with the slope (1: none).
 
         Each of the four is (C,); mean and variance may be float64. `mean` is taken off as near as x's
@@ -378,9 +402,16 @@ class Backend:
         return near, scale.astype(dtype), shift.astype(dtype)
 
     def normalize_backward(
-        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        mean: Array,
+        variance: Array,
+        eps: float,
+        weight: Array,
         slope: float = 1.0,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:
         """The gradients (dx, dweight, dbias) of `normalize`, y its result, where mean and variance follow
         from x.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import frequency, phases
 from .arena import Arena, owns_memory
-from .base import AdamUpdate, Backend, channels_first, channels_last
+from .base import AdamUpdate, Array, Backend, channels_first, channels_last
 from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
 from .kept import Memo, sample
@@ -29,8 +29,6 @@ from .parallel import (
 from .philox import Counter, Key
 from .runs import Channels
 from .taps import TapOrder
-
-Array = np.ndarray[Any, Any]
 
 # Where a product is cut, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
@@ -357,18 +355,31 @@ class CPUBackend(Backend):
         return canvas[:, top : top + height, left : left + width]
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float = 1.0,
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         def finish(y: Array, s: slice) -> None:
             self._finish(y[s], bias, slope)
 
         return channels_first(self._convolved(x, weight, geometry, finish, memo))
 
     def convolve_dropout(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float,
-        p: float, key: Key, counter: Counter, memo: Memo | None = None,
-    ) -> tuple[Array, Array]:  # fmt: skip
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float,
+        p: float,
+        key: Key,
+        counter: Counter,
+        memo: Memo | None = None,
+    ) -> tuple[Array, Array]:
         keep = self.arena.empty((len(x), *geometry.output_size, len(weight)), np.bool_)  # (N, oh, ow, O)
         each = geometry.positions * len(weight)  # numbers of an image
 
@@ -380,9 +391,13 @@ class CPUBackend(Backend):
         return channels_first(self._convolved(x, weight, geometry, finish, memo)), channels_first(keep)
 
     def _convolved(
-        self, x: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None],
+        self,
+        x: Array,
+        weight: Array,
+        geometry: ConvGeometry,
+        finish: Callable[[Array, slice], None],
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """The convolution, channels innermost: (N, oh, ow, O).
 
         `finish(y, s)` changes the images s of y in place, while they are in the cache.
@@ -410,9 +425,14 @@ class CPUBackend(Backend):
         self._activate(part, slope)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        self,
+        dy: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float = 1.0,
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         n, c = len(dy), weight.shape[1]
 
         def finish(dx: Array, s: slice) -> None:
@@ -432,7 +452,11 @@ class CPUBackend(Backend):
         return channels_first(self._laid(dy, weight, geometry, finish))
 
     def _laid(
-        self, dy: Array, weight: Array, geometry: ConvGeometry, finish: Callable[[Array, slice], None]
+        self,
+        dy: Array,
+        weight: Array,
+        geometry: ConvGeometry,
+        finish: Callable[[Array, slice], None],
     ) -> Array:
         """What each position of dy lays on x by its taps, added up, channels innermost: (N, H, W, C)."""
         n, c = len(dy), weight.shape[1]
@@ -458,7 +482,12 @@ class CPUBackend(Backend):
         return dx
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self,
+        x: Array,
+        weight: Array,
+        y: Array,
+        geometry: ConvGeometry,
+        memo: Memo | None = None,
     ) -> tuple[Array, Array]:
         n, c, o = len(x), x.shape[1], len(weight)
         transform = _transform(geometry, n, c, o, x.dtype)
@@ -475,7 +504,12 @@ class CPUBackend(Backend):
         return channels_first(convolved), self._sum_of_products(x, y, geometry, work)
 
     def convolve_gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self,
+        x: Array,
+        weight: Array,
+        dy: Array,
+        geometry: ConvGeometry,
+        memo: Memo | None = None,
     ) -> tuple[Array, Array]:
         transform = _transform(geometry, len(x), x.shape[1], len(weight), x.dtype)
         if transform is None:
@@ -580,9 +614,15 @@ class CPUBackend(Backend):
         return mean, np.maximum(spread, 0)
 
     def normalize(
-        self, x: Array, mean: Array, variance: Array, eps: float, weight: Array, bias: Array,
+        self,
+        x: Array,
+        mean: Array,
+        variance: Array,
+        eps: float,
+        weight: Array,
+        bias: Array,
         slope: float = 1.0,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         rows = _rows(x)  # (M, C)
         y = self.arena.empty(rows.shape, rows.dtype)
         constants = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
@@ -598,9 +638,16 @@ class CPUBackend(Backend):
         return _like(y, x)
 
     def normalize_backward(
-        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        mean: Array,
+        variance: Array,
+        eps: float,
+        weight: Array,
         slope: float = 1.0,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:
         inv_std = 1 / np.sqrt(variance + eps)
         rows, grads, near = _rows(x), _rows(dy), Channels(mean.astype(x.dtype))  # (M, C), (M, C), (C,)
         dx = self.arena.empty(rows.shape, rows.dtype)

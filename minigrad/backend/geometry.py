@@ -220,6 +220,10 @@ class ConvGeometry:
             raise ValueError(f"mirrored: expected stride 1 and no padding beyond the kernel, got {self}")
         padding = tuple((r - a, r - b) for r, (a, b) in zip(self._reaches, self.padding, strict=True))
         return ConvGeometry(
-            self.output_size, self.input_size, self.kernel_size, self.stride,
-            (padding[0], padding[1]), self.dilation,
-        )  # fmt: skip
+            self.output_size,
+            self.input_size,
+            self.kernel_size,
+            self.stride,
+            (padding[0], padding[1]),
+            self.dilation,
+        )

@@ -29,10 +29,26 @@ MOST_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
 
 # The structures that kernels take by value.
-GEOMETRY = np.dtype([(name, np.int32) for name in (
-    "height", "width", "channels", "out_height", "out_width", "kernel_height", "kernel_width",
-    "stride_y", "stride_x", "dilation_y", "dilation_x", "top", "left",
-)])  # fmt: skip
+GEOMETRY = np.dtype(
+    [
+        (name, np.int32)
+        for name in (
+            "height",
+            "width",
+            "channels",
+            "out_height",
+            "out_width",
+            "kernel_height",
+            "kernel_width",
+            "stride_y",
+            "stride_x",
+            "dilation_y",
+            "dilation_x",
+            "top",
+            "left",
+        )
+    ]
+)
 PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
 
 
@@ -145,10 +161,18 @@ class GPUBackend(Backend):
         blocks = -(-lying.size // 16)
         if blocks:
             load.function("dropout", "dropout", _types(x.dtype))(
-                (-(-blocks // PHILOX_BLOCK),), (PHILOX_BLOCK,),
-                (lying, y, mask, place, np.uint32(round(p * 2**16)), x.dtype.type(1 / (1 - p)),
-                 np.int64(lying.size)),
-            )  # fmt: skip
+                (-(-blocks // PHILOX_BLOCK),),
+                (PHILOX_BLOCK,),
+                (
+                    lying,
+                    y,
+                    mask,
+                    place,
+                    np.uint32(round(p * 2**16)),
+                    x.dtype.type(1 / (1 - p)),
+                    np.int64(lying.size),
+                ),
+            )
         return _standing(y, x), _standing(mask, x)
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
@@ -168,9 +192,12 @@ class GPUBackend(Backend):
         count = columns.size // width
         strides = (np.int64(s) for s in (along_n, along_y, along_x, along_c))
         self._launch(
-            "columns", "im2col", _types(x.dtype, width), count,
+            "columns",
+            "im2col",
+            _types(x.dtype, width),
+            count,
             (x, columns, _structure(geometry, c), *strides, np.int64(count)),
-        )  # fmt: skip
+        )
         return columns
 
     def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
@@ -189,15 +216,23 @@ class GPUBackend(Backend):
         count = x.size // width
         bias = np.uint64(0) if bias is None else _vector(bias, c, x.dtype)
         self._launch(
-            "columns", "col2im", _types(x.dtype, width), count,
+            "columns",
+            "col2im",
+            _types(x.dtype, width),
+            count,
             (columns, bias, x, _structure(geometry, c), x.dtype.type(slope), np.int64(count)),
-        )  # fmt: skip
+        )
         return channels_first(x)
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float = 1.0,
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         return self._convolved(self.im2col(x, geometry), len(x), weight, bias, geometry, slope)
 
     def _convolved(
@@ -208,9 +243,12 @@ class GPUBackend(Backend):
         if bias is not None or slope != 1:
             bias = np.uint64(0) if bias is None else _vector(bias, len(weight), rows.dtype)
             self._launch(
-                "elementwise", "bias_leaky_relu", _types(rows.dtype), rows.size,
+                "elementwise",
+                "bias_leaky_relu",
+                _types(rows.dtype),
+                rows.size,
                 (rows, bias, rows.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
-            )  # fmt: skip
+            )
         return channels_first(rows.reshape(n, *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
     def convolve_weight_gradient(
@@ -233,9 +271,14 @@ class GPUBackend(Backend):
         return convolved, self._weight_gradient(columns, y, geometry)
 
     def convolve_input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float = 1.0,
+        self,
+        dy: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        slope: float = 1.0,
         memo: Memo | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
         return self._gathered(columns, len(dy), geometry, bias, slope)
 
@@ -250,15 +293,24 @@ class GPUBackend(Backend):
         types = _types(x.dtype)
         _tiles("sums_forward", types, grid, (rows, partial, *sizes))
         self._launch(
-            "batch_norm", "merge_forward", types, rows.shape[1],
+            "batch_norm",
+            "merge_forward",
+            types,
+            rows.shape[1],
             (rows, partial, mean, variance, *sizes[:2], np.int32(len(partial))),
-        )  # fmt: skip
+        )
         return mean, variance
 
     def normalize(
-        self, x: Array, mean: Array, variance: Array, eps: float, weight: Array, bias: Array,
+        self,
+        x: Array,
+        mean: Array,
+        variance: Array,
+        eps: float,
+        weight: Array,
+        bias: Array,
         slope: float = 1.0,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         rows = _rows(x)  # (M, C)
         y = xp.empty_like(rows)
         if rows.size:
@@ -268,15 +320,24 @@ class GPUBackend(Backend):
             mean, variance = (_vector(v, rows.shape[1], statistics) for v in (mean, variance))
             weight, bias = (_vector(v, rows.shape[1], x.dtype) for v in (weight, bias))
             _tiles(
-                "normalize", _types(x.dtype, statistics), grid,
+                "normalize",
+                _types(x.dtype, statistics),
+                grid,
                 (rows, mean, variance, weight, bias, y, np.float64(eps), x.dtype.type(slope), *sizes),
-            )  # fmt: skip
+            )
         return _standing(y, x)
 
     def normalize_backward(
-        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, eps: float, weight: Array,
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        mean: Array,
+        variance: Array,
+        eps: float,
+        weight: Array,
         slope: float = 1.0,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:
         if not x.size:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, slope)
         rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
@@ -290,10 +351,25 @@ class GPUBackend(Backend):
         slope = dtype.type(slope)
         _tiles("sums_backward", types, grid, (grads, rows, result, mean, partial, slope, *sizes))
         self._launch(
-            "batch_norm", "merge_backward", types, channels,
-            (partial, mean, variance, weight, dweight, dbias, tilt, shift, scale, np.float64(eps),
-             *sizes[:2], np.int32(len(partial))),
-        )  # fmt: skip
+            "batch_norm",
+            "merge_backward",
+            types,
+            channels,
+            (
+                partial,
+                mean,
+                variance,
+                weight,
+                dweight,
+                dbias,
+                tilt,
+                shift,
+                scale,
+                np.float64(eps),
+                *sizes[:2],
+                np.int32(len(partial)),
+            ),
+        )
         dx = xp.empty_like(rows)
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
         return _standing(dx, x), dweight, dbias
@@ -304,9 +380,12 @@ class GPUBackend(Backend):
         old, new = xp.ascontiguousarray(old), _vector(new, old.size, source)
         mixed = xp.empty_like(old)
         self._launch(
-            "elementwise", "blend", _types(old.dtype, source), old.size,
+            "elementwise",
+            "blend",
+            _types(old.dtype, source),
+            old.size,
             (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
-        )  # fmt: skip
+        )
         return mixed
 
     # -- losses --------------------------------------------------------------------------------
@@ -332,10 +411,20 @@ class GPUBackend(Backend):
         self.check_squares(images, squares)
         y = xp.empty((len(squares), side, side, channels), "float32")
         self._launch(
-            "batch", "gather", "", y.size,
-            (xp.ascontiguousarray(images), xp.ascontiguousarray(squares), y,
-             np.int32(side), np.int32(channels), np.int32(given), np.int64(y.size)),
-        )  # fmt: skip
+            "batch",
+            "gather",
+            "",
+            y.size,
+            (
+                xp.ascontiguousarray(images),
+                xp.ascontiguousarray(squares),
+                y,
+                np.int32(side),
+                np.int32(channels),
+                np.int32(given),
+                np.int64(y.size),
+            ),
+        )
         return channels_first(y)
 
     # -- optimisers ------------------------------------------------------------------------------
@@ -355,9 +444,14 @@ class GPUBackend(Backend):
                 self._adam(dtype, same[start : start + MOST_PARAMETERS], **constants)
 
     def _adam(
-        self, dtype: Any, updates: Sequence[AdamUpdate], *, betas: tuple[float, float], eps: float,
+        self,
+        dtype: Any,
+        updates: Sequence[AdamUpdate],
+        *,
+        betas: tuple[float, float],
+        eps: float,
         weight_decay: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """One launch: at most MOST_PARAMETERS updates of contiguous arrays, all of `dtype`."""
         beta1, beta2 = betas
         table = np.zeros((), _table(dtype))

@@ -56,8 +56,11 @@ class Geometry:
         lines.append(f"  {done}: {top} above, {bottom} below, {left} left, {right} right")
         lines.append(f"  a pixel of the output sees up to {_size(self.field)} pixels of the input")
         low, high = int(self.touched.min()), int(self.touched.max())
-        lines.append(f"  a pixel of the {subject} {low} to {high} times:" if low < high else
-                     f"  each pixel of the {subject} {low} times")  # fmt: skip
+        lines.append(
+            f"  a pixel of the {subject} {low} to {high} times:"
+            if low < high
+            else f"  each pixel of the {subject} {low} times"
+        )
         if low < high:
             lines += [f"    {line}" for line in self.picture().splitlines()]
         if self.warning:

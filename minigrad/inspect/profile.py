@@ -141,11 +141,16 @@ class Profile(observer.Observer):
             work, rate = line.flop / 1e9, line.flop / 1e9 / line.seconds if line.seconds else 0.0
             rows.append(
                 (
-                    line.name, line.phase, f"{line.calls:,}", f"{line.seconds * 1e3:.2f}",
-                    f"{line.seconds / total:.1%}", f"{work:.3f}" if work else "-",
-                    f"{rate:.1f}" if work else "-", in_bytes(line.bytes),
+                    line.name,
+                    line.phase,
+                    f"{line.calls:,}",
+                    f"{line.seconds * 1e3:.2f}",
+                    f"{line.seconds / total:.1%}",
+                    f"{work:.3f}" if work else "-",
+                    f"{rate:.1f}" if work else "-",
+                    in_bytes(line.bytes),
                 )
-            )  # fmt: skip
+            )
         rest = self.seconds - sum(line.seconds for line in self.lines)
         for name, seconds in (("(between operations)", rest), ("all", self.seconds)):
             rows.append((name, "", "", f"{seconds * 1e3:.2f}", f"{seconds / total:.1%}", "", "", ""))

@@ -12,10 +12,28 @@ from ..tensor import Tensor
 Host = np.ndarray[Any, Any]
 # Operations that take numbers of one pixel alone to the same pixel.
 BY_PIXEL = {
-    "add", "subtract", "multiply", "divide", "negate", "power", "exp", "log", "sqrt", "abs", "clip",
-    "maximum", "tanh", "sigmoid", "softplus", "leaky_relu", "normalize", "dropout", "mask_scale", "cast",
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "negate",
+    "power",
+    "exp",
+    "log",
+    "sqrt",
+    "abs",
+    "clip",
+    "maximum",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "leaky_relu",
+    "normalize",
+    "dropout",
+    "mask_scale",
+    "cast",
     "to_device",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

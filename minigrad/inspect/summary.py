@@ -67,10 +67,15 @@ class Summary:
             sees = "-" if row.field is None else "{} x {}".format(*row.field)
             lines.append(
                 (
-                    row.name, row.layer, str(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}",
-                    in_bytes(row.bytes), sees,
+                    row.name,
+                    row.layer,
+                    str(row.shape),
+                    f"{row.parameters:,}",
+                    f"{row.multiply_adds:,}",
+                    in_bytes(row.bytes),
+                    sees,
                 )
-            )  # fmt: skip
+            )
         parameters, multiply_adds = f"{self.parameters:,}", f"{self.multiply_adds:,}"
         lines.append(("all", "", "", parameters, multiply_adds, in_bytes(self.bytes), ""))
         return columns(lines, left=3)

@@ -46,9 +46,14 @@ class Dense(Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *,
-        dtype: Any = "float32", device: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: Any = "float32",
+        device: str | None = None,
+    ) -> None:
         super().__init__()
         in_features = _size("Dense", "in_features", in_features)
         out_features = _size("Dense", "out_features", out_features)
@@ -69,9 +74,16 @@ class _Convolution(Module):
     """What Conv2d and ConvTranspose2d share: the weight's axes 0 and 1 are named by `channels`."""
 
     def __init__(
-        self, channels: tuple[int, int], kernel_size: Any, stride: Any, padding: Any, bias: int | None,
-        dilation: Any, dtype: Any, device: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        channels: tuple[int, int],
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        bias: int | None,
+        dilation: Any,
+        dtype: Any,
+        device: str | None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         dtype = float_type(dtype, name)
@@ -100,22 +112,34 @@ class Conv2d(_Convolution):
     takes = ("slope", "p")
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        bias: bool = True, dilation: Any = 1, *, dtype: Any = "float32", device: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        bias: bool = True,
+        dilation: Any = 1,
+        *,
+        dtype: Any = "float32",
+        device: str | None = None,
+    ) -> None:
         in_channels = _size("Conv2d", "in_channels", in_channels)
         out_channels = _size("Conv2d", "out_channels", out_channels)
         super().__init__(
-            (out_channels, in_channels), kernel_size, stride, padding,
-            out_channels if bias else None, dilation, dtype, device,
-        )  # fmt: skip
+            (out_channels, in_channels),
+            kernel_size,
+            stride,
+            padding,
+            out_channels if bias else None,
+            dilation,
+            dtype,
+            device,
+        )
 
     def forward(self, x: Tensor, slope: float = 1.0, p: float = 0.0) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)", slope=slope)
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation,
-            slope=slope, p=p,
-        )  # fmt: skip
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, slope=slope, p=p)
 
     def describe(self) -> str:
         return f"Conv2d({self.weight.shape[1]}, {self.weight.shape[0]})"
@@ -136,24 +160,45 @@ class ConvTranspose2d(_Convolution):
     takes = ("slope",)
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        output_padding: Any = 0, bias: bool = True, dilation: Any = 1, *,
-        dtype: Any = "float32", device: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        bias: bool = True,
+        dilation: Any = 1,
+        *,
+        dtype: Any = "float32",
+        device: str | None = None,
+    ) -> None:
         in_channels = _size("ConvTranspose2d", "in_channels", in_channels)
         out_channels = _size("ConvTranspose2d", "out_channels", out_channels)
         super().__init__(
-            (in_channels, out_channels), kernel_size, stride, padding,
-            out_channels if bias else None, dilation, dtype, device,
-        )  # fmt: skip
+            (in_channels, out_channels),
+            kernel_size,
+            stride,
+            padding,
+            out_channels if bias else None,
+            dilation,
+            dtype,
+            device,
+        )
         self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)", slope=slope)
         return F.conv_transpose2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation,
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.dilation,
             slope=slope,
-        )  # fmt: skip
+        )
 
     def describe(self) -> str:
         return f"ConvTranspose2d({self.weight.shape[0]}, {self.weight.shape[1]})"
@@ -175,9 +220,14 @@ class BatchNorm(Module):
     takes = ("slope",)
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *,
-        dtype: Any = "float32", device: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        *,
+        dtype: Any = "float32",
+        device: str | None = None,
+    ) -> None:
         super().__init__()
         num_features, dtype = _size("BatchNorm", "num_features", num_features), float_type(dtype, "BatchNorm")
         self.eps, self.momentum = as_float(eps), as_float(momentum)
@@ -196,9 +246,16 @@ class BatchNorm(Module):
         layout = "(N, {0}) or (N, {0}, H, W)"
         _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout=layout, slope=slope)
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias,
-            self.training, self.momentum, self.eps, slope=slope,
-        )  # fmt: skip
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+            slope=slope,
+        )
 
     def describe(self) -> str:
         return f"BatchNorm({self.weight.shape[0]})"

@@ -292,8 +292,13 @@ def conv_transpose2d(
     check_slope("conv_transpose2d", slope)
     try:
         geometry = ConvGeometry.of_conv_transpose(
-            x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation  # type: ignore[arg-type]
-        )  # fmt: skip
+            x.shape[2:],  # type: ignore[arg-type]
+            weight.shape[2:],  # type: ignore[arg-type]
+            stride,
+            padding,
+            output_padding,
+            dilation,
+        )
     except ValueError as error:
         raise ValueError(f"conv_transpose2d: {error}") from None
     operation = ConvolveInputGradient(geometry, slope)

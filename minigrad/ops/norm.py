@@ -71,9 +71,15 @@ class BatchNorm(Operation):
                 dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
             return self._differentiable_backward(dy, x, weight)
         gradients = self.backend.normalize_backward(
-            dy.data, x.data, self._output if self.keep_output else None, self.mean, self.variance, self.eps,
-            weight.data, self.slope,
-        )  # fmt: skip
+            dy.data,
+            x.data,
+            self._output if self.keep_output else None,
+            self.mean,
+            self.variance,
+            self.eps,
+            weight.data,
+            self.slope,
+        )
         return tuple(Tensor(g, backend=self.backend) for g in gradients)
 
     def _differentiable_backward(self, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:

@@ -51,16 +51,18 @@ class RMSprop(Optimizer):
     """
 
     slots = ("square",)
-    hyperparameters: ClassVar[dict[str, Read]] = {
-        **Optimizer.hyperparameters, "alpha": number, "eps": number,
-    }  # fmt: skip
+    hyperparameters: ClassVar[dict[str, Read]] = {**Optimizer.hyperparameters, "alpha": number, "eps": number}
     alpha: float
     eps: float
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
         weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(params, lr, weight_decay, alpha=alpha, eps=eps)
 
     def _out_of_range(self, values: Mapping[str, Any]) -> str:
@@ -106,16 +108,25 @@ class Adam(Optimizer):
 
     slots = ("first", "second")
     hyperparameters: ClassVar[dict[str, Read]] = {
-        **Optimizer.hyperparameters, "betas": pair, "eps": number, "epsilon_hat": flag,
-    }  # fmt: skip
+        **Optimizer.hyperparameters,
+        "betas": pair,
+        "eps": number,
+        "epsilon_hat": flag,
+    }
     betas: tuple[float, float]
     eps: float
     epsilon_hat: bool
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 0.0, *, epsilon_hat: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        epsilon_hat: bool = False,
+    ) -> None:
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps, epsilon_hat=epsilon_hat)
 
     def _out_of_range(self, values: Mapping[str, Any]) -> str:

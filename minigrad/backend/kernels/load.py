@@ -29,8 +29,14 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "elementwise": {
         **dict.fromkeys(
             (
-                "leaky_relu", "leaky_relu_backward", "bias_leaky_relu", "tanh_forward", "tanh_backward",
-                "sigmoid", "softplus", "mask_scale",
+                "leaky_relu",
+                "leaky_relu_backward",
+                "bias_leaky_relu",
+                "tanh_forward",
+                "tanh_backward",
+                "sigmoid",
+                "softplus",
+                "mask_scale",
             ),
             _TYPES,
         ),
@@ -40,7 +46,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "logit_bce": {"logit_bce": _TYPES},
     "adam": {"adam": _TYPES},
     "batch": {"gather": [""]},
-}  # fmt: skip
+}
 
 
 def source(name: str) -> str:

@@ -34,25 +34,31 @@ def dropout(layer: Dropout, x: Tensor, dy: Tensor, seed: int) -> Opened:
     threshold = round(p * 2**16)
     lying = ", numbered with the channels innermost, as they lie in memory" if x.ndim == 4 else ""
     forward.take(
-        "draws", "draws",
+        "draws",
+        "draws",
         f"{x.size:,} whole numbers below 2^16, from call {calls} of the engine's generator{lying}",
         backend.asarray(draws),
-    )  # fmt: skip
+    )
     mask = forward.take(
-        "mask", "mask", f"True where the draw is {p:g} * 2^16 = {threshold:,} or more: those are kept",
+        "mask",
+        "mask",
+        f"True where the draw is {p:g} * 2^16 = {threshold:,} or more: those are kept",
         backend.dropout_mask(x.shape, p, key, counter),
-    )  # fmt: skip
+    )
     scale = 1 / (1 - p)
     forward.take(
-        "scale", "y",
+        "scale",
+        "y",
         f"x * {scale:.6g} = x / (1 - {p:g}) where the mask is True, 0 elsewhere: so the mean stays, over all "
         "masks, and eval mode needs no factor",
         backend.mask_scale(x.data, mask, scale),
-    )  # fmt: skip
+    )
     dx = backward.take(
-        "mask", "dx", f"dy * {scale:.6g} where the mask is True, 0 elsewhere: by the same mask",
+        "mask",
+        "dx",
+        f"dy * {scale:.6g} where the mask is True, 0 elsewhere: by the same mask",
         backend.mask_scale(dy.data, mask, scale),
-    )  # fmt: skip
+    )
     checks = [
         check("mask", "draws >= threshold", host(backend, mask), draws >= threshold),
         *_checks(layer, {"mask": forward[1], "y": forward[2], "dx": backward[0]}, x, dy, (key, counter)),

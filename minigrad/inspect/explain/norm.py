@@ -71,23 +71,26 @@ def _by_terms(
     tilt, shift, scale = (per_channel(v.astype(dy.dtype), dy.ndim) for v in (tilt, shift, scale))
     steps.take("first term", "dy", "dy itself: all, if mean and variance were constants", dy.data)
     steps.take(
-        "second term", "mean(dy)",
+        "second term",
+        "mean(dy)",
         f"dbias / {count:,}: each x has a part in the mean, and so in every other value of its channel",
         shift.reshape(-1),  # (C,)
-    )  # fmt: skip
+    )
     tilted = steps.take(
-        "third term", "xhat mean(dy xhat)",
+        "third term",
+        "xhat mean(dy xhat)",
         f"xhat * dweight / {count:,}: each x has a part in the variance too, and so in the scale of every "
         "other value",
         normalised.centred * tilt,
-    )  # fmt: skip
+    )
     dx = steps.take(
-        "three terms", "dx",
+        "three terms",
+        "dx",
         "weight / sqrt(variance + eps) * (dy - mean(dy) - xhat mean(dy xhat)). What is taken off is the part "
         "along a constant and the part along xhat: adding to a whole channel, or scaling it, changes nothing "
         "after BatchNorm",
         (dy.data - tilted - shift) * scale,
-    )  # fmt: skip
+    )
     gradients = {"x": dx, "weight": dweight, "bias": dbias.astype(dy.dtype)}
     xhat = normalised.centred * per_channel(normalised.inv_std.astype(dy.dtype), dy.ndim)
     return gradients, {"x": host(steps.backend, dy.data * scale), **_sizes(dy, xhat)}
@@ -107,9 +110,11 @@ def _by_kept(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
     dweight = _sum(backward, "dweight", "the sum of dy * xhat", dy.data * xhat)
     scale = normalised.inv_std * layer.weight.data
     dx = backward.take(
-        "dx", "dx", "weight / sqrt(variance + eps) * dy: mean and variance are constants here",
+        "dx",
+        "dx",
+        "weight / sqrt(variance + eps) * dy: mean and variance are constants here",
         dy.data * per_channel(scale.astype(x.dtype), x.ndim),
-    )  # fmt: skip
+    )
     gradients = {"x": dx, "weight": dweight.astype(x.dtype), "bias": dbias.astype(x.dtype)}
     sizes = _sizes(dy, xhat)
     checks = _checks(layer, x, dy, (*forward, *backward), sizes, seed)
@@ -122,16 +127,19 @@ def _running(steps: Steps, layer: BatchNorm, mean: Array, variance: Array, count
     blend = steps.backend.blend
     return {
         "running_mean": steps.take(
-            "running_mean", "running_mean", f"{keep:g} of the kept one + {share:g} of the batch's mean",
+            "running_mean",
+            "running_mean",
+            f"{keep:g} of the kept one + {share:g} of the batch's mean",
             blend(layer.running_mean.data, mean, keep, share),
         ),
         "running_var": steps.take(
-            "running_var", "running_var",
+            "running_var",
+            "running_var",
             f"{keep:g} of the kept one + {share:g} of the batch's variance * {count:,} / {count - 1:,} "
             "(unbiased)",
             blend(layer.running_var.data, variance, keep, share * (count / (count - 1))),
         ),
-    }  # fmt: skip
+    }
 
 
 def _normalise(steps: Steps, layer: BatchNorm, x: Tensor, mean: Array, variance: Array) -> _Normalised:
@@ -143,16 +151,18 @@ def _normalise(steps: Steps, layer: BatchNorm, x: Tensor, mean: Array, variance:
     )
     inv_std = 1 / backend.xp.sqrt(variance + layer.eps)
     steps.take(
-        "normalise", "xhat",
+        "normalise",
+        "xhat",
         f"centred / sqrt(variance + {layer.eps:g}): mean 0, and variance 1 but for eps, in each channel"
         + ("" if layer.training else ", if the batch is like those of training"),
         centred * per_channel(inv_std.astype(x.dtype), x.ndim),
-    )  # fmt: skip
+    )
     steps.take(
-        "scale and shift", "y",
+        "scale and shift",
+        "y",
         "xhat * weight + bias, as centred * (weight / sqrt(variance + eps)) + bias",
         centred * per_channel(scale, x.ndim) + per_channel(shift, x.ndim),
-    )  # fmt: skip
+    )
     return _Normalised(centred, mean - near, inv_std)
 
 

@@ -29,15 +29,17 @@ def _opened(x: Tensor, dy: Tensor, seed: int) -> Opened:
     y, dx = x.data.reshape(dy.shape), dy.data.reshape(x.shape)
     seen = backend.xp.may_share_memory(y, x.data)
     memory = (
-        "nothing is copied" if seen else
-        "x is copied, since in memory its numbers lie in another order (the channels innermost)"
-    )  # fmt: skip
+        "nothing is copied"
+        if seen
+        else "x is copied, since in memory its numbers lie in another order (the channels innermost)"
+    )
     forward.take(
-        "shape", "y",
+        "shape",
+        "y",
         f"the {x.size:,} numbers of x {x.shape} in the same order as {dy.shape}{_rule(x.shape, dy.shape)}; "
         f"{memory}",
         y,
-    )  # fmt: skip
+    )
     backward.take("shape", "dx", f"dy's numbers in x's shape {x.shape}", dx)
     checks = (_compared("y", forward, x, seed), _compared("dx", backward, dy, seed))
     loop = (
