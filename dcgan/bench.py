@@ -12,10 +12,11 @@ from typing import Any
 import minigrad as mg
 from minigrad import bench
 
-from . import layers, models, noise, optimizers, presets
+from . import latent, models, optimizers, presets
 from .console import run_command, tell
 from .losses import LOSSES
-from .preset import Preset
+from .recipe import layers
+from .recipe.preset import Preset
 from .steps import RULES, Gan
 
 DEFAULT = ("flux", "quick", "tensorflow", "flowers", "pytorch")
@@ -30,7 +31,7 @@ def our_step(preset: Preset) -> Callable[[], Any]:
         generator,
         discriminator,
         *optimizers.build(preset, generator, discriminator),
-        lambda n: noise.draw(preset, n, z),
+        lambda n: latent.draw(preset, n, z),
         preset.batch_size,
         LOSSES[preset.loss],
     )

@@ -10,27 +10,20 @@ import numpy as np
 
 from minigrad.serialize import write_whole
 
-from . import checkpoint, plainfile
+from .arguments import add_generator, add_range
 from .console import run_command, tell
-from .data import mnist, sources
+from .data import mnist
 from .data.fit import fit_array
 from .errors import UserError
-from .evaluation import classifier, comparison, measures, report
-from .evaluation.comparison import (
-    CHUNK,
-    LOOKED_AT,
-    LOOKED_UP,
-    MOST,
-    RealImages,
-    compare,
-    describe,
-    in_chunks,
-)
+from .evaluation import classifier, comparison, measures, show
+from .evaluation.comparison import CHUNK, LOOKED_AT, LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
 from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
-from .evaluation.report import Evaluation
-from .rundir import RunDirectory
-from .sample import add_run_arguments
-from .sampling import check_memory, choose_statistics, load_generator, load_run
+from .evaluation.show import Evaluation
+from .files import plainfile
+from .run import checkpoint
+from .run.directory import RunDirectory
+from .run.trained import check_memory, load_generator, load_run
+from .sampling import choose_statistics
 
 SHOWN = 10  # samples beside their nearest training image
 GRID = 8  # rows and columns of samples in the picture
@@ -42,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.evaluate", description="Measure how good a run's samples are."
     )
-    add_run_arguments(parser)
+    add_generator(parser)
     parser.add_argument("--data", help="the real images (default: those of the run)")
-    sources.add_range_argument(parser)
+    add_range(parser)
     parser.add_argument(
         "--count", type=int, help=f"samples (default: {MOST}, or as many as there are real images to compare)"
     )
@@ -70,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = json.dumps(evaluation.to_json(), indent=2) + "\n"
         figures, picture = (plainfile.to_write(out / name) for name in FILES)
         write_whole(figures, text.encode())
-        report.draw(evaluation, picture)
+        show.draw(evaluation, picture)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from error
-    tell(report.table(evaluation))
+    tell(show.table(evaluation))
     tell(f"{figures}, {picture}")
     return 0
 

@@ -18,12 +18,15 @@ from minigrad import nn
 from minigrad.backend.geometry import ConvGeometry, conv_transpose_output_size, pair
 from minigrad.serialize import write_whole
 
-from . import memory, noise, sizes
-from .checkpoint import Checkpoint
+from . import latent
+from .arguments import add_max_memory, add_run, add_weights
 from .console import run_command, tell
 from .errors import UserError
-from .preset import Preset
-from .sampling import WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
+from .recipe import memory, sizes
+from .recipe.preset import Preset
+from .run.checkpoint import Checkpoint
+from .run.trained import check_memory, load_generator, load_run
+from .sampling import choose_statistics, generate
 
 Shape = tuple[int, ...]
 OPSET = 17
@@ -37,21 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.export", description="Write a trained generator as ONNX, and check it."
     )
-    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
+    add_run(parser)
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
-    parser.add_argument(
-        "--weights",
-        choices=WEIGHTS,
-        help="of the last step, averaged over the last steps, or those of the best evaluation on "
-        "the way (default: the recipe's, averaged where it averages)",
-    )
+    add_weights(parser)
     parser.add_argument(
         "--statistics",
         choices=("running", "recalibrated"),
         help="what BatchNorm uses: the running ones of training, or ones measured anew on 10,000 z "
         "(default: running where the recipe's samples use them, else recalibrated)",
     )
-    memory.add_argument(parser)
+    add_max_memory(parser)
     return parser
 
 
@@ -131,7 +129,7 @@ def largest_difference(onnxruntime: Any, content: bytes, generator: nn.Module, p
         onnxruntime: the package.
         content: the ONNX file of the generator.
     """
-    z = noise.draw(preset, CHECKED, mg.Generator(0))
+    z = latent.draw(preset, CHECKED, mg.Generator(0))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (theirs,) = session.run([OUTPUT], {INPUT: z.numpy()})
     return float(np.abs(theirs - generate(generator, z, "running")).max())

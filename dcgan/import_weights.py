@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad import nn
 
-from . import checkpoint, memory, models, presets, sizes
+from . import models, presets
+from .arguments import add_max_memory
 from .console import run_command, tell
 from .errors import UserError
-from .preset import Preset
+from .recipe import memory, sizes
+from .recipe.preset import Preset
+from .run import checkpoint
 
 State = Mapping[str, NDArray[Any]]
 
@@ -104,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="the run's directory, or the .safetensors file, to make"
     )
-    memory.add_argument(parser)
+    add_max_memory(parser)
     return parser
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad import nn
 
-from . import latent, memory, pictures
-from .checkpoint import Checkpoint
+from . import latent, pictures
+from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError
-from .preset import MOST_IMAGES, Preset
-from .sample import add_run_arguments
-from .sampling import check_memory, choose_statistics, generate, load_generator, load_run
+from .recipe.preset import MOST_IMAGES, Preset
+from .run.checkpoint import Checkpoint
+from .run.trained import check_memory, load_generator, load_run
+from .sampling import choose_statistics, generate
 
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
 MOST_IN_A_ROW = 100  # images that are summed
@@ -32,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A Z is SEED or SEED/INDEX: 3/12 is the image number 12, from 0 and row by row, of "
         "dcgan.sample --seed 3.",
     )
-    add_run_arguments(parser)
+    add_generator(parser)
     parser.add_argument(
         "--out", type=Path, required=True, help="a .png file; with --between also an animation, .gif or .mp4"
     )
@@ -94,9 +95,9 @@ def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:
     preset, ending = loaded.preset, arguments.out.suffix.lower()
     count, shape = _count(arguments), (preset.image_size, preset.image_size, preset.channels)
     if arguments.mean:
-        further = memory.of_figure(count, shape)
+        further = pictures.memory_of_figure(count, shape)
     else:
-        further = 0 if ending == ".png" else memory.of_animation(count, shape, ending)
+        further = 0 if ending == ".png" else pictures.memory_of_animation(count, shape, ending)
     wanted = _statistics(arguments, preset)
     check_memory(f"drawing {count} images", loaded, wanted, count, arguments.max_memory, further)
 

@@ -1,4 +1,4 @@
-"""Noise that a person chose: by seed, by file, on the way between two others, or as a sum of several."""
+"""The generator's input z: drawn at random, or chosen by seed, by file, or on the way between two others."""
 
 import itertools
 import math
@@ -12,10 +12,23 @@ from numpy.typing import NDArray
 
 import minigrad as mg
 
-from . import memory, noise
 from .data import arrays
 from .errors import UserError
-from .preset import MOST_IMAGES, Preset
+from .recipe import memory
+from .recipe.preset import MOST_IMAGES, Preset
+
+
+def draw(preset: Preset, count: int, generator: mg.Generator, device: str = "cpu") -> mg.Tensor:
+    """z for `count` images, (count, *z_shape), float32.
+
+    Drawn on the host, so that every device sees the same numbers.
+    """
+    shape = (count, *preset.z_shape)
+    if preset.z_distribution == "normal":
+        numbers = generator.normal(shape)
+    else:
+        numbers = generator.uniform(shape, -1.0, 1.0)
+    return mg.tensor(numbers, device=device)
 
 
 def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDArray[Any]:
@@ -34,7 +47,7 @@ def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDAr
     drawn = memory.NOISE * (index + 1) * math.prod(preset.z_shape)
     memory.check(f"drawing the noise {name}", drawn, max_memory)
     # Numbers are drawn in order, so that the first ones of a longer draw are those of a shorter.
-    return noise.draw(preset, index + 1, mg.Generator(int(match[1]))).numpy()[index]
+    return draw(preset, index + 1, mg.Generator(int(match[1]))).numpy()[index]
 
 
 def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> NDArray[Any]:

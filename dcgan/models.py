@@ -7,9 +7,9 @@ from typing import Any
 import minigrad as mg
 from minigrad import nn
 
-from . import layers, sizes
-from .preset import Preset
-from .sizes import Shape
+from .recipe import layers, sizes
+from .recipe.preset import Preset
+from .recipe.sizes import Shape
 
 
 class Generator(nn.Sequential):

@@ -2,7 +2,7 @@
 
 from minigrad import nn, optim
 
-from .preset import Preset
+from .recipe.preset import Preset
 
 
 def build(preset: Preset, generator: nn.Module, discriminator: nn.Module) -> tuple[optim.Adam, optim.Adam]:

@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +15,11 @@ from PIL import Image
 
 from minigrad.figures import saved_figure
 from minigrad.serialize import write_whole
+
+from .data.channels import MODES
+from .errors import UserError
+from .files import plainfile
+from .recipe import memory
 
 CURVES = (
     ("loss_d", "D"),
@@ -26,6 +33,11 @@ MOST_WIDE = 1120  # the same for wide ones
 MOST_ANIMATED = 320  # the same for animations, whose files grow with their area
 GIF_BYTES = 1_900_000  # of 25 frames, and in proportion of more
 LAST_FRAME = 2000  # milliseconds
+FRAME = re.compile(r"[0-9]{8,12}\.png")  # a frame's name: its step
+MAX_FRAME_PIXELS = 2**24
+MAX_GIF_FRAMES = 60  # an MP4 file, which keeps only what changes, has all frames
+ENCODER = 16 * 2**20  # bytes of an encoder of animations
+FIGURE = 12  # bytes of a pixel that matplotlib draws
 
 
 def to_bytes(images: NDArray[Any]) -> NDArray[Any]:
@@ -97,6 +109,72 @@ def save_animation(frames: Sequence[NDArray[Any]], path: Path, seconds: float = 
         write_whole(path, _mp4(frames, pace))
     else:
         write_whole(path, _gif(frames, pace))
+
+
+def animate(
+    frames: Path,
+    out: Path,
+    seconds: float = 8.0,
+    max_memory: int = memory.DEFAULT,
+    last: int | None = None,
+) -> int:
+    """Write the frames of a run, in the order of their steps, as a GIF or MP4; how many it has.
+
+    Of more than a GIF should hold some are left out, evenly; the last one never. Those after the step `last`
+    are left out, too.
+    Raises UserError where there is none, one can't be read, the directory or one of them is a symbolic link,
+    or they take more than `max_memory` bytes.
+    """
+    if frames.is_symlink():
+        raise UserError(f"{frames} is a symbolic link, which is not followed: expected the frames themselves")
+    files = frame_files(frames, last)
+    if not files:
+        raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
+    if out.suffix.lower() == ".gif" and len(files) > MAX_GIF_FRAMES:
+        files = [files[i] for i in np.linspace(0, len(files) - 1, MAX_GIF_FRAMES).round().astype(int)]
+    shown: list[NDArray[Any]] = []
+    for file in files:
+        shown.append(frame := _frame(file))
+        if frame.shape != shown[0].shape:
+            raise UserError(f"{file} is {frame.shape}: expected {shown[0].shape}, as of {files[0]}")
+        if len(shown) == 1:
+            needed = memory_of_animation(len(files), frame.shape, out.suffix)
+            memory.check(f"animating the {len(files)} frames of {frames}", needed, max_memory)
+    save_animation([enlarged(frame, MOST_ANIMATED) for frame in shown], out, seconds)
+    return len(files)
+
+
+def frame_files(folder: Path, last: int | None = None) -> list[Path]:
+    """The frames of a run, up to the step `last`, in their order. Files of other names are left out."""
+    frames = [path for path in plainfile.entries(folder) if FRAME.fullmatch(path.name)]
+    steps = {path: int(path.stem) for path in frames}
+    return sorted((path for path in frames if last is None or steps[path] <= last), key=steps.__getitem__)
+
+
+def _frame(file: Path) -> NDArray[Any]:
+    """One frame as bytes (H, W, C). Raises UserError where it is none, whatever the file is."""
+    try:
+        plainfile.check(file, file.parent)
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > MAX_FRAME_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels: more than {MAX_FRAME_PIXELS}")
+            plain = image if image.mode in MODES.values() else image.convert("RGB")
+            return np.atleast_3d(np.asarray(plain))
+    except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
+        raise UserError(f"{file} can't be read as an image: {error!s:.200}") from error
+
+
+def memory_of_animation(frames: int, shape: tuple[int, int, int], ending: str) -> int:
+    """Return the bytes of an animation of frames (H, W, C): as they are, enlarged, and encoded."""
+    height, width, channels = shape
+    times = max(1, MOST_ANIMATED // max(height, width))  # as `enlarged` does
+    encoded = 9 if ending.lower() == ".mp4" else 3  # bytes of a pixel: RGB three times, or a palette's
+    return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
+
+
+def memory_of_figure(images: int, shape: tuple[int, int, int]) -> int:
+    """Return the bytes of images (H, W, C) that matplotlib draws."""
+    return FIGURE * images * shape[0] * shape[1]
 
 
 def _gif(frames: Sequence[NDArray[Any]], pace: int) -> bytes:

@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from . import layers
 from .errors import UserError
-from .layers import (
+from .recipe import layers
+from .recipe.layers import (
     BatchNorm,
     Conv,
     ConvTranspose,
@@ -20,7 +20,7 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .preset import Preset
+from .recipe.preset import Preset
 
 # Small, since small networks learn more in a minute than large ones; a hidden layer behind the
 # discriminator's convolutions, with a BatchNorm, helps most for its cost; few numbers of noise and

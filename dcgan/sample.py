@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad.serialize import write_whole
 
-from . import latent, memory, noise, pictures
-from .checkpoint import Checkpoint
+from . import latent, pictures
+from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError
-from .preset import MOST_IMAGES
-from .sampling import STATISTICS, WEIGHTS, check_memory, choose_statistics, generate, load_generator, load_run
+from .recipe.preset import MOST_IMAGES
+from .run.checkpoint import Checkpoint
+from .run.trained import check_memory, load_generator, load_run
+from .sampling import choose_statistics, generate
 
 GRID = (8, 8)
 
@@ -35,29 +37,11 @@ def parse_grid(text: str) -> tuple[int, int]:
     return rows, columns
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that uses a trained generator."""
-    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
-    parser.add_argument(
-        "--weights",
-        choices=WEIGHTS,
-        help="of the last step, averaged over the last steps, or those of the best evaluation on the way "
-        "(default: the recipe's, averaged where it averages)",
-    )
-    parser.add_argument(
-        "--statistics",
-        choices=STATISTICS,
-        help="what BatchNorm uses: those of the images drawn together, the running ones of training, or ones "
-        "measured anew on 10,000 z (default: the recipe's; recalibrated for one image alone)",
-    )
-    memory.add_argument(parser)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.sample", description="Draw new images from a trained generator."
     )
-    add_run_arguments(parser)
+    add_generator(parser)
     parser.add_argument("--out", type=Path, help="the PNG file to write, a grid")
     parser.add_argument(
         "--each", type=Path, metavar="DIR", help="write each image, in its own size, and z.npy into DIR"
@@ -114,7 +98,7 @@ def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[NDArray[A
     if arguments.z is None:
         rows, columns = arguments.grid or GRID
         _check_memory(arguments, loaded, rows * columns)
-        return noise.draw(preset, rows * columns, mg.Generator(arguments.seed)).numpy(), (rows, columns)
+        return latent.draw(preset, rows * columns, mg.Generator(arguments.seed)).numpy(), (rows, columns)
     z = latent.from_file(preset, arguments.z, arguments.max_memory)
     _check_memory(arguments, loaded, len(z))
     columns = math.ceil(math.sqrt(len(z)))

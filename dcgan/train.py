@@ -10,24 +10,28 @@ from typing import Any
 import minigrad as mg
 from minigrad.inspect import TOLERANCE, Shadow, ShadowError
 
-from . import checkpoint, checkup, listing, memory, models, presets, resume
 from . import device as devices
-from .cadence import Cadence
+from . import models, presets
+from .arguments import add_max_memory, add_range, natural, positive
 from .console import StopOnSignal, run_command, tell
 from .data import sources
 from .data.batches import Batches
 from .data.scale import Range
 from .data.sources import ImageSet
-from .divergence import Diverged
+from .describe import table
+from .describe.step import explain
 from .errors import UserError
 from .evaluation.monitor import Monitor
-from .explain import explain
-from .plan import check_batches, too_short, total_steps
-from .preset import Preset
-from .progress import Progress
-from .resume import Start
-from .rundir import RunDirectory
-from .training import DATA_STREAM, KEPT, Training
+from .recipe import memory
+from .recipe.plan import check_batches, too_short, total_steps
+from .recipe.preset import Preset
+from .run import checkpoint, checkup, resume
+from .run.directory import RunDirectory
+from .run.divergence import Diverged
+from .run.progress import Progress
+from .run.resume import Start
+from .run.schedule import Cadence
+from .run.training import DATA_STREAM, KEPT, Training
 
 TF32_TOLERANCE = {**TOLERANCE, "float32": 1e-2}  # products of factors with 10 bits of mantissa
 
@@ -57,16 +61,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="do every operation again on the CPU, and end with the first whose result differs",
     )
     parser.add_argument(
-        "--epochs", type=_positive, help="passes over the images, in all (default: the recipe's)"
+        "--epochs", type=positive, help="passes over the images, in all (default: the recipe's)"
     )
     parser.add_argument(
         "--steps",
-        type=_positive,
+        type=positive,
         help="updates, in all, in place of the recipe's epochs; with --epochs, whichever is reached first "
         "ends the run",
     )
-    parser.add_argument("--batch-size", type=_positive, help="images a step (default: the recipe's)")
-    parser.add_argument("--seed", type=_natural, help="of all that is random (default: the recipe's)")
+    parser.add_argument("--batch-size", type=positive, help="images a step (default: the recipe's)")
+    parser.add_argument("--seed", type=natural, help="of all that is random (default: the recipe's)")
     parser.add_argument(
         "--out", type=Path, help="the run's directory (default: runs/<preset>, numbered if taken)"
     )
@@ -79,12 +83,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--every",
-        type=_positive,
+        type=positive,
         metavar="STEPS",
         help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
     )
-    sources.add_range_argument(parser)
-    memory.add_argument(parser)
+    add_range(parser)
+    add_max_memory(parser)
     parser.add_argument(
         "--resume",
         type=Path,
@@ -100,14 +104,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--keep",
-        type=_positive,
+        type=positive,
         default=KEPT,
         metavar="N",
         help="how many of the last checkpoints stay (default: %(default)s)",
     )
     parser.add_argument(
         "--vitals-every",
-        type=_natural,
+        type=natural,
         default=checkup.EVERY,
         metavar="STEPS",
         help="measure the vital signs of the first step and of every so many, and tell what is wrong "
@@ -118,18 +122,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
     )
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text!r}")
-    return int(text)
 
 
 def chosen_preset(arguments: argparse.Namespace) -> Preset:
@@ -186,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse_arguments(argv)
     if arguments.list:
-        tell(listing.table())
+        tell(table.table())
         return 0
     with ExitStack() as stack:
         run, start = _reopened(arguments, stack) if arguments.resume else (None, None)

@@ -29,10 +29,10 @@ import numpy as np
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, checkpoint, latent, models, presets, rundir, sampling
+from dcgan import latent, models, pictures, presets, sampling
 from dcgan.data import arrays, folder, idx, scale, sources
 from dcgan.errors import UserError
-from dcgan.layers import (
+from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
     ConvTranspose,
@@ -44,7 +44,8 @@ from dcgan.layers import (
     Sigmoid,
     Tanh,
 )
-from dcgan.rundir import RunDirectory
+from dcgan.run import checkpoint, directory
+from dcgan.run.directory import RunDirectory
 
 SECONDS = 1.0  # of the processor's time that reading a small file may take
 NUMBERS = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -391,8 +392,8 @@ KINDS = {
     "npy in npz": Kind("a.npz", _npys, _images, TOLD, wrap=_zip),
     "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5)))], lambda p: latent.from_file(SMALL, p), TOLD),
     "config": Kind("config.json", _config, lambda path: RunDirectory(path.parent).data(), TOLD),
-    "metrics": Kind("metrics.jsonl", _metrics, lambda p: rundir.RunDirectory(p.parent).metrics(), TOLD),
-    "frame": Kind("a.png", _image("PNG"), animate._frame, TOLD),
+    "metrics": Kind("metrics.jsonl", _metrics, lambda p: directory.RunDirectory(p.parent).metrics(), TOLD),
+    "frame": Kind("a.png", _image("PNG"), pictures._frame, TOLD),
     "png": Kind("a.png", _image("PNG"), _decode, (ValueError,)),
     "png, agreeing": Kind("a.png", _image("PNG"), _decode, (ValueError,), wrap=_with_checksums),
     "jpeg": Kind("a.jpg", _image("JPEG"), _decode, (ValueError,)),

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from dcgan import models, noise, optimizers, presets
+from dcgan import latent, models, optimizers, presets
 from dcgan.losses import LOSSES
-from dcgan.preset import Preset
+from dcgan.recipe.preset import Preset
 from dcgan.steps import RULES, Gan
 from minigrad import backend
 from minigrad.inspect import Shadow, ShadowError, measure
@@ -36,7 +36,7 @@ def gan(preset: Preset, device: str) -> tuple[Gan, mg.Tensor]:
     shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
     real = mg.tensor(mg.Generator(preset.seed, 2).uniform(shape, -1.0, 1.0), device=device)
     made = Gan(
-        *networks, *adams, lambda n: noise.draw(preset, n, z, device), preset.batch_size, LOSSES[preset.loss]
+        *networks, *adams, lambda n: latent.draw(preset, n, z, device), preset.batch_size, LOSSES[preset.loss]
     )
     return made, real
 

@@ -1,8 +1,6 @@
 """What --data names: digits that come with the package, a folder of images, or a file of many."""
 
-import argparse
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,32 +34,6 @@ class ImageSet:
     images: Sequence[NDArray[Any]] | NDArray[Any]
     notes: list[str]
     value_range: Range | None = None
-
-
-def add_range_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--range LOW,HIGH` to a command."""
-    # argparse takes "-1,1" for an option: before Python 3.14, only plain numbers may be negative.
-    parser._negative_number_matcher = re.compile(r"-\.?\d")
-    parser.add_argument(
-        "--range",
-        type=parse_range,
-        metavar="LOW,HIGH",
-        help="the numbers of --data that are black and white, such as 0,1 or 0,4095 (default: by their type, "
-        "if that tells)",
-    )
-
-
-def parse_range(text: str) -> Range:
-    """Return "LOW,HIGH" as (low, high).
-
-    Raise argparse.ArgumentTypeError unless both are finite numbers and LOW < HIGH.
-    """
-    try:
-        return scale.checked([float(number) for number in text.split(",")])
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected LOW,HIGH, two finite numbers, the lower first, such as 0,1 or 0,4095, got {text!r}"
-        ) from error
 
 
 def check_range(name: str, value_range: Range | None) -> None:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad import nn
 
-from .. import noise, pictures
+from .. import latent, pictures
 from ..data import mnist, sources
 from ..data.batches import Batches
 from ..data.scale import Range
 from ..errors import UserError
-from ..preset import Preset
+from ..recipe.preset import Preset
 from ..sampling import generate
 from . import measures
 from .judges import DigitJudge, FixedNetworkJudge, Judge
@@ -142,7 +142,7 @@ def sample(
     source = mg.Generator(seed, NOISE_STREAM)
     device = next(generator.parameters()).device
     for part in np.array_split(np.arange(count), max(1, count // max(preset.batch_size, 2))):
-        z = noise.draw(preset, len(part), source, device)
+        z = latent.draw(preset, len(part), source, device)
         yield pictures.to_bytes(generate(generator, z, statistics))
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from minigrad import nn
 
-from .. import checkpoint
 from ..data import mnist
-from ..preset import Preset
-from ..rundir import RunDirectory
+from ..recipe.preset import Preset
+from ..run import checkpoint
+from ..run.directory import RunDirectory
 from . import comparison
 from .comparison import Figures, compare, describe, in_chunks, sample
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from minigrad.serialize import write_whole
 
-from .. import memory, plainfile
+from ..arguments import add_max_memory, add_run, add_weights
 from ..console import run_command, tell
 from ..errors import UserError
-from ..sampling import WEIGHTS
+from ..files import plainfile
+from ..recipe import memory
 from .needed import of_page
 from .page import page
 from .reading import read
@@ -23,17 +24,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Put a run into one HTML file: findings, samples over time, curves, every layer at work, "
         "evaluation, recipe. It needs no network, and the run may still be training.",
     )
-    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file in it")
+    add_run(parser)
     parser.add_argument(
         "--out", type=Path, help=f"the file to write (default: {FILE_NAME} in the run's directory)"
     )
-    parser.add_argument(
-        "--weights",
-        choices=WEIGHTS,
-        help="of the generator whose layers are shown: of the last step, averaged, or those of the best "
-        "evaluation on the way (default: the recipe's, averaged where it averages)",
-    )
-    memory.add_argument(parser)
+    add_weights(parser)
+    add_max_memory(parser)
     return parser
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import plainfile
+from ..files import plainfile
 from .markup import Markup, tag
 
 MOST_PIXELS, MOST_BYTES = 2**24, 2**25  # of one picture

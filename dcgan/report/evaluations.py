@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..evaluation.report import FIGURES
+from ..evaluation.show import FIGURES
 from .charts import drawn, line, nice
 from .drawing import Chart, Data
 from .embedded import picture, png_of

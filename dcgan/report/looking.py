@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad import nn
 
-from .. import noise
-from ..checkpoint import Checkpoint
+from .. import latent
 from ..losses import LOSSES
-from ..outputs import FIXED_STREAM
 from ..pictures import MOST_ENLARGED, to_bytes
-from ..preset import Preset
+from ..recipe.preset import Preset
+from ..run.checkpoint import Checkpoint
+from ..run.outputs import FIXED_STREAM
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def fixed_z(state: Checkpoint) -> mg.Tensor:
     if kept is not None and len(kept) and kept.shape[1:] == preset.z_shape and kept.dtype == np.float32:
         return mg.tensor(kept)
     count = preset.grid_rows * preset.grid_columns
-    return noise.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM))
+    return latent.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM))
 
 
 def look_at_generator(generator: nn.Module, preset: Preset, z: mg.Tensor) -> list[Look]:

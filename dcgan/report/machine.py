@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import checkpoint
+from ..run import checkpoint
 from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading, number
 

@@ -3,13 +3,15 @@
 import math
 from dataclasses import replace
 
-from .. import ledger, memory, sizes
-from ..checkpoint import Checkpoint
+from ..describe import ledger
 from ..errors import UserError
-from ..memory import FLOAT
-from ..preset import Preset
-from ..rundir import LINES, frame_files
-from ..sizes import Sizes
+from ..pictures import frame_files
+from ..recipe import memory, sizes
+from ..recipe.memory import FLOAT
+from ..recipe.preset import Preset
+from ..recipe.sizes import Sizes
+from ..run.checkpoint import Checkpoint
+from ..run.directory import LINES
 from .embedded import MOST_BYTES
 from .reading import Reading
 from .samples import MOST_BYTES as MOST_OF_FRAMES

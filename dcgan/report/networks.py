@@ -15,8 +15,8 @@ from minigrad import nn
 from ..data.channels import MODES
 from ..errors import UserError
 from ..pictures import to_bytes
-from ..preset import Preset
-from ..sampling import load_discriminator, load_generator
+from ..recipe.preset import Preset
+from ..run.trained import load_discriminator, load_generator
 from .charts import nice
 from .embedded import picture, png, png_of
 from .heatmaps import heatmap, limit_of, square, strip, tiled

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint, jsonfile, memory, plainfile
-from ..checkpoint import Checkpoint
 from ..errors import UserError
-from ..plan import total_steps
-from ..preset import Preset
-from ..rundir import LINES, RunDirectory
-from ..sampling import load_run
+from ..files import jsonfile, plainfile
+from ..recipe import memory
+from ..recipe.plan import total_steps
+from ..recipe.preset import Preset
+from ..run import checkpoint
+from ..run.checkpoint import Checkpoint
+from ..run.directory import LINES, RunDirectory
+from ..run.trained import load_run
 
 Lines = list[dict[str, Any]]
 

@@ -6,10 +6,10 @@ from typing import Any
 from minigrad import inspect
 
 from .. import models
+from ..describe.step import explain
 from ..errors import UserError
-from ..explain import explain
-from ..preset import Preset
 from ..presets import PRESETS
+from ..recipe.preset import Preset
 from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading
 

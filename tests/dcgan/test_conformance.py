@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from dcgan import layers, listing, models, presets, train
+from dcgan import models, presets, train
+from dcgan.describe import table
 from dcgan.errors import UserError
 from dcgan.presets import PRESETS
+from dcgan.recipe import layers
 from minigrad import nn
 
 # -- the figures of the recipes ----------------------------------------------------------------------
@@ -702,7 +704,7 @@ def test_the_list_shows_every_recipe_with_its_figures(capsys):
     assert len(shown) == 1 + len(PRESETS)
     rows = {line.split()[0]: line for line in shown[1:]}
     assert list(rows) == list(PRESETS)
-    assert listing.table().splitlines() == shown
+    assert table.table().splitlines() == shown
     for name, (g, d) in COUNTS.items():
         figures = FIGURES[name]
         side = f"{figures['image_size']} x {figures['image_size']}"

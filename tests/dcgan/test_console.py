@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 
-from dcgan import checkpoint, console, progress, train
+from dcgan import console, train
 from dcgan.errors import UserError
+from dcgan.run import checkpoint, progress
 
 QUICK = (
     "--preset", "quick", "--batch-size", "8", "--data", "d.npy", "--set", "log_every=1",

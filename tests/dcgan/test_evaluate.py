@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, console, evaluate, models, pictures, presets, sample
+from dcgan import console, evaluate, models, pictures, presets, sample
 from dcgan.data import mnist
 from dcgan.errors import UserError
-from dcgan.evaluation import classifier, comparison, judges, measures, monitor, report
+from dcgan.evaluation import classifier, comparison, judges, measures, monitor, show
 from dcgan.evaluation.comparison import Figures
-from dcgan.layers import Dense, Reshape, Tanh
-from dcgan.rundir import RunDirectory
+from dcgan.recipe.layers import Dense, Reshape, Tanh
+from dcgan.run import checkpoint
+from dcgan.run.directory import RunDirectory
 from minigrad import nn, serialize
 
 FIGURES = {"frechet", "kernel", "precision", "recall", "score", "shares", "nearest"}
@@ -30,13 +31,13 @@ def mnist_itself():
     return {split: (mnist.images(split), mnist.labels(split)) for split in ("train", "test")}
 
 
-DRAW = report.draw
+DRAW = show.draw
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Figures take most of the time: there is a dot in their place, but where a test looks at them."""
-    for module, name in ((report, "draw"), (pictures, "save_losses"), (pictures, "save_side_by_side")):
+    for module, name in ((show, "draw"), (pictures, "save_losses"), (pictures, "save_side_by_side")):
         monkeypatch.setattr(
             module, name, lambda _, path: pictures.save_png(np.zeros((1, 1, 1), np.uint8), path)
         )
@@ -367,7 +368,7 @@ def test_nearest_training_images_are_found_by_their_pixels():
 
 
 def test_an_evaluation_is_a_table_a_json_file_and_a_picture(place, monkeypatch, capsys):
-    monkeypatch.setattr(report, "draw", DRAW)
+    monkeypatch.setattr(show, "draw", DRAW)
     said = evaluated("run", "--count", "200")
     assert {key: said[key] for key in ("recipe", "step", "epoch", "weights", "statistics", "count")} == {
         "recipe": "tensorflow-baseline", "step": 7, "epoch": 2, "weights": "last", "statistics": "running",
@@ -415,7 +416,7 @@ def test_memorised_images_are_found_out(place, digits, monkeypatch):
     seen_before = mnist.images("train")[99::-1]
     monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(seen_before))
     seen = {}
-    monkeypatch.setattr(report, "draw", lambda evaluation, path: seen.update(e=evaluation))
+    monkeypatch.setattr(show, "draw", lambda evaluation, path: seen.update(e=evaluation))
     said = evaluated("run", "--count", "100")
     assert said["samples"]["nearest"] == 0
     assert said["floor"]["nearest"] > 3
@@ -490,7 +491,7 @@ def folder(tmp_path):
 
 
 def test_pictures_are_judged_by_the_fixed_network_which_says_so(place, folder, monkeypatch, capsys):
-    monkeypatch.setattr(report, "draw", DRAW)
+    monkeypatch.setattr(show, "draw", DRAW)
     preset = presets.get("pytorch", image_size=8, ngf=4, ndf=4, batch_size=16)
     written(place / "run", preset, folder)
     said = evaluated("run", "--count", "100")
@@ -624,7 +625,7 @@ def test_the_picture_shows_samples_and_below_each_the_nearest_image(tmp_path):
     looked_up = flat * colours[:, None, None, :]
     found = np.full_like(looked_up, 0) + np.array((250, 10, 10), np.uint8)
     figures = Figures(1.0, 0.1, 0.5, 0.25, None, None, 2.0)
-    evaluation = report.Evaluation(
+    evaluation = show.Evaluation(
         "recipe", 5, 1, "last", "running", 100, "a set", "features", None, figures,
         replace(figures, nearest=None), np.full((64, 4, 4, 3), 200, np.uint8), looked_up, found,
     )  # fmt: skip

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from dcgan import checkpoint, console, export, models, noise, presets, sampling
+from dcgan import console, export, latent, models, presets, sampling
 from dcgan.errors import UserError
-from dcgan.layers import (
+from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
     ConvTranspose,
@@ -23,6 +23,7 @@ from dcgan.layers import (
     Sigmoid,
     Tanh,
 )
+from dcgan.run import checkpoint
 from minigrad import nn, serialize
 
 TINY = (Dense(12), BatchNorm(), LeakyReLU(0.3), Dense(64), Tanh(), Reshape(1, 8, 8))
@@ -106,7 +107,7 @@ def test_onnxruntime_makes_the_same_images(onnx, place, capsys, name, overrides)
     assert re.search(r"differ from ours by \S+ at most", capsys.readouterr().out)
     generator = lively(models.build(preset)[0], 1)
     for count in (1, 5):
-        z = noise.draw(preset, count, mg.Generator(3))
+        z = latent.draw(preset, count, mg.Generator(3))
         ours = sampling.generate(generator, z, "running")
         theirs = drawn(place / "g.onnx", z.numpy())
         assert theirs.shape == ours.shape
@@ -126,7 +127,7 @@ def test_arguments_of_convolutions_that_no_recipe_uses(onnx, place):
     )
     model = export.to_onnx(onnx, network, checkpoint.Checkpoint(preset, {"step": 0, "epoch": 0}, {}))
     (place / "g.onnx").write_bytes(model.SerializeToString())
-    z = noise.draw(preset, 3, mg.Generator(0))
+    z = latent.draw(preset, 3, mg.Generator(0))
     with mg.no_grad():
         ours = network(z).numpy()
     assert np.abs(drawn(place / "g.onnx", z.numpy()) - ours).max() <= 1e-5
@@ -183,7 +184,7 @@ def test_the_statistics_are_those_asked_for_or_fixed_ones_of_the_recipe(
     written(place / "other", preset, generator=0)
     assert export.main(["other", "--out", "g.onnx", *arguments]) == 0
     assert f"after step 7, statistics {used};" in capsys.readouterr().out
-    generator, z = lively(models.build(preset)[0]), noise.draw(preset, 4, mg.Generator(0))
+    generator, z = lively(models.build(preset)[0]), latent.draw(preset, 4, mg.Generator(0))
     running = sampling.generate(generator, z, "running")
     sampling.recalibrate(generator, preset)
     images = {"running": running, "recalibrated": sampling.generate(generator, z, "running")}
@@ -198,7 +199,7 @@ def test_averaged_weights_are_taken_where_the_recipe_has_them(onnx, place, argum
     preset = small(ema_decay=0.9)
     written(place / "other", preset, generator=1, generator_ema=2)
     assert export.main(["other", "--out", "g.onnx", *arguments]) == 0
-    z = noise.draw(preset, 4, mg.Generator(0))
+    z = latent.draw(preset, 4, mg.Generator(0))
     ours = sampling.generate(lively(models.build(preset)[0], seed), z, "running")
     assert np.abs(drawn(place / "g.onnx", z.numpy()) - ours).max() <= 1e-5
 

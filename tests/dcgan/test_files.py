@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, pictures, presets
-from dcgan.average import WeightAverage
+from dcgan import pictures, presets
 from dcgan.errors import UserError
+from dcgan.run import checkpoint
+from dcgan.run.ema import WeightAverage
 from dcgan.sampling import generate
 from minigrad import nn, serialize
 from minigrad.serialize import write_whole

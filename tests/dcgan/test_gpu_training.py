@@ -15,22 +15,12 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import (
-    checkpoint,
-    metrics,
-    models,
-    noise,
-    optimizers,
-    pictures,
-    presets,
-    sample,
-    sampling,
-    train,
-)
+from dcgan import latent, models, optimizers, pictures, presets, sample, sampling, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
 from dcgan.losses import LOSSES
+from dcgan.run import checkpoint, step_log
 from dcgan.steps import RULES, Gan
 from minigrad import backend, nn
 from minigrad.inspect import Shadow
@@ -67,7 +57,7 @@ class Run:
         self.gan = Gan(
             *networks,
             *optimizers.build(p, *networks),
-            lambda n: noise.draw(p, n, z, device).to(dtype),
+            lambda n: latent.draw(p, n, z, device).to(dtype),
             p.batch_size,
             LOSSES[p.loss],
         )  # fmt: skip
@@ -271,7 +261,7 @@ def test_a_step_of_flux_is_few_launches_three_copies_and_no_wait(count):
 
 
 def test_a_run_goes_from_step_to_step_without_waiting_for_the_gpu(count, run, monkeypatch):
-    monkeypatch.setattr(metrics, "FRESH", float("inf"))  # whatever the time that a step takes here
+    monkeypatch.setattr(step_log, "FRESH", float("inf"))  # whatever the time that a step takes here
     rule, seen = RULES["same_fakes"], []
 
     def watched(gan, real):

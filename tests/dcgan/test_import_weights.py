@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from dcgan import checkpoint, console, import_weights, models, noise, presets, sample, sampling
+from dcgan import console, import_weights, latent, models, presets, sample, sampling
 from dcgan.errors import UserError
-from dcgan.layers import BatchNorm, Dense, Dropout, Flatten, Reshape, Sigmoid, Tanh
+from dcgan.recipe.layers import BatchNorm, Dense, Dropout, Flatten, Reshape, Sigmoid, Tanh
+from dcgan.run import checkpoint
 from minigrad import serialize
 
 # What `state_dict()` of the flux generator holds in PyTorch, with a Dropout before each BatchNorm's ReLU.
@@ -153,7 +154,7 @@ def test_samples_are_drawn_from_it(place):
     assert sample.main(["run", "--out", "a.png", "--statistics", "running"]) == 0
     generator, _ = models.build(small())
     generator.load_state_dict(expected(state_of(G), G_PLACES))
-    z = noise.draw(small(), 4, mg.Generator(0))
+    z = latent.draw(small(), 4, mg.Generator(0))
     drawn = sampling.load_generator(checkpoint.load(place / "run"))
     assert np.array_equal(sampling.generate(drawn, z, "running"), sampling.generate(generator, z, "running"))
 

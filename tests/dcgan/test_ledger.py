@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from dcgan import ledger, models, presets, steps, train
-from dcgan.explain import WIDTH, explain
-from dcgan.explain import _of_run as told
-from dcgan.ledger import Cost, Differentiated, Drawn, Ran, Updated
+from dcgan import models, presets, steps, train
+from dcgan.describe import ledger
+from dcgan.describe.ledger import Cost, Differentiated, Drawn, Ran, Updated
+from dcgan.describe.step import WIDTH, explain
+from dcgan.describe.step import _of_run as told
 from dcgan.losses import LOSSES
 from dcgan.presets import PRESETS
 from dcgan.steps import _result, _update_discriminator, _update_generator

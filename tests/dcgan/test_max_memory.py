@@ -16,15 +16,14 @@ from PIL import Image
 import minigrad as mg
 from dcgan import (
     animate,
-    checkpoint,
+    arguments,
     evaluate,
     export,
     import_weights,
     interpolate,
     latent,
-    layers,
-    memory,
     models,
+    pictures,
     presets,
     sample,
     sampling,
@@ -32,8 +31,11 @@ from dcgan import (
 )
 from dcgan.errors import UserError
 from dcgan.evaluation import comparison
+from dcgan.pictures import memory_of_animation
+from dcgan.recipe import layers, memory
 from dcgan.report import __main__ as report
 from dcgan.report import needed, reading
+from dcgan.run import checkpoint
 
 SMALL = fuzz.SMALL
 HUGE = dataclasses.replace(
@@ -213,12 +215,12 @@ def test_a_sparse_file_of_tensors_is_refused(run, refused, limit):
     ("words", "expected"),
     [
         (("--between", "1", "2", "3", "--out", "a.png"), (19, 0)),
-        (("--between", "1", "2", "--out", "a.mp4"), (25, memory.of_animation(25, (8, 8, 1), ".mp4"))),
+        (("--between", "1", "2", "--out", "a.mp4"), (25, memory_of_animation(25, (8, 8, 1), ".mp4"))),
         (
             ("--between", "1", "2", "--frames", "5", "--out", "a.GIF"),
-            (6, memory.of_animation(6, (8, 8, 1), ".gif")),
+            (6, memory_of_animation(6, (8, 8, 1), ".gif")),
         ),
-        (("--mean", "1", "2", "--plus", "3", "--out", "a.png"), (6, memory.of_figure(6, (8, 8, 1)))),
+        (("--mean", "1", "2", "--plus", "3", "--out", "a.png"), (6, pictures.memory_of_figure(6, (8, 8, 1)))),
     ],
     ids=range(4),
 )  # fmt: skip
@@ -240,7 +242,7 @@ def test_many_frames_are_refused_after_the_first(run, refused, monkeypatch):
         os.link(run / "frames" / "00000000.png", run / "frames" / f"{step:08d}.png")
     seen = []
     monkeypatch.setattr(
-        animate, "_frame", lambda file: seen.append(file) or np.zeros((4000, 4000, 3), np.uint8)
+        pictures, "_frame", lambda file: seen.append(file) or np.zeros((4000, 4000, 3), np.uint8)
     )
     said = refused(animate.main, "run", "--out", "a.mp4")
     assert "animating the 201 frames" in said
@@ -263,7 +265,7 @@ def test_an_evaluation_of_many_large_images_is_refused_before_they_are_drawn(run
     [("4G", 2**32), ("500M", 500 * 2**20), ("1.5g", 3 * 2**29), ("2048K", 2**21), ("7", 7), (" 1T ", 2**40)],
 )
 def test_sizes_are_read(text, size):
-    assert memory.parse(text) == size
+    assert arguments.size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_sizes_are_read(text, size):
 )
 def test_what_is_no_size_is_told(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected a size such as 500M or 4G") as told:
-        memory.parse(text)
+        arguments.size(text)
     assert len(str(told.value)) < 120
 
 
@@ -314,7 +316,7 @@ def test_estimates_grow_with_what_is_asked_for():
     larger = presets.get("quick", batch_size=2 * preset.batch_size)
     assert memory.of_steps(larger) > memory.of_steps(preset)
     assert memory.of_training(preset) > memory.of_steps(preset)
-    assert memory.of_animation(9, (300, 300, 3), ".mp4") > memory.of_animation(9, (300, 300, 3), ".gif")
+    assert memory_of_animation(9, (300, 300, 3), ".mp4") > memory_of_animation(9, (300, 300, 3), ".gif")
 
 
 STEPS = """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from video import read_mp4
 
-from dcgan import animate, pictures
+from dcgan import pictures
 from minigrad import serialize
 
 RED, BLUE, GREEN = ((200, 0, 0), (0, 0, 200), (0, 150, 0))
@@ -283,8 +283,8 @@ def test_a_gif_of_many_frames_leaves_some_out_and_keeps_the_first_and_the_last(t
     frames.mkdir()
     for i in range(100):
         pictures.save_png(np.full((8, 8, 1), 2 * i, np.uint8), frames / f"{i:08d}.png")
-    assert animate.animate(frames, tmp_path / "a.gif") == animate.MOST_IN_A_GIF == 60
-    assert animate.animate(frames, tmp_path / "a.mp4") == 100
+    assert pictures.animate(frames, tmp_path / "a.gif") == pictures.MAX_GIF_FRAMES == 60
+    assert pictures.animate(frames, tmp_path / "a.mp4") == 100
     with Image.open(tmp_path / "a.gif") as gif:
         shown = []
         for i in range(gif.n_frames):

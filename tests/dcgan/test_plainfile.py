@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan import animate, checkpoint, evaluate, plainfile
+from dcgan import animate, evaluate, pictures
 from dcgan.errors import UserError
+from dcgan.files import plainfile
 from dcgan.report import __main__ as report
 from dcgan.report.embedded import png_of
-from dcgan.rundir import RunDirectory
+from dcgan.run import checkpoint
+from dcgan.run.directory import RunDirectory
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_regular_file_of_the_run_is_read_also_by_a_link_to_the_run(run, tmp_pa
     for directory in (run, tmp_path / "link"):
         plainfile.check(directory / "frames" / "00000000.png", directory)
         assert png_of(directory / "frames" / "00000000.png", directory)
-        assert animate.animate(directory / "frames", tmp_path / "a.gif") == 2
+        assert pictures.animate(directory / "frames", tmp_path / "a.gif") == 2
 
 
 def test_links_pipes_and_directories_are_refused(run, secret):
@@ -107,7 +109,7 @@ def test_a_report_reads_no_figures_that_a_link_leads_to(run, secret):
 def test_an_animation_has_no_frame_that_a_link_leads_to(run, secret, tmp_path):
     (run / "frames" / "00000002.png").symlink_to(secret)
     with pytest.raises(UserError, match=r"00000002.png can't be read .*: 00000002.png is a symbolic link"):
-        animate.animate(run / "frames", tmp_path / "a.gif")
+        pictures.animate(run / "frames", tmp_path / "a.gif")
     (run / "frames").rename(run / "old")
     (run / "frames").symlink_to(secret.parent)
     with pytest.raises(UserError, match="frames is a symbolic link, which is not followed"):
@@ -143,7 +145,7 @@ def test_an_evaluation_is_not_written_where_a_link_leads(run, secret, monkeypatc
         return SimpleNamespace(to_json=dict)
 
     monkeypatch.setattr(evaluate, "evaluate", done)
-    monkeypatch.setattr(evaluate.report, "draw", lambda _, path: path.write_bytes(b"a picture"))
+    monkeypatch.setattr(evaluate.show, "draw", lambda _, path: path.write_bytes(b"a picture"))
     monkeypatch.setattr(evaluate.report, "table", lambda _: "")
     before = secret.read_bytes()
     for name in ("evaluation.json", "evaluation.png"):

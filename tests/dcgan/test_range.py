@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dcgan import checkpoint, evaluate, models, presets
+from dcgan import arguments as options
+from dcgan import evaluate, models, presets
 from dcgan.data import folder, sources
 from dcgan.errors import UserError
 from dcgan.evaluation import comparison
-from dcgan.layers import Dense, Reshape, Tanh
-from dcgan.rundir import RunDirectory
+from dcgan.recipe.layers import Dense, Reshape, Tanh
+from dcgan.run import checkpoint
+from dcgan.run.directory import RunDirectory
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 MASK = np.random.default_rng(0).integers(0, 2, (40, 4, 4)).astype(np.uint8)
@@ -35,9 +37,9 @@ def as_idx(array):
      (" 0 , 255 ", (0, 255)), ("-3,-2", (-3, -2)), ("-1e300,1e300", (-1e300, 1e300))],
 )  # fmt: skip
 def test_a_range_is_two_numbers(text, expected):
-    assert sources.parse_range(text) == expected
+    assert options.value_range(text) == expected
     parser = argparse.ArgumentParser()
-    sources.add_range_argument(parser)
+    options.add_range(parser)
     for arguments in (["--range", text], [f"--range={text}"]):
         assert parser.parse_args(arguments).range == expected
     assert parser.parse_args([]).range is None
@@ -50,9 +52,9 @@ def test_a_range_is_two_numbers(text, expected):
 )  # fmt: skip
 def test_what_is_no_range_is_told(text, capsys):
     with pytest.raises(argparse.ArgumentTypeError, match="expected LOW,HIGH, two finite numbers"):
-        sources.parse_range(text)
+        options.value_range(text)
     parser = argparse.ArgumentParser()
-    sources.add_range_argument(parser)
+    options.add_range(parser)
     with pytest.raises(SystemExit) as stop:
         parser.parse_args([f"--range={text}"])
     assert stop.value.code == 2
@@ -66,7 +68,7 @@ def test_what_is_no_range_is_told(text, capsys):
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_any_text_is_a_range_or_is_told(text):
     try:
-        low, high = sources.parse_range(text)
+        low, high = options.value_range(text)
     except argparse.ArgumentTypeError:
         return
     assert np.isfinite(high - low)

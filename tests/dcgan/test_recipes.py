@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minigrad as mg
-from dcgan import jsonfile, layers, models, noise, optimizers, plan, presets
+from dcgan import latent, models, optimizers, presets
 from dcgan.errors import UserError
+from dcgan.files import jsonfile
 from dcgan.presets import PRESETS, Preset
+from dcgan.recipe import layers, plan
 
 NAMES = pytest.mark.parametrize("name", PRESETS)
 
@@ -36,7 +38,7 @@ def test_flux_is_the_tutorials_recipe():
 def test_g_makes_images_and_d_judges_them(name):
     preset = presets.get(name)
     generator, discriminator = models.build(preset)
-    images = generator(noise.draw(preset, 3, mg.Generator(0)))
+    images = generator(latent.draw(preset, 3, mg.Generator(0)))
     assert images.shape == (3, preset.channels, preset.image_size, preset.image_size)
     assert np.abs(images.numpy()).max() <= 1
     assert discriminator(images).shape == (3, 1)
@@ -46,7 +48,7 @@ def test_g_takes_noise_of_its_shape_or_flat():
     preset = presets.get("quick", z_shape=(16, 1, 1), generator=(layers.Flatten(), *presets.QUICK.generator))
     generator, _ = models.build(preset)
     generator.eval()
-    z = noise.draw(preset, 2, mg.Generator(0))
+    z = latent.draw(preset, 2, mg.Generator(0))
     assert z.shape == (2, 16, 1, 1)
     assert np.array_equal(generator(z).numpy(), generator(z.reshape(2, 16)).numpy())
     with pytest.raises(ValueError, match=r"Generator: expected z of shape \(N, 16, 1, 1\), got \(2, 15\)"):
@@ -191,8 +193,8 @@ def test_every_field_of_a_preset_is_described():
 
 
 def test_noise_is_of_the_recipes_distribution():
-    normal = noise.draw(presets.get("flux"), 1000, mg.Generator(0)).numpy()
-    uniform = noise.draw(presets.get("flux", z_distribution="uniform"), 1000, mg.Generator(0)).numpy()
+    normal = latent.draw(presets.get("flux"), 1000, mg.Generator(0)).numpy()
+    uniform = latent.draw(presets.get("flux", z_distribution="uniform"), 1000, mg.Generator(0)).numpy()
     assert normal.std() == pytest.approx(1.0, abs=0.01)
     assert np.abs(uniform).max() <= 1
     assert uniform.std() == pytest.approx(1 / np.sqrt(3), abs=0.01)

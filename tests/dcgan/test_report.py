@@ -15,16 +15,17 @@ import reported
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, console, models, presets
-from dcgan.checkpoint import Checkpoint
+from dcgan import console, models, presets
 from dcgan.errors import UserError
 from dcgan.report import charts, findings, heatmaps, looking, markup, networks, samples
 from dcgan.report import page as whole
 from dcgan.report.__main__ import main
 from dcgan.report.drawing import Data
 from dcgan.report.reading import Reading, read
-from dcgan.rundir import RunDirectory
-from dcgan.sampling import load_discriminator, load_generator
+from dcgan.run import checkpoint
+from dcgan.run.checkpoint import Checkpoint
+from dcgan.run.directory import RunDirectory
+from dcgan.run.trained import load_discriminator, load_generator
 from minigrad import nn
 
 VOID = {"img", "input", "link", "meta"}

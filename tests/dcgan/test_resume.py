@@ -14,14 +14,25 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from dcgan import cadence, checkpoint, outputs, presets, resume, train
+from dcgan import presets, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.errors import UserError
-from dcgan.layers import BatchNorm, Conv, ConvTranspose, Dense, Dropout, Flatten, LeakyReLU, Reshape, Tanh
-from dcgan.progress import Progress
-from dcgan.rundir import RunDirectory
-from dcgan.training import Training
+from dcgan.recipe.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    Reshape,
+    Tanh,
+)
+from dcgan.run import checkpoint, outputs, resume, schedule
+from dcgan.run.directory import RunDirectory
+from dcgan.run.progress import Progress
+from dcgan.run.training import Training
 from minigrad import backend, serialize
 
 IMAGES = 22  # three batches of 8, the last one partial
@@ -478,7 +489,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint_and_names_the_layer(
     ("text", "steps", "seconds"), [("500", 500, 0), ("10min", 0, 600), ("30s", 0, 30), ("007", 7, 0)]
 )
 def test_a_cadence_is_steps_or_a_time(text, steps, seconds):
-    found = cadence.Cadence.parse(text)
+    found = schedule.Cadence.parse(text)
     assert (found.steps, found.seconds) == (steps, seconds)
 
 
@@ -492,7 +503,7 @@ def test_a_cadence_that_is_none_is_a_users_mistake(text, capsys):
 def test_without_a_cadence_checkpoints_cost_a_hundredth_of_the_time(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    due = cadence.Cadence()
+    due = schedule.Cadence()
     now[0] = 59.0
     assert not due.is_due(1)
     now[0] = 60.0

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcgan import checkpoint, evaluations, jsonfile, outputs, presets, rundir, train, training
+from dcgan import presets, train
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
-from dcgan.rundir import RunDirectory
+from dcgan.files import jsonfile
+from dcgan.run import checkpoint, directory, evaluations, outputs, training
+from dcgan.run.directory import RunDirectory
 from minigrad import serialize
 
 SMALL = (
@@ -116,7 +118,7 @@ def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch, er
     def refused(*_):
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(rundir.fcntl, "flock", refused)
+    monkeypatch.setattr(directory.fcntl, "flock", refused)
     RunDirectory.create(tmp_path / "run", presets.get("quick"), "cpu", "mnist").close()
     RunDirectory.reopen(tmp_path / "run").close()
 
@@ -528,7 +530,7 @@ def test_a_start_that_finds_no_room_for_its_recipe_leaves_no_directory(run, monk
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(rundir, "write_whole", full)
+    monkeypatch.setattr(directory, "write_whole", full)
     with pytest.raises(UserError, match="No space left on device"):
         run(*SMALL, "--steps", 4, "--out", "a/b/run")
     assert not Path("a").exists()

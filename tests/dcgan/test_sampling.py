@@ -13,21 +13,10 @@ from PIL import Image
 from video import read_mp4
 
 import minigrad as mg
-from dcgan import (
-    animate,
-    checkpoint,
-    console,
-    interpolate,
-    latent,
-    models,
-    noise,
-    pictures,
-    presets,
-    sample,
-    sampling,
-)
+from dcgan import animate, console, interpolate, latent, models, pictures, presets, sample, sampling
 from dcgan.errors import UserError
-from dcgan.layers import BatchNorm, Dense, Flatten, Reshape, Tanh
+from dcgan.recipe.layers import BatchNorm, Dense, Flatten, Reshape, Tanh
+from dcgan.run import checkpoint
 from minigrad import nn, serialize
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -190,7 +179,7 @@ def plain_recalibration(generator, preset, batches, of_each):
     first, _, _, second, *_ = [str(i) for i in range(6)]
     found = []
     for _ in range(batches):
-        x = noise.draw(preset, of_each, source).numpy().astype(np.float64)
+        x = latent.draw(preset, of_each, source).numpy().astype(np.float64)
         line = []
         for dense, norm in ((first, "1"), (second, "4")):
             x = x @ state[f"{dense}.weight"].T + state[f"{dense}.bias"]
@@ -248,7 +237,7 @@ def test_recalibration_moves_nothing_else_and_repeats(training):
 
 
 def test_a_generator_without_batch_norm_has_nothing_to_recalibrate(monkeypatch):
-    monkeypatch.setattr(sampling.noise, "draw", lambda *_: pytest.fail("noise was drawn"))
+    monkeypatch.setattr(sampling.latent, "draw", lambda *_: pytest.fail("noise was drawn"))
     preset = small(generator=(Dense(64), Tanh(), Reshape(1, 8, 8)))
     generator = lively(preset, 0)
     before = {name: value.numpy().copy() for name, value in generator.state_dict().items()}
@@ -320,7 +309,7 @@ def test_each_leaves_the_images_in_their_own_size_and_their_noise(place, capsys)
     }
     z = np.load(place / "each" / "z.npy", allow_pickle=False)
     assert (z.dtype, z.shape) == (np.float32, (12, NUMBERS))
-    assert np.array_equal(z, noise.draw(small(), 12, mg.Generator(9)).numpy())
+    assert np.array_equal(z, latent.draw(small(), 12, mg.Generator(9)).numpy())
     generator = lively(small(), 0)
     generator.eval()
     assert differ(singles, pictures.to_bytes(generator(mg.tensor(z)).numpy())) <= 1
@@ -393,7 +382,7 @@ def test_a_run_of_the_training_command_is_sampled(run, tmp_path):
 @few
 def test_a_name_is_the_noise_of_that_image(seed, index, distribution):
     preset = small(z_distribution=distribution)
-    all_of_them = noise.draw(preset, 71, mg.Generator(seed)).numpy()
+    all_of_them = latent.draw(preset, 71, mg.Generator(seed)).numpy()
     assert np.array_equal(latent.by_seed(preset, f"{seed}/{index}"), all_of_them[index])
     assert np.array_equal(latent.by_seed(preset, f"{seed}"), all_of_them[0])
 
@@ -665,7 +654,7 @@ def test_a_sum_is_the_mean_less_the_second_and_with_the_third(place, made, mean,
     groups = {"--mean": mean, "--minus": minus, "--plus": plus}
     words = [word for option, names in groups.items() if names for word in (option, *names)]
     assert interpolate.main(["run", *words, "--out", "a.png"]) == 0
-    by_index = noise.draw(small(), 10, mg.Generator(3)).numpy().astype(np.float64)
+    by_index = latent.draw(small(), 10, mg.Generator(3)).numpy().astype(np.float64)
     members = {
         option: [by_index[int(name.partition("/")[2])] for name in names]
         for option, names in groups.items()

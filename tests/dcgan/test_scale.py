@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dcgan.arguments import value_range
 from dcgan.data import arrays, scale, sources
 from dcgan.errors import UserError
 
@@ -145,7 +146,7 @@ def test_a_scale_that_is_unknown_is_asked_for(tmp_path, what):
     assert words.startswith(f"--data {name}: its numbers go from {numbers.min():g} to {numbers.max():g} (")
     assert words.endswith(f"with --range LOW,HIGH, such as --range {likely}")
     # The proposal works.
-    low, high = sources.parse_range(likely)
+    low, high = value_range(likely)
     assert sources.load(name, 4, 1, (low, high)).value_range == (low, high)
 
 

@@ -14,11 +14,13 @@ from loading import load_batches
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, models, noise, pictures, presets, steps, training, vitals_picture
+from dcgan import latent, models, pictures, presets, steps
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
-from dcgan.layers import BatchNorm, Dense, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
+from dcgan.recipe.layers import BatchNorm, Dense, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
+from dcgan.run import checkpoint, training
 from dcgan.steps import StepResult
+from dcgan.vitals import picture as vitals_picture
 
 GREY = ("flux", "flux-draft", "tensorflow", "tensorflow-baseline")
 SMALL = {"image_size": 8}  # for flowers and pytorch
@@ -227,14 +229,14 @@ def test_noise_is_drawn_alike_for_training_and_for_grids_and_never_twice(
 ):
     digits(16)
     drawn = {}  # by their bytes: the last grid is drawn twice, at its step and at the end
-    draw = noise.draw
+    draw = latent.draw
 
     def watched(*arguments):
         z = draw(*arguments)
         drawn[z.numpy().tobytes()] = z.numpy().copy()
         return z
 
-    monkeypatch.setattr(noise, "draw", watched)
+    monkeypatch.setattr(latent, "draw", watched)
     run("--preset", name, "--epochs=4", *given(batch_size=8, **(SMALL if name == "flowers" else {})))
     assert len(drawn) == draws
     for z in drawn.values():

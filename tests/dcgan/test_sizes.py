@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from dcgan import layers, models, presets, sizes
+from dcgan import models, presets
 from dcgan.errors import UserError
+from dcgan.recipe import layers, sizes
 from minigrad import nn
 
 SMALL = st.integers(1, 4)

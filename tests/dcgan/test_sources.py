@@ -17,7 +17,7 @@ from PIL import Image
 from dcgan import presets
 from dcgan.data import arrays, idx, scale, sources
 from dcgan.errors import UserError
-from dcgan.plan import check_batches
+from dcgan.recipe.plan import check_batches
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 

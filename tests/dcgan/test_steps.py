@@ -5,7 +5,8 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
-from dcgan import layers, models, noise, presets, steps
+from dcgan import latent, models, presets, steps
+from dcgan.recipe import layers
 from minigrad import nn, optim
 
 TINY = {
@@ -41,7 +42,7 @@ class Watched:
             self.discriminator,
             optim.Adam(self.generator.parameters(), 2e-4),
             optim.Adam(self.discriminator.parameters(), 2e-4),
-            lambda n: noise.draw(self.preset, n, stream),
+            lambda n: latent.draw(self.preset, n, stream),
             self.preset.batch_size,
         )
         self._watch("G", self.generator)

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, checkpoint, console, outputs, presets, progress, sample, train
+from dcgan import animate, console, presets, sample, train
 from dcgan.errors import UserError
+from dcgan.run import checkpoint, outputs, progress
 from minigrad.backend import get as get_backend
 
 SMALL = ("--preset", "quick", "--steps", "3", "--batch-size", "8", "--set", "frame_every=1")

@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, checkpoint, evaluate, interpolate, rundir, sample, train
+from dcgan import animate, evaluate, interpolate, sample, train
 from dcgan.console import run_command
 from dcgan.data import folder, sources
 from dcgan.errors import UserError, printable
+from dcgan.run import checkpoint, directory
 
 GIB = 2**30
 
@@ -261,13 +262,13 @@ def test_metrics_that_are_none_are_told_with_their_line(tmp_path, line):
     text = '{"step": 1, "loss_d": null}\n' + line + "\n"
     (tmp_path / "metrics.jsonl").write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged \(.*expected a JSON object"):
-        rundir.RunDirectory(tmp_path).metrics()
+        directory.RunDirectory(tmp_path).metrics()
 
 
 def test_metrics_without_an_end_are_not_read_whole(tmp_path):
     sparse(tmp_path / "metrics.jsonl", b"", 2**33)
     with pytest.raises(UserError, match="line 1: 1048577 characters of JSON"):
-        rundir.RunDirectory(tmp_path).metrics()
+        directory.RunDirectory(tmp_path).metrics()
 
 
 def test_frames_that_are_none_are_told(tmp_path, refusal):

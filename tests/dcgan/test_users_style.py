@@ -7,9 +7,10 @@ from drawing import DARK
 from PIL import Image
 from reported import vital_signs
 
-from dcgan import pictures, vitals_picture
-from dcgan.evaluation import report
+from dcgan import pictures
+from dcgan.evaluation import show
 from dcgan.evaluation.comparison import Figures
+from dcgan.vitals import picture
 
 IMAGES = np.full((64, 4, 4, 1), 200, np.uint8)
 FIGURES = Figures(1.0, 0.1, 0.5, 0.25, 9.0, [0.1] * 10, 2.0)
@@ -17,18 +18,18 @@ LOSSES = {"step": 1, "loss_d": 1.0, "loss_g": 0.5, "d_x": 0.7, "d_g_z1": 0.2, "d
 
 
 def draw_evaluation(path, about="a set"):
-    evaluation = report.Evaluation(
+    evaluation = show.Evaluation(
         "recipe", 5, 1, "last", "running", 100, about, "features", 0.99, FIGURES, FIGURES, IMAGES,
         IMAGES[:10], IMAGES[:10],
     )  # fmt: skip
-    report.draw(evaluation, path)
+    show.draw(evaluation, path)
 
 
 DRAWN = {
     "losses": lambda path: pictures.save_losses([LOSSES] * 3, path),
     "side by side": lambda path: pictures.save_side_by_side({"real": IMAGES[0], "fake": IMAGES[0]}, path),
     "rows": lambda path: pictures.save_rows({"result": IMAGES[:3]}, path),
-    "vital signs": lambda path: vitals_picture.save([vital_signs(1), vital_signs(2)], path),
+    "vital signs": lambda path: picture.save([vital_signs(1), vital_signs(2)], path),
     "an evaluation": draw_evaluation,
 }
 

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import checkpoint, checkup, diagnosis, models, noise, presets, steps, train, vitals, vitals_picture
+from dcgan import latent, models, presets, steps, train
 from dcgan.data import mnist
 from dcgan.errors import UserError
-from dcgan.layers import (
+from dcgan.losses import LOSSES
+from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
     ConvTranspose,
@@ -24,7 +25,8 @@ from dcgan.layers import (
     Sigmoid,
     Tanh,
 )
-from dcgan.losses import LOSSES
+from dcgan.run import checkpoint, checkup
+from dcgan.vitals import diagnosis, measure, picture
 from minigrad import optim
 
 N = 16
@@ -53,13 +55,13 @@ class Small:
         stream = mg.Generator(0, 1)
         self.gan = steps.Gan(
             self.g, self.d, optim.Adam(self.g.parameters(), lr), optim.Adam(self.d.parameters(), lr),
-            lambda n: noise.draw(self.preset, n, stream), N, LOSSES[self.preset.loss],
+            lambda n: latent.draw(self.preset, n, stream), N, LOSSES[self.preset.loss],
         )  # fmt: skip
         real = np.random.default_rng(1).uniform(-0.9, 0.9, (N, 1, 28, 28)).astype(np.float32)
         self.real = mg.tensor(real)
 
     def measured(self, rule=None):
-        with vitals.Measurement(self.gan, self.real) as seen:
+        with measure.Measurement(self.gan, self.real) as seen:
             result = (rule or self.rule)(self.gan, self.real)
         return seen.line(1, 1, result)
 
@@ -124,7 +126,7 @@ def drawn(small, rule):
     """What G's gradients went through, and D's first fakes: drawn by hand, before the step."""
     twice = rule == "fresh_noise"
     stream = mg.Generator(0, 1)
-    z = [noise.draw(small.preset, N, stream) for _ in range(1 + twice)]
+    z = [latent.draw(small.preset, N, stream) for _ in range(1 + twice)]
     state = small.g.state_dict()
     with mg.no_grad():
         small.g.train(not twice)
@@ -222,24 +224,24 @@ def test_a_discriminator_with_batch_norm_shows_all_of_its_fakes(count):
     _, fakes = drawn(by_hand, "fresh_noise")
     fakes[:, :, :14] = -0.5
     small.real = mg.tensor(fakes[:count])  # half of the real pixels are those of the first fakes
-    seen, measured = [], vitals._share_near
+    seen, measured = [], measure._share_near
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vitals, "_share_near", lambda x, limits: seen.append(len(x)) or measured(x, limits))
+        patch.setattr(measure, "_share_near", lambda x, limits: seen.append(len(x)) or measured(x, limits))
         small.measured()
     assert seen == [N, N, N, count]  # G's tanh, D's sigmoid, the tanh that learned, the real images
 
 
 def test_so_few_values_tell_nothing_of_a_unit():
-    assert vitals._dead(np.full((15, 4), -1.0)) is None
-    assert vitals._dead(np.full((16, 4), -1.0)) == 1.0
-    assert vitals._dead(np.full((4, 2, 2, 2), np.nan)) is None
+    assert measure._dead(np.full((15, 4), -1.0)) is None
+    assert measure._dead(np.full((16, 4), -1.0)) == 1.0
+    assert measure._dead(np.full((4, 2, 2, 2), np.nan)) is None
 
 
 def test_the_distance_is_that_of_all_pairs():
     images = np.random.default_rng(0).normal(size=(5, 2, 3, 3))
-    assert vitals._distance(images) == pytest.approx(mean_distance(images), rel=1e-9)
-    assert vitals._distance(np.repeat(images[:1], 7, axis=0).astype(np.float32)) == 0
-    assert vitals._distance(images[:1]) is None
+    assert measure._distance(images) == pytest.approx(mean_distance(images), rel=1e-9)
+    assert measure._distance(np.repeat(images[:1], 7, axis=0).astype(np.float32)) == 0
+    assert measure._distance(images[:1]) is None
 
 
 def test_black_and_white_of_the_real_pictures_are_counted():
@@ -424,7 +426,7 @@ def tiny(monkeypatch, few_digits):
 def no_plots(monkeypatch):
     for name in ("save_losses", "save_side_by_side"):
         monkeypatch.setattr(f"dcgan.pictures.{name}", lambda content, path: None)
-    monkeypatch.setattr(vitals_picture, "save", lambda lines, path: path.write_bytes(repr(lines).encode()))
+    monkeypatch.setattr(picture, "save", lambda lines, path: path.write_bytes(repr(lines).encode()))
 
 
 def lines(path):
@@ -523,8 +525,6 @@ def test_the_picture_shows_lines_with_nothing_in_them(tmp_path):
     line = small.measured()
     bad = {**line, "step": 3, "spread": None, "d_x": None, "layers": [], "batch_norm_gap": []}
     bad["findings"] = [diagnosis.finding("not-finite", 3, "numbers are not finite")]
-    vitals_picture.save(
-        [{**line, "findings": []}, {**line, "step": 2, "findings": []}, bad], tmp_path / "a.png"
-    )
+    picture.save([{**line, "findings": []}, {**line, "step": 2, "findings": []}, bad], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as png:
         assert np.asarray(png.convert("RGB")).std() > 5

@@ -4,19 +4,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from .numbers import (
-    INFINITY,
-    NOTHING,
-    ONE,
-    TWO,
-    ZERO,
-    flat,
-    log,
-    negative,
-    power,
-    some,
-    unary,
-)
+from .numbers import INFINITY, NOTHING, ONE, TWO, ZERO, flat, log, negative, power, some, unary
 from .rows import elementwise
 
 

@@ -8,17 +8,7 @@ import minigrad.functional as F
 from minigrad import naive
 from minigrad.ops import OPERATIONS
 
-from .numbers import (
-    NAN,
-    NOTHING,
-    ONE,
-    TWO,
-    ZERO,
-    on_device,
-    pairs,
-    times,
-    unary,
-)
+from .numbers import NAN, NOTHING, ONE, TWO, ZERO, on_device, pairs, times, unary
 from .rows import Row
 
 

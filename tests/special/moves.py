@@ -7,10 +7,7 @@ import numpy as np
 import minigrad.functional as F
 from minigrad.ops import OPERATIONS
 
-from .numbers import (
-    unary,
-    zeros,
-)
+from .numbers import unary, zeros
 from .rows import Row
 
 

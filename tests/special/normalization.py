@@ -7,14 +7,7 @@ import numpy as np
 from minigrad.ops import OPERATIONS
 
 from .functions import activation
-from .numbers import (
-    ONE,
-    each,
-    exact,
-    flat,
-    ones,
-    times,
-)
+from .numbers import ONE, each, exact, flat, ones, times
 from .rows import Row, by_differences
 
 EPS = 0.25

@@ -9,13 +9,7 @@ from minigrad.backend.geometry import ConvGeometry
 from minigrad.ops import OPERATIONS
 
 from .functions import activation
-from .numbers import (
-    ONE,
-    ones,
-    some,
-    times,
-    zeros,
-)
+from .numbers import ONE, ones, some, times, zeros
 from .rows import Row
 
 

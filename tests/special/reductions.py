@@ -7,12 +7,7 @@ import numpy as np
 
 import minigrad.functional as F
 
-from .numbers import (
-    EXACT,
-    NAN,
-    exact,
-    zeros,
-)
+from .numbers import EXACT, NAN, exact, zeros
 from .rows import Row, rounded
 
 

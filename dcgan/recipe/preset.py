@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import family, jsonfile, layers
-from .errors import UserError
+from ..errors import UserError
+from ..files import jsonfile
+from ..losses import LOSSES
+from ..steps import RULES
+from . import family, layers
 from .layers import Layer
-from .losses import LOSSES
-from .steps import RULES
 
 MOST_IMAGES = 10_000  # in one grid
 
@@ -286,7 +287,7 @@ def _checked(field: str, current: Any, value: Any) -> Any:
             return value
     elif type(value) is type(current):
         return value
-    kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.layers)")
+    kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.recipe.layers)")
     expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
     raise UserError(f"{field}={value!r:.200}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from minigrad.figures import saved_figure
 
 from .diagnosis import ALIKE, APART, learns
-from .vitals import Line
+from .measure import Line
 
 NETWORKS = ("generator", "discriminator")
 MARKED = 60  # measures; with fewer each has a dot

@@ -6,7 +6,7 @@ of G doubles the side of the image, each convolution of D halves it; the narrowe
 image, has `width` feature maps, and each further one twice as many.
 """
 
-from .errors import UserError
+from ..errors import UserError
 from .layers import BatchNorm, Conv, ConvTranspose, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Tanh
 
 SIZES = (8, 16, 32, 64, 128, 256)

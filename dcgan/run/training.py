@@ -9,24 +9,25 @@ from typing import Any
 import minigrad as mg
 from minigrad.inspect import ShadowError
 
-from . import checkpoint, models, noise, optimizers
-from .average import WeightAverage
-from .cadence import Cadence
+from .. import latent, models, optimizers
+from ..data.batches import Batches
+from ..data.feed import Feed
+from ..errors import UserError
+from ..evaluation.monitor import Monitor
+from ..losses import LOSSES
+from ..recipe.preset import Preset
+from ..steps import RULES, Gan
+from . import checkpoint
 from .checkpoint import Checkpoint
 from .checkup import Checkup
-from .data.batches import Batches
-from .data.feed import Feed
+from .directory import RunDirectory
 from .divergence import Diverged, first_not_finite
-from .errors import UserError
-from .evaluation.monitor import Monitor
+from .ema import WeightAverage
 from .evaluations import Evaluations
-from .losses import LOSSES
-from .metrics import BLOCK, Metrics
 from .outputs import Outputs
-from .preset import Preset
 from .progress import Progress
-from .rundir import RunDirectory
-from .steps import RULES, Gan
+from .schedule import Cadence
+from .step_log import BLOCK, Metrics
 
 # Streams of the run's seed, besides stream 0, which the engine draws weights and dropout from, and those
 # in outputs.py.
@@ -75,7 +76,7 @@ class Training:
             generator,
             discriminator,
             *optimizers.build(preset, generator, discriminator),
-            lambda n: noise.draw(preset, n, self.noise, device),
+            lambda n: latent.draw(preset, n, self.noise, device),
             preset.batch_size,
             LOSSES[preset.loss],
         )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from minigrad.backend.geometry import ConvGeometry
 
+from ..errors import UserError
+from ..losses import LOSSES
 from . import layers
-from .errors import UserError
-from .losses import LOSSES
 from .preset import Preset
 
 Shape = tuple[int, ...]  # of one image or one row, without the batch

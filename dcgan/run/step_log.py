@@ -4,12 +4,12 @@ import math
 import time
 from typing import Any
 
-from .data.batches import Batches
+from ..data.batches import Batches
+from ..recipe.preset import Preset
+from ..steps import StepResult
+from .directory import RunDirectory
 from .divergence import Diverged
-from .preset import Preset
 from .progress import Progress
-from .rundir import RunDirectory
-from .steps import StepResult
 
 LOW, HIGH = 1e-3, 50.0  # losses beyond these are told: one player has won, or is lost
 BLOCK = 50  # steps whose scalars stay on the device until they are written together

@@ -6,14 +6,15 @@ from typing import Any
 
 import minigrad as mg
 
-from . import jsonfile, vitals_picture
-from .data.batches import Batches
-from .diagnosis import MEASURES, SIGNS, finding, findings
-from .errors import UserError
+from ..data.batches import Batches
+from ..errors import UserError
+from ..files import jsonfile
+from ..steps import Gan, StepResult
+from ..vitals import picture
+from ..vitals.diagnosis import MEASURES, SIGNS, finding, findings
+from ..vitals.measure import Line, Measurement
+from .directory import RunDirectory
 from .progress import Progress
-from .rundir import RunDirectory
-from .steps import Gan, StepResult
-from .vitals import Line, Measurement
 
 FILE_NAME, PICTURE_NAME = "vitals.jsonl", "vitals.png"
 EVERY = 100  # steps: a measured one takes up to half as long again, so that this is under half a percent
@@ -93,7 +94,7 @@ class Checkup:
         path = self.run.place(PICTURE_NAME)
         measured = lines(self.run)
         if len(measured) > 1:
-            vitals_picture.save(measured, path)
+            picture.save(measured, path)
         else:
             path.unlink(missing_ok=True)  # of a run that went on from a checkpoint before the second
 

@@ -8,12 +8,11 @@ from typing import Any
 import minigrad as mg
 from minigrad import nn
 
-from . import noise, pictures
-from .animate import animate
-from .data.batches import Batches
-from .preset import Preset
-from .rundir import RunDirectory, frame_files
-from .sampling import generate
+from .. import latent, pictures
+from ..data.batches import Batches
+from ..recipe.preset import Preset
+from ..sampling import generate
+from .directory import RunDirectory
 
 FIXED_STREAM, SAMPLE_STREAM = 3, 4  # of the run's seed
 
@@ -35,7 +34,7 @@ class Outputs:
         self.sampler, self.device = sampler, device
         count = preset.grid_rows * preset.grid_columns
         self._pattern = _pattern(preset.sample_name)
-        self.fixed_z = noise.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM), device)
+        self.fixed_z = latent.draw(preset, count, mg.Generator(preset.seed, FIXED_STREAM), device)
 
     def sample_is_due(self, step: int) -> bool:
         """Whether the recipe has a grid after so many steps."""
@@ -54,7 +53,7 @@ class Outputs:
         if self.preset.sample_noise == "new":
             generator = mg.Generator(self.preset.seed, SAMPLE_STREAM)
             generator.state = {**generator.state, "calls": step}  # of this step, in whatever run
-            z = noise.draw(self.preset, len(z), generator, self.device)
+            z = latent.draw(self.preset, len(z), generator, self.device)
         self._save_enlarged(self._fakes(z), f"samples/{self._name(step)}")
 
     def _name(self, step: int) -> str:
@@ -86,7 +85,7 @@ class Outputs:
             steps = self._steps_of(path.name)
             if steps and steps[0] <= reached and (steps[-1] > step or not self.sample_is_due(steps[-1])):
                 path.unlink()
-        for path in frame_files(self.run.frames, reached):
+        for path in pictures.frame_files(self.run.frames, reached):
             drawn = int(path.stem)
             if drawn > step or not self.frame_is_due(drawn):
                 path.unlink()
@@ -121,7 +120,7 @@ class Outputs:
         pictures.save_side_by_side(grids, self.run.place("real_and_fake.png"))
 
     def _write_animation(self, step: int) -> None:
-        animate(self.run.frames, self.run.place("output.gif"), last=step)
+        pictures.animate(self.run.frames, self.run.place("output.gif"), last=step)
 
     def _fakes(self, z: mg.Tensor) -> Any:
         """The grid of z's images, bytes (height, width, C)."""

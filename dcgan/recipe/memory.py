@@ -4,9 +4,7 @@ The estimates are of what a process holds beyond the interpreter and its librari
 from the sizes of the recipe (sizes.py) and of the files. The shares of temporary arrays in them are measured.
 """
 
-import argparse
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +12,12 @@ from minigrad.backend import frequency
 from minigrad.backend.cpu import MOST_PARTIAL_SUMS
 from minigrad.backend.parallel import available_threads
 
-from . import layers, pictures, sizes
-from .errors import UserError
+from ..errors import UserError
+from . import layers, sizes
 from .preset import Preset
 from .sizes import Sizes
 
 DEFAULT = 4 * 2**30  # bytes
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 FLOAT = 4  # bytes of a number
 ACTIVATIONS = (layers.ReLU, layers.LeakyReLU)
 VIEWS = (layers.Flatten, layers.Reshape)  # of their input, in another shape
@@ -28,32 +25,7 @@ SCRATCH = 8 * 2**20  # bytes that a thread of the engine keeps for itself
 DRAWING = 13  # bytes of a number of an image, from floats to a picture in a grid
 COUNTED = 2**20  # bytes of a file at a time
 FIGURES = 40 * 2**20  # bytes of figures with curves
-ENCODER = 16 * 2**20  # bytes of an encoder of animations
-FIGURE = 12  # bytes of a pixel that matplotlib draws
 NOISE = 8  # bytes of a number of noise, while it is drawn
-
-
-def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --max-memory SIZE, in bytes as `max_memory`."""
-    parser.add_argument(
-        "--max-memory",
-        type=parse,
-        default=DEFAULT,
-        metavar="SIZE",
-        help="refuse what would take more memory than this, such as 500M or 8G (default: 4G)",
-    )
-
-
-def parse(text: str) -> int:
-    """Return the bytes that "4G", "1.5G", "500M", "2048K" or "1000000" says; a K is 1024.
-
-    Raises argparse.ArgumentTypeError for other texts, and for 0.
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)", text.strip().upper())
-    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"expected a size such as 500M or 4G, got {text!r:.40}")
-    return size
 
 
 class TooMuchMemory(UserError):
@@ -175,19 +147,6 @@ def of_network(network: tuple[Sizes, ...]) -> int:
     """Return the bytes of a network's parameters and buffers, and of drawing its largest weight."""
     numbers = sum(layer.parameters + layer.buffers for layer in network)
     return FLOAT * numbers + 2 * FLOAT * max((layer.weight for layer in network), default=0)
-
-
-def of_animation(frames: int, shape: tuple[int, int, int], ending: str) -> int:
-    """Return the bytes of an animation of frames (H, W, C): as they are, enlarged, and encoded."""
-    height, width, channels = shape
-    times = max(1, pictures.MOST_ANIMATED // max(height, width))  # pictures.enlarged
-    encoded = 9 if ending.lower() == ".mp4" else 3  # bytes of a pixel: RGB three times, or a palette's
-    return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
-
-
-def of_figure(images: int, shape: tuple[int, int, int]) -> int:
-    """Return the bytes of images (H, W, C) that matplotlib draws."""
-    return FIGURE * images * shape[0] * shape[1]
 
 
 def _scratch() -> int:

@@ -33,3 +33,11 @@ def to_write(path: Path) -> Path:
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{os.strerror(errno.ELOOP)}: none is followed here", str(path))
     return path
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return the paths in a folder; none if there is no such folder."""
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

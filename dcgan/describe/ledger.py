@@ -13,10 +13,10 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn, optim
 
-from . import models, noise, optimizers
-from .losses import LOSSES, Loss
-from .preset import Preset
-from .steps import RULES, Gan
+from .. import latent, models, optimizers
+from ..losses import LOSSES, Loss
+from ..recipe.preset import Preset
+from ..steps import RULES, Gan
 
 IMAGES = 4  # in the batch that is watched
 AND = " and "
@@ -156,7 +156,7 @@ class _Watcher:
     def _draw(self, count: int) -> mg.Tensor:
         self._look_for_gradients()
         self._draws += 1
-        z = noise.draw(self.preset, count, mg.Generator(self.preset.seed, self._draws), "cpu")
+        z = latent.draw(self.preset, count, mg.Generator(self.preset.seed, self._draws), "cpu")
         self._name(z, f"z{self._draws}")
         self.events.append(Drawn(f"z{self._draws}", count))
         return z

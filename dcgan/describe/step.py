@@ -2,9 +2,9 @@
 
 import textwrap
 
+from ..losses import LOSSES
+from ..recipe.preset import Preset
 from .ledger import AND, Cost, Differentiated, Drawn, Event, Ran, Updated, watch
-from .losses import LOSSES
-from .preset import Preset
 
 WIDTH = 100  # characters a line
 COLUMNS = ("half", "G ran on", "D ran on", "parameters moved", "running statistics moved")

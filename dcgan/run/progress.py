@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from .console import QuietStream, is_terminal, tell
+from ..console import QuietStream, is_terminal, tell
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG = 600.0  # seconds: a run that takes longer says so

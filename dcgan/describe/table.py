@@ -1,6 +1,6 @@
 """The recipes in a table."""
 
-from . import models, presets
+from .. import models, presets
 
 COLUMNS = ("preset", "images", "batch", "epochs", "parameters of G", "of D", "what it is")
 

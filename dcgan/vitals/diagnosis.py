@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .vitals import ACTIVATIONS, Line
+from .measure import ACTIVATIONS, Line
 
 # D's gradients shrink with 1 - D(x) and D(G(z)): with less than a hundredth of each it hardly learns.
 SURE = 0.99

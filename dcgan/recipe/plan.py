@@ -1,7 +1,7 @@
 """Whether a recipe and a set of images go together, and how long a run of them is or should be."""
 
+from ..errors import UserError
 from . import layers
-from .errors import UserError
 from .preset import Preset
 
 

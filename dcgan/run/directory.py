@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import platform
-import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,11 +14,12 @@ from typing import Any
 
 from minigrad.serialize import is_temporary, write_whole
 
-from . import jsonfile, plainfile
-from .data import scale, sources
-from .data.scale import Range
-from .errors import UserError
-from .preset import Preset
+from ..data import scale, sources
+from ..data.scale import Range
+from ..errors import UserError
+from ..files import jsonfile, plainfile
+from ..files.plainfile import entries
+from ..recipe.preset import Preset
 
 try:
     import fcntl
@@ -29,7 +29,6 @@ except ImportError:  # Windows
 LINES = ("metrics.jsonl", "timing.jsonl", "vitals.jsonl", "evaluations.jsonl")
 FOLDERS = ("samples", "frames", "checkpoints")
 ENDINGS = (".png", ".gif", ".json", ".jsonl", ".safetensors")  # of a run's files
-FRAME = re.compile(r"[0-9]{8,12}\.png")
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network file systems
 
 
@@ -298,7 +297,7 @@ class RunDirectory:
         that had some, or that lacks steps.
         """
         for folder in (self.path, *(self.path / name for name in FOLDERS)):
-            for path in _entries(folder):
+            for path in entries(folder):
                 if is_temporary(path.name) and path.is_file():
                     path.unlink()
         return [said for name in LINES for said in self._cut(name, step)]
@@ -324,13 +323,6 @@ class RunDirectory:
 UNTRAINED_LACKS = (*LINES, "checkpoint.safetensors", "best.safetensors", "checkpoints")
 
 
-def frame_files(folder: Path, last: int | None = None) -> list[Path]:
-    """The frames of a run, up to the step `last`, in their order. Files of other names are left out."""
-    frames = [path for path in _entries(folder) if FRAME.fullmatch(path.name)]
-    steps = {path: int(path.stem) for path in frames}
-    return sorted((path for path in frames if last is None or steps[path] <= last), key=steps.__getitem__)
-
-
 def _claim(path: Path) -> RunDirectory | None:
     """Make and lock a directory, or lock one that is empty; None if it holds something."""
     run = RunDirectory(path)
@@ -342,7 +334,7 @@ def _claim(path: Path) -> RunDirectory | None:
     if not _is_empty(path):  # another run has just begun there, and ended
         run.close()
         return None
-    for left in _entries(path):
+    for left in entries(path):
         left.unlink()
     return run
 
@@ -359,19 +351,11 @@ def _claim_free(path: Path) -> RunDirectory:
 
 def _is_empty(path: Path) -> bool:
     """Whether a directory holds nothing but temporary files, of a process that was killed at its start."""
-    return path.is_dir() and all(is_temporary(entry.name) for entry in _entries(path))
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return the paths in a folder; none if there is no such folder."""
-    try:
-        return [folder / name for name in os.listdir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return path.is_dir() and all(is_temporary(entry.name) for entry in entries(path))
 
 
 def _own_files(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.name.endswith(ENDINGS) or is_temporary(path.name)]
+    return [path for path in entries(folder) if path.name.endswith(ENDINGS) or is_temporary(path.name)]
 
 
 def _check_entries(paths: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from minigrad.serialize import write_whole
 
 from . import checkpoint
-from .rundir import RunDirectory
+from .directory import RunDirectory
 
 
 class Evaluations:

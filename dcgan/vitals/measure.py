@@ -17,7 +17,7 @@ from minigrad import nn, observer, optim
 from minigrad.nn.module import Hook
 from minigrad.ops.norm import BatchNorm
 
-from .steps import Gan, StepResult
+from ..steps import Gan, StepResult
 
 Array = Any  # of the device that trains
 Line = dict[str, Any]

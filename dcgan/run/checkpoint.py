@@ -29,9 +29,10 @@ import minigrad as mg
 from minigrad import serialize
 from minigrad.serialize import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_whole
 
-from . import jsonfile, memory
-from .errors import UserError
-from .preset import Preset
+from ..errors import UserError
+from ..files import jsonfile
+from ..recipe import memory
+from ..recipe.preset import Preset
 
 FILE_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best

@@ -5,13 +5,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, memory
+from ..console import tell
+from ..errors import UserError
+from ..recipe import memory
+from ..recipe.memory import TooMuchMemory
+from ..recipe.preset import Preset
+from . import checkpoint
 from .checkpoint import Checkpoint, Unreadable
-from .console import tell
-from .errors import UserError
-from .memory import TooMuchMemory
-from .preset import Preset
-from .rundir import LINES, RunDirectory
+from .directory import LINES, RunDirectory
 
 FREE = ("epochs", "steps")  # how far a run goes is no part of its recipe
 

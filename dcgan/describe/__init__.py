@@ -1,0 +1,6 @@
+"""Recipes described to people.
+
+table.py    all recipes in a table
+ledger.py   the events of one real step, watched
+step.py     the same step in words
+"""
