@@ -16,7 +16,16 @@ from .data import mnist
 from .data.fit import fit_array
 from .errors import UserError
 from .evaluation import classifier, comparison, measures, show
-from .evaluation.comparison import CHUNK, LOOKED_AT, LOOKED_UP, MOST, RealImages, compare, describe, in_chunks
+from .evaluation.comparison import (
+    CHUNK,
+    LOOKED_AT,
+    LOOKED_UP,
+    MAX_IMAGES,
+    RealImages,
+    compare,
+    describe,
+    in_chunks,
+)
 from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from .evaluation.show import Evaluation
 from .files import plainfile
@@ -27,7 +36,7 @@ from .sampling import choose_statistics
 
 SHOWN = 10  # samples beside their nearest training image
 GRID = 8  # rows and columns of samples in the picture
-FEWEST = 100  # samples
+MIN_SAMPLES = 100  # samples
 FILES = ("evaluation.json", "evaluation.png")
 
 
@@ -39,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="the real images (default: those of the run)")
     add_range(parser)
     parser.add_argument(
-        "--count", type=int, help=f"samples (default: {MOST}, or as many as there are real images to compare)"
+        "--count",
+        type=int,
+        help=f"samples (default: {MAX_IMAGES}, or as many as there are real images to compare)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument(
@@ -51,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = _parser().parse_args(argv)
-    if arguments.count is not None and not FEWEST <= arguments.count <= 10 * MOST:
-        raise UserError(f"--count {arguments.count}: expected {FEWEST} to {10 * MOST}")
+    if arguments.count is not None and not MIN_SAMPLES <= arguments.count <= 10 * MAX_IMAGES:
+        raise UserError(f"--count {arguments.count}: expected {MIN_SAMPLES} to {10 * MAX_IMAGES}")
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
     directory = checkpoint.directory_of(arguments.run)
@@ -94,7 +105,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     for note in real.notes:
         tell(note)
     judge = comparison.judge_of(data)
-    count = arguments.count or (MOST if judge.classes else len(real.reference))
+    count = arguments.count or (MAX_IMAGES if judge.classes else len(real.reference))
     further = needed(count, real)
     check_memory(
         f"evaluating {count} images", loaded, arguments.statistics, batch, arguments.max_memory, further

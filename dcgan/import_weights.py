@@ -33,9 +33,9 @@ State = Mapping[str, NDArray[Any]]
 PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
 HOW_TO_SAVE = "in PyTorch, safetensors.torch.save_file(model.float().state_dict(), path) saves one"
 COPIES = 4  # of both networks: themselves, their weights as float32, the checkpoint's content
-LONGEST = 18  # digits of a number in a key
+MAX_DIGITS = 18  # digits of a number in a key
 COUNT = "num_batches_tracked"
-MOST_LINES, SHOWN = 200, 20  # keys in a table of what does not fit; in a sentence
+MAX_LINES, SHOWN = 200, 20  # keys in a table of what does not fit; in a sentence
 COLUMNS = ("in the file", "in the recipe", "shape", "what is done")
 SAME = {
     ("Dense", "weight"): "(out, in) in both",
@@ -194,10 +194,10 @@ def in_order(state: State) -> list[Layer]:
         path, _, name = key.rpartition(".")
         layers.setdefault(path, {})[name] = array
     for path in layers:
-        if any(part.isdecimal() and len(part) > LONGEST for part in path.split(".")):
+        if any(part.isdecimal() and len(part) > MAX_DIGITS for part in path.split(".")):
             raise UserError(
-                f"the key {path:.60}... has a number of more than {LONGEST} digits: expected the places of "
-                "layers, such as main.0.weight"
+                f"the key {path:.60}... has a number of more than {MAX_DIGITS} digits: expected the places "
+                "of layers, such as main.0.weight"
             )
     names = {".".join(part for part in path.split(".") if not part.isdecimal()) for path in layers}
     if len(names) > 1:
@@ -289,10 +289,10 @@ def _refuse_misfits(
 
 def _first(lines: Sequence[Line]) -> str:
     """The table of a file's keys, of those alone that do not fit if there are many."""
-    if len(lines) <= MOST_LINES:
+    if len(lines) <= MAX_LINES:
         return table(lines)
     bad = [line for line in lines if not line.fits]
-    return f"{table(bad[:MOST_LINES])}\n{len(bad):,} of {len(lines):,} keys do not fit"
+    return f"{table(bad[:MAX_LINES])}\n{len(bad):,} of {len(lines):,} keys do not fit"
 
 
 def _some(names: Sequence[str]) -> str:

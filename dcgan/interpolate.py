@@ -16,13 +16,13 @@ from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError
-from .recipe.preset import MOST_IMAGES, Preset
+from .recipe.preset import MAX_IMAGES, Preset
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
 from .sampling import choose_statistics, generate
 
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
-MOST_IN_A_ROW = 100  # images that are summed
+MAX_SUMMED = 100  # images that are summed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,12 +82,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--frames goes with --between, not with --mean")
     if arguments.mean and not (arguments.minus or arguments.plus):
         raise UserError("--mean: expected --minus, --plus or both beside it")
-    if max(len(names or ()) for names in (arguments.mean, arguments.minus, arguments.plus)) > MOST_IN_A_ROW:
-        raise UserError(f"--mean, --minus and --plus: expected at most {MOST_IN_A_ROW} Z for each")
+    if max(len(names or ()) for names in (arguments.mean, arguments.minus, arguments.plus)) > MAX_SUMMED:
+        raise UserError(f"--mean, --minus and --plus: expected at most {MAX_SUMMED} Z for each")
     if arguments.frames is not None and not 1 <= arguments.frames <= 1000:
         raise UserError(f"--frames {arguments.frames}: expected 1 to 1000")
-    if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MOST_IMAGES:
-        raise UserError(f"--between and --frames: expected at most {MOST_IMAGES} images in all")
+    if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MAX_IMAGES:
+        raise UserError(f"--between and --frames: expected at most {MAX_IMAGES} images in all")
 
 
 def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:
@@ -123,13 +123,13 @@ def _write_way(arguments: argparse.Namespace, preset: Preset, generator: nn.Modu
     way = np.stack(latent.path_between(points, frames))  # (frames * stretches + 1, *z_shape)
     images = _images(arguments, preset, generator, way)
     if not still:
-        shown = [pictures.enlarged(image, pictures.MOST_ANIMATED) for image in images]
+        shown = [pictures.enlarged(image, pictures.MAX_ANIMATION_WIDTH) for image in images]
         pictures.save_animation(shown, arguments.out, seconds=len(shown) / 12)
         return
     # A row for each stretch, from one Z to the next, both included.
     rows = [images[k * frames : (k + 1) * frames + 1] for k in range(len(points) - 1)]
     grid = pictures.grid(np.concatenate(rows), len(rows), frames + 1)
-    pictures.save_png(pictures.enlarged(grid, pictures.MOST_WIDE), arguments.out)
+    pictures.save_png(pictures.enlarged(grid, pictures.MAX_STRIP_WIDTH), arguments.out)
 
 
 def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> None:

@@ -38,12 +38,12 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     return generator, nn.Sequential(*_modules(second, "discriminator"))
 
 
-def build_generator(preset: Preset, most: int = sizes.MOST_WEIGHTS) -> Generator:
+def build_generator(preset: Preset, most: int = sizes.MAX_WEIGHTS) -> Generator:
     """The generator alone. Raises UserError as `build` does, and where it has more than `most` weights."""
     return Generator(preset.z_shape, *_modules(sizes.of_generator(preset, most), "generator"))
 
 
-def build_discriminator(preset: Preset, most: int = sizes.MOST_WEIGHTS) -> nn.Module:
+def build_discriminator(preset: Preset, most: int = sizes.MAX_WEIGHTS) -> nn.Module:
     """The discriminator alone. Raises UserError as `build` does, and above `most` weights."""
     return nn.Sequential(*_modules(sizes.of_discriminator(preset, most), "discriminator"))
 
@@ -101,7 +101,7 @@ def _started(layer: Any, init: str) -> nn.Module:
     """The layer with its weight drawn as `init` says and its bias, if any, at 0."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) <= layers.MOST:
+    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) <= layers.MAX_NUMBER:
         nn.init.normal_(layer.weight, 0.0, float(match[1]))
     elif init == "glorot_uniform":
         nn.init.glorot_uniform_(layer.weight)

@@ -28,9 +28,9 @@ CURVES = (
     ("d_g_z1", "D(G(z)), fake, in the step's first half"),
     ("d_g_z2", "D(G(z)), fake, in its second half"),
 )
-MOST_ENLARGED = 560  # pixels: small pictures are enlarged up to this width, to be looked at
-MOST_WIDE = 1120  # the same for wide ones
-MOST_ANIMATED = 320  # the same for animations, whose files grow with their area
+MAX_GRID_WIDTH = 560  # pixels: small pictures are enlarged up to this width, to be looked at
+MAX_STRIP_WIDTH = 1120  # the same for wide ones
+MAX_ANIMATION_WIDTH = 320  # the same for animations, whose files grow with their area
 GIF_BYTES = 1_900_000  # of 25 frames, and in proportion of more
 LAST_FRAME = 2000  # milliseconds
 FRAME = re.compile(r"[0-9]{8,12}\.png")  # a frame's name: its step
@@ -61,7 +61,7 @@ def grid(images: NDArray[Any], rows: int, columns: int, gap: int = 2) -> NDArray
     return canvas
 
 
-def enlarged(picture: NDArray[Any], most: int = MOST_ENLARGED) -> NDArray[Any]:
+def enlarged(picture: NDArray[Any], most: int = MAX_GRID_WIDTH) -> NDArray[Any]:
     """A small picture (H, W, C) with every pixel repeated, as often as `most` pixels allow."""
     times = max(1, most // max(picture.shape[:2]))
     return picture.repeat(times, axis=0).repeat(times, axis=1)
@@ -140,7 +140,7 @@ def animate(
         if len(shown) == 1:
             needed = memory_of_animation(len(files), frame.shape, out.suffix)
             memory.check(f"animating the {len(files)} frames of {frames}", needed, max_memory)
-    save_animation([enlarged(frame, MOST_ANIMATED) for frame in shown], out, seconds)
+    save_animation([enlarged(frame, MAX_ANIMATION_WIDTH) for frame in shown], out, seconds)
     return len(files)
 
 
@@ -167,7 +167,7 @@ def _frame(file: Path) -> NDArray[Any]:
 def memory_of_animation(frames: int, shape: tuple[int, int, int], ending: str) -> int:
     """Return the bytes of an animation of frames (H, W, C): as they are, enlarged, and encoded."""
     height, width, channels = shape
-    times = max(1, MOST_ANIMATED // max(height, width))  # as `enlarged` does
+    times = max(1, MAX_ANIMATION_WIDTH // max(height, width))  # as `enlarged` does
     encoded = 9 if ending.lower() == ".mp4" else 3  # bytes of a pixel: RGB three times, or a palette's
     return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
 

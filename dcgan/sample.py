@@ -18,7 +18,7 @@ from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError
-from .recipe.preset import MOST_IMAGES
+from .recipe.preset import MAX_IMAGES
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
 from .sampling import choose_statistics, generate
@@ -30,9 +30,9 @@ def parse_grid(text: str) -> tuple[int, int]:
     """ "8x8" as (rows, columns)."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     rows, columns = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= rows * columns <= MOST_IMAGES:
+    if not 1 <= rows * columns <= MAX_IMAGES:
         raise argparse.ArgumentTypeError(
-            f"expected ROWSxCOLUMNS, such as 4x10, of at most {MOST_IMAGES} images, got {text!r}"
+            f"expected ROWSxCOLUMNS, such as 4x10, of at most {MAX_IMAGES} images, got {text!r}"
         )
     return rows, columns
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write_each(images, z, arguments.each)
             tell(f"{arguments.each}/: {len(images)} images, {made}")
         if arguments.out is not None:
-            most = pictures.MOST_WIDE if columns > 1.5 * rows else pictures.MOST_ENLARGED
+            most = pictures.MAX_STRIP_WIDTH if columns > 1.5 * rows else pictures.MAX_GRID_WIDTH
             pictures.save_png(pictures.enlarged(pictures.grid(images, rows, columns), most), arguments.out)
             tell(f"{arguments.out}: {rows}x{columns} images, {made}")
     except OSError as error:
@@ -103,7 +103,7 @@ def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[NDArray[A
     _check_memory(arguments, loaded, len(z))
     columns = math.ceil(math.sqrt(len(z)))
     rows, columns = arguments.grid or (math.ceil(len(z) / columns), columns)
-    if len(z) > min(rows * columns, MOST_IMAGES):
+    if len(z) > min(rows * columns, MAX_IMAGES):
         raise UserError(f"--z {arguments.z}: {len(z)} z do not fit into a grid of {rows}x{columns}")
     return z, (rows, columns)
 

@@ -44,7 +44,7 @@ from dcgan.recipe.layers import (
     Sigmoid,
     Tanh,
 )
-from dcgan.run import checkpoint, directory
+from dcgan.run import checkpoint, directory, trained
 from dcgan.run.directory import RunDirectory
 
 SECONDS = 1.0  # of the processor's time that reading a small file may take
@@ -344,8 +344,8 @@ def _load(path: Path) -> Any:
 
 def _sample(path: Path) -> Any:
     """As the command does, but for writing: a few images, drawn with what the file holds."""
-    loaded = sampling.load_run(path)
-    generator = sampling.load_generator(loaded)
+    loaded = trained.load_run(path)
+    generator = trained.load_generator(loaded)
     if loaded.preset.image_size > 64:
         return
     z = mg.tensor(np.zeros((2, *loaded.preset.z_shape), np.float32))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import idx
 
 LIKELY = ("images", "x_train", "train_images", "data", "x", "arr_0")  # names of images in .npz files
-MOST_HEADER = 10_000  # bytes, as NumPy has it
+MAX_HEADER_BYTES = 10_000  # bytes, as NumPy has it
 
 
 def read(path: Path, key: str = "") -> NDArray[Any]:
@@ -62,8 +62,8 @@ def open_npy(path: Path) -> NDArray[Any]:
 def _check_header(start: bytes) -> None:
     """ValueError where a file that begins so says it has a long header: NumPy reads it, then refuses."""
     length = int.from_bytes(start[8 : 10 if start[6:7] == b"\1" else 12], "little")
-    if length > MOST_HEADER:
-        raise ValueError(f"its header says {length} bytes: expected {MOST_HEADER} at most")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header says {length} bytes: expected {MAX_HEADER_BYTES} at most")
 
 
 def _from_npz(path: Path, key: str) -> NDArray[Any]:
@@ -94,7 +94,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     entry = archive.getinfo(name)
     if entry.file_size > idx.room(entry.compress_size):
         raise ValueError(
-            f"{name} unpacks to {entry.file_size} bytes, {idx.MOST_TIMES} times its size and more"
+            f"{name} unpacks to {entry.file_size} bytes, {idx.MAX_RATIO} times its size and more"
         )
     with archive.open(name) as file:
         _check_header(file.read(12))

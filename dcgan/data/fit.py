@@ -13,13 +13,13 @@ from .channels import MODES
 
 Range = tuple[float, float]  # the values of black and white
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
-MOST_ELONGATED = 16  # longer sides are cut to so many times the shorter one, their middle kept
+MAX_ASPECT_RATIO = 16  # longer sides are cut to so many times the shorter one, their middle kept
 WORKERS = 8  # threads; Pillow frees the interpreter while it decodes and resizes
 LARGE = 2**22  # pixels: images with more are made smaller block by block, before anything is copied
 BLOCK = 512  # pixels on the side of a block
 GAP = 3.0  # an image is averaged to so many times the size that is wanted, then resized
 UNIT, SIXTEEN_BITS = (0.0, 1.0), (0.0, 65535.0)
-NEAR_UNIT = (np.float32(-0.05), np.float32(1.05))  # floats within count as 0 to 1: a resize overshoots
+UNIT_TOLERANCE = (np.float32(-0.05), np.float32(1.05))  # floats within count as 0 to 1: a resize overshoots
 HELD_IN_32 = {"PNG", "PPM"}  # files whose 16 bits Pillow holds in 32, at the full range
 FIRST = {"LAB": "RGB", "La": "LA"}  # modes that are converted to another before all else
 
@@ -66,7 +66,7 @@ def fit_array(images: NDArray[Any], size: int, channels: int) -> NDArray[Any]:
     """
     given = images.shape[3]
     same = given == channels or (given, channels) == (1, 3)
-    if same and min(images.shape[1:3]) == size and max(images.shape[1:3]) <= MOST_ELONGATED * size:
+    if same and min(images.shape[1:3]) == size and max(images.shape[1:3]) <= MAX_ASPECT_RATIO * size:
         return images
     kept = given if same else channels
 
@@ -137,7 +137,7 @@ def _scale(image: Image.Image, value_range: Range | None) -> Range | None:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in HELD_IN_32):
         return SIXTEEN_BITS
     low, high = _extremes(image)
-    if image.mode == "F" and low >= NEAR_UNIT[0] and high <= NEAR_UNIT[1]:
+    if image.mode == "F" and low >= UNIT_TOLERANCE[0] and high <= UNIT_TOLERANCE[1]:
         return UNIT
     kind = "floats from 0 to 1" if image.mode == "F" else "8 or 16 bits"
     raise ValueError(
@@ -175,13 +175,13 @@ def _shape(image: Image.Image, size: int) -> tuple[int, int]:
     """Height and width after the resize."""
     width, height = image.size
     longer, shorter = max(width, height), min(width, height)
-    long_side = min(int(size * longer / shorter), MOST_ELONGATED * size)
+    long_side = min(int(size * longer / shorter), MAX_ASPECT_RATIO * size)
     return (size, long_side) if width >= height else (long_side, size)
 
 
 def _middle(image: Image.Image) -> Box:
     """The part of the image that is kept: all of it, but for the ends of long ones."""
     width, height = image.size
-    most = MOST_ELONGATED * min(width, height)
+    most = MAX_ASPECT_RATIO * min(width, height)
     cut_x, cut_y = max(0, width - most) / 2, max(0, height - most) / 2
     return cut_x, cut_y, width - cut_x, height - cut_y

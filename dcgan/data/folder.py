@@ -22,7 +22,7 @@ from ..errors import UserError, printable
 from .budget import Budget, in_threads
 from .channels import NAMES, conversion
 from .fit import WORKERS, Range, fit_image
-from .limits import MOST_BYTES, MOST_PIXELS, weigh
+from .limits import MAX_BYTES, MAX_PIXELS, weigh
 
 # Pillow knows these, but can't decode them, or only by another program (Ghostscript); IPTC files hold others.
 NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
@@ -35,7 +35,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what makes an image of an EXIF orientation upright
-MOST_UNREADABLE = 0.1  # of all image files
+MAX_UNREADABLE_SHARE = 0.1  # of all image files
 IN_MEMORY = 2**30  # bytes of decoded images; the rest goes to a temporary file
 SHOWN = 5  # names in a message
 LINKED = "symbolic links to folders"
@@ -141,7 +141,7 @@ def read(
         image, given = result
         kinds[given] += 1
         _keep(images, image)
-    if len(unreadable) > MOST_UNREADABLE * len(files):
+    if len(unreadable) > MAX_UNREADABLE_SHARE * len(files):
         raise UserError(
             f"--data {folder}: {len(unreadable)} of {len(files)} images can't be read: {_some(unreadable)}. "
             "Remove or repair them"
@@ -173,14 +173,14 @@ def decode(
         value_range: the values of black and white, as `fit_image` takes them.
         budget: what the pixels are taken from while they are held; by default one of its own.
 
-    Raise OSError or ValueError if the file can't be read, is larger than MOST_PIXELS or MOST_BYTES, or takes
+    Raise OSError or ValueError if the file can't be read, is larger than MAX_PIXELS or MAX_BYTES, or takes
     more work or memory than `limits.weigh` allows.
     """
-    if (held := file.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"{held} bytes: more than {MOST_BYTES}")
+    if (held := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{held} bytes: more than {MAX_BYTES}")
     with Image.open(file, formats=_kinds()) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels: more than {MAX_PIXELS}")
         pixels = weigh(file, image)
         # A JPEG file can be decoded at an eighth of its size and more, in less time.
         times = 3 * size / min(image.size)
@@ -223,7 +223,7 @@ def _decoded(
         except UnidentifiedImageError:
             return "no image"
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return f"more than {MOST_PIXELS} pixels"
+            return f"more than {MAX_PIXELS} pixels"
         except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
             return str(error).removesuffix(f": '{file}'") or type(error).__name__
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 BYTES = 8  # the type code
-MOST = 4 * 2**30  # bytes that a file may say it holds
+MAX_BYTES = 4 * 2**30  # bytes that a file may say it holds
 PIECE = 2**24  # bytes that are read at once
-MOST_UNPACKED, MOST_TIMES = 2**26, 200  # bytes that any file may unpack to; times its size, beyond
+MAX_UNPACKED_BYTES, MAX_RATIO = 2**26, 200  # bytes that any file may unpack to; times its size, beyond
 
 
 def is_idx(path: Path) -> bool:
@@ -52,7 +52,7 @@ def parse(content: bytes) -> NDArray[Any]:
 
 def room(packed: int) -> int:
     """How many bytes so many compressed ones may unpack to: more is no picture of anything, but a bomb."""
-    return max(MOST_UNPACKED, MOST_TIMES * packed)
+    return max(MAX_UNPACKED_BYTES, MAX_RATIO * packed)
 
 
 def _read(file: BinaryIO, room: int) -> NDArray[Any]:
@@ -64,7 +64,7 @@ def _read(file: BinaryIO, room: int) -> NDArray[Any]:
     while piece := file.read(min(PIECE, most - len(content))):
         content += piece
         if len(content) > room:
-            raise ValueError(f"it unpacks to more than {room} bytes, {MOST_TIMES} times its size: no images")
+            raise ValueError(f"it unpacks to more than {room} bytes, {MAX_RATIO} times its size: no images")
     if len(content) != math.prod(shape):
         more = "more" if len(content) > math.prod(shape) else str(len(content))
         raise ValueError(f"it says {math.prod(shape)} values {shape} and holds {more}")
@@ -81,8 +81,8 @@ def _header(magic: bytes, sizes: bytes) -> tuple[tuple[int, ...], int]:
     if len(sizes) < 4 * axes:
         raise ValueError("an IDX file that ends in its header")
     shape = struct.unpack_from(f">{axes}I", sizes)
-    if math.prod(shape) > MOST:
-        raise ValueError(f"it says {math.prod(shape)} values {shape}: expected {MOST} at most")
+    if math.prod(shape) > MAX_BYTES:
+        raise ValueError(f"it says {math.prod(shape)} values {shape}: expected {MAX_BYTES} at most")
     return shape, 4 + 4 * axes
 
 

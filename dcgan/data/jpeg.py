@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 PER_SCAN = 2**16  # pixels whose decoding takes as long as the start of a scan
-MOST_SEGMENTS = 2**17  # of one stream
+MAX_SEGMENTS = 2**17  # of one stream
 SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: SOF0 to SOF15
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 START, END, SCAN, TEM = 0xD8, 0xD9, 0xDA, 0x01
@@ -19,7 +19,7 @@ def work(file: BinaryIO) -> int:
     A baseline image has one scan, a progressive one about 10; but the format sets no limit. Of a stream
     with a single scan it is the number of its pixels, at least; 0 if it has no size.
 
-    Raise ValueError if the stream has more than MOST_SEGMENTS segments.
+    Raise ValueError if the stream has more than MAX_SEGMENTS segments.
     """
     pixels = components = scans = 0
     progressive = False
@@ -36,7 +36,7 @@ def work(file: BinaryIO) -> int:
 
 def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield each marker up to the end of the image, and the content of its segment."""
-    for _ in range(MOST_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         marker = _next_marker(file)
         if marker in (None, END):
             return
@@ -44,7 +44,7 @@ def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             continue
         length = int.from_bytes(file.read(2))
         yield marker, file.read(max(0, length - 2))
-    raise ValueError(f"more than {MOST_SEGMENTS} segments of JPEG")
+    raise ValueError(f"more than {MAX_SEGMENTS} segments of JPEG")
 
 
 def _next_marker(file: BinaryIO) -> int | None:

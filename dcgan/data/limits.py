@@ -9,11 +9,11 @@ from PIL import Image
 
 from . import jpeg
 
-MOST_PIXELS = 89_000_000  # of one file: beyond, it is taken for a decompression bomb (by Pillow as well)
-MOST_BYTES = 2**28  # of one file: some kinds are read whole before their size is known
-MOST_SCANNED = 24 * MOST_PIXELS  # pixels times scans: JPEG files have 18 scans at most, most of them 10
-MOST_TILES = 2**17  # of one image: each takes a call in Python
-MOST_COMMENTS = 1000  # in a plain PPM file: Pillow copies what follows for each of them
+MAX_PIXELS = 89_000_000  # of one file: beyond, it is taken for a decompression bomb (by Pillow as well)
+MAX_BYTES = 2**28  # of one file: some kinds are read whole before their size is known
+MAX_SCANNED_PIXELS = 24 * MAX_PIXELS  # pixels times scans: JPEG files have 18 scans at most, most of them 10
+MAX_TILES = 2**17  # of one image: each takes a call in Python
+MAX_COMMENTS = 1000  # in a plain PPM file: Pillow copies what follows for each of them
 # Kinds that are decoded whole, beside the image: 14 to 26 bytes a pixel, of others 5 to 12.
 WEIGHTS = {"AVIF": 2, "WEBP": 2, "JPEG2000": 3}
 IN_PYTHON = 16  # weight of a pixel that a decoder written in Python decodes, at 1 to 2 microseconds
@@ -30,10 +30,10 @@ def weigh(file: Path, image: Any) -> int:
     """
     pixels = image.width * image.height
     tiles = image.tile or []
-    if len(tiles) > MOST_TILES:
-        raise ValueError(f"{len(tiles)} tiles or strips: more than {MOST_TILES}")
+    if len(tiles) > MAX_TILES:
+        raise ValueError(f"{len(tiles)} tiles or strips: more than {MAX_TILES}")
     if image.format in CONTAINERS:
-        return MOST_PIXELS
+        return MAX_PIXELS
     if image.format == "TIFF":
         return _weigh_tiff(file, image)
     if image.format in ("JPEG", "MPO"):
@@ -42,9 +42,9 @@ def weigh(file: Path, image: Any) -> int:
     if any(tile[0] in Image.DECODERS for tile in tiles):
         weight = IN_PYTHON
         _check_content(file, image)
-    if pixels * weight > MOST_PIXELS:
+    if pixels * weight > MAX_PIXELS:
         raise ValueError(
-            f"{image.width} x {image.height} pixels of {image.format}: more than {MOST_PIXELS // weight}"
+            f"{image.width} x {image.height} pixels of {image.format}: more than {MAX_PIXELS // weight}"
         )
     return pixels * weight
 
@@ -59,8 +59,8 @@ def _weigh_jpeg(file: Path, image: Any) -> int:
 
 
 def _check_scans(scanned: int) -> None:
-    if scanned > MOST_SCANNED:
-        raise ValueError(f"{scanned} pixels in all scans of JPEG: more than {MOST_SCANNED}")
+    if scanned > MAX_SCANNED_PIXELS:
+        raise ValueError(f"{scanned} pixels in all scans of JPEG: more than {MAX_SCANNED_PIXELS}")
 
 
 def _check_content(file: Path, image: Any) -> None:
@@ -68,8 +68,8 @@ def _check_content(file: Path, image: Any) -> None:
     if image.format == "BLP":  # holds JPEG in some cases
         pixels = image.width * image.height
         _check_scans(file.read_bytes().count(b"\xff\xda") * (pixels + jpeg.PER_SCAN))
-    if image.tile[0][0] == "ppm_plain" and (comments := file.read_bytes().count(b"#")) > MOST_COMMENTS:
-        raise ValueError(f"{comments} comments: more than {MOST_COMMENTS}")
+    if image.tile[0][0] == "ppm_plain" and (comments := file.read_bytes().count(b"#")) > MAX_COMMENTS:
+        raise ValueError(f"{comments} comments: more than {MAX_COMMENTS}")
 
 
 def _weigh_tiff(file: Path, image: Any) -> int:
@@ -79,11 +79,11 @@ def _weigh_tiff(file: Path, image: Any) -> int:
     if TILE_WIDTH in tags and TILE_HEIGHT in tags:
         width, height = max(1, tags[TILE_WIDTH]), max(1, tags[TILE_HEIGHT])
         pixels = math.ceil(image.width / width) * width * math.ceil(image.height / height) * height
-    if pixels > MOST_PIXELS:
-        raise ValueError(f"{pixels} pixels in tiles: more than {MOST_PIXELS}")
+    if pixels > MAX_PIXELS:
+        raise ValueError(f"{pixels} pixels in tiles: more than {MAX_PIXELS}")
     places, lengths = (_numbers(tags, kinds) for kinds in (PLACES, LENGTHS))
-    if (held := sum(lengths)) > MOST_BYTES:  # they may overlap
-        raise ValueError(f"{held} bytes in tiles or strips: more than {MOST_BYTES}")
+    if (held := sum(lengths)) > MAX_BYTES:  # they may overlap
+        raise ValueError(f"{held} bytes in tiles or strips: more than {MAX_BYTES}")
     if tags.get(COMPRESSION) == JPEG_COMPRESSION:
         _check_scans(_scanned_in_tiff(file, places, lengths))
     return pixels

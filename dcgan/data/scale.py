@@ -14,7 +14,7 @@ BYTES: Range = (0.0, 255.0)
 UNIT: Range = (0.0, 1.0)
 SIGNED: Range = (-1.0, 1.0)
 OVERSHOOT = 0.05  # how far floats may lie outside of their scale: resampling overshoots at edges
-LARGEST = 1e300  # of the numbers of a range: their difference is finite, too
+MAX_BOUND = 1e300  # of the numbers of a range: their difference is finite, too
 PART = 2**20  # numbers that are converted at a time
 
 
@@ -24,7 +24,7 @@ def checked(value: Any) -> Range:
     Raise ValueError otherwise. `value` may come from a file that somebody else wrote.
     """
     pair = isinstance(value, list | tuple) and len(value) == 2
-    if not pair or not all(type(number) in (int, float) and abs(number) <= LARGEST for number in value):
+    if not pair or not all(type(number) in (int, float) and abs(number) <= MAX_BOUND for number in value):
         raise ValueError(f"{value!r:.80}: expected two finite numbers, low and high")
     low, high = float(value[0]), float(value[1])
     if low >= high:
@@ -53,10 +53,10 @@ def to_bytes(images: NDArray[Any], value_range: Range | None = None) -> tuple[ND
         if value_range is None and _is_mask(images):
             raise _unknown_scale(images.dtype, 0, 1)
         return images, BYTES, _described(BYTES)
-    if images.nbytes > idx.MOST:
+    if images.nbytes > idx.MAX_BYTES:
         raise ValueError(
-            f"{images.nbytes} bytes of {images.dtype}: expected {idx.MOST} at most; save it as uint8, 0 as "
-            "black and 255 as white"
+            f"{images.nbytes} bytes of {images.dtype}: expected {idx.MAX_BYTES} at most; save it as uint8, 0 "
+            "as black and 255 as white"
         )
     lowest, highest = _extremes(images)
     used = value_range or _scale_of(images.dtype, lowest, highest)

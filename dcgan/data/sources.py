@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from . import arrays, folder, idx, mnist, scale
 from .channels import NAMES, conversion
-from .fit import MOST_ELONGATED, fit_array
+from .fit import MAX_ASPECT_RATIO, fit_array
 from .scale import Range
 
-MOST_IMAGES = 2**25  # of a file
+MAX_IMAGES = 2**25  # of a file
 FASHION = "fashion-mnist:"  # how the name of a directory with that set's files begins
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -164,14 +164,14 @@ def _beside(directory: Path, name: str) -> Path | None:
 def _check_sizes(shape: tuple[int, ...], what: str, size: int, channels: int) -> None:
     """UserError where what becomes of images (n, H, W, C) would not fit in memory."""
     n, height, width, _ = shape
-    if height * width > folder.MOST_PIXELS:
-        raise UserError(f"{what}: {height} x {width} pixels an image; expected {folder.MOST_PIXELS} at most")
+    if height * width > folder.MAX_PIXELS:
+        raise UserError(f"{what}: {height} x {width} pixels an image; expected {folder.MAX_PIXELS} at most")
     longer, shorter = max(height, width), min(height, width)
-    fitted = n * channels * size**2 * min(longer / shorter, MOST_ELONGATED)
-    if (shorter != size and fitted > idx.MOST) or n > MOST_IMAGES:
+    fitted = n * channels * size**2 * min(longer / shorter, MAX_ASPECT_RATIO)
+    if (shorter != size and fitted > idx.MAX_BYTES) or n > MAX_IMAGES:
         raise UserError(
-            f"{what}: {n} images of {height} x {width} would take {fitted:.3g} bytes; expected {idx.MOST} "
-            f"bytes and {MOST_IMAGES} images at most: make it smaller"
+            f"{what}: {n} images of {height} x {width} would take {fitted:.3g} bytes; expected "
+            f"{idx.MAX_BYTES} bytes and {MAX_IMAGES} images at most: make it smaller"
         )
 
 

@@ -20,8 +20,8 @@ from ..sampling import generate
 from . import measures
 from .judges import DigitJudge, FixedNetworkJudge, Judge
 
-MOST = 10_000  # images in a set
-FEWEST = 16  # of which features can be compared at all
+MAX_IMAGES = 10_000  # images in a set
+MIN_IMAGES = 16  # of which features can be compared at all
 LOOKED_UP = 1000  # images whose nearest training image is looked for
 LOOKED_AT = 5000  # training images at a time, meanwhile
 CHUNK = 500  # images at a time
@@ -105,12 +105,14 @@ def real_images(
     if images is None:
         loaded = sources.load(data, preset.image_size, preset.channels, value_range)
         images, notes = loaded.images, loaded.notes
-    if len(images) < 2 * FEWEST:
-        raise UserError(f"--data {data}: {len(images)} images; expected {2 * FEWEST} or more to compare")
-    batches = Batches(images, MOST, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center")
-    training = batches.first_bytes(2 * MOST)  # in a random order
+    if len(images) < 2 * MIN_IMAGES:
+        raise UserError(f"--data {data}: {len(images)} images; expected {2 * MIN_IMAGES} or more to compare")
+    batches = Batches(
+        images, MAX_IMAGES, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center"
+    )
+    training = batches.first_bytes(2 * MAX_IMAGES)  # in a random order
     half = len(training) // 2
-    about = "a random half" if len(images) <= 2 * MOST else f"{half} random images"
+    about = "a random half" if len(images) <= 2 * MAX_IMAGES else f"{half} random images"
     return RealImages(training[:half], training[half:], training, f"{about} of {data}", notes)
 
 

@@ -10,15 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-MOST = 2**20  # characters of one value
+MAX_CHARACTERS = 2**20  # characters of one value
 # No link is followed, no pipe waited for, and Windows changes no end of a line.
 SAFELY = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError for anything else, or more than MOST characters."""
-    if len(text) > MOST:
-        raise ValueError(f"{len(text)} characters of JSON: expected {MOST} at most")
+    """The value of a JSON text. ValueError for anything else, or more than MAX_CHARACTERS of them."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{len(text)} characters of JSON: expected {MAX_CHARACTERS} at most")
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
@@ -29,7 +29,7 @@ def read(path: Path) -> Any:
     """The value of a JSON file. Raises OSError or ValueError where it holds none, or is no plain file."""
     _check_plain(path)
     with open(path, encoding="utf-8") as file:
-        return parse(file.read(MOST + 1))
+        return parse(file.read(MAX_CHARACTERS + 1))
 
 
 def lines(path: Path) -> Iterator[Any]:
@@ -37,7 +37,7 @@ def lines(path: Path) -> Iterator[Any]:
     _check_plain(path)
     with open(path, encoding="utf-8") as file:
         number = 1
-        while line := file.readline(MOST + 1):  # a file without an end of line is not read whole
+        while line := file.readline(MAX_CHARACTERS + 1):  # a file without an end of line is not read whole
             try:
                 yield parse(line)
             except ValueError as error:
@@ -73,7 +73,7 @@ def _end_of_last_line(file: Any) -> int:
     file.seek(max(0, end - 1))
     if file.read(1) in (b"\n", b""):
         return end
-    start = max(0, end - MOST)
+    start = max(0, end - MAX_CHARACTERS)
     file.seek(start)
     return start + int(file.read(end - start).rfind(b"\n")) + 1
 
@@ -97,14 +97,14 @@ def step_lines(path: Path) -> StepLines:
 
     A line that is damaged, or not of a later step than the one before it, is left out and counted. The end
     of the file without an end of line is left out: a process was killed while it wrote it, or is writing it
-    now. After a line of more than MOST bytes nothing is read any more.
+    now. After a line of more than MAX_CHARACTERS bytes nothing is read any more.
     """
     found = StepLines([], [], 0)
     if not _is_plain(path):
         return found
     damaged = 0
     with open(path, "rb") as file:
-        while (line := file.readline(MOST + 1)).endswith(b"\n"):
+        while (line := file.readline(MAX_CHARACTERS + 1)).endswith(b"\n"):
             step = _step_of(line)
             *_, before, last = (0, 0, *found.steps[-2:])
             if step is not None and before < step < last:  # the line before it names a wrong step
@@ -116,7 +116,7 @@ def step_lines(path: Path) -> StepLines:
                 continue
             found.steps.append(step)
             found.texts.append(line.decode())
-    return found._replace(damaged=damaged + (len(line) > MOST))
+    return found._replace(damaged=damaged + (len(line) > MAX_CHARACTERS))
 
 
 def _step_of(line: bytes) -> int | None:

@@ -7,7 +7,7 @@ import ast
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_origin
 
-MOST = 1e30  # that a number of a recipe may be: float32 holds it, and its products with others
+MAX_NUMBER = 1e30  # that a number of a recipe may be: float32 holds it, and its products with others
 
 
 @dataclass(frozen=True)
@@ -160,5 +160,5 @@ def check_types(kind: type[Any], values: dict[str, Any]) -> None:
         if not isinstance(value, wanted) or (type(value) is bool) != (wanted is bool):  # type: ignore[arg-type]
             name = getattr(field.type, "__name__", field.type)
             raise TypeError(f"{field.name}={value!r:.60}: expected a value of type {name}")
-        if field.type is float and abs(value) > MOST:
-            raise TypeError(f"{field.name}={value!r:.60}: expected a number up to {MOST:g}")
+        if field.type is float and abs(value) > MAX_NUMBER:
+            raise TypeError(f"{field.name}={value!r:.60}: expected a number up to {MAX_NUMBER:g}")

@@ -16,7 +16,7 @@ from ..steps import RULES
 from . import family, layers
 from .layers import Layer
 
-MOST_IMAGES = 10_000  # in one grid
+MAX_IMAGES = 10_000  # in one grid
 
 
 @dataclass(frozen=True)
@@ -184,16 +184,16 @@ def _check_numbers(preset: Preset) -> None:
             raise UserError(f"{name}={getattr(preset, name)}: expected a positive number")
     if not preset.epochs and not preset.steps:
         raise UserError("epochs=0, steps=0: expected at least one of them as the length of a run")
-    if preset.image_size > _LARGEST:
-        raise UserError(f"image_size={preset.image_size}: expected {_LARGEST} at most")
+    if preset.image_size > _MAX_IMAGE_SIZE:
+        raise UserError(f"image_size={preset.image_size}: expected {_MAX_IMAGE_SIZE} at most")
     if not 0 <= preset.flip <= 1:
         raise UserError(f"flip={preset.flip}: expected a chance from 0 to 1")
     if preset.channels not in family.CHANNELS:
         raise UserError(f"channels={preset.channels}: expected 1 (grey), 2 (and alpha), 3 (RGB) or 4 (RGBA)")
-    if preset.grid_rows * preset.grid_columns > MOST_IMAGES:
+    if preset.grid_rows * preset.grid_columns > MAX_IMAGES:
         raise UserError(
             f"grid_rows={preset.grid_rows}, grid_columns={preset.grid_columns}: expected a grid of at most "
-            f"{MOST_IMAGES} images"
+            f"{MAX_IMAGES} images"
         )
 
 
@@ -220,9 +220,9 @@ def _check_names(preset: Preset) -> None:
 
 
 def _check_listed(preset: Preset) -> None:
-    if not preset.z_shape or min(preset.z_shape) < 1 or math.prod(preset.z_shape) > _MOST_NUMBERS:
+    if not preset.z_shape or min(preset.z_shape) < 1 or math.prod(preset.z_shape) > _MAX_NOISE_SIZE:
         raise UserError(
-            f"z_shape={preset.z_shape!s:.60}: expected positive integers, {_MOST_NUMBERS} numbers at most"
+            f"z_shape={preset.z_shape!s:.60}: expected positive integers, {_MAX_NOISE_SIZE} numbers at most"
         )
     for name in _NETWORKS:
         if len(getattr(preset, name)) > _DEEPEST:
@@ -267,7 +267,7 @@ def _is_plain(name: str) -> bool:
     return (
         bool(name)
         and name.isprintable()
-        and len(name.encode()) <= _LONGEST_NAME
+        and len(name.encode()) <= _MAX_NAME_BYTES
         and not set("/\\") & set(name)
     )
 
@@ -278,7 +278,7 @@ def _checked(field: str, current: Any, value: Any) -> Any:
     NumPy's numbers become Python's: a recipe is written as JSON.
     """
     value = _as_python(value)
-    if isinstance(current, float) and type(value) is int and abs(value) <= layers.MOST:
+    if isinstance(current, float) and type(value) is int and abs(value) <= layers.MAX_NUMBER:
         value = float(value)  # of a larger one there may be no float
     if isinstance(current, tuple) and isinstance(value, tuple | list):
         value = tuple(map(_as_python, value))
@@ -306,11 +306,11 @@ def _all_fields() -> str:
 _NETWORKS = ("generator", "discriminator")
 _FOR_PEOPLE = ("name", "summary")
 _TAKEN = ("losses.png", "vitals.png", "real_and_fake.png", "evaluation.png")  # a run's other pictures
-_LONGEST_NAME = 200  # bytes: file systems have 255, and a file is written under a longer name first
+_MAX_NAME_BYTES = 200  # bytes: file systems have 255, and a file is written under a longer name first
 _DERIVED = {"generator", "discriminator", "z_shape"}
 _WIDEST = 4096
-_LARGEST = 2048  # pixels of a side
-_MOST_NUMBERS = 2**20  # of one image's noise
+_MAX_IMAGE_SIZE = 2048  # pixels of a side
+_MAX_NOISE_SIZE = 2**20  # of one image's noise
 _DEEPEST = 200  # layers
 _PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
 _POSITIVE = ("image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every", "frame_every")

@@ -11,9 +11,9 @@ from . import layers
 from .preset import Preset
 
 Shape = tuple[int, ...]  # of one image or one row, without the batch
-MOST_WEIGHTS = 2**29  # of a network: 2 GiB
-MOST_VALUES = 2**24  # that a layer makes of one image
-LARGEST = 2**40  # number in a layer: products of larger ones could not even be printed
+MAX_WEIGHTS = 2**29  # of a network: 2 GiB
+MAX_VALUES = 2**24  # that a layer makes of one image
+MAX_NUMBER = 2**40  # number in a layer: products of larger ones could not even be printed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sizes:
     geometry: ConvGeometry | None = None
 
 
-def of_generator(preset: Preset, most: int = MOST_WEIGHTS) -> tuple[Sizes, ...]:
+def of_generator(preset: Preset, most: int = MAX_WEIGHTS) -> tuple[Sizes, ...]:
     """Return the sizes of the generator's layers.
 
     Raises UserError if a layer does not fit the one before it, if the layers make no images of the recipe's
@@ -55,7 +55,7 @@ def of_generator(preset: Preset, most: int = MOST_WEIGHTS) -> tuple[Sizes, ...]:
     return found
 
 
-def of_discriminator(preset: Preset, most: int = MOST_WEIGHTS) -> tuple[Sizes, ...]:
+def of_discriminator(preset: Preset, most: int = MAX_WEIGHTS) -> tuple[Sizes, ...]:
     """Return the sizes of the discriminator's layers.
 
     Raises UserError if a layer does not fit the one before it, if the layers make no single number of an
@@ -78,7 +78,7 @@ def of_discriminator(preset: Preset, most: int = MOST_WEIGHTS) -> tuple[Sizes, .
 
 
 def of_layers(
-    specs: tuple[layers.Layer, ...], shape: Shape, network: str, most: int = MOST_WEIGHTS
+    specs: tuple[layers.Layer, ...], shape: Shape, network: str, most: int = MAX_WEIGHTS
 ) -> tuple[Sizes, ...]:
     """Return the sizes of layers that follow each other, the first on items of `shape`.
 
@@ -92,10 +92,8 @@ def of_layers(
             weights += sizes.weight
             if weights > most:
                 raise ValueError(f"with this layer there are {weights} weights; expected {most} at most")
-            if math.prod(sizes.made) > MOST_VALUES:
-                raise ValueError(
-                    f"it makes {sizes.made} of one image: expected {MOST_VALUES} numbers at most"
-                )
+            if math.prod(sizes.made) > MAX_VALUES:
+                raise ValueError(f"it makes {sizes.made} of one image: expected {MAX_VALUES} numbers at most")
         except (ValueError, TypeError) as error:
             raise misfit(network, place, spec, shape, error) from error
         found.append(sizes)
@@ -164,5 +162,5 @@ def _of_convolution(spec: layers.Conv | layers.ConvTranspose, shape: Shape) -> S
 def _check_numbers(spec: layers.Layer) -> None:
     """Raise ValueError if a whole number of a layer is out of all proportion."""
     for name, value in vars(spec).items():
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise ValueError(f"{name} is beyond {LARGEST}")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise ValueError(f"{name} is beyond {MAX_NUMBER}")

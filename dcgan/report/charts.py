@@ -15,7 +15,7 @@ from .drawing import Chart, Data, Line
 from .markup import Markup, paragraph, section, tag
 from .reading import Lines, Reading, number
 
-MOST = 100_000  # points of a line in the page
+MAX_POINTS = 100_000  # points of a line in the page
 
 
 def thinned(steps: NDArray[Any], values: NDArray[Any], most: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -48,7 +48,7 @@ def line(name: str, lines: Iterable[dict[str, Any]], key: str, colour: str = "")
 def _line(name: str, points: Sequence[tuple[int, float]], colour: str = "") -> Line:
     steps = np.array([step for step, _ in points], np.int64)
     values = np.array([value for _, value in points], np.float64)
-    few = thinned(steps, values, MOST)
+    few = thinned(steps, values, MAX_POINTS)
     return Line(printable(name), *few, colour, len(steps) if len(few[0]) < len(steps) else 0)
 
 
@@ -180,7 +180,7 @@ def curves(reading: Reading, data: Data) -> Markup:
     if longest:
         notes.append(
             paragraph(
-                f"Lines of more than {MOST:,} points, the longest has {longest:,}, are here by the "
+                f"Lines of more than {MAX_POINTS:,} points, the longest has {longest:,}, are here by the "
                 "smallest and the largest value of each stretch."
             )
         )

@@ -12,9 +12,9 @@ from PIL import Image
 from ..files import plainfile
 from .markup import Markup, tag
 
-MOST_PIXELS, MOST_BYTES = 2**24, 2**25  # of one picture
+MAX_PIXELS, MAX_BYTES = 2**24, 2**25  # of one picture
 SIDE = 384  # pixels that small pictures are shown on, about
-MOST_TIMES = 24  # that they are enlarged: a few numbers are no reason for a large picture
+MAX_SCALE = 24  # that they are enlarged: a few numbers are no reason for a large picture
 
 
 def url(png: bytes) -> str:
@@ -35,13 +35,13 @@ def png_of(path: Path, run: Path) -> bytes:
     """
     try:
         plainfile.check(path, run)
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
         content = path.read_bytes()
         file = io.BytesIO(content)
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels: more than {MAX_PIXELS}")
             image.verify()
     except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
         raise ValueError(f"{path.name} can't be shown: {error!s:.200}") from error
@@ -64,5 +64,5 @@ def png(image: Image.Image, **options: Any) -> bytes:
 def picture(content: bytes, alt: str, side: int = SIDE, id_: str | None = None) -> Markup:
     """A PNG file in the page; a small one is enlarged a whole number of times, to `side` pixels at most."""
     wide, high = size_of(content)
-    times = min(MOST_TIMES, max(1, side // max(wide, high)))
+    times = min(MAX_SCALE, max(1, side // max(wide, high)))
     return tag("img", src=url(content), alt=alt, width=times * wide, height=times * high, id=id_)

@@ -5,7 +5,7 @@ from typing import Any
 from .markup import Markup, paragraph, section, tag
 from .reading import Lines, Reading
 
-MOST = 500  # characters of a sentence
+MAX_CHARACTERS = 500  # characters of a sentence
 
 
 def findings(reading: Reading) -> Markup:
@@ -68,5 +68,5 @@ def _seen(sign: str, times: list[tuple[int, dict[str, Any]]], vitals: Lines) -> 
 
 
 def _item(sign: str, sentence: str, remedy: str, when: str) -> Markup:
-    parts = [tag("strong", sentence[:MOST]), " ", remedy[:MOST]]
+    parts = [tag("strong", sentence[:MAX_CHARACTERS]), " ", remedy[:MAX_CHARACTERS]]
     return tag("li", tag("div", *parts), tag("div", f"{sign}: {when}", class_="when"))

@@ -11,7 +11,7 @@ from minigrad import nn
 
 from .. import latent
 from ..losses import LOSSES
-from ..pictures import MOST_ENLARGED, to_bytes
+from ..pictures import MAX_GRID_WIDTH, to_bytes
 from ..recipe.preset import Preset
 from ..run.checkpoint import Checkpoint
 from ..run.outputs import FIXED_STREAM
@@ -98,7 +98,7 @@ def first_real(preset: Preset, picture: NDArray[Any]) -> NDArray[Any]:
     """
     side, gap = preset.image_size, 2  # pictures.grid
     height, width = (n * (side + gap) + gap for n in (preset.grid_rows, preset.grid_columns))
-    times = max(1, MOST_ENLARGED // max(height, width))
+    times = max(1, MAX_GRID_WIDTH // max(height, width))
     expected = (times * height, times * width, preset.channels)
     if picture.shape != expected:
         raise ValueError(f"a grid of {expected} pixels was expected, not of {picture.shape}")

@@ -12,9 +12,9 @@ from ..recipe.preset import Preset
 from ..recipe.sizes import Sizes
 from ..run.checkpoint import Checkpoint
 from ..run.directory import LINES
-from .embedded import MOST_BYTES
+from .embedded import MAX_BYTES
 from .reading import Reading
-from .samples import MOST_BYTES as MOST_OF_FRAMES
+from .samples import MAX_FRAME_BYTES
 
 PICTURE = 8  # bytes of one of a picture's file, until the page is written: most of them as base64
 COLOURED = 32  # bytes of a number that is shown as a colour
@@ -72,5 +72,5 @@ def _of_pictures(reading: Reading) -> int:
     frames = [path.lstat().st_size for path in frame_files(directory / "frames")]
     names = (reading.preset.real_name, "real_and_fake.png", "evaluation.png")
     others = [path.stat().st_size for name in names if (path := directory / name).is_file()]
-    embedded = sum(min(size, MOST_BYTES) for size in (*others, *frames[-1:]))
-    return PICTURE * (min(sum(frames), MOST_OF_FRAMES) + embedded)
+    embedded = sum(min(size, MAX_BYTES) for size in (*others, *frames[-1:]))
+    return PICTURE * (min(sum(frames), MAX_FRAME_BYTES) + embedded)

@@ -24,11 +24,11 @@ from .looking import Look, first_real, fixed_z, look_at_discriminator, look_at_g
 from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading
 
-MOST_MAPS = 64  # channels of an activation: 64 of 8 to 80 pixels a side,
-MOST_ACROSS = 640  # fewer of larger ones, so that a page of 256 x 256 images can still be sent around
-MOST_KERNELS, MOST_ROWS = 256, 16  # of a weight, and of its rows where it has rows and columns
-MOST_NUMBERS = 4096  # of a vector
-MOST_SIDE = 256  # of a matrix
+MAX_MAPS = 64  # channels of an activation: 64 of 8 to 80 pixels a side,
+MAX_WIDTH = 640  # fewer of larger ones, so that a page of 256 x 256 images can still be sent around
+MAX_KERNELS, MAX_ROWS = 256, 16  # of a weight, and of its rows where it has rows and columns
+MAX_NUMBERS = 4096  # of a vector
+MAX_SIDE = 256  # of a matrix
 
 
 def networks(reading: Reading) -> Markup:
@@ -148,10 +148,10 @@ def _activations(made: NDArray[Any], names: list[str]) -> Iterator[Markup]:
 def _activation(values: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """The output for one picture as a matrix to be coloured, and what it is."""
     if values.ndim == 3 and values.shape[1:] != (1, 1):
-        most = min(MOST_MAPS, max(2, MOST_ACROSS // max(values.shape[1:])) ** 2)
+        most = min(MAX_MAPS, max(2, MAX_WIDTH // max(values.shape[1:])) ** 2)
         return square(values[:most]), _of(len(values), most, "channel")
     flat = values.ravel()
-    return strip(flat[:MOST_NUMBERS]), _of(flat.size, MOST_NUMBERS, "number") + ", row by row"
+    return strip(flat[:MAX_NUMBERS]), _of(flat.size, MAX_NUMBERS, "number") + ", row by row"
 
 
 def _of(count: int, most: int, what: str) -> str:
@@ -207,11 +207,9 @@ def _kernels(weight: NDArray[Any], name: str, of_rows: str, of_columns: str) -> 
         kernels, of_rows, of_columns = weight.swapaxes(0, 1), of_columns, of_rows
     rows, columns = kernels.shape[:2]
     if rows == 1:
-        return _figure(
-            square(kernels[0, :MOST_MAPS]), _of(columns, MOST_MAPS, of_columns), limit, name, weight
-        )
-    high = min(rows, MOST_ROWS)
-    wide = min(columns, MOST_KERNELS // high, MOST_MAPS)
+        return _figure(square(kernels[0, :MAX_MAPS]), _of(columns, MAX_MAPS, of_columns), limit, name, weight)
+    high = min(rows, MAX_ROWS)
+    wide = min(columns, MAX_KERNELS // high, MAX_MAPS)
     what = f"{_of(rows, high, of_rows)} down, {_of(columns, wide, of_columns)} across"
     shown = kernels[:high, :wide].reshape(-1, *kernels.shape[2:])  # (high * wide, H, W)
     return _figure(tiled(shown, wide), what, limit, name, weight)
@@ -231,8 +229,8 @@ def _dense(weight: NDArray[Any], looks: list[Look], i: int) -> Markup:
     limit = limit_of(weight)
     if min(outputs, inputs) == 1:
         return _figure(
-            strip(weight.ravel()[:MOST_NUMBERS]),
-            _of(weight.size, MOST_NUMBERS, "weight"),
+            strip(weight.ravel()[:MAX_NUMBERS]),
+            _of(weight.size, MAX_NUMBERS, "weight"),
             limit,
             "weights",
             weight,
@@ -240,8 +238,8 @@ def _dense(weight: NDArray[Any], looks: list[Look], i: int) -> Markup:
     down, across, matrix = (outputs, "output"), (inputs, "input"), weight
     if outputs > inputs:  # as in _kernels
         down, across, matrix = across, down, weight.T
-    what = f"{_of(down[0], MOST_SIDE, down[1])} down, {_of(across[0], MOST_SIDE, across[1])} across"
-    return _figure(matrix[:MOST_SIDE, :MOST_SIDE], what, limit, "weights", weight)
+    what = f"{_of(down[0], MAX_SIDE, down[1])} down, {_of(across[0], MAX_SIDE, across[1])} across"
+    return _figure(matrix[:MAX_SIDE, :MAX_SIDE], what, limit, "weights", weight)
 
 
 def _shape_before(looks: list[Look], i: int) -> tuple[int, ...] | None:

@@ -21,7 +21,7 @@ SOURCES = {
     "flowers": ("the PyTorch tutorial", "https://pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html"),
     "pytorch": ("the PyTorch tutorial", "https://pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html"),
 }
-APART = ("name", "summary", "generator", "discriminator")  # fields that have a place of their own
+SHOWN_ELSEWHERE = ("name", "summary", "generator", "discriminator")  # fields that have a place of their own
 MISFITS = (UserError, ValueError, OverflowError, MemoryError)  # what a recipe of absurd numbers ends in
 
 
@@ -55,7 +55,7 @@ def _fields(preset: Preset, own: Preset | None) -> list[Markup]:
     """The fields in two tables beside each other."""
     rows = []
     for field in dataclasses.fields(preset):
-        if field.name not in APART:
+        if field.name not in SHOWN_ELSEWHERE:
             value = getattr(preset, field.name)
             usual = getattr(own, field.name) if own is not None else value
             shown = _value(value)

@@ -10,14 +10,14 @@ from .embedded import picture, png_of, url
 from .markup import Markup, paragraph, section, tag
 from .reading import Reading
 
-MOST_BYTES = 24_000_000  # of all frames in a page, before base64 adds a third
+MAX_FRAME_BYTES = 24_000_000  # of all frames in a page, before base64 adds a third
 SHOWN = 560  # pixels of a frame's width on the page, about
 
 
 def samples(reading: Reading, data: Data) -> Markup:
     """The section with the frames, a slider over them, and a button that plays them."""
     files = frame_files(reading.directory / "frames")
-    chosen = evenly([path.lstat().st_size for path in files], MOST_BYTES)
+    chosen = evenly([path.lstat().st_size for path in files], MAX_FRAME_BYTES)
     notes, shown = [], b""
     for place in chosen:
         try:
@@ -34,7 +34,7 @@ def samples(reading: Reading, data: Data) -> Markup:
     if len(chosen) < len(files):
         notes.append(
             f"{len(files) - len(chosen):,} of {len(files):,} frames are left out, evenly: a page has "
-            f"{MOST_BYTES / 1e6:.0f} MB of them at most."
+            f"{MAX_FRAME_BYTES / 1e6:.0f} MB of them at most."
         )
     last = data.frames[-1]["step"]
     preset = reading.preset

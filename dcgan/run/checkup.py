@@ -18,7 +18,7 @@ from .progress import Progress
 
 FILE_NAME, PICTURE_NAME = "vitals.jsonl", "vitals.png"
 EVERY = 100  # steps: a measured one takes up to half as long again, so that this is under half a percent
-MOST_TOLD = 3  # times that one sign is told: what comes and goes would fill the screen
+MAX_WARNINGS = 3  # times that one sign is told: what comes and goes would fill the screen
 
 
 class Checkup:
@@ -110,7 +110,7 @@ class Checkup:
         self._last = [*self._last, line][-MEASURES:]
         new = [found for found in line["findings"] if found["sign"] not in before]
         self._told.update(found["sign"] for found in new)
-        return [found for found in new if self._told[found["sign"]] <= MOST_TOLD]
+        return [found for found in new if self._told[found["sign"]] <= MAX_WARNINGS]
 
     def _signs_at(self, place: int) -> list[str]:
         """The signs of one of the last lines, -1 for the very last; none where there is no such line."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..console import QuietStream, is_terminal, tell
 
 LINE_EVERY = 15.0  # seconds between two plain lines
-LONG = 600.0  # seconds: a run that takes longer says so
+LONG_RUN_THRESHOLD = 600.0  # seconds: a run that takes longer says so
 BAR = "{percentage:3.0f}%|{bar:10}| {n}/{total}, {remaining} left{postfix}"
 MEASURED = 5  # steps that the estimate is taken from, after one to warm up
 
@@ -93,7 +93,7 @@ class Progress:
     def _estimate(self) -> None:
         seconds = self._seconds_per_step()
         steps = self.total - self.begin
-        if seconds * steps < LONG:
+        if seconds * steps < LONG_RUN_THRESHOLD:
             return
         self.say(
             f"This run will take about {duration(seconds * steps)} on this machine: {steps} steps "

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 COST = 0.01  # share of the time that checkpoints may take where nobody says how often
-LEAST = 60.0  # seconds between two, then
+MIN_INTERVAL = 60.0  # seconds between two, then
 
 
 @dataclass
@@ -15,8 +15,8 @@ class Cadence:
 
     Args:
         steps: between two checkpoints; 0 for no such rule.
-        seconds: between two; 0 for no such rule. Without either a checkpoint is due after LEAST seconds,
-            or later, where writing one takes so long that it would cost more than COST of the time.
+        seconds: between two; 0 for no such rule. Without either a checkpoint is due after MIN_INTERVAL
+            seconds, or later, where writing one takes so long that it would cost more than COST of the time.
     """
 
     steps: int = 0
@@ -39,7 +39,7 @@ class Cadence:
         """Whether there should be one after this step."""
         if self.steps:
             return step % self.steps == 0
-        return time.monotonic() - self._last >= (self.seconds or max(LEAST, self._took / COST))
+        return time.monotonic() - self._last >= (self.seconds or max(MIN_INTERVAL, self._took / COST))
 
     def written(self, seconds: float) -> None:
         """There is one now, which took so long to write."""

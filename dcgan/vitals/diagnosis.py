@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from .measure import ACTIVATIONS, Line
 
 # D's gradients shrink with 1 - D(x) and D(G(z)): with less than a hundredth of each it hardly learns.
-SURE = 0.99
+SURE_THRESHOLD = 0.99
 # Of pictures that D takes for real: of ten that G draws it finds less than one.
-FOOLED = 0.9
+FOOLED_THRESHOLD = 0.9
 # Of G's whole gradient. Adam divides by the gradient's size plus 1e-8; of 10,000 numbers or more, which G
 # has, this is no more than 1e-8 for each, and the step shrinks with it.
-VANISHED = 1e-6
+VANISHED_THRESHOLD = 1e-6
 # Of a weight's size. float32 keeps 6e-8 of it; healthy layers move by 1e-4 to 1e-2.
-STILL = 1e-7
+STILL_THRESHOLD = 1e-7
 # Of the differences between real pictures. At their first steps recipes have 0.25 to 0.7; flux, before it
 # finds its way, stays at 0.08 from step 40 to 50.
-ALIKE = 0.05
+SPREAD_THRESHOLD = 0.05
 # Standard deviations. Recipes begin at up to 1.6 and fall below 1 in 300 steps.
-APART = 2.0
+GAP_THRESHOLD = 2.0
 # Of a layer's units. ReLUs of tensorflow-baseline's D, some of which wait for real pictures, reach 0.3.
-DEAD = 0.5
+DEAD_THRESHOLD = 0.5
 # Of the pixels that real pictures have between black and white (MNIST: 0.17), how many G's have at least.
-BETWEEN = 0.1
+GREY_THRESHOLD = 0.1
 # Of a layer inside of a network: its gradients pass through the other tenth alone.
-SATURATED = 0.9
+SATURATED_THRESHOLD = 0.9
 NAMED = 3  # layers in a sentence
 
 
@@ -85,10 +85,12 @@ def _generator_does_not_move(line: Line) -> str:
     norm = math.hypot(*norms)
     ratios = [layer["update_ratio"] for layer in layers]  # None where the weights were 0
     fastest = max((ratio for ratio in ratios if ratio is not None), default=0.0)
-    if norm < VANISHED:
-        drifts = "; what its weights still move is the optimiser's momentum" if fastest > STILL else ""
+    if norm < VANISHED_THRESHOLD:
+        drifts = (
+            "; what its weights still move is the optimiser's momentum" if fastest > STILL_THRESHOLD else ""
+        )
         return f"the generator does not move: its gradient is gone, its norm is {norm:.2g}{drifts}"
-    if fastest < STILL and None not in ratios:
+    if fastest < STILL_THRESHOLD and None not in ratios:
         return (
             f"the generator does not move: no layer goes further than {fastest:.2g} of its weights' size, "
             f"though its gradient's norm is {norm:.2g}"
@@ -101,7 +103,7 @@ def _generator_does_not_move(line: Line) -> str:
 
 def _discriminator_wins(line: Line) -> str:
     d_x, first, second = line["d_x"], line["d_g_z1"], line["d_g_z2"]
-    if None in (d_x, first, second) or d_x <= SURE or max(first, second) >= 1 - SURE:
+    if None in (d_x, first, second) or d_x <= SURE_THRESHOLD or max(first, second) >= 1 - SURE_THRESHOLD:
         return ""
     return (
         f"the discriminator wins: D(x) is {d_x:.4f}, D(G(z)) is {first:.2g}, and {second:.2g} in the "
@@ -111,14 +113,14 @@ def _discriminator_wins(line: Line) -> str:
 
 def _generator_wins(line: Line) -> str:
     fooled, d_x = line["d_g_z1"], line["d_x"]
-    if None in (fooled, d_x) or fooled <= FOOLED:
+    if None in (fooled, d_x) or fooled <= FOOLED_THRESHOLD:
         return ""
     return f"the generator wins: D takes its pictures for real, D(G(z)) is {fooled:.3f} (D(x) is {d_x:.3f})"
 
 
 def _collapse(line: Line) -> str:
     spread = line["spread"]
-    if spread is None or spread >= ALIKE:
+    if spread is None or spread >= SPREAD_THRESHOLD:
         return ""
     return (
         "the generator has collapsed: its pictures differ from each other by "
@@ -127,7 +129,9 @@ def _collapse(line: Line) -> str:
 
 
 def _statistics_apart(line: Line) -> str:
-    apart = [norm for norm in line["batch_norm_gap"] if norm["gap"] is not None and norm["gap"] > APART]
+    apart = [
+        norm for norm in line["batch_norm_gap"] if norm["gap"] is not None and norm["gap"] > GAP_THRESHOLD
+    ]
     if not apart:
         return ""
     where = ", ".join(f"by {norm['gap']:.1f} in discriminator.{norm['name']}" for norm in apart[:NAMED])
@@ -138,7 +142,7 @@ def _statistics_apart(line: Line) -> str:
 
 
 def _dead_units(line: Line) -> str:
-    dead = [layer for layer in line["layers"] if layer["dead"] is not None and layer["dead"] > DEAD]
+    dead = [layer for layer in line["layers"] if layer["dead"] is not None and layer["dead"] > DEAD_THRESHOLD]
     if not dead:
         return ""
     where = ", ".join(f"{100 * layer['dead']:.0f}% of {_called(layer)}" for layer in dead[:NAMED])
@@ -151,11 +155,11 @@ def _saturated(line: Line) -> str:
     for layer in line["layers"]:
         if layer["saturated"] is None or layer is last.get("discriminator"):
             continue  # of D's own sigmoid "discriminator-wins" tells
-        most = SATURATED
+        most = SATURATED_THRESHOLD
         if layer is last.get("generator"):
             if line["real_saturated"] is None:
                 continue
-            most = 1 - BETWEEN * (1 - line["real_saturated"])
+            most = 1 - GREY_THRESHOLD * (1 - line["real_saturated"])
         if layer["saturated"] > most:
             full.append(layer)
     if not full:

@@ -24,8 +24,8 @@ Line = dict[str, Any]
 
 LIMITS: dict[type[nn.Module], tuple[float, float]] = {nn.Tanh: (-1.0, 1.0), nn.Sigmoid: (0.0, 1.0)}
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, *LIMITS)
-NEAR = 0.01  # an output so near to a limit of its activation is saturated
-FEWEST = 16  # values of a unit: with fewer nobody knows whether it is dead, or had no reason to speak
+SATURATION_THRESHOLD = 0.01  # an output so near to a limit of its activation is saturated
+MIN_VALUES = 16  # values of a unit: with fewer nobody knows whether it is dead, or had no reason to speak
 DIGITS = 6  # that are written down of a number
 
 
@@ -110,9 +110,9 @@ class Measurement(observer.Observer):
 
         Of a layer: gradient_norm and update_ratio are the Euclidean norms of its gradients, and of what its
         parameters moved by that of the parameters; dead is the share of a ReLU's units that are above
-        0 nowhere, saturated that of the outputs of a tanh or sigmoid within NEAR of a limit. spread is
-        how far two of G's pictures are from each other, by the same of real ones; real_saturated the share
-        of the real pixels within NEAR of black or white; a gap what `_gap` says.
+        0 nowhere, saturated that of the outputs of a tanh or sigmoid within SATURATION_THRESHOLD of a limit.
+        spread is how far two of G's pictures are from each other, by the same of real ones; real_saturated
+        the share of the real pixels within SATURATION_THRESHOLD of black or white; a gap what `_gap` says.
         """
         real, fake = _distance(self._real.data), self._distance
         return {
@@ -257,18 +257,21 @@ def _distance(images: Array) -> float | None:
 def _dead(output: Array) -> float | None:
     """The share of the units (axis 1) of a ReLU's output that are nowhere above 0."""
     units = output.shape[1]
-    if output.size // units < FEWEST or not _is_finite(output):
+    if output.size // units < MIN_VALUES or not _is_finite(output):
         return None
     axes = (0, *range(2, output.ndim))
     return 1 - float((output > 0).any(axis=axes).sum()) / units
 
 
 def _share_near(output: Array, limits: tuple[float, float]) -> float | None:
-    """The share of numbers within NEAR of a limit, or beyond."""
+    """The share of numbers within SATURATION_THRESHOLD of a limit, or beyond."""
     if not _is_finite(output):
         return None
     low, high = limits
-    return float(((output <= low + NEAR) | (output >= high - NEAR)).sum()) / output.size
+    return (
+        float(((output <= low + SATURATION_THRESHOLD) | (output >= high - SATURATION_THRESHOLD)).sum())
+        / output.size
+    )
 
 
 @np.errstate(all="ignore")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from minigrad.figures import saved_figure
 
-from .diagnosis import ALIKE, APART, learns
+from .diagnosis import GAP_THRESHOLD, SPREAD_THRESHOLD, learns
 from .measure import Line
 
 NETWORKS = ("generator", "discriminator")
@@ -103,7 +103,7 @@ def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
         label="spread / real spread",
         **marker,
     )
-    axes.axhline(ALIKE, color="C0", linewidth=0.8, linestyle=":")
+    axes.axhline(SPREAD_THRESHOLD, color="C0", linewidth=0.8, linestyle=":")
     names = list(dict.fromkeys(norm["name"] for line in lines for norm in line["batch_norm_gap"]))
     for i, name in enumerate(names):
         gaps = [{n["name"]: n["gap"] for n in line["batch_norm_gap"]}.get(name) for line in lines]
@@ -116,7 +116,7 @@ def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
             **marker,
         )
     if names:
-        axes.axhline(APART, color="C1", linewidth=0.8, linestyle=":")
+        axes.axhline(GAP_THRESHOLD, color="C1", linewidth=0.8, linestyle=":")
     axes.set_ylim(bottom=-0.05)
     axes.set_ylabel("of the real spread; deviations")
     _legend(axes)

@@ -44,7 +44,7 @@ def test_every_byte_of_an_image_survives_training_scale():
 def test_small_pictures_are_enlarged_by_whole_pixels():
     picture = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
     large = pictures.enlarged(picture)
-    times = pictures.MOST_ENLARGED // 4
+    times = pictures.MAX_GRID_WIDTH // 4
     assert large.shape == (3 * times, 4 * times, 1)
     assert np.array_equal(large[::times, ::times], picture)
     assert np.array_equal(pictures.enlarged(large[:600, :600]), large[:600, :600])

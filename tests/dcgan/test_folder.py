@@ -15,7 +15,7 @@ from PIL import Image
 
 from dcgan.data import folder
 from dcgan.data.channels import MODES, NAMES, conversion
-from dcgan.data.fit import MOST_ELONGATED, fit_array, fit_image
+from dcgan.data.fit import MAX_ASPECT_RATIO, fit_array, fit_image
 from dcgan.errors import UserError
 
 
@@ -453,7 +453,7 @@ def test_of_an_extreme_aspect_the_middle_is_kept():
     pixels[:, 1000 - 17 : 1000 + 17] = 255  # as much as is kept, and one more, which the resize may look at
     for image in (pixels, pixels.T):
         found = fit_image(picture(image), 8, 1)
-        assert max(found.shape) == 8 * MOST_ELONGATED
+        assert max(found.shape) == 8 * MAX_ASPECT_RATIO
         assert np.all(found == 255)
     pixels[:, 1000 + 8 :] = 0
     assert np.mean(fit_image(picture(pixels), 8, 1) > 127) == 0.75
@@ -578,8 +578,8 @@ def test_a_tenth_may_be_damaged_and_no_more(tmp_path, good, bad):
 
 
 def test_our_limit_of_pixels_is_told_with_the_size_and_lies_below_that_of_pillow(tmp_path, monkeypatch):
-    assert folder.MOST_PIXELS <= Image.MAX_IMAGE_PIXELS
-    monkeypatch.setattr(folder, "MOST_PIXELS", 100)
+    assert folder.MAX_PIXELS <= Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(folder, "MAX_PIXELS", 100)
     assert only(grey(tmp_path / "a.png", 5, size=10), 4, 1)[0].shape == (4, 4, 1)
     save(tmp_path / "b.png", noise(11, 10, 1))
     with pytest.raises(UserError, match=r"1 of 2 .*: b\.png \(10 x 11 pixels: more than 100\)"):

@@ -20,7 +20,7 @@ from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
 from dcgan.losses import LOSSES
-from dcgan.run import checkpoint, step_log
+from dcgan.run import checkpoint, step_log, trained
 from dcgan.steps import RULES, Gan
 from minigrad import backend, nn
 from minigrad.inspect import Shadow
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_the_gpu_is_one_of_the_cpu(runs):
 def test_a_generator_from_the_gpu_draws_on_the_cpu_what_it_drew_there(runs, tmp_path):
     path = runs[0]
     loaded = checkpoint.load(path)
-    generator = sampling.load_generator(loaded)
+    generator = trained.load_generator(loaded)
     assert {p.device for p in generator.parameters()} == {"cpu"}
     images = sampling.generate(generator, mg.tensor(loaded.tensors["fixed_z"]), "running")
     grid = pictures.grid(pictures.to_bytes(images), loaded.preset.grid_rows, loaded.preset.grid_columns)
@@ -202,7 +202,7 @@ def test_a_generator_from_the_cpu_draws_on_the_gpu(runs):
     z = mg.Generator(0).normal((5, *loaded.preset.z_shape))
     images = {
         device: sampling.generate(
-            sampling.load_generator(loaded).to(device), mg.tensor(z, device=device), "running"
+            trained.load_generator(loaded).to(device), mg.tensor(z, device=device), "running"
         )
         for device in ("gpu", "cpu")
     }

@@ -16,7 +16,7 @@ import minigrad as mg
 from dcgan import console, import_weights, latent, models, presets, sample, sampling
 from dcgan.errors import UserError
 from dcgan.recipe.layers import BatchNorm, Dense, Dropout, Flatten, Reshape, Sigmoid, Tanh
-from dcgan.run import checkpoint
+from dcgan.run import checkpoint, trained
 from minigrad import serialize
 
 # What `state_dict()` of the flux generator holds in PyTorch, with a Dropout before each BatchNorm's ReLU.
@@ -155,7 +155,7 @@ def test_samples_are_drawn_from_it(place):
     generator, _ = models.build(small())
     generator.load_state_dict(expected(state_of(G), G_PLACES))
     z = latent.draw(small(), 4, mg.Generator(0))
-    drawn = sampling.load_generator(checkpoint.load(place / "run"))
+    drawn = trained.load_generator(checkpoint.load(place / "run"))
     assert np.array_equal(sampling.generate(drawn, z, "running"), sampling.generate(generator, z, "running"))
 
 

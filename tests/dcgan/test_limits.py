@@ -87,7 +87,7 @@ def test_a_baseline_file_is_gone_through_once_and_a_progressive_one_once_a_scan(
 
 
 def test_the_largest_progressive_file_is_within_the_limit():
-    assert 18 * (limits.MOST_PIXELS + jpeg.PER_SCAN) < limits.MOST_SCANNED
+    assert 18 * (limits.MAX_PIXELS + jpeg.PER_SCAN) < limits.MAX_SCANNED_PIXELS
 
 
 def test_scans_are_counted_as_decoders_find_them():
@@ -108,7 +108,7 @@ def test_scans_are_counted_as_decoders_find_them():
 def test_endless_segments_are_refused():
     content = encoded(photograph(), "JPEG")
     with pytest.raises(ValueError, match="more than 131072 segments"):
-        work(content[:2] + b"\xff\xfe\0\2" * jpeg.MOST_SEGMENTS + content[2:])
+        work(content[:2] + b"\xff\xfe\0\2" * jpeg.MAX_SEGMENTS + content[2:])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
@@ -131,7 +131,7 @@ def test_scans_are_counted_in_every_tile_of_a_tiff(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     path.write_bytes(jpeg_in_tiff(90, tiles=3))
     assert folder.decode(path, 8, 1)[0].shape == (24, 8, 1)
-    monkeypatch.setattr(limits, "MOST_SCANNED", 3 * 90 * (1024 + jpeg.PER_SCAN) - 1)
+    monkeypatch.setattr(limits, "MAX_SCANNED_PIXELS", 3 * 90 * (1024 + jpeg.PER_SCAN) - 1)
     assert reason(path).startswith("17971200 pixels in all scans of JPEG: more than ")
     content = jpeg_in_tiff(90, tiles=1)
     length = struct.pack("<HHII", 325, 4, 1, struct.unpack("<I", content[4:8])[0] - 8)
@@ -157,11 +157,11 @@ def test_strips_that_share_their_bytes_count_each(tmp_path):
 
 
 def test_tiny_tiles_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "MOST_TILES", 99)
+    monkeypatch.setattr(limits, "MAX_TILES", 99)
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(10, 10, b"\7", 1, t322=[1], t323=[1], t324=[8] * 100, t325=[1] * 100))
     assert reason(path) == "100 tiles or strips: more than 99"
-    monkeypatch.setattr(limits, "MOST_TILES", 100)
+    monkeypatch.setattr(limits, "MAX_TILES", 100)
     assert np.all(folder.decode(path, 10, 1)[0] == 7)
 
 
@@ -173,9 +173,9 @@ def test_kinds_that_take_more_may_have_fewer_pixels(tmp_path, monkeypatch, kind,
     else:
         path.write_bytes(encoded(photograph(), kind))
     path = path.rename(tmp_path / "a.png")  # the content counts, not the name
-    monkeypatch.setattr(limits, "MOST_PIXELS", 40 * 24 * weight)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 40 * 24 * weight)
     assert taken(path) == [40 * 24 * weight]
-    monkeypatch.setattr(limits, "MOST_PIXELS", 40 * 24 * weight - 1)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 40 * 24 * weight - 1)
     if weight > 1:
         limit = (40 * 24 * weight - 1) // weight
         assert reason(path) == f"40 x 24 pixels of {kind}: more than {limit}"
@@ -224,7 +224,7 @@ def test_an_image_takes_the_pixels_that_are_decoded(tmp_path):
     assert taken(tmp_path / "a.png") == [800 * 480]
     assert taken(tmp_path / "b.jpg") == [100 * 60]  # an eighth of its sides
     assert taken(tmp_path / "c.jpg") == [800 * 480]  # all coefficients are held
-    assert taken(tmp_path / "d.ico") == [limits.MOST_PIXELS]  # its real size isn't known yet
+    assert taken(tmp_path / "d.ico") == [limits.MAX_PIXELS]  # its real size isn't known yet
 
 
 def test_a_tile_that_exceeds_its_image_is_taken_in_full(tmp_path):

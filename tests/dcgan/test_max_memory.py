@@ -26,7 +26,6 @@ from dcgan import (
     pictures,
     presets,
     sample,
-    sampling,
     train,
 )
 from dcgan.errors import UserError
@@ -35,7 +34,7 @@ from dcgan.pictures import memory_of_animation
 from dcgan.recipe import layers, memory
 from dcgan.report import __main__ as report
 from dcgan.report import needed, reading
-from dcgan.run import checkpoint
+from dcgan.run import checkpoint, trained
 
 SMALL = fuzz.SMALL
 HUGE = dataclasses.replace(
@@ -374,9 +373,9 @@ def test_a_recipe_that_does_not_fit_together_is_still_reported(run):
 
 def test_a_run_is_loaded_up_to_the_limit_that_is_given(run):
     size = memory.of_file(run / checkpoint.FILE_NAME)
-    assert sampling.load_run(run, None, size).position["step"] == 1
+    assert trained.load_run(run, None, size).position["step"] == 1
     with pytest.raises(UserError, match=r"reading .*checkpoint\.safetensors would take"):
-        sampling.load_run(run, None, size - 1)
+        trained.load_run(run, None, size - 1)
 
 
 def test_activations_that_no_layer_takes_along_are_counted():

@@ -285,7 +285,7 @@ def test_short_lines_are_not_thinned_and_long_ones_say_so(run, monkeypatch):
     steps, values = charts.thinned(np.arange(5), np.arange(5.0), 5)
     assert steps.tolist() == [0, 1, 2, 3, 4]
     assert values.tolist() == [0, 1, 2, 3, 4]
-    monkeypatch.setattr(charts, "MOST", 1000)
+    monkeypatch.setattr(charts, "MAX_POINTS", 1000)
     long = [{"step": step, "epoch": 1, "loss_d": step % 7} for step in range(1, 1011)]
     reported.write_lines(run / "metrics.jsonl", long)
     reading = read(run, None)
@@ -318,7 +318,7 @@ def test_frames_are_left_out_evenly_where_they_are_too_many(run, monkeypatch):
     assert samples.evenly([10] * 9, 5) == [8]
     assert samples.evenly([], 5) == []
     size = sum((run / "frames" / f"{step:08d}.png").stat().st_size for step in (0, 3))
-    monkeypatch.setattr(samples, "MOST_BYTES", size)
+    monkeypatch.setattr(samples, "MAX_FRAME_BYTES", size)
     page = page_of(run)
     assert [frame["step"] for frame in page.data["frames"]] == [0, 3]
     assert "2 of 4 frames are left out" in page.text
