@@ -146,7 +146,7 @@ def test_an_evaluation_is_not_written_where_a_link_leads(run, secret, monkeypatc
 
     monkeypatch.setattr(evaluate, "evaluate", done)
     monkeypatch.setattr(evaluate.show, "draw", lambda _, path: path.write_bytes(b"a picture"))
-    monkeypatch.setattr(evaluate.report, "table", lambda _: "")
+    monkeypatch.setattr(evaluate.show, "table", lambda _: "")
     before = secret.read_bytes()
     for name in ("evaluation.json", "evaluation.png"):
         (run / name).unlink(missing_ok=True)
