@@ -7,7 +7,7 @@ from pathlib import Path
 from . import pictures
 from .arguments import add_max_memory, add_run
 from .console import run_command, tell
-from .errors import UserError
+from .errors import UserError, os_errors_as
 from .files import plainfile
 from .run import checkpoint
 
@@ -34,12 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out or directory / "output.gif"
     if out.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(f"--out {out}: expected a name that ends in .gif or .mp4")
-    try:
+    with os_errors_as(f"--out {out}"):
         if arguments.out is None:
             plainfile.to_write(out)
         count = pictures.animate(directory / "frames", out, arguments.seconds, arguments.max_memory)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror or error}") from error
     tell(f"{out}: {count} frames")
     return 0
 

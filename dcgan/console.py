@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from minigrad.backend.parallel import BadEnvironment
 
-from .errors import UserError, printable
+from .errors import UserError, printable, reason
 
 STANDARD_STREAMS = ("stdin", "stdout", "stderr")  # by their file descriptors
 
@@ -36,7 +36,7 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
         code = _fail(program, str(error))
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        code = _fail(program, f"{what}{error.strerror or error}")
+        code = _fail(program, f"{what}{reason(error)}")
     except MemoryError as error:
         said = f" ({error})" if str(error) else ""
         code = _fail(program, f"not enough memory{said}: use smaller images, sizes or batches")

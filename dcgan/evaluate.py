@@ -14,7 +14,7 @@ from .arguments import add_generator, add_range
 from .console import run_command, tell
 from .data import mnist
 from .data.fit import fit_array
-from .errors import UserError
+from .errors import UserError, os_errors_as, reason
 from .evaluation import classifier, comparison, measures, show
 from .evaluation.comparison import (
     CHUNK,
@@ -70,13 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out or directory
     _prepare(out, make=arguments.out is not None)  # before the work, so that what can't be is told at once
     evaluation = evaluate(arguments, directory)
-    try:
+    with os_errors_as(f"--out {out}"):
         text = json.dumps(evaluation.to_json(), indent=2) + "\n"
         figures, picture = (plainfile.to_write(out / name) for name in FILES)
         write_whole(figures, text.encode())
         show.draw(evaluation, picture)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror or error}") from error
     tell(show.table(evaluation))
     tell(f"{figures}, {picture}")
     return 0
@@ -90,7 +88,7 @@ def _prepare(out: Path, make: bool) -> None:
         for name in FILES:
             plainfile.to_write(out / name)
     except OSError as error:
-        raise UserError(f"--out {error.filename or out}: {error.strerror or error}") from error
+        raise UserError(f"--out {error.filename or out}: {reason(error)}") from error
 
 
 def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:

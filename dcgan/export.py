@@ -21,7 +21,7 @@ from minigrad.serialize import write_whole
 from . import latent
 from .arguments import add_max_memory, add_run, add_weights
 from .console import run_command, tell
-from .errors import UserError
+from .errors import UserError, os_errors_as
 from .recipe import memory, sizes
 from .recipe.preset import Preset
 from .run.checkpoint import Checkpoint
@@ -77,10 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "nothing is written"
         )
         return 1
-    try:
+    with os_errors_as(f"--out {out}"):
         write_whole(out, content)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror or error}") from error
     checked = (
         f"not checked, since {why_not}"
         if difference is None

@@ -15,7 +15,7 @@ from minigrad import nn
 from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
-from .errors import UserError
+from .errors import UserError, os_errors_as
 from .recipe.preset import MAX_IMAGES, Preset
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
@@ -59,13 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
     _check_memory(arguments, loaded)
     preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
-    try:
+    with os_errors_as(f"--out {arguments.out}"):
         if arguments.between:
             _write_way(arguments, preset, generator)
         else:
             _write_sum(arguments, preset, generator)
-    except OSError as error:
-        raise UserError(f"--out {arguments.out}: {error.strerror or error}") from error
     tell(f"{arguments.out}: {preset.name} after step {loaded.position['step']}")
     return 0
 

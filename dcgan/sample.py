@@ -17,7 +17,7 @@ from minigrad.serialize import write_whole
 from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
-from .errors import UserError
+from .errors import UserError, os_errors_as
 from .recipe.preset import MAX_IMAGES
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     statistics = choose_statistics(generator, loaded.preset, arguments.statistics, len(z))
     images = pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
     made = f"{loaded.preset.name} after step {loaded.position['step']}"
-    try:
+    named = [f"--{n} {v}" for n, v in (("out", arguments.out), ("each", arguments.each)) if v is not None]
+    with os_errors_as(" or ".join(named)):
         if arguments.each is not None:
             _write_each(images, z, arguments.each)
             tell(f"{arguments.each}/: {len(images)} images, {made}")
@@ -71,9 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             most = pictures.MAX_STRIP_WIDTH if columns > 1.5 * rows else pictures.MAX_GRID_WIDTH
             pictures.save_png(pictures.enlarged(pictures.grid(images, rows, columns), most), arguments.out)
             tell(f"{arguments.out}: {rows}x{columns} images, {made}")
-    except OSError as error:
-        named = [f"--{n} {v}" for n, v in (("out", arguments.out), ("each", arguments.each)) if v is not None]
-        raise UserError(f"{' or '.join(named)}: {error.strerror or error}") from error
     return 0
 
 

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..console import QuietStream, is_terminal
-from ..errors import UserError, printable
+from ..errors import UserError, printable, reason
 from .budget import Budget, in_threads
 from .channels import NAMES, conversion
 from .fit import WORKERS, Range, fit_image
@@ -242,7 +242,7 @@ def _keep(images: Decoded, image: NDArray[Any]) -> None:
         images.append(image)
     except OSError as error:
         raise UserError(
-            f"the decoded images do not fit into {tempfile.gettempdir()} ({error.strerror or error}): "
+            f"the decoded images do not fit into {tempfile.gettempdir()} ({reason(error)}): "
             "free some room there, or name another directory in TMPDIR"
         ) from error
 

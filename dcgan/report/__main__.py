@@ -8,7 +8,7 @@ from minigrad.serialize import write_whole
 
 from ..arguments import add_max_memory, add_run, add_weights
 from ..console import run_command, tell
-from ..errors import UserError
+from ..errors import UserError, os_errors_as
 from ..files import plainfile
 from ..recipe import memory
 from .needed import of_page
@@ -44,10 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     memory.check(what, of_page(reading, arguments.max_memory), arguments.max_memory)
     content = page(reading).encode()
     out = out or reading.directory / FILE_NAME
-    try:
+    with os_errors_as(f"--out {out}"):
         write_whole(out if arguments.out is not None else plainfile.to_write(out), content)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror or error}") from error
     size = f"{len(content) / 1e6:.1f} MB"
     tell(f"{out}: {reading.preset.name} after step {reading.step}, {size}; open it in a browser")
     return 0

@@ -29,7 +29,7 @@ import minigrad as mg
 from minigrad import serialize
 from minigrad.serialize import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_whole
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..files import jsonfile
 from ..recipe import memory
 from ..recipe.preset import Preset
@@ -120,7 +120,7 @@ def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file") from None
     except OSError as error:
-        raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
+        raise Unreadable(f"{path} can't be read: {reason(error)}") from error
     except ValueError as error:
         raise UserError(f"{error}: the file is damaged, or no checkpoint") from error
     expected = metadata.pop("checksum", None)

@@ -16,7 +16,7 @@ from minigrad.serialize import is_temporary, write_whole
 
 from ..data import scale, sources
 from ..data.scale import Range
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..files import jsonfile, plainfile
 from ..files.plainfile import entries
 from ..recipe.preset import Preset
@@ -86,9 +86,7 @@ class RunDirectory:
             if run is not None:
                 run.discard()
                 run.close()
-            raise UserError(
-                f"--out {path}: {error.strerror or error}; name a directory that can be written"
-            ) from error
+            raise UserError(f"--out {path}: {reason(error)}; name a directory that can be written") from error
         return run
 
     @classmethod
@@ -109,7 +107,7 @@ class RunDirectory:
             run.close()
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"--resume {error.filename or path}: {error.strerror or error}") from error
+            raise UserError(f"--resume {error.filename or path}: {reason(error)}") from error
         return run
 
     def make_folders(self) -> None:
