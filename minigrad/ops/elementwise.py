@@ -14,7 +14,7 @@ from .. import naive
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
-from ..tensor import Tensor, is_grad_enabled
+from ..tensor import Tensor
 from .operation import (
     MAKES_ONE,
     Case,
@@ -346,9 +346,10 @@ class Tanh(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         y = self.output
-        if is_grad_enabled():
-            return (dy * (1 - y * y),)
-        return (Tensor(self.backend.tanh_backward(dy.data, y.data), backend=self.backend),)
+        return (dy * (1 - y * y),)
+
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (Tensor(self.backend.tanh_backward(dy.data, self._output), backend=self.backend),)
 
 
 class Sigmoid(Operation):

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import naive
 from ..backend.base import Array
-from ..tensor import Tensor, is_grad_enabled
+from ..tensor import Tensor
 from .elementwise import clip, exp, log, sigmoid
 from .operation import Case, Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
@@ -68,14 +68,18 @@ class MeanLogitBinaryCrossEntropy(Operation):
 
     def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
         x, t = self.inputs
-        if is_grad_enabled():
-            dx: Any = ((1 - t) * sigmoid(x) - t * sigmoid(-x)) / x.size
-        else:
-            dx = Tensor(self._gradient, backend=self.backend)
         return (
-            dl * dx if self.needs[0] else None,
-            -(dl * x) / x.size if self.needs[1] else None,
+            dl * (((1 - t) * sigmoid(x) - t * sigmoid(-x)) / x.size) if self.needs[0] else None,
+            self._target_gradient(dl),
         )
+
+    def fused_backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        dx = Tensor(self._gradient, backend=self.backend)
+        return dl * dx if self.needs[0] else None, self._target_gradient(dl)
+
+    def _target_gradient(self, dl: Tensor) -> Tensor | None:
+        x = self.inputs[0]
+        return -(dl * x) / x.size if self.needs[1] else None
 
 
 class FlooredLog(Operation):

@@ -51,10 +51,14 @@ class Operation:
       is not needed: see `needs`), as tensors computed from the tensor dy by differentiable
       operations. So the same rule serves every order. Gradients of broadcast inputs are summed
       to the inputs' shapes afterwards, in one place.
-    - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
+    - `fused_backward(dy)`, only where the backend has a faster form of the same gradients: it takes and
+      returns what `backward` does, and is called in its place where no graph of the gradients is recorded
+      (`create_graph=False`). So it may compute on arrays, as `Tensor(array, backend=self.backend)`. It may
+      return `self.backward(dy)` where the faster form does not pay.
+    - `keep_inputs`, `keep_output`: whether either backward reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
 
-    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py).
+    NumPy's floating-point errors are ignored in these methods (see backend/ieee.py).
     """
 
     keep_inputs: ClassVar[bool] = False
@@ -85,6 +89,9 @@ class Operation:
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         raise NotImplementedError
+
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return self.backward(dy)
 
     # -- the life of a node ----------------------------------------------------------------------
 
