@@ -44,6 +44,12 @@ def positive(*shapes: tuple[int, ...]) -> Any:
 class Add(Operation):
     """y = a + b: da = dy, db = dy."""
 
+    def forward(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return dy, dy
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(add, normal((3, 4), (3, 4)), second_order=False)
@@ -51,20 +57,9 @@ class Add(Operation):
         yield Case(lambda x: add(x, 2.5), normal((3,)), lambda x: x + 2.5, "number", second_order=False)
         yield Case(add, normal((), (2, 2)), label="no axes", second_order=False)
 
-    def forward(self, a: Array, b: Array) -> Array:
-        return a + b
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return dy, dy
-
 
 class Subtract(Operation):
     """y = a - b: da = dy, db = -dy."""
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(subtract, normal((3, 4), (4,)), second_order=False)
-        yield Case(lambda x: 1.5 - x, normal((3,)), lambda x: 1.5 - x, "number", second_order=False)
 
     def forward(self, a: Array, b: Array) -> Array:
         return a - b
@@ -72,18 +67,16 @@ class Subtract(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return dy, -dy if self.needs[1] else None
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(subtract, normal((3, 4), (4,)), second_order=False)
+        yield Case(lambda x: 1.5 - x, normal((3,)), lambda x: 1.5 - x, "number", second_order=False)
+
 
 class Multiply(Operation):
     """y = a b: da = dy b, db = dy a."""
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(multiply, normal((3, 4), (3, 4)))
-        yield Case(multiply, normal((2, 1, 3), (4, 1)), label="broadcast")
-        yield Case(lambda x: x * x, normal((5,)), lambda x: x**2, "twice the same")
-        yield Case(lambda x: -3.0 * x, normal((3,)), lambda x: -3.0 * x, "number", second_order=False)
 
     def forward(self, a: Array, b: Array) -> Array:
         return a * b
@@ -92,17 +85,18 @@ class Multiply(Operation):
         a, b = self.inputs
         return (dy * b if self.needs[0] else None, dy * a if self.needs[1] else None)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(multiply, normal((3, 4), (3, 4)))
+        yield Case(multiply, normal((2, 1, 3), (4, 1)), label="broadcast")
+        yield Case(lambda x: x * x, normal((5,)), lambda x: x**2, "twice the same")
+        yield Case(lambda x: -3.0 * x, normal((3,)), lambda x: -3.0 * x, "number", second_order=False)
+
 
 class Divide(Operation):
     """y = a / b: da = dy / b, db = -dy (a / b) / b. (A square of b could overflow, or vanish.)"""
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(divide, positive((3, 4), (4,)))
-        yield Case(lambda x: 2.0 / x, positive((3,)), lambda x: 2.0 / x, "number above")
-        yield Case(lambda x: x / 4.0, normal((3,)), lambda x: x / 4.0, "number below", second_order=False)
 
     def forward(self, a: Array, b: Array) -> Array:
         return a / b
@@ -111,19 +105,25 @@ class Divide(Operation):
         a, b = self.inputs
         return (dy / b if self.needs[0] else None, -(dy * (a / b) / b) if self.needs[1] else None)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(divide, positive((3, 4), (4,)))
+        yield Case(lambda x: 2.0 / x, positive((3,)), lambda x: 2.0 / x, "number above")
+        yield Case(lambda x: x / 4.0, normal((3,)), lambda x: x / 4.0, "number below", second_order=False)
+
 
 class Negate(Operation):
     """y = -x: dx = -dy."""
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(negate, normal((3, 2)), second_order=False)
 
     def forward(self, x: Array) -> Array:
         return -x
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (-dy,)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(negate, normal((3, 2)), second_order=False)
 
 
 class Power(Operation):
@@ -135,13 +135,6 @@ class Power(Operation):
     """
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(power, positive((3, 4), (4,)))
-        yield Case(lambda x: x**3, normal((2, 3)), lambda x: x * x * x, "whole exponent")
-        yield Case(lambda x: x**-0.5, positive((3,)), lambda x: x**-0.5, "root below")
-        yield Case(lambda x: 2.0**x, normal((3,)), lambda x: 2.0**x, "number below")
 
     def forward(self, a: Array, b: Array) -> Array:
         return a**b
@@ -178,15 +171,18 @@ class Power(Operation):
         """Return x with a constant where the condition holds."""
         return Where(self.xp.asarray(condition))(value, x)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(power, positive((3, 4), (4,)))
+        yield Case(lambda x: x**3, normal((2, 3)), lambda x: x * x * x, "whole exponent")
+        yield Case(lambda x: x**-0.5, positive((3,)), lambda x: x**-0.5, "root below")
+        yield Case(lambda x: 2.0**x, normal((3,)), lambda x: 2.0**x, "number below")
+
 
 class Exp(Operation):
     """y = exp(x): dx = dy y."""
 
     keep_output = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(exp, normal((3, 4)))
 
     def forward(self, x: Array) -> Array:
         return self.xp.exp(x)
@@ -194,15 +190,15 @@ class Exp(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy * self.output,)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(exp, normal((3, 4)))
+
 
 class Log(Operation):
     """y = log(x): dx = dy / x, below 0 too, where y is NaN; as in PyTorch."""
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(log, positive((3, 4)))
 
     def forward(self, x: Array) -> Array:
         return self.xp.log(x)
@@ -210,15 +206,15 @@ class Log(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy / self.inputs[0],)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(log, positive((3, 4)))
+
 
 class Sqrt(Operation):
     """y = sqrt(x): dx = dy / (2 y). That is infinite at 0, and of dy's opposite sign at -0, as in PyTorch."""
 
     keep_output = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(sqrt, positive((3, 4)))
 
     def forward(self, x: Array) -> Array:
         return self.xp.sqrt(x)
@@ -226,15 +222,15 @@ class Sqrt(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy * 0.5 / self.output,)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(sqrt, positive((3, 4)))
+
 
 class Abs(Operation):
     """y = |x|: dx = dy sign(x), and 0 at 0, whatever dy is. At NaN dx is NaN (PyTorch gives 0)."""
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(absolute, normal((3, 4)), second_order=False)
 
     def forward(self, x: Array) -> Array:
         return self.xp.abs(x)
@@ -243,6 +239,10 @@ class Abs(Operation):
         x = self.inputs[0].data
         sign = Tensor(self.xp.sign(x), backend=self.backend)
         return (Where(self.xp.asarray(x == 0))(0.0, dy) * sign,)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(absolute, normal((3, 4)), second_order=False)
 
 
 @dataclass(eq=False)
@@ -256,15 +256,6 @@ class Clip(Operation):
     high: float | None
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(
-            lambda x: clip(x, -0.5, 0.5), normal((3, 4)), lambda x: x.clip(-0.5, 0.5), second_order=False
-        )
-        yield Case(
-            lambda x: clip(x, low=0.1), normal((5,)), lambda x: x.clip(0.1), "below only", second_order=False
-        )
-
     def forward(self, x: Array) -> Array:
         return self.xp.clip(x, self.low, self.high)
 
@@ -277,6 +268,15 @@ class Clip(Operation):
             inside &= x <= self.high
         return (Where(inside)(dy, 0.0),)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda x: clip(x, -0.5, 0.5), normal((3, 4)), lambda x: x.clip(-0.5, 0.5), second_order=False
+        )
+        yield Case(
+            lambda x: clip(x, low=0.1), normal((5,)), lambda x: x.clip(0.1), "below only", second_order=False
+        )
+
 
 class Maximum(Operation):
     """y = max(a, b): dy goes to the larger; where they are equal, half to each.
@@ -286,13 +286,6 @@ class Maximum(Operation):
     """
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(maximum, normal((3, 4), (4,)), second_order=False)
-        yield Case(
-            lambda x: maximum(x, 0.2), normal((5,)), lambda x: x.clip(0.2), "number", second_order=False
-        )
 
     def forward(self, a: Array, b: Array) -> Array:
         return self.xp.maximum(a, b)
@@ -306,21 +299,19 @@ class Maximum(Operation):
             Where(to_b)(dy, Where(to_a)(0.0, dy * 0.5)) if self.needs[1] else None,
         )
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(maximum, normal((3, 4), (4,)), second_order=False)
+        yield Case(
+            lambda x: maximum(x, 0.2), normal((5,)), lambda x: x.clip(0.2), "number", second_order=False
+        )
+
 
 @dataclass(eq=False)
 class Where(Operation):
     """y = a where the condition holds, b elsewhere; the condition has no gradient."""
 
     condition: Array
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(
-            lambda a, b: where([[True, False, True]], a, b),
-            normal((2, 3), (3,)),
-            lambda a, b: b + (a - b) * [[1.0, 0.0, 1.0]],
-            second_order=False,
-        )
 
     def forward(self, a: Array, b: Array) -> Array:
         return self.xp.where(self.condition, a, b)
@@ -331,15 +322,20 @@ class Where(Operation):
             Where(self.condition)(0.0, dy) if self.needs[1] else None,
         )
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda a, b: where([[True, False, True]], a, b),
+            normal((2, 3), (3,)),
+            lambda a, b: b + (a - b) * [[1.0, 0.0, 1.0]],
+            second_order=False,
+        )
+
 
 class Tanh(Operation):
     """y = tanh(x): dx = dy (1 - y^2), which is 0 where y rounds to 1: from |x| = 9.1 on in float32."""
 
     keep_output = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(tanh, normal((3, 4)))
 
     def forward(self, x: Array) -> Array:
         return self.backend.tanh(x)
@@ -351,15 +347,15 @@ class Tanh(Operation):
     def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (Tensor(self.backend.tanh_backward(dy.data, self._output), backend=self.backend),)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(tanh, normal((3, 4)))
+
 
 class Sigmoid(Operation):
     """y = 1 / (1 + exp(-x)): dx = dy y (1 - y), which is 0 where y rounds to 1: from x = 17 on in float32."""
 
     keep_output = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(sigmoid, normal((3, 4)))
 
     def forward(self, x: Array) -> Array:
         return self.backend.sigmoid(x)
@@ -368,22 +364,26 @@ class Sigmoid(Operation):
         y = self.output
         return (dy * (y * (1 - y)),)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(sigmoid, normal((3, 4)))
+
 
 class Softplus(Operation):
     """y = log(1 + exp(x)): dx = dy sigmoid(x)."""
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(softplus, normal((3, 4)))
-        yield Case(softplus, lambda rng: (rng.normal(size=(6,)) * 20,), label="far from 0")
-
     def forward(self, x: Array) -> Array:
         return self.backend.softplus(x)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy * sigmoid(self.inputs[0]),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(softplus, normal((3, 4)))
+        yield Case(softplus, lambda rng: (rng.normal(size=(6,)) * 20,), label="far from 0")
 
 
 @dataclass(eq=False)
@@ -400,6 +400,12 @@ class LeakyRelu(Operation):
     slope: float
     keep_output = True
 
+    def forward(self, x: Array) -> Array:
+        return self.backend.leaky_relu(x, self.slope)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (LeakyReluGradient(self.slope, self._output, self.result_version)(dy),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
@@ -409,12 +415,6 @@ class LeakyRelu(Operation):
             second_order=False,
         )
         yield Case(relu, normal((2, 3, 4, 5)), lambda x: x.clip(0), "relu", second_order=False)
-
-    def forward(self, x: Array) -> Array:
-        return self.backend.leaky_relu(x, self.slope)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (LeakyReluGradient(self.slope, self._output, self.result_version)(dy),)
 
 
 @dataclass(eq=False)
@@ -428,15 +428,6 @@ class LeakyReluGradient(Operation):
     y: Array
     version: ResultVersion | None = None  # of y, where it is the result of an operation
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        def call(dy: Tensor) -> Tensor:
-            y = dy.backend.asarray([[1.0, -2.0, 0.0], [3.0, -1.0, 2.0]], dy.dtype)
-            return LeakyReluGradient(0.2, y)(dy)
-
-        factors = [[1.0, 0.2, 0.2], [1.0, 0.2, 1.0]]
-        yield Case(call, normal((2, 3)), lambda dy: dy * factors, second_order=False)
-
     def forward(self, dy: Array) -> Array:
         return self.backend.leaky_relu_backward(dy, self.y, self.slope)
 
@@ -446,6 +437,15 @@ class LeakyReluGradient(Operation):
     def check_alive(self) -> None:
         super().check_alive()
         check_unchanged(self.name, self.version)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def call(dy: Tensor) -> Tensor:
+            y = dy.backend.asarray([[1.0, -2.0, 0.0], [3.0, -1.0, 2.0]], dy.dtype)
+            return LeakyReluGradient(0.2, y)(dy)
+
+        factors = [[1.0, 0.2, 0.2], [1.0, 0.2, 1.0]]
+        yield Case(call, normal((2, 3)), lambda dy: dy * factors, second_order=False)
 
 
 @dataclass(eq=False)
@@ -461,18 +461,6 @@ class Dropout(Operation):
     p: float
     key: Key
     counter: Counter
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        place = (5, 7), (0, 3, 0, 0)
-        for shape, label in (((3, 5), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
-            yield Case(
-                lambda x: cls(0.4, *place)(x),
-                normal(shape),
-                lambda x: naive.dropout(x, 0.4, *place),
-                label,
-                second_order=False,
-            )
 
     @property
     def place(self) -> tuple[float, Key, Counter]:
@@ -491,6 +479,18 @@ class Dropout(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (MaskScale(self._mask, self.scale)(dy),)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        place = (5, 7), (0, 3, 0, 0)
+        for shape, label in (((3, 5), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
+            yield Case(
+                lambda x: cls(0.4, *place)(x),
+                normal(shape),
+                lambda x: naive.dropout(x, 0.4, *place),
+                label,
+                second_order=False,
+            )
+
 
 @dataclass(eq=False)
 class MaskScale(Operation):
@@ -499,6 +499,12 @@ class MaskScale(Operation):
     mask: Array
     scale: float
 
+    def forward(self, x: Array) -> Array:
+        return self.backend.mask_scale(x, self.mask, self.scale)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (MaskScale(self.mask, self.scale)(dy),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         def call(x: Tensor) -> Tensor:
@@ -506,12 +512,6 @@ class MaskScale(Operation):
 
         factors = [[1.25, 0.0, 1.25], [0.0, 1.25, 1.25]]
         yield Case(call, normal((2, 3)), lambda x: x * factors, second_order=False)
-
-    def forward(self, x: Array) -> Array:
-        return self.backend.mask_scale(x, self.mask, self.scale)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (MaskScale(self.mask, self.scale)(dy),)
 
 
 @dataclass(eq=False)
@@ -527,16 +527,6 @@ class LeakyDropoutGradient(Operation):
     scale: float
     version: ResultVersion | None = None  # of y, where it is the result of an operation
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        def call(dy: Tensor) -> Tensor:
-            y = dy.backend.asarray([[1.0, -2.0, 0.0], [3.0, -1.0, 0.0]], dy.dtype)
-            mask = dy.backend.asarray([[True, True, False], [True, True, True]])
-            return LeakyDropoutGradient(0.2, y, mask, 1.25)(dy)
-
-        factors = [[1.25, 0.25, 0.0], [1.25, 0.25, 0.25]]
-        yield Case(call, normal((2, 3)), lambda dy: dy * factors, second_order=False)
-
     def forward(self, dy: Array) -> Array:
         return self.backend.leaky_dropout_backward(dy, self.y, self.mask, self.slope, self.scale)
 
@@ -546,6 +536,16 @@ class LeakyDropoutGradient(Operation):
     def check_alive(self) -> None:
         super().check_alive()
         check_unchanged(self.name, self.version)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def call(dy: Tensor) -> Tensor:
+            y = dy.backend.asarray([[1.0, -2.0, 0.0], [3.0, -1.0, 0.0]], dy.dtype)
+            mask = dy.backend.asarray([[True, True, False], [True, True, True]])
+            return LeakyDropoutGradient(0.2, y, mask, 1.25)(dy)
+
+        factors = [[1.25, 0.25, 0.0], [1.25, 0.25, 0.25]]
+        yield Case(call, normal((2, 3)), lambda dy: dy * factors, second_order=False)
 
 
 # -- the functions ---------------------------------------------------------------------------------

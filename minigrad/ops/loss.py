@@ -26,13 +26,6 @@ class LogitBinaryCrossEntropy(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        def inputs(rng: Any) -> tuple[Any, ...]:
-            return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
-
-        yield Case(lambda x, t: cls()(x, t), inputs)
-
     def forward(self, x: Array, t: Array) -> Array:
         return (self.xp.maximum(x, 0) - x * t) + self.backend.softplus(-self.xp.abs(x))
 
@@ -43,24 +36,18 @@ class LogitBinaryCrossEntropy(Operation):
             -(dl * x) if self.needs[1] else None,
         )
 
-
-class MeanLogitBinaryCrossEntropy(Operation):
-    """The mean of `LogitBinaryCrossEntropy` over all elements, with its gradient made in the same pass."""
-
-    keep_inputs = True
-
     @classmethod
     def cases(cls) -> Iterable[Case]:
         def inputs(rng: Any) -> tuple[Any, ...]:
             return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
 
         yield Case(lambda x, t: cls()(x, t), inputs)
-        yield Case(
-            lambda x: cls()(x, 0.3),
-            lambda rng: (rng.normal(size=(5, 1)),),
-            lambda x: naive.mean_logit_binary_cross_entropy(x, 0.3),
-            "a number as label",
-        )
+
+
+class MeanLogitBinaryCrossEntropy(Operation):
+    """The mean of `LogitBinaryCrossEntropy` over all elements, with its gradient made in the same pass."""
+
+    keep_inputs = True
 
     def forward(self, x: Array, t: Array) -> Array:
         loss, self._gradient = self.backend.logit_bce(x, t)
@@ -81,6 +68,19 @@ class MeanLogitBinaryCrossEntropy(Operation):
         x = self.inputs[0]
         return -(dl * x) / x.size if self.needs[1] else None
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def inputs(rng: Any) -> tuple[Any, ...]:
+            return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
+
+        yield Case(lambda x, t: cls()(x, t), inputs)
+        yield Case(
+            lambda x: cls()(x, 0.3),
+            lambda rng: (rng.normal(size=(5, 1)),),
+            lambda x: naive.mean_logit_binary_cross_entropy(x, 0.3),
+            "a number as label",
+        )
+
 
 class FlooredLog(Operation):
     """y = max(log(p), -100): dp = dy / max(p, 1e-12).
@@ -91,16 +91,16 @@ class FlooredLog(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
-
     def forward(self, p: Array) -> Array:
         # A p below 0, which is not looked for on the GPU, counts as 0. NaN stays NaN.
         return self.xp.where(p <= 0, LOG_FLOOR, self.xp.maximum(self.xp.log(p), LOG_FLOOR))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy / clip(self.inputs[0], low=SMALLEST_DIVISOR),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
 
 
 class FlooredLogComplement(Operation):
@@ -112,6 +112,12 @@ class FlooredLogComplement(Operation):
 
     keep_inputs = True
 
+    def forward(self, p: Array) -> Array:
+        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.log1p(-p))  # from p < 1 on it is above -37
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
@@ -119,12 +125,6 @@ class FlooredLogComplement(Operation):
             lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),),
             lambda p: naive.floored_log(1 - p),
         )
-
-    def forward(self, p: Array) -> Array:
-        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.log1p(-p))  # from p < 1 on it is above -37
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
 
 
 @dataclass(eq=False)
@@ -137,15 +137,6 @@ class CrossEntropy(Operation):
 
     labels: Array
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        labels = [2, 0, 1]
-
-        def call(x: Tensor) -> Tensor:
-            return cls(x.backend.asarray(labels))(x)
-
-        yield Case(call, lambda rng: (rng.normal(size=(3, 4)) * 3,))
 
     def forward(self, x: Array) -> Array:
         rows = self.xp.arange(len(x))
@@ -160,6 +151,15 @@ class CrossEntropy(Operation):
         one_hot = (self.labels[:, None] == self.xp.arange(x.shape[1])).astype(x.dtype)  # (N, K)
         gradient = softmax - Tensor(one_hot, backend=self.backend)
         return (dl.reshape(-1, 1) * gradient,)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        labels = [2, 0, 1]
+
+        def call(x: Tensor) -> Tensor:
+            return cls(x.backend.asarray(labels))(x)
+
+        yield Case(call, lambda rng: (rng.normal(size=(3, 4)) * 3,))
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, target: Any, reduction: str = "mean") -> Tensor:

@@ -14,12 +14,6 @@ class Matmul(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(matmul, normal((3, 4), (4, 2)))
-        yield Case(matmul, normal((2, 1, 3, 4), (5, 4, 2)), label="stacks, broadcast")
-        yield Case(matmul, normal((1, 1), (1, 1)), label="1x1")
-
     def forward(self, a: Array, b: Array) -> Array:
         return self.backend.matmul(a, b)
 
@@ -29,6 +23,12 @@ class Matmul(Operation):
             matmul(dy, _flipped(b)) if self.needs[0] else None,
             matmul(_flipped(a), dy) if self.needs[1] else None,
         )
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(matmul, normal((3, 4), (4, 2)))
+        yield Case(matmul, normal((2, 1, 3, 4), (5, 4, 2)), label="stacks, broadcast")
+        yield Case(matmul, normal((1, 1), (1, 1)), label="1x1")
 
 
 class Dense(Operation):
@@ -40,11 +40,6 @@ class Dense(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(dense, normal((3, 4), (2, 4)), lambda x, w: naive.matmul(x, w.T))
-        yield Case(dense, normal((1, 1), (1, 1)), lambda x, w: x * w, "1x1")
-
     def forward(self, x: Array, weight: Array) -> Array:
         return self.backend.matmul(x, weight.T)
 
@@ -54,6 +49,11 @@ class Dense(Operation):
             matmul(dy, weight) if self.needs[0] else None,
             matmul(dy.transpose(), x) if self.needs[1] else None,
         )
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(dense, normal((3, 4), (2, 4)), lambda x, w: naive.matmul(x, w.T))
+        yield Case(dense, normal((1, 1), (1, 1)), lambda x, w: x * w, "1x1")
 
 
 def _flipped(x: Tensor) -> Tensor:

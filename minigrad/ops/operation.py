@@ -79,11 +79,6 @@ class Operation:
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        """The examples on which this operation is checked."""
-        raise NotImplementedError(f"{cls.__name__}.cases: every operation brings cases to be checked on")
-
     def forward(self, *arrays: Any) -> Array:
         raise NotImplementedError
 
@@ -92,6 +87,11 @@ class Operation:
 
     def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return self.backward(dy)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """The examples on which this operation is checked."""
+        raise NotImplementedError(f"{cls.__name__}.cases: every operation brings cases to be checked on")
 
     # -- the life of a node ----------------------------------------------------------------------
 

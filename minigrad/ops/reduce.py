@@ -41,6 +41,12 @@ class Sum(Operation):
     keepdims: bool
     shape: tuple[int, ...]
 
+    def forward(self, x: Array) -> Array:
+        return self.backend.sum(x, self.axes, self.keepdims)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (broadcast_to(dy.reshape(kept_shape(self.shape, self.axes)), self.shape),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(sum_, normal((3, 4)), second_order=False)
@@ -59,12 +65,6 @@ class Sum(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.backend.sum(x, self.axes, self.keepdims)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (broadcast_to(dy.reshape(kept_shape(self.shape, self.axes)), self.shape),)
-
 
 @dataclass(eq=False)
 class Max(Operation):
@@ -78,13 +78,6 @@ class Max(Operation):
     keep_inputs = True
     keep_output = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(max_, normal((3, 4)), second_order=False)
-        yield Case(
-            lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False
-        )
-
     def forward(self, x: Array) -> Array:
         return x.max(axis=self.axes, keepdims=self.keepdims)
 
@@ -94,6 +87,13 @@ class Max(Operation):
         largest = self.xp.logical_or(x == self._output.reshape(shape), x != x)
         count = largest.sum(axis=self.axes, keepdims=True).astype(x.dtype)
         return (Where(largest)(dy.reshape(shape) / Tensor(count, backend=self.backend), 0.0),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(max_, normal((3, 4)), second_order=False)
+        yield Case(
+            lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False
+        )
 
 
 def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:

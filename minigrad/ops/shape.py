@@ -26,6 +26,12 @@ class Reshape(Operation):
 
     view = True
 
+    def forward(self, x: Array) -> Array:
+        return self.backend.reshape(x, self.shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (Reshape(self.shapes[0])(dy),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         def last(x: Tensor) -> Tensor:
@@ -42,12 +48,6 @@ class Reshape(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.backend.reshape(x, self.shape)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (Reshape(self.shapes[0])(dy),)
-
 
 @dataclass(eq=False)
 class Transpose(Operation):
@@ -56,6 +56,13 @@ class Transpose(Operation):
     axes: Shape
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return (Transpose(tuple(inverse))(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -67,13 +74,6 @@ class Transpose(Operation):
         )
         yield Case(transpose, normal((2, 3)), lambda x: x.T, "reversed", second_order=False)
 
-    def forward(self, x: Array) -> Array:
-        return x.transpose(self.axes)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
-        return (Transpose(tuple(inverse))(dy),)
-
 
 @dataclass(eq=False)
 class BroadcastTo(Operation):
@@ -82,6 +82,12 @@ class BroadcastTo(Operation):
     shape: Shape
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.broadcast_to(x, self.shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy,)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -92,12 +98,6 @@ class BroadcastTo(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.xp.broadcast_to(x, self.shape)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (dy,)
-
 
 @dataclass(eq=False)
 class GetItem(Operation):
@@ -106,6 +106,12 @@ class GetItem(Operation):
     index: Any
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return x[self.index]
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (PutItem(self.index, self.shapes[0])(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -121,12 +127,6 @@ class GetItem(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return x[self.index]
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (PutItem(self.index, self.shapes[0])(dy),)
-
 
 @dataclass(eq=False)
 class PutItem(Operation):
@@ -134,6 +134,17 @@ class PutItem(Operation):
 
     index: Any
     shape: Shape
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.zeros(self.shape, x.dtype)
+        if _is_basic(self.index):
+            y[self.index] = x
+        else:
+            self.xp.add.at(y, self.index, x)
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (GetItem(self.index)(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -151,23 +162,25 @@ class PutItem(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        y = self.xp.zeros(self.shape, x.dtype)
-        if _is_basic(self.index):
-            y[self.index] = x
-        else:
-            self.xp.add.at(y, self.index, x)
-        return y
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (GetItem(self.index)(dy),)
-
 
 @dataclass(eq=False)
 class Concatenate(Operation):
     """y = the inputs one after another along an axis: each gets its own part of dy."""
 
     axis: int
+
+    def forward(self, *arrays: Array) -> Array:
+        return self.xp.concatenate(arrays, axis=self.axis)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        gradients: list[Tensor | None] = []
+        start = 0
+        for shape, needed in zip(self.shapes, self.needs, strict=True):
+            stop = start + shape[self.axis]
+            part = (slice(None),) * self.axis + (slice(start, stop),)
+            gradients.append(dy[part] if needed else None)
+            start = stop
+        return tuple(gradients)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -185,19 +198,6 @@ class Concatenate(Operation):
             second_order=False,
         )
 
-    def forward(self, *arrays: Array) -> Array:
-        return self.xp.concatenate(arrays, axis=self.axis)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: list[Tensor | None] = []
-        start = 0
-        for shape, needed in zip(self.shapes, self.needs, strict=True):
-            stop = start + shape[self.axis]
-            part = (slice(None),) * self.axis + (slice(start, stop),)
-            gradients.append(dy[part] if needed else None)
-            start = stop
-        return tuple(gradients)
-
 
 @dataclass(eq=False)
 class Pad(Operation):
@@ -205,6 +205,13 @@ class Pad(Operation):
 
     widths: tuple[tuple[int, int], ...]
     value: float
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.pad(x, self.widths, constant_values=self.value)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inside = zip(self.widths, self.shapes[0], strict=True)
+        return (dy[tuple(slice(before, before + n) for (before, _), n in inside)],)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -215,13 +222,6 @@ class Pad(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.xp.pad(x, self.widths, constant_values=self.value)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        inside = zip(self.widths, self.shapes[0], strict=True)
-        return (dy[tuple(slice(before, before + n) for (before, _), n in inside)],)
-
 
 @dataclass(eq=False)
 class Cast(Operation):
@@ -229,16 +229,16 @@ class Cast(Operation):
 
     dtype: Any
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: cls("float64")(x), normal((2, 3)), lambda x: x * 1.0, second_order=False)
-
     def forward(self, x: Array) -> Array:
         self.source = x.dtype
         return x.astype(self.dtype)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (Cast(self.source)(dy),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda x: cls("float64")(x), normal((2, 3)), lambda x: x * 1.0, second_order=False)
 
 
 @dataclass(eq=False)
@@ -250,12 +250,6 @@ class ToDevice(Operation):
 
     view = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(
-            lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False
-        )
-
     @property
     def result_backend(self) -> Backend:
         return self.target
@@ -265,6 +259,12 @@ class ToDevice(Operation):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (ToDevice(self.target, self.source)(dy),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(
+            lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False
+        )
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
