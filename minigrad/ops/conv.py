@@ -21,15 +21,10 @@ from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
 from ..backend.kept import Memo
 from ..tensor import Tensor, is_grad_enabled
-from .elementwise import (
-    Dropout,
-    LeakyDropoutGradient,
-    LeakyReluGradient,
-    MaskScale,
-    check_slope,
-    normal,
-)
-from .operation import Case, Operation, require_tensor
+from .activation import LeakyReluGradient, check_slope
+from .cases import Case, normal
+from .dropout import Dropout, LeakyDropoutGradient, MaskScale
+from .operation import Operation, require_tensor
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
 GEOMETRIES = {

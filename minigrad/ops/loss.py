@@ -7,8 +7,10 @@ from typing import Any
 from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import clip, exp, log, sigmoid
-from .operation import Case, Operation, as_constant, as_tensor, require_float, snapshot
+from .activation import sigmoid
+from .cases import Case
+from .elementwise import clip, exp, log
+from .operation import Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
 
 LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0

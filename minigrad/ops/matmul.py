@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import normal
-from .operation import Case, Operation, as_tensor, require_tensor
+from .cases import Case, normal
+from .operation import Operation, as_tensor, require_tensor
 
 
 class Matmul(Operation):

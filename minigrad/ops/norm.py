@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import LeakyReluGradient, normal
-from .operation import Case, Operation
+from .activation import LeakyReluGradient
+from .cases import Case, normal
+from .operation import Operation
 from .reduce import mean as mean_of
 from .reduce import sum_
 

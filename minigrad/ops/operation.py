@@ -5,7 +5,7 @@ To add one, write a subclass with `forward`, `backward` and `cases`, and call it
 first and second order gradients, planted mistakes, backends) runs over its cases.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,30 +14,11 @@ from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee, is_ignoring
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
+from .cases import Case
 
 MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
 ResultVersion = tuple[list[int], int]  # the count of changes of a result's memory, and its value when made
-
-
-@dataclass(frozen=True)
-class Case:
-    """One example that the checks of an operation run on.
-
-    Args:
-        call: the public function, called with the inputs as tensors.
-        inputs: makes the input arrays (float64) from a numpy.random.Generator.
-        reference: the same function over plain NumPy arrays, by means that share nothing with the
-            operation; by default the function of the operation's name in `minigrad.naive`.
-        label: what is special about the case.
-        second_order: False where the second derivative is zero everywhere.
-    """
-
-    call: Callable[..., Tensor]
-    inputs: Callable[[Any], tuple[Any, ...]]
-    reference: Callable[..., Any] | None = None
-    label: str = ""
-    second_order: bool = True
 
 
 @dataclass(eq=False)
@@ -267,6 +248,11 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}: "
         f"{MAKES_ONE}"
     )
+
+
+def floating(x: Any) -> Any:
+    """Return an integer tensor as float32, beside a float (NumPy would give float64); all else as it is."""
+    return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
 
 def as_constant(value: Any, like: Tensor, name: str) -> Array:

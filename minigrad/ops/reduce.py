@@ -6,8 +6,9 @@ from typing import Any
 
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import Where, normal
-from .operation import Case, Operation, require_float, require_tensor
+from .cases import Case, normal
+from .elementwise import Where
+from .operation import Operation, require_float, require_tensor
 from .shape import broadcast_to, whole_numbers
 
 Axes = tuple[int, ...]

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import backend as backends
 from ..backend.arguments import as_int
-from ..backend.base import Array, Backend, refuse_masked
+from ..backend.base import Array, refuse_masked
 from ..backend.geometry import pair
-from ..backend.ieee import ieee
-from ..tensor import FLOATS, Tensor
-from .elementwise import floating, normal
-from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, snapshot
+from ..tensor import Tensor
+from .cases import Case, normal
+from .operation import MAKES_ONE, Operation, as_tensor, floating, require_tensor, snapshot
 
 Shape = tuple[int, ...]
 
@@ -223,50 +221,6 @@ class Pad(Operation):
         )
 
 
-@dataclass(eq=False)
-class Cast(Operation):
-    """y = x in another dtype: dx = dy in x's dtype."""
-
-    dtype: Any
-
-    def forward(self, x: Array) -> Array:
-        self.source = x.dtype
-        return x.astype(self.dtype)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (Cast(self.source)(dy),)
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: cls("float64")(x), normal((2, 3)), lambda x: x * 1.0, second_order=False)
-
-
-@dataclass(eq=False)
-class ToDevice(Operation):
-    """y = x on another device: dx = dy brought back."""
-
-    source: Backend
-    target: Backend
-
-    view = True
-
-    @property
-    def result_backend(self) -> Backend:
-        return self.target
-
-    def forward(self, x: Array) -> Array:
-        return self.target.asarray(self.source.to_numpy(x))
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (ToDevice(self.target, self.source)(dy),)
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(
-            lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False
-        )
-
-
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x in another shape, given as ints or as one tuple; one of them may be -1, for what is left."""
     require_tensor("reshape", x)
@@ -384,33 +338,6 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tenso
     if isinstance(filling, Tensor):
         raise TypeError(f"pad: expected a number as value, got a tensor of shape {filling.shape}")
     return Pad(pairs, filling)(floating(x) if isinstance(filling, float) else x)
-
-
-@ieee()
-def to(x: Tensor, target: Any) -> Tensor:
-    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32.
-
-    Numbers too large for float32 become infinite. NaN, and numbers too large for an integer type, become some
-    integer, which depends on the device.
-    """
-    require_tensor("to", x)
-    target = "float32" if target is None else target  # NumPy's dtype(None) is float64
-    if target in backends.known():
-        return ToDevice(x.backend, backends.get(target))(x)
-    try:
-        dtype = x.backend.xp.dtype(target)
-    except TypeError:
-        dtype = None
-    if dtype is None or (dtype.kind not in "iub" and str(dtype) not in FLOATS):
-        raise ValueError(
-            f"to: expected a device ({', '.join(backends.known())}) or a dtype (float32, float64, integers, "
-            f"bool), got {target!r}"
-        )
-    if x.dtype == dtype:
-        return x
-    if str(dtype) not in FLOATS:
-        return Tensor(x.data.astype(dtype), backend=x.backend)  # no gradient goes through integers
-    return Cast(dtype)(x)
 
 
 def _index_part(part: Any, x: Tensor) -> Any:

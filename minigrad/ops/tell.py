@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from ..backend.base import Array
 from ..backend.ieee import as_user
 from ..tensor import Tensor
-from .elementwise import normal
-from .operation import Case, Operation
+from .cases import Case, normal
+from .operation import Operation
 
 
 @dataclass(eq=False)
