@@ -207,9 +207,10 @@ def _backpropagate(
             node = order.pop()
             key = id(node)
             dy = collected.get(key) if key in kept else collected.pop(key, None)
-            if dy is None or not any(id(edge) in useful for edge in node.edges):
+            needs = tuple([id(edge) in useful for edge in node.edges])
+            if dy is None or not any(needs):
                 continue
-            node.needs = tuple(id(edge) in useful for edge in node.edges)
+            node.needs = needs
             gradients_of_inputs = _gradients(node, dy, create_graph)
             for edge, shape, needed, gradient in zip(
                 node.edges, node.shapes, node.needs, gradients_of_inputs, strict=True
