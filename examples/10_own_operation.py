@@ -39,14 +39,6 @@ class Swish(Operation):
     beta: float = 1.0
     keep_inputs = True  # backward reads them
 
-    @classmethod
-    def cases(cls):
-        yield Case(
-            lambda x: cls(1.5)(x),
-            lambda rng: (rng.normal(size=(3, 4)),),
-            reference=lambda x: x / (1 + np.exp(-1.5 * x)),
-        )
-
     def forward(self, x):
         # The backend's own sigmoid: it does not overflow, and runs where x lives.
         return x * self.backend.sigmoid(self.beta * x)
@@ -55,6 +47,14 @@ class Swish(Operation):
         (x,) = self.inputs
         s = F.sigmoid(self.beta * x)
         return (dy * (s + self.beta * x * s * (1.0 - s)),)
+
+    @classmethod
+    def cases(cls):
+        yield Case(
+            lambda x: cls(1.5)(x),
+            lambda rng: (rng.normal(size=(3, 4)),),
+            reference=lambda x: x / (1 + np.exp(-1.5 * x)),
+        )
 
 
 def swish(x, beta=1.0):

@@ -42,6 +42,8 @@ class Gradient:
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy,)
 
+    fused_backward = backward
+
     def check_alive(self) -> None:
         """Do nothing: no array is kept that could be freed or changed."""
 
@@ -205,10 +207,11 @@ def _backpropagate(
             node = order.pop()
             key = id(node)
             dy = collected.get(key) if key in kept else collected.pop(key, None)
-            if dy is None or not any(id(edge) in useful for edge in node.edges):
+            needs = tuple([id(edge) in useful for edge in node.edges])
+            if dy is None or not any(needs):
                 continue
-            node.needs = tuple(id(edge) in useful for edge in node.edges)
-            gradients_of_inputs = _gradients(node, dy)
+            node.needs = needs
+            gradients_of_inputs = _gradients(node, dy, create_graph)
             for edge, shape, needed, gradient in zip(
                 node.edges, node.shapes, node.needs, gradients_of_inputs, strict=True
             ):
@@ -239,33 +242,36 @@ def _reached(outputs: list[Tensor], order: list[Node], gradients: list[Gradient]
     return found | {id(out): weakref.ref(out) for out in outputs if out.node is None}
 
 
-def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """Return what the node's backward gives, and notify the observers."""
+def _gradients(node: Node, dy: Tensor, create_graph: bool) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the node's inputs, and notify the observers.
+
+    They come from `backward` where they are recorded, else from `fused_backward`.
+    """
+    rule = node.backward if create_graph else node.fused_backward
     if not observer.observers or isinstance(node, Gradient):  # which computes nothing
-        gradients = node.backward(dy)
-        _check_gradients(node, gradients)
+        gradients = rule(dy)
+        _check_gradients(node, gradients, create_graph)
         return gradients
     with observer.told(node, observer.BACKWARD):
-        gradients = node.backward(dy)
-        _check_gradients(node, gradients)
+        gradients = rule(dy)
+        _check_gradients(node, gradients, create_graph)
     observer.end(node, observer.BACKWARD, (dy,), gradients)
     return gradients
 
 
-def _check_gradients(node: Node, gradients: Any) -> None:
+def _check_gradients(node: Node, gradients: Any, create_graph: bool) -> None:
     """Raise TypeError unless a backward gave a tensor for each input that needs a gradient, in a tuple."""
     if not isinstance(gradients, tuple | list) or len(gradients) != len(node.needs):
-        raise _wrong_rule(node, _in_place_of_gradients(gradients))
+        raise _wrong_rule(node, create_graph, _in_place_of_gradients(gradients))
     for i, gradient in enumerate(gradients):
         if isinstance(gradient, Tensor) or (gradient is None and not node.needs[i]):
             continue
         if gradient is None:
-            raise _wrong_rule(node, f"None for input {i}, whose gradient is needed")
-        raise _wrong_rule(
-            node,
-            f"{type(gradient).__name__} for input {i}: compute it from dy by operations on tensors, so "
-            "that it can be differentiated again",
-        )
+            raise _wrong_rule(node, create_graph, f"None for input {i}, whose gradient is needed")
+        remedy = "compute it from dy by operations on tensors, so that it can be differentiated again"
+        if _rule_name(node, create_graph) == "fused_backward":
+            remedy = "Tensor(array, backend=self.backend) makes a tensor of an array"
+        raise _wrong_rule(node, create_graph, f"{type(gradient).__name__} for input {i}: {remedy}")
 
 
 def _in_place_of_gradients(given: Any) -> str:
@@ -274,11 +280,17 @@ def _in_place_of_gradients(given: Any) -> str:
     return f"{len(given)} gradients" if isinstance(given, tuple | list) else type(given).__name__
 
 
-def _wrong_rule(node: Node, got: str) -> TypeError:
+def _wrong_rule(node: Node, create_graph: bool, got: str) -> TypeError:
     return TypeError(
-        f"{node.name}: expected its backward to return a tuple with a tensor for each of {len(node.needs)} "
-        f"inputs, got {got}"
+        f"{node.name}: expected its {_rule_name(node, create_graph)} to return a tuple with a tensor for "
+        f"each of {len(node.needs)} inputs, got {got}"
     )
+
+
+def _rule_name(node: Node, create_graph: bool) -> str:
+    """Return the name of the method that the gradients came from, for messages."""
+    has_fused = "fused_backward" in vars(type(node))
+    return "fused_backward" if has_fused and not create_graph else "backward"
 
 
 def _check_start(out: Tensor, start: Tensor | None) -> Tensor:

@@ -1,22 +1,10 @@
 """The operations as functions, under the names of the field."""
 
 from . import observer, random
+from .ops.activation import check_slope, leaky_relu, relu, sigmoid, softplus, tanh
 from .ops.conv import conv2d, conv_transpose2d
-from .ops.elementwise import (
-    Dropout,
-    check_slope,
-    clip,
-    exp,
-    leaky_relu,
-    log,
-    maximum,
-    relu,
-    sigmoid,
-    softplus,
-    sqrt,
-    tanh,
-    where,
-)
+from .ops.dropout import Dropout
+from .ops.elementwise import clip, exp, log, maximum, sqrt, where
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize

@@ -1,8 +1,12 @@
-"""What the operations compute, written as slowly and as plainly as it can be.
+"""The operations as plain loops over single numbers, with sums in the order of the formulas.
 
-Loops over single numbers and sums in the order of the formulas: nothing here is shared with
-the engine, so it serves as the oracle of its tests, and as the shortest answer to "what does this
-operation do?". Each function is called like the operation it defines and takes NumPy arrays.
+Each function has the name of the operation that it defines and takes NumPy arrays. It is the shortest answer
+to "what does this operation do?".
+
+Nothing here computes by the engine, of which only `ConvGeometry` is used, the sizes of a convolution; and no
+forward or backward of the engine computes by anything here. So these functions serve as an oracle: operations
+name them as the references of their `cases`, with which the tests compare the engine, and `inspect.explain`
+compares a layer with them.
 """
 
 import math

@@ -32,7 +32,7 @@ class Node(Protocol):
         number: nodes are numbered in the order in which they are made.
         edges: for each input the node that made it, the leaf that it is, or None for neither.
         shapes: of the inputs.
-        needs: which inputs' gradients are wanted; set before `backward` is called.
+        needs: which inputs' gradients are wanted; set before `backward` or `fused_backward` is called.
     """
 
     name: ClassVar[str]
@@ -43,6 +43,10 @@ class Node(Protocol):
 
     def backward(self, dy: "Tensor") -> "tuple[Tensor | None, ...]":
         """The gradient for each input, from the gradient dy of the result."""
+        ...
+
+    def fused_backward(self, dy: "Tensor") -> "tuple[Tensor | None, ...]":
+        """The same where no graph of the gradients is recorded."""
         ...
 
     def check_alive(self) -> None:

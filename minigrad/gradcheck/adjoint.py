@@ -183,8 +183,8 @@ def _check_jacobian(
     raise GradcheckError(
         f"adjoint test of the Jacobian: <J u, v> is {left:.10g}, <u, J^T v> {right:.10g}; relative error "
         f"{error:.3g}, allowed {allowed:g}. J u is the gradient of <J^T w, u> with respect to w: look for a "
-        "rule that is not linear in dy, takes its array out of the graph, or does something else where "
-        "is_grad_enabled() holds.",
+        "rule that is not linear in dy, takes its array out of the graph, or asks is_grad_enabled(), or a "
+        "fused_backward that is not the backward.",
         Adjoint(error, linear),
     )
 

@@ -140,7 +140,7 @@ def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.ran
 
 
 def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], above: list[Tensor]) -> None:
-    """A rule may have a faster form for where no graph is recorded: both must give the same."""
+    """An operation may have a `fused_backward` for where no graph is recorded: both must give the same."""
     plain, recorded = (
         grad(outputs, inputs, above, create_graph=create_graph, retain_graph=True, allow_unused=True)
         for create_graph in (False, True)
@@ -153,8 +153,8 @@ def _check_recorded_equals_plain(outputs: list[Tensor], inputs: list[Tensor], ab
             same = bool(np.linalg.norm(x - y) <= TOLERANCES["float64"] * max(float(np.linalg.norm(x)), 1e-6))
         if not same:
             raise GradcheckError(
-                f"gradient of input {i}: with create_graph=True it is another than without. Look for a rule "
-                "that does something else where is_grad_enabled() holds"
+                f"gradient of input {i}: with create_graph=True it is another than without. Look for a "
+                "fused_backward that is not the backward, or a rule that asks is_grad_enabled()"
             )
 
 

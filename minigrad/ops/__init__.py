@@ -1,13 +1,36 @@
 """The differentiable operations, by family; importing this attaches them to Tensor."""
 
-from . import conv, elementwise, loss, matmul, methods, norm, reduce, shape, tell
-from .operation import OPERATIONS, Case, Operation
+# The gradient check lists the operations in the order in which they are defined.
+# isort: off
+from . import (
+    arithmetic,
+    elementwise,
+    activation,
+    dropout,
+    conv,
+    shape,
+    conversion,
+    reduce,
+    loss,
+    matmul,
+    norm,
+    tell,
+    methods,
+)
+
+# isort: on
+from .cases import Case
+from .operation import OPERATIONS, Operation
 
 __all__ = [
     "OPERATIONS",
     "Case",
     "Operation",
+    "activation",
+    "arithmetic",
     "conv",
+    "conversion",
+    "dropout",
     "elementwise",
     "loss",
     "matmul",

@@ -21,15 +21,10 @@ from ..backend.base import Array
 from ..backend.geometry import ConvGeometry
 from ..backend.kept import Memo
 from ..tensor import Tensor, is_grad_enabled
-from .elementwise import (
-    Dropout,
-    LeakyDropoutGradient,
-    LeakyReluGradient,
-    MaskScale,
-    check_slope,
-    normal,
-)
-from .operation import Case, Operation, require_tensor
+from .activation import LeakyReluGradient, check_slope
+from .cases import Case, normal
+from .dropout import Dropout, LeakyDropoutGradient, MaskScale
+from .operation import Operation, require_tensor
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
 GEOMETRIES = {
@@ -112,15 +107,20 @@ class Convolve(Operation):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *bias = self.inputs
         dy = self._through_finish(dy)
-        if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from the same transform of dy
-            dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
-            db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
-            return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry, self._memo)(x, dy) if self.needs[1] else None,
             *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
         )
+
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        if not (self.needs[0] and self.needs[1]):  # it pays where both come from the same transform of dy
+            return self.backward(dy)
+        x, weight, *bias = self.inputs
+        dy = self._through_finish(dy)
+        dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
+        db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+        return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
     def _through_finish(self, dy: Tensor) -> Tensor:
         """dy taken back through f."""
@@ -172,17 +172,23 @@ class ConvolveInputGradient(Operation):
         y, weight, *bias = self.inputs
         if self.slope != 1:
             dx = LeakyReluGradient(self.slope, self._output, self.result_version)(dx)
-        if self.needs[0] and self.needs[1] and not is_grad_enabled():  # both from what is made of dx once
-            dy, dw = self.backend.convolve_and_weight_gradient(
-                dx.data, weight.data, y.data, self.geometry, self._memo
-            )
-            db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
-            return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
         return (
             Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry, self._memo)(dx, y) if self.needs[1] else None,
             *(dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
         )
+
+    def fused_backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
+        if not (self.needs[0] and self.needs[1]):  # it pays where both come from what is made of dx once
+            return self.backward(dx)
+        y, weight, *bias = self.inputs
+        if self.slope != 1:
+            dx = LeakyReluGradient(self.slope, self._output, self.result_version)(dx)
+        dy, dw = self.backend.convolve_and_weight_gradient(
+            dx.data, weight.data, y.data, self.geometry, self._memo
+        )
+        db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+        return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
 
 @dataclass(eq=False)

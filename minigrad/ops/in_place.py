@@ -15,7 +15,8 @@ from typing import Any
 from ..backend.base import FLOAT_TYPES
 from ..backend.ieee import ieee
 from ..tensor import Tensor, is_grad_enabled
-from .elementwise import add, divide, multiply, power, subtract
+from .arithmetic import add, divide, multiply, subtract
+from .elementwise import power
 from .matmul import matmul
 from .operation import as_tensor, require_tensor
 from .shape import get_item

@@ -6,9 +6,11 @@ from typing import Any
 
 from .. import naive
 from ..backend.base import Array
-from ..tensor import Tensor, is_grad_enabled
-from .elementwise import clip, exp, log, sigmoid
-from .operation import Case, Operation, as_constant, as_tensor, require_float, snapshot
+from ..tensor import Tensor
+from .activation import sigmoid
+from .cases import Case
+from .elementwise import clip, exp, log
+from .operation import Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
 
 LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
@@ -26,13 +28,6 @@ class LogitBinaryCrossEntropy(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        def inputs(rng: Any) -> tuple[Any, ...]:
-            return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
-
-        yield Case(lambda x, t: cls()(x, t), inputs)
-
     def forward(self, x: Array, t: Array) -> Array:
         return (self.xp.maximum(x, 0) - x * t) + self.backend.softplus(-self.xp.abs(x))
 
@@ -43,11 +38,37 @@ class LogitBinaryCrossEntropy(Operation):
             -(dl * x) if self.needs[1] else None,
         )
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def inputs(rng: Any) -> tuple[Any, ...]:
+            return rng.normal(size=(3, 4)) * 3, rng.uniform(size=(3, 4))
+
+        yield Case(lambda x, t: cls()(x, t), inputs)
+
 
 class MeanLogitBinaryCrossEntropy(Operation):
     """The mean of `LogitBinaryCrossEntropy` over all elements, with its gradient made in the same pass."""
 
     keep_inputs = True
+
+    def forward(self, x: Array, t: Array) -> Array:
+        loss, self._gradient = self.backend.logit_bce(x, t)
+        return loss
+
+    def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        x, t = self.inputs
+        return (
+            dl * (((1 - t) * sigmoid(x) - t * sigmoid(-x)) / x.size) if self.needs[0] else None,
+            self._target_gradient(dl),
+        )
+
+    def fused_backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        dx = Tensor(self._gradient, backend=self.backend)
+        return dl * dx if self.needs[0] else None, self._target_gradient(dl)
+
+    def _target_gradient(self, dl: Tensor) -> Tensor | None:
+        x = self.inputs[0]
+        return -(dl * x) / x.size if self.needs[1] else None
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -62,21 +83,6 @@ class MeanLogitBinaryCrossEntropy(Operation):
             "a number as label",
         )
 
-    def forward(self, x: Array, t: Array) -> Array:
-        loss, self._gradient = self.backend.logit_bce(x, t)
-        return loss
-
-    def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
-        x, t = self.inputs
-        if is_grad_enabled():
-            dx: Any = ((1 - t) * sigmoid(x) - t * sigmoid(-x)) / x.size
-        else:
-            dx = Tensor(self._gradient, backend=self.backend)
-        return (
-            dl * dx if self.needs[0] else None,
-            -(dl * x) / x.size if self.needs[1] else None,
-        )
-
 
 class FlooredLog(Operation):
     """y = max(log(p), -100): dp = dy / max(p, 1e-12).
@@ -87,16 +93,16 @@ class FlooredLog(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
-
     def forward(self, p: Array) -> Array:
         # A p below 0, which is not looked for on the GPU, counts as 0. NaN stays NaN.
         return self.xp.where(p <= 0, LOG_FLOOR, self.xp.maximum(self.xp.log(p), LOG_FLOOR))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy / clip(self.inputs[0], low=SMALLEST_DIVISOR),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(lambda p: cls()(p), lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),))
 
 
 class FlooredLogComplement(Operation):
@@ -108,6 +114,12 @@ class FlooredLogComplement(Operation):
 
     keep_inputs = True
 
+    def forward(self, p: Array) -> Array:
+        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.log1p(-p))  # from p < 1 on it is above -37
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(
@@ -115,12 +127,6 @@ class FlooredLogComplement(Operation):
             lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),),
             lambda p: naive.floored_log(1 - p),
         )
-
-    def forward(self, p: Array) -> Array:
-        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.log1p(-p))  # from p < 1 on it is above -37
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
 
 
 @dataclass(eq=False)
@@ -133,15 +139,6 @@ class CrossEntropy(Operation):
 
     labels: Array
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        labels = [2, 0, 1]
-
-        def call(x: Tensor) -> Tensor:
-            return cls(x.backend.asarray(labels))(x)
-
-        yield Case(call, lambda rng: (rng.normal(size=(3, 4)) * 3,))
 
     def forward(self, x: Array) -> Array:
         rows = self.xp.arange(len(x))
@@ -156,6 +153,15 @@ class CrossEntropy(Operation):
         one_hot = (self.labels[:, None] == self.xp.arange(x.shape[1])).astype(x.dtype)  # (N, K)
         gradient = softmax - Tensor(one_hot, backend=self.backend)
         return (dl.reshape(-1, 1) * gradient,)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        labels = [2, 0, 1]
+
+        def call(x: Tensor) -> Tensor:
+            return cls(x.backend.asarray(labels))(x)
+
+        yield Case(call, lambda rng: (rng.normal(size=(3, 4)) * 3,))
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, target: Any, reduction: str = "mean") -> Tensor:

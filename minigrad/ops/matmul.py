@@ -5,20 +5,14 @@ from collections.abc import Iterable
 from .. import naive
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import normal
-from .operation import Case, Operation, as_tensor, require_tensor
+from .cases import Case, normal
+from .operation import Operation, as_tensor, require_tensor
 
 
 class Matmul(Operation):
     """Y = A B: dA = dY B^T, dB = A^T dY, for every matrix of a stack."""
 
     keep_inputs = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(matmul, normal((3, 4), (4, 2)))
-        yield Case(matmul, normal((2, 1, 3, 4), (5, 4, 2)), label="stacks, broadcast")
-        yield Case(matmul, normal((1, 1), (1, 1)), label="1x1")
 
     def forward(self, a: Array, b: Array) -> Array:
         return self.backend.matmul(a, b)
@@ -30,6 +24,12 @@ class Matmul(Operation):
             matmul(_flipped(a), dy) if self.needs[1] else None,
         )
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(matmul, normal((3, 4), (4, 2)))
+        yield Case(matmul, normal((2, 1, 3, 4), (5, 4, 2)), label="stacks, broadcast")
+        yield Case(matmul, normal((1, 1), (1, 1)), label="1x1")
+
 
 class Dense(Operation):
     """Y = X W^T, with W (out, in) as a layer keeps it: dX = dY W, dW = dY^T X.
@@ -40,11 +40,6 @@ class Dense(Operation):
 
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(dense, normal((3, 4), (2, 4)), lambda x, w: naive.matmul(x, w.T))
-        yield Case(dense, normal((1, 1), (1, 1)), lambda x, w: x * w, "1x1")
-
     def forward(self, x: Array, weight: Array) -> Array:
         return self.backend.matmul(x, weight.T)
 
@@ -54,6 +49,11 @@ class Dense(Operation):
             matmul(dy, weight) if self.needs[0] else None,
             matmul(dy.transpose(), x) if self.needs[1] else None,
         )
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(dense, normal((3, 4), (2, 4)), lambda x, w: naive.matmul(x, w.T))
+        yield Case(dense, normal((1, 1), (1, 1)), lambda x, w: x * w, "1x1")
 
 
 def _flipped(x: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The one place where functions become methods of Tensor (tensor.py imports none of them)."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
 from ..backpropagate import backward
 from ..tensor import Tensor
-from . import elementwise, matmul, reduce, shape
+from . import arithmetic, conversion, elementwise, matmul, reduce, shape
+from .comparison import COMPARISONS
 from .in_place import ASSIGNMENTS
 
 
@@ -17,27 +17,21 @@ def _swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Ten
 
 METHODS: dict[str, Callable[..., Any]] = {
     "backward": backward,
-    "__add__": elementwise.add,
-    "__radd__": elementwise.add,
-    "__sub__": elementwise.subtract,
-    "__rsub__": _swapped(elementwise.subtract),
-    "__mul__": elementwise.multiply,
-    "__rmul__": elementwise.multiply,
-    "__truediv__": elementwise.divide,
-    "__rtruediv__": _swapped(elementwise.divide),
+    "__add__": arithmetic.add,
+    "__radd__": arithmetic.add,
+    "__sub__": arithmetic.subtract,
+    "__rsub__": _swapped(arithmetic.subtract),
+    "__mul__": arithmetic.multiply,
+    "__rmul__": arithmetic.multiply,
+    "__truediv__": arithmetic.divide,
+    "__rtruediv__": _swapped(arithmetic.divide),
     "__pow__": elementwise.power,
     "__rpow__": _swapped(elementwise.power),
-    "__neg__": elementwise.negate,
+    "__neg__": arithmetic.negate,
     "__abs__": elementwise.absolute,
     "__matmul__": matmul.matmul,
     "__rmatmul__": _swapped(matmul.matmul),
     "__getitem__": shape.get_item,
-    "__eq__": elementwise.comparison(operator.eq),
-    "__ne__": elementwise.comparison(operator.ne),
-    "__lt__": elementwise.comparison(operator.lt),
-    "__le__": elementwise.comparison(operator.le),
-    "__gt__": elementwise.comparison(operator.gt),
-    "__ge__": elementwise.comparison(operator.ge),
     "exp": elementwise.exp,
     "log": elementwise.log,
     "sqrt": elementwise.sqrt,
@@ -49,7 +43,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "max": reduce.max_,
     "reshape": shape.reshape,
     "transpose": shape.transpose,
-    "to": shape.to,
+    "to": conversion.to,
+    **COMPARISONS,
     **ASSIGNMENTS,
 }
 

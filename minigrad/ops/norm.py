@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from .. import naive
 from ..backend.base import Array
-from ..tensor import Tensor, is_grad_enabled
-from .elementwise import LeakyReluGradient, normal
-from .operation import Case, Operation
+from ..tensor import Tensor
+from .activation import LeakyReluGradient
+from .cases import Case, normal
+from .operation import Operation
 from .reduce import mean as mean_of
 from .reduce import sum_
 
@@ -65,11 +66,22 @@ class BatchNorm(Operation):
         return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.slope)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """The formulas above from x on, so that they can be differentiated again."""
         x, weight, _ = self.inputs
-        if is_grad_enabled():
-            if self.slope != 1:
-                dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
-            return self._differentiable_backward(dy, x, weight)
+        if self.slope != 1:
+            dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
+        axes = (0, 2, 3)[: x.ndim - 1]
+        channels = (1, -1) + (1,) * (x.ndim - 2)
+        centred = x - mean_of(x, axes, keepdims=True)
+        inv_std = (mean_of(centred * centred, axes, keepdims=True) + self.eps) ** -0.5  # (1, C, ...)
+        xhat = centred * inv_std
+        projection = mean_of(dy * xhat, axes, keepdims=True)
+        inner = dy - mean_of(dy, axes, keepdims=True) - xhat * projection
+        dx = inner * (inv_std * weight.reshape(channels))
+        return dx, sum_(dy * xhat, axes), sum_(dy, axes)
+
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = self.inputs
         gradients = self.backend.normalize_backward(
             dy.data,
             x.data,
@@ -81,18 +93,6 @@ class BatchNorm(Operation):
             self.slope,
         )
         return tuple(Tensor(g, backend=self.backend) for g in gradients)
-
-    def _differentiable_backward(self, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:
-        """The same formulas from x on, so that they can be differentiated again."""
-        axes = (0, 2, 3)[: x.ndim - 1]
-        channels = (1, -1) + (1,) * (x.ndim - 2)
-        centred = x - mean_of(x, axes, keepdims=True)
-        inv_std = (mean_of(centred * centred, axes, keepdims=True) + self.eps) ** -0.5  # (1, C, ...)
-        xhat = centred * inv_std
-        projection = mean_of(dy * xhat, axes, keepdims=True)
-        inner = dy - mean_of(dy, axes, keepdims=True) - xhat * projection
-        dx = inner * (inv_std * weight.reshape(channels))
-        return dx, sum_(dy * xhat, axes), sum_(dy, axes)
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ To add one, write a subclass with `forward`, `backward` and `cases`, and call it
 first and second order gradients, planted mistakes, backends) runs over its cases.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,30 +14,11 @@ from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee, is_ignoring
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
+from .cases import Case
 
 MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
 ResultVersion = tuple[list[int], int]  # the count of changes of a result's memory, and its value when made
-
-
-@dataclass(frozen=True)
-class Case:
-    """One example that the checks of an operation run on.
-
-    Args:
-        call: the public function, called with the inputs as tensors.
-        inputs: makes the input arrays (float64) from a numpy.random.Generator.
-        reference: the same function over plain NumPy arrays, by means that share nothing with the
-            operation; by default the function of the operation's name in `minigrad.naive`.
-        label: what is special about the case.
-        second_order: False where the second derivative is zero everywhere.
-    """
-
-    call: Callable[..., Tensor]
-    inputs: Callable[[Any], tuple[Any, ...]]
-    reference: Callable[..., Any] | None = None
-    label: str = ""
-    second_order: bool = True
 
 
 @dataclass(eq=False)
@@ -51,10 +32,14 @@ class Operation:
       is not needed: see `needs`), as tensors computed from the tensor dy by differentiable
       operations. So the same rule serves every order. Gradients of broadcast inputs are summed
       to the inputs' shapes afterwards, in one place.
-    - `keep_inputs`, `keep_output`: whether `backward` reads `self.inputs` or `self.output`.
+    - `fused_backward(dy)`, only where the backend has a faster form of the same gradients: it takes and
+      returns what `backward` does, and is called in its place where no graph of the gradients is recorded
+      (`create_graph=False`). So it may compute on arrays, as `Tensor(array, backend=self.backend)`. It may
+      return `self.backward(dy)` where the faster form does not pay.
+    - `keep_inputs`, `keep_output`: whether either backward reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
 
-    NumPy's floating-point errors are ignored in `forward` and `backward` (see backend/ieee.py).
+    NumPy's floating-point errors are ignored in these methods (see backend/ieee.py).
     """
 
     keep_inputs: ClassVar[bool] = False
@@ -75,16 +60,19 @@ class Operation:
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        """The examples on which this operation is checked."""
-        raise NotImplementedError(f"{cls.__name__}.cases: every operation brings cases to be checked on")
-
     def forward(self, *arrays: Any) -> Array:
         raise NotImplementedError
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         raise NotImplementedError
+
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return self.backward(dy)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """The examples on which this operation is checked."""
+        raise NotImplementedError(f"{cls.__name__}.cases: every operation brings cases to be checked on")
 
     # -- the life of a node ----------------------------------------------------------------------
 
@@ -260,6 +248,11 @@ def as_tensor(value: Any, like: Tensor, name: str) -> Any:
         f"{name}: expected a tensor, a number or an array on {like.device!r}, got {type(value).__name__}: "
         f"{MAKES_ONE}"
     )
+
+
+def floating(x: Any) -> Any:
+    """Return an integer tensor as float32, beside a float (NumPy would give float64); all else as it is."""
+    return x.to("float32") if isinstance(x, Tensor) and x.dtype not in FLOAT_TYPES else x
 
 
 def as_constant(value: Any, like: Tensor, name: str) -> Array:

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..backend.base import Array
 from ..tensor import Tensor
-from .elementwise import Where, normal
-from .operation import Case, Operation, require_float, require_tensor
+from .cases import Case, normal
+from .elementwise import Where
+from .operation import Operation, require_float, require_tensor
 from .shape import broadcast_to, whole_numbers
 
 Axes = tuple[int, ...]
@@ -41,6 +42,12 @@ class Sum(Operation):
     keepdims: bool
     shape: tuple[int, ...]
 
+    def forward(self, x: Array) -> Array:
+        return self.backend.sum(x, self.axes, self.keepdims)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (broadcast_to(dy.reshape(kept_shape(self.shape, self.axes)), self.shape),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(sum_, normal((3, 4)), second_order=False)
@@ -59,12 +66,6 @@ class Sum(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.backend.sum(x, self.axes, self.keepdims)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (broadcast_to(dy.reshape(kept_shape(self.shape, self.axes)), self.shape),)
-
 
 @dataclass(eq=False)
 class Max(Operation):
@@ -78,13 +79,6 @@ class Max(Operation):
     keep_inputs = True
     keep_output = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(max_, normal((3, 4)), second_order=False)
-        yield Case(
-            lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False
-        )
-
     def forward(self, x: Array) -> Array:
         return x.max(axis=self.axes, keepdims=self.keepdims)
 
@@ -94,6 +88,13 @@ class Max(Operation):
         largest = self.xp.logical_or(x == self._output.reshape(shape), x != x)
         count = largest.sum(axis=self.axes, keepdims=True).astype(x.dtype)
         return (Where(largest)(dy.reshape(shape) / Tensor(count, backend=self.backend), 0.0),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(max_, normal((3, 4)), second_order=False)
+        yield Case(
+            lambda x: max_(x, 1), normal((2, 3, 2)), lambda x: x.max(1), "one axis", second_order=False
+        )
 
 
 def sum_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import backend as backends
 from ..backend.arguments import as_int
-from ..backend.base import Array, Backend, refuse_masked
+from ..backend.base import Array, refuse_masked
 from ..backend.geometry import pair
-from ..backend.ieee import ieee
-from ..tensor import FLOATS, Tensor
-from .elementwise import floating, normal
-from .operation import MAKES_ONE, Case, Operation, as_tensor, require_tensor, snapshot
+from ..tensor import Tensor
+from .cases import Case, normal
+from .operation import MAKES_ONE, Operation, as_tensor, floating, require_tensor, snapshot
 
 Shape = tuple[int, ...]
 
@@ -25,6 +23,12 @@ class Reshape(Operation):
     shape: Shape
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.reshape(x, self.shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (Reshape(self.shapes[0])(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -42,12 +46,6 @@ class Reshape(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.backend.reshape(x, self.shape)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (Reshape(self.shapes[0])(dy),)
-
 
 @dataclass(eq=False)
 class Transpose(Operation):
@@ -56,6 +54,13 @@ class Transpose(Operation):
     axes: Shape
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return (Transpose(tuple(inverse))(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -67,13 +72,6 @@ class Transpose(Operation):
         )
         yield Case(transpose, normal((2, 3)), lambda x: x.T, "reversed", second_order=False)
 
-    def forward(self, x: Array) -> Array:
-        return x.transpose(self.axes)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
-        return (Transpose(tuple(inverse))(dy),)
-
 
 @dataclass(eq=False)
 class BroadcastTo(Operation):
@@ -82,6 +80,12 @@ class BroadcastTo(Operation):
     shape: Shape
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.broadcast_to(x, self.shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (dy,)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -92,12 +96,6 @@ class BroadcastTo(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.xp.broadcast_to(x, self.shape)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (dy,)
-
 
 @dataclass(eq=False)
 class GetItem(Operation):
@@ -106,6 +104,12 @@ class GetItem(Operation):
     index: Any
 
     view = True
+
+    def forward(self, x: Array) -> Array:
+        return x[self.index]
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (PutItem(self.index, self.shapes[0])(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -121,12 +125,6 @@ class GetItem(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        return x[self.index]
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (PutItem(self.index, self.shapes[0])(dy),)
-
 
 @dataclass(eq=False)
 class PutItem(Operation):
@@ -134,6 +132,17 @@ class PutItem(Operation):
 
     index: Any
     shape: Shape
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.zeros(self.shape, x.dtype)
+        if _is_basic(self.index):
+            y[self.index] = x
+        else:
+            self.xp.add.at(y, self.index, x)
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (GetItem(self.index)(dy),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -151,23 +160,25 @@ class PutItem(Operation):
             second_order=False,
         )
 
-    def forward(self, x: Array) -> Array:
-        y = self.xp.zeros(self.shape, x.dtype)
-        if _is_basic(self.index):
-            y[self.index] = x
-        else:
-            self.xp.add.at(y, self.index, x)
-        return y
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (GetItem(self.index)(dy),)
-
 
 @dataclass(eq=False)
 class Concatenate(Operation):
     """y = the inputs one after another along an axis: each gets its own part of dy."""
 
     axis: int
+
+    def forward(self, *arrays: Array) -> Array:
+        return self.xp.concatenate(arrays, axis=self.axis)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        gradients: list[Tensor | None] = []
+        start = 0
+        for shape, needed in zip(self.shapes, self.needs, strict=True):
+            stop = start + shape[self.axis]
+            part = (slice(None),) * self.axis + (slice(start, stop),)
+            gradients.append(dy[part] if needed else None)
+            start = stop
+        return tuple(gradients)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -185,19 +196,6 @@ class Concatenate(Operation):
             second_order=False,
         )
 
-    def forward(self, *arrays: Array) -> Array:
-        return self.xp.concatenate(arrays, axis=self.axis)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: list[Tensor | None] = []
-        start = 0
-        for shape, needed in zip(self.shapes, self.needs, strict=True):
-            stop = start + shape[self.axis]
-            part = (slice(None),) * self.axis + (slice(start, stop),)
-            gradients.append(dy[part] if needed else None)
-            start = stop
-        return tuple(gradients)
-
 
 @dataclass(eq=False)
 class Pad(Operation):
@@ -205,6 +203,13 @@ class Pad(Operation):
 
     widths: tuple[tuple[int, int], ...]
     value: float
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.pad(x, self.widths, constant_values=self.value)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inside = zip(self.widths, self.shapes[0], strict=True)
+        return (dy[tuple(slice(before, before + n) for (before, _), n in inside)],)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -214,57 +219,6 @@ class Pad(Operation):
             lambda x: [[7.0, 7.0, x[0, 0]], [7.0] * 3],
             second_order=False,
         )
-
-    def forward(self, x: Array) -> Array:
-        return self.xp.pad(x, self.widths, constant_values=self.value)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        inside = zip(self.widths, self.shapes[0], strict=True)
-        return (dy[tuple(slice(before, before + n) for (before, _), n in inside)],)
-
-
-@dataclass(eq=False)
-class Cast(Operation):
-    """y = x in another dtype: dx = dy in x's dtype."""
-
-    dtype: Any
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(lambda x: cls("float64")(x), normal((2, 3)), lambda x: x * 1.0, second_order=False)
-
-    def forward(self, x: Array) -> Array:
-        self.source = x.dtype
-        return x.astype(self.dtype)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (Cast(self.source)(dy),)
-
-
-@dataclass(eq=False)
-class ToDevice(Operation):
-    """y = x on another device: dx = dy brought back."""
-
-    source: Backend
-    target: Backend
-
-    view = True
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        yield Case(
-            lambda x: ToDevice(x.backend, x.backend)(x), normal((2, 3)), lambda x: x * 1.0, second_order=False
-        )
-
-    @property
-    def result_backend(self) -> Backend:
-        return self.target
-
-    def forward(self, x: Array) -> Array:
-        return self.target.asarray(self.source.to_numpy(x))
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (ToDevice(self.target, self.source)(dy),)
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
@@ -384,33 +338,6 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0) -> Tenso
     if isinstance(filling, Tensor):
         raise TypeError(f"pad: expected a number as value, got a tensor of shape {filling.shape}")
     return Pad(pairs, filling)(floating(x) if isinstance(filling, float) else x)
-
-
-@ieee()
-def to(x: Tensor, target: Any) -> Tensor:
-    """x on another device ("cpu", "gpu") or in another dtype ("float32", "float64"); None is float32.
-
-    Numbers too large for float32 become infinite. NaN, and numbers too large for an integer type, become some
-    integer, which depends on the device.
-    """
-    require_tensor("to", x)
-    target = "float32" if target is None else target  # NumPy's dtype(None) is float64
-    if target in backends.known():
-        return ToDevice(x.backend, backends.get(target))(x)
-    try:
-        dtype = x.backend.xp.dtype(target)
-    except TypeError:
-        dtype = None
-    if dtype is None or (dtype.kind not in "iub" and str(dtype) not in FLOATS):
-        raise ValueError(
-            f"to: expected a device ({', '.join(backends.known())}) or a dtype (float32, float64, integers, "
-            f"bool), got {target!r}"
-        )
-    if x.dtype == dtype:
-        return x
-    if str(dtype) not in FLOATS:
-        return Tensor(x.data.astype(dtype), backend=x.backend)  # no gradient goes through integers
-    return Cast(dtype)(x)
 
 
 def _index_part(part: Any, x: Tensor) -> Any:

@@ -982,6 +982,22 @@ def test_gradients_of_gradients_run_under_a_shadow(foreign):
     assert shadow.checked > 10
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_shadow_repeats_the_backward_that_ran(foreign, cube, create_graph):
+    """The fused one gives another gradient on purpose: on either device the same one runs."""
+
+    class Cube(cube(3.0)):
+        def fused_backward(self, dy):
+            (dx,) = self.backward(dy)
+            return (dx * 5.0,)
+
+    x = mg.tensor(numbers(2, 3), device=foreign, requires_grad=True)
+    with Shadow({}) as shadow:
+        (dx,) = mg.grad(Cube()(x).sum(), x, create_graph=create_graph)
+    assert np.allclose(dx.numpy(), (3.0 if create_graph else 15.0) * x.numpy() ** 2)
+    assert shadow.checked == 4
+
+
 def test_a_graph_is_checked_each_time_it_is_passed(foreign):
     x = mg.tensor(numbers(2, 3), device=foreign, requires_grad=True)
     with Shadow({}) as shadow:

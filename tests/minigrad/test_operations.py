@@ -45,19 +45,26 @@ def plant(patch, operation, position, active=lambda: True):
 
     Gives a list that is filled as soon as that has changed anything.
     """
-    right = operation.backward
-    touched = []
+    touched, running = [], []
 
-    def wrong(self, dy):
-        gradients = list(right(self, dy))
-        gradient = gradients[position] if position < len(gradients) else None
-        used = gradient is not None and self.needs[position] and active()
-        if used and gradient.numpy().any():
-            gradients[position] = gradient * mg.tensor(one_channel_wrong(gradient.numpy()))
-            touched.append(operation)
-        return tuple(gradients)
+    def planted(right):
+        def wrong(self, dy):
+            if running:  # a fused rule that falls back on the other: once is enough
+                return right(self, dy)
+            running.append(self)
+            gradients = list(right(self, dy))
+            running.clear()
+            gradient = gradients[position] if position < len(gradients) else None
+            used = gradient is not None and self.needs[position] and active()
+            if used and gradient.numpy().any():
+                gradients[position] = gradient * mg.tensor(one_channel_wrong(gradient.numpy()))
+                touched.append(operation)
+            return tuple(gradients)
 
-    patch.setattr(operation, "backward", wrong)
+        return wrong
+
+    for rule in {"backward", "fused_backward"} & vars(operation).keys():
+        patch.setattr(operation, rule, planted(vars(operation)[rule]))
     return touched
 
 
@@ -240,6 +247,58 @@ def test_a_backward_that_returns_something_else_is_told(registry, watched, given
     message = f"twice: expected its backward to return a tuple with a tensor for each of 1 inputs, got {got}"
     with inspect.detect_anomaly() if watched else nullcontext(), pytest.raises(TypeError, match=message):
         y.backward()
+
+
+FUSED = [
+    (lambda self, dy: mg.Tensor(dy.data * 2.0), r"Tensor \(a comma makes a tuple"),
+    (lambda self, dy: (dy.data,), r"ndarray for input 0: Tensor\(array, backend=self\.backend\) makes"),
+]
+
+
+@pytest.mark.parametrize(("rule", "got"), FUSED)
+def test_a_fused_backward_that_returns_something_else_is_named(registry, rule, got):
+    y = twice(fused_backward=rule)(leaf()).sum()
+    with pytest.raises(TypeError, match=f"twice: expected its fused_backward to return .*, got {got}"):
+        y.backward()
+
+
+def test_the_fused_backward_runs_where_no_graph_is_recorded(registry):
+    """It is told apart by gradients of its own; the second order goes through `backward` alone."""
+
+    class Cube(mg.Operation):
+        keep_inputs = True
+
+        def forward(self, x):
+            return x**3
+
+        def backward(self, dy):
+            (x,) = self.inputs
+            return (dy * 3.0 * x * x,)
+
+        def fused_backward(self, dy):
+            return (mg.Tensor(dy.data + 100.0, backend=self.backend),)
+
+    x = leaf()
+    y = Cube()(x).sum()
+    (recorded,) = mg.grad(y, x, create_graph=True)
+    assert recorded.numpy().tolist() == [3.0, 12.0]
+    for retain_graph in (True, False):
+        (plain,) = mg.grad(y, x, retain_graph=retain_graph)
+        assert plain.numpy().tolist() == [101.0, 101.0]
+    recorded.sum().backward()
+    assert x.grad.numpy().tolist() == [6.0, 12.0]
+
+
+def test_an_operation_without_a_fused_backward_uses_the_other(registry):
+    x = leaf()
+    for create_graph in (False, True):
+        assert mg.grad(twice()(x).sum(), x, create_graph=create_graph)[0].numpy().tolist() == [2.0, 2.0]
+
+
+def test_a_fused_backward_may_fall_back_on_the_other(registry):
+    x = leaf()
+    twice(fused_backward=lambda self, dy: self.backward(dy))(x).sum().backward()
+    assert x.grad.numpy().tolist() == [2.0, 2.0]
 
 
 def test_a_gradient_that_is_not_needed_may_be_none(registry):

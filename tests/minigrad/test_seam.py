@@ -3,6 +3,7 @@
 import ast
 import inspect
 import operator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,40 @@ def test_imports_run_one_way(path):
     assert "cupy" not in others or path.name in ("gpu.py", "load.py")
     assert "numpy" not in others or here in NUMPY_BELONGS_IN
     assert "dcgan" not in others
+
+
+def test_no_modules_import_each_other():
+    names = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[parts[:-1] if parts[-1] == "__init__" else parts] = path
+    graph = {}
+    for name, path in names.items():
+        package = path.relative_to(ROOT).parent.parts
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = package[: len(package) - node.level + 1]
+                base += tuple(node.module.split(".")) if node.module else ()
+                imported |= {(*base, a.name) if (*base, a.name) in names else base for a in node.names}
+        graph[name] = {other for other in imported if other != name[: len(other)]}  # but for its own packages
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_oracle_and_the_engine_do_not_compute_by_each_other():
+    assert imports_of(ROOT / "naive.py")[0] == {"backend"}
+    assert "from .backend.geometry import ConvGeometry" in (ROOT / "naive.py").read_text()
+    users = {path.relative_to(ROOT).parts[0] for path in modules() if "naive" in imports_of(path)[0]}
+    assert users == {"inspect", "ops"}
+    for path in (ROOT / "ops").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        cases = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "cases"]
+        assert names_of("naive", tree) == sum(names_of("naive", case) for case in cases)
+
+
+def names_of(name, tree):
+    """How often a name is read there."""
+    return sum(isinstance(n, ast.Name) and n.id == name for n in ast.walk(tree))
 
 
 def test_the_stubs_of_tensor_are_the_table_of_methods():
