@@ -224,7 +224,8 @@ def _backpropagate(
             gradient = Tensor(target.backend.xp.zeros_like(target.data), backend=target.backend)
         if gradient is not None and reached is not None:
             made = Gradient(gradient, reached)
-            gradient = Tensor(gradient.data, node=made, backend=gradient.backend, changes=gradient.changes)
+            shared = gradient.version_counter
+            gradient = Tensor(gradient.data, node=made, backend=gradient.backend, version_counter=shared)
         found.append((target, gradient))
     return found
 

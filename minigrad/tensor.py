@@ -19,6 +19,7 @@ from .backend.base import FLOAT_TYPES, refuse_masked
 from .backend.ieee import ieee
 from .copies import Copies
 from .for_numpy import ForNumPy
+from .version_counter import VersionCounter
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -114,7 +115,7 @@ class Tensor(ForNumPy, Copies):
 
     learned: ClassVar[bool] = False  # whether a module learns tensors of this class
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "node", "version_counter")
 
     def __init__(
         self,
@@ -123,7 +124,7 @@ class Tensor(ForNumPy, Copies):
         *,
         node: Node | None = None,
         backend: Backend | None = None,
-        changes: list[int] | None = None,
+        version_counter: VersionCounter | None = None,
     ) -> None:
         if backend is None:  # else the array is the engine's own
             backend = backends.backend_of(data)
@@ -137,7 +138,8 @@ class Tensor(ForNumPy, Copies):
         self.backend = backend
         self._grad: Tensor | None = None
         self.node = node
-        self.changes = [0] if changes is None else changes  # shared by all that view the same memory
+        # Shared by all that view the same memory.
+        self.version_counter = VersionCounter() if version_counter is None else version_counter
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
@@ -160,8 +162,8 @@ class Tensor(ForNumPy, Copies):
         shared = array is self._data or self.backend.xp.may_share_memory(array, self._data)
         if shared or self.node is not None:  # a computed tensor may not change unnoticed
             self.mark_changed()
-        if not shared:  # the views of the old memory, and what was detached, keep it and its count
-            self.changes = [self.version + 1]
+        if not shared:  # the views of the old memory, and what was detached, keep it and its counter
+            self.version_counter = VersionCounter(self.version + 1)
         self._data = array
 
     @property
@@ -200,14 +202,14 @@ class Tensor(ForNumPy, Copies):
         sample goes unnoticed, and so does one into a computed tensor, or on a GPU, where to look is to wait.
         The gradient is then that of a weight's new values, or that of an image's old or new ones.
 
-        The count of changes belongs to the memory: views and detached tensors share it.
+        The version counter belongs to the memory: views and detached tensors share it.
         """
-        self.changes[0] += 1
+        self.version_counter.bump()
 
     @property
     def version(self) -> int:
         """The number of changes to the values, in place or by assignment to `data`."""
-        return self.changes[0]
+        return self.version_counter.value
 
     @property
     def requires_grad(self) -> bool:
@@ -255,7 +257,7 @@ class Tensor(ForNumPy, Copies):
 
     def detach(self) -> "Tensor":
         """Return a tensor of the same values, cut off from the graph; it shares the memory."""
-        return Tensor(self._data, backend=self.backend, changes=self.changes)
+        return Tensor(self._data, backend=self.backend, version_counter=self.version_counter)
 
     @classmethod
     def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":

@@ -33,7 +33,9 @@ class Parameter(Tensor):
             super().__init__(data, requires_grad)
             return
         given = data if isinstance(data, Tensor) else tensor(data)
-        super().__init__(given.data, requires_grad, backend=given.backend, changes=given.changes)
+        super().__init__(
+            given.data, requires_grad, backend=given.backend, version_counter=given.version_counter
+        )
 
 
 class Hook:
