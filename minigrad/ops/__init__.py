@@ -1,6 +1,6 @@
 """The differentiable operations, by family; importing this attaches them to Tensor."""
 
-from . import conv, elementwise, loss, matmul, methods, norm, reduce, shape, tell
+from . import conv, elementwise, gradient_hook, loss, matmul, methods, norm, reduce, shape
 from .operation import OPERATIONS, Case, Operation
 
 __all__ = [
@@ -9,11 +9,11 @@ __all__ = [
     "Operation",
     "conv",
     "elementwise",
+    "gradient_hook",
     "loss",
     "matmul",
     "methods",
     "norm",
     "reduce",
     "shape",
-    "tell",
 ]
