@@ -246,10 +246,10 @@ def _gradients(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
         gradients = node.backward(dy)
         _check_gradients(node, gradients)
         return gradients
-    with observer.told(node, observer.BACKWARD):
+    with observer.notifying(node, observer.BACKWARD):
         gradients = node.backward(dy)
         _check_gradients(node, gradients)
-    observer.end(node, observer.BACKWARD, (dy,), gradients)
+    observer.notify_end(node, observer.BACKWARD, (dy,), gradients)
     return gradients
 
 

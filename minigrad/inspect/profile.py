@@ -80,7 +80,7 @@ class Profile(observer.Observer):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self.seconds = self._now()
-        self._running.clear()  # where another observer raised, nobody is told of an end
+        self._running.clear()  # where another observer raised, nobody is notified of an end
 
     def _now(self) -> float:
         assert self._origin is not None

@@ -96,9 +96,9 @@ class Operation:
         """
         if not observer.observers:
             return self._run(inputs)
-        with observer.told(self, observer.FORWARD):
+        with observer.notifying(self, observer.FORWARD):
             result = self._run(inputs)
-        observer.end(self, observer.FORWARD, inputs, (result,))
+        observer.notify_end(self, observer.FORWARD, inputs, (result,))
         return result
 
     def _run(self, inputs: tuple[Any, ...]) -> Tensor:
