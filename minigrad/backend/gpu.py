@@ -405,14 +405,14 @@ class GPUBackend(Backend):
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def gather(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
-        """As the reference's, but that nobody looks whether a square lies in `images`: it must."""
+    def crop_images(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
+        """As the reference's, but without a check that each square lies in `images`: it must."""
         self.check_channels(channels, given)
         self.check_squares(images, squares)
         y = xp.empty((len(squares), side, side, channels), "float32")
         self._launch(
-            "batch",
-            "gather",
+            "crop_images",
+            "crop_images",
             "",
             y.size,
             (
