@@ -15,7 +15,7 @@ from .explanation import Check, Step
 from .look import Host
 from .registry import Opened, Steps, explains, host
 
-MOST = 4096  # draws that the loop makes
+MAX_DRAWS = 4096  # draws that the loop makes
 
 
 @explains(Dropout)
@@ -87,7 +87,7 @@ def _checks(
     layer: Dropout, steps: Mapping[str, Step], x: Tensor, dy: Tensor, place: tuple[Key, Counter]
 ) -> list[Check]:
     """The steps against the loop, which draws from the first number on."""
-    count = min(x.size, MOST)
+    count = min(x.size, MAX_DRAWS)
     kept = naive.dropout_mask(count, layer.p, *place)
 
     def scaled(source: Tensor) -> Host:
