@@ -17,15 +17,15 @@ from .base import AdamUpdate, Backend, channels_first, channels_last
 from .geometry import ConvGeometry
 from .kept import Memo
 from .kernels import load
-from .philox import Counter, Key
+from .philox import DRAWS_PER_BLOCK, Counter, Key
 
 Array = Any
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
-CHUNK = 512  # rows that one of its blocks takes, at the least
-MOST_CHUNKS = 256
-PHILOX_BLOCK = 128
-MOST_PARAMETERS = 48  # in one launch of adam
+MIN_CHUNK_ROWS = 512  # that one of its blocks takes
+MAX_CHUNKS = 256
+DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
+MAX_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
 
 # The structures that kernels take by value.
@@ -54,9 +54,9 @@ PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2
 
 def _table(dtype: Any) -> np.dtype[Any]:
     """The structure that `adam` takes: addresses, sizes and rates of the parameters."""
-    addresses = [(name, np.uint64, MOST_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
-    rates = [(name, dtype, MOST_PARAMETERS) for name in ("rate", "correction")]
-    return np.dtype([*addresses, ("size", np.int64, MOST_PARAMETERS), *rates])
+    addresses = [(name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
+    rates = [(name, dtype, MAX_PARAMETERS) for name in ("rate", "correction")]
+    return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
 
 
 class GPUBackend(Backend):
@@ -158,11 +158,11 @@ class GPUBackend(Backend):
         lying = _lying(x)
         y, mask = xp.empty_like(lying), xp.empty(lying.shape, np.bool_)
         place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
-        blocks = -(-lying.size // 16)
+        blocks = -(-lying.size // DRAWS_PER_BLOCK)
         if blocks:
             load.function("dropout", "dropout", _types(x.dtype))(
-                (-(-blocks // PHILOX_BLOCK),),
-                (PHILOX_BLOCK,),
+                (-(-blocks // DROPOUT_BLOCK),),
+                (DROPOUT_BLOCK,),
                 (
                     lying,
                     y,
@@ -440,8 +440,8 @@ class GPUBackend(Backend):
             else:  # changed in place, so that no copy will do
                 self.adam_update(*update[:4], rate=rate, correction=correction, **constants)
         for dtype, same in together.items():
-            for start in range(0, len(same), MOST_PARAMETERS):
-                self._adam(dtype, same[start : start + MOST_PARAMETERS], **constants)
+            for start in range(0, len(same), MAX_PARAMETERS):
+                self._adam(dtype, same[start : start + MAX_PARAMETERS], **constants)
 
     def _adam(
         self,
@@ -452,7 +452,7 @@ class GPUBackend(Backend):
         eps: float,
         weight_decay: float,
     ) -> None:
-        """One launch: at most MOST_PARAMETERS updates of contiguous arrays, all of `dtype`."""
+        """One launch: at most MAX_PARAMETERS updates of contiguous arrays, all of `dtype`."""
         beta1, beta2 = betas
         table = np.zeros((), _table(dtype))
         for i, (*arrays, rate, correction) in enumerate(updates):
@@ -527,7 +527,7 @@ def _structure(g: ConvGeometry, channels: int) -> Any:
 def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
     """How batch_norm.cu cuts (M, C): room for the sums of each chunk, the grid, and (M, C, rows a chunk)."""
     m, c = rows.shape
-    chunk = max(CHUNK, -(-m // MOST_CHUNKS))
+    chunk = max(MIN_CHUNK_ROWS, -(-m // MAX_CHUNKS))
     chunks = max(1, -(-m // chunk))
     room = xp.empty((chunks, 2, c), np.float64) if partial else None
     return room, (-(-c // CHANNELS), chunks), (np.int64(m), np.int32(c), np.int64(chunk))
