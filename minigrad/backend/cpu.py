@@ -147,18 +147,18 @@ class CPUBackend(Backend):
     def _each_slice(self, work: Callable[..., None], *arrays: Array) -> Array:
         """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice.
 
-        Where all lie in memory alike, `work` gets their numbers as they lie there: (numbers,).
+        Where all have the same memory order, `work` gets flat views in that order, (numbers,).
         """
         out = self._empty_like(arrays[-1])
         if out.ndim == 0:
             work(out, *arrays)
             return out
-        lying = _lying(out, *arrays) or [out, *arrays]
+        parts = _flat_views(out, *arrays) or [out, *arrays]
 
         def on_slice(s: slice) -> None:
-            work(*(array[s] for array in lying))
+            work(*(array[s] for array in parts))
 
-        self.pool.run(on_slice, cut(len(lying[0]), out.nbytes // max(len(lying[0]), 1)))
+        self.pool.run(on_slice, cut(len(parts[0]), out.nbytes // max(len(parts[0]), 1)))
         return out
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
@@ -636,7 +636,7 @@ class CPUBackend(Backend):
             self._activate(part, slope)
 
         self.pool.run(work, _slices_of(rows))
-        return _like(y, x)
+        return _in_shape_of(x, y)
 
     def normalize_backward(
         self,
@@ -682,7 +682,7 @@ class CPUBackend(Backend):
             scale.apply(np.multiply, part, dx[s])
 
         self.pool.run(apply, slices)
-        return _like(dx, x), dweight, dbias.astype(x.dtype)
+        return _in_shape_of(x, dx), dweight, dbias.astype(x.dtype)
 
     # -- optimisers ------------------------------------------------------------------------------
 
@@ -758,8 +758,8 @@ def _bits(x: Array) -> Array:
     return x.view(np.int32 if x.dtype == np.float32 else np.int64)
 
 
-def _lying(*arrays: Array) -> list[Array] | None:
-    """The arrays as they lie in memory, (numbers,); None where they do not all lie in one order."""
+def _flat_views(*arrays: Array) -> list[Array] | None:
+    """Return views (numbers,) in memory order; None unless all arrays have the same one of the usual two."""
     if all(a.flags.c_contiguous for a in arrays):
         return [a.reshape(-1) for a in arrays]
     if all(a.ndim == 4 and channels_last(a).flags.c_contiguous for a in arrays):
@@ -812,8 +812,8 @@ def _slices_of(rows: Array) -> list[slice]:
     return cut(len(rows), rows.shape[1] * rows.itemsize)
 
 
-def _like(rows: Array, x: Array) -> Array:
-    """Rows (M, C) in the shape of x; no copy."""
+def _in_shape_of(x: Array, rows: Array) -> Array:
+    """Return rows (M, C) in the shape of x; no copy."""
     if x.ndim == 2:
         return rows
     n, c, h, w = x.shape
