@@ -191,8 +191,8 @@ def _backpropagate(
     # Gradients so far, by what they belong to: a node for what was computed, else the leaf.
     keys = [id(target.node or target) for target in inputs]
     collected: dict[int, Tensor] = {}
-    kept = set(keys)
-    useful = _leading_to(kept, order)
+    targets = set(keys)
+    useful = _leading_to(targets, order)
     gradients = [node for node in order if isinstance(node, Gradient)]
     reached = _reached(outputs, order, gradients) if create_graph else None
     for node in order:
@@ -204,7 +204,7 @@ def _backpropagate(
         while order:
             node = order.pop()
             key = id(node)
-            dy = collected.get(key) if key in kept else collected.pop(key, None)
+            dy = collected.get(key) if key in targets else collected.pop(key, None)
             if dy is None or not any(id(edge) in useful for edge in node.edges):
                 continue
             node.needs = tuple(id(edge) in useful for edge in node.edges)

@@ -184,10 +184,10 @@ class ConvGeometry:
         that an output_padding adds (kept).
         """
         # Cached by hand: Python 3.11's cached_property has a lock, which a forked process could find taken.
-        known = self.__dict__.get("_canvas_size")
-        if known is None:
-            known = self.__dict__["_canvas_size"] = self._smallest_canvas()
-        return known
+        cached = self.__dict__.get("_canvas_size")
+        if cached is None:
+            cached = self.__dict__["_canvas_size"] = self._smallest_canvas()
+        return cached
 
     def _smallest_canvas(self) -> Pair:
         sizes = []

@@ -309,7 +309,7 @@ def _help(jobs: "SimpleQueue[Job | None]") -> None:
 
 
 class Scratch(threading.local):
-    """Arrays that a thread uses again and again: fresh large ones cost as much as filling them."""
+    """Arrays that a thread caches and uses again: fresh large ones cost as much as filling them."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray[Any, Any]] = {}
@@ -317,7 +317,7 @@ class Scratch(threading.local):
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """This thread's array called `name`, with whatever it held before; at most one per name.
 
-        Above MAX_CACHED_BYTES it is a fresh one, so that one large use does not hold the memory for good.
+        Above MAX_CACHED_BYTES it is a fresh one, which is not cached: one large use must not hold the memory.
         """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
