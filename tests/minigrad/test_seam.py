@@ -29,8 +29,8 @@ ROOT = Path(mg.__file__).parent
 
 # Which module may import which, by the first part of its name: those to the left, never to the right.
 LAYERS = [
-    "backend", "random naive observer version_counter", "for_numpy copies", "tensor", "backpropagate", "ops",
-    "functional", "nn", "optim serialize gradcheck", "figures", "inspect", "bench",
+    "backend", "random naive observer version_counter tables", "for_numpy copies", "tensor", "backpropagate",
+    "ops", "functional", "nn", "optim serialize gradcheck", "figures", "inspect", "bench",
 ]  # fmt: skip
 NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck", "inspect", "bench"}
 
