@@ -9,8 +9,9 @@ from .. import observer
 from ..backend.arguments import float_type
 from ..backend.base import FLOAT_TYPES, refuse_masked
 from ..backend.ieee import ieee
+from ..creation import tensor
 from ..ops.gradient_hook import GradientHook
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor
 
 Kind = TypeVar("Kind")
 
