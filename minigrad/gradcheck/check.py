@@ -27,6 +27,7 @@ import numpy as np
 from ..backend.ieee import ieee
 from ..backpropagate import grad
 from ..tensor import Tensor
+from .advice import advice
 from .report import Element, GradcheckError, Report
 from .vectors import Array, halves, inner, norm
 
@@ -314,7 +315,7 @@ class _Check:
         raise GradcheckError(
             f"{self.what} {self.wanted[k]} (shape {self.start[k].shape}): relative error {error:.3g}, "
             f"allowed {tolerance:g}. Worst at {place}: analytic {worst.analytic:.10g}, "
-            f"numeric {worst.numeric:.10g}{kinks}. {_advice(analytic, numeric)}",
+            f"numeric {worst.numeric:.10g}{kinks}. {advice(analytic, numeric)}",
             report,
         )
 
@@ -374,33 +375,3 @@ class _Check:
                 numeric = np.zeros_like(self.start[k])
                 numeric[place] = self._measure(only).rate / self.scale[k][place]
                 self._compare(k, np.where(only[k] != 0, analytic[k], 0.0), numeric, 0)
-
-
-def _advice(analytic: Array, numeric: Array) -> str:
-    """What a mistake of this look is usually made of."""
-    if not np.isfinite(analytic).all():
-        return "Look for a division by 0 or an overflow in the backward rule."
-    wrong = np.abs(analytic - numeric) > 1e-5 * max(np.abs(numeric).max(), 1e-8)
-    if not analytic[wrong].any():
-        return "Look for an input whose gradient is not computed (None, a mask, or a detach)."
-    if not numeric[wrong].any():
-        return "Look for a gradient that is passed on where the values do not depend on the input."
-    ratio = analytic[wrong] / np.where(numeric[wrong] == 0, np.nan, numeric[wrong])
-    where = _concentrated(wrong)
-    if np.nanmax(ratio) - np.nanmin(ratio) < 1e-4 * abs(np.nanmean(ratio)):
-        factor = f"{np.nanmean(ratio):.6g}"
-        return f"Every wrong element{where} is off by the same factor {factor}: look for a constant."
-    if where:
-        return f"All wrong elements lie{where}: look at how that part is sliced or summed."
-    if analytic.ndim > 1 and np.allclose(np.sort(analytic, None), np.sort(numeric, None), 1e-4, 1e-8):
-        return "The right numbers in the wrong places: look for a transpose or a reshape in another order."
-    return "Look at the term of the rule that this element alone would need."
-
-
-def _concentrated(wrong: Array) -> str:
-    """ " at index i of axis a" where all wrong elements share it and right ones lie elsewhere."""
-    for axis, size in enumerate(wrong.shape):
-        touched = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
-        if size > 1 and len(touched) == 1:
-            return f" at index {int(touched[0])} of axis {axis}"
-    return ""
