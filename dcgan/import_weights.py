@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import minigrad as mg
-from minigrad import nn
+from minigrad import nn, tables
 
 from . import models, presets
 from .arguments import add_max_memory
@@ -307,10 +307,7 @@ def table(lines: Sequence[Line]) -> str:
     for line in lines:
         note = line.note if line.fits else f"! {line.note}"
         rows.append((line.given or "-", line.ours or "-", _text(line.shape), note))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  ".join([*(row[i].ljust(width) for i, width in enumerate(widths)), row[3]]) for row in rows
-    )
+    return tables.table(rows, "<")
 
 
 def _without_weights(network: nn.Module) -> str:

@@ -38,7 +38,7 @@ except ImportError as error:
 BLOCK = 256  # threads in a block
 TILE = 64  # side of the tiles that the count below assumes of the library's product; it chooses its own
 NUMBER = 4  # bytes of a float32
-MOST_ERROR = {"NumPy": 1e-12, "GPU": 1e-6}  # relative, in norms: float64 on NumPy, float32 on the GPU
+MAX_ERROR = {"NumPy": 1e-12, "GPU": 1e-6}  # relative, in norms: float64 on NumPy, float32 on the GPU
 
 
 @dataclass(frozen=True)
@@ -420,13 +420,13 @@ def check(g, gpu):
     rows = [("form", "on", "relative error", "same bits again")]
     for name, form in NUMPY_FORMS.items():
         error = relative_error(form(x.astype(np.float64), w.astype(np.float64), g), exact)
-        assert error < MOST_ERROR["NumPy"], f"{name} on NumPy: relative error {error:.3g}"
+        assert error < MAX_ERROR["NumPy"], f"{name} on NumPy: relative error {error:.3g}"
         rows.append((name, "NumPy", "the reference" if name == "scatter" else f"{error:.1e}", ""))
     for name, form in GPU_FORMS.items() if gpu else ():
         on_gpu = (cp.asarray(x), cp.asarray(w))
         first, again = (form(*on_gpu, g).get() for _ in range(2))
         error, same = relative_error(first, exact), np.array_equal(first, again)
-        assert error < MOST_ERROR["GPU"], f"{name} on the GPU: relative error {error:.3g}"
+        assert error < MAX_ERROR["GPU"], f"{name} on the GPU: relative error {error:.3g}"
         assert same or name != "gather", "gather: two runs differ"
         rows.append((name, "GPU", f"{error:.1e}", "yes" if same else "no"))
     return rows

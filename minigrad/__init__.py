@@ -7,15 +7,16 @@ from . import functional, nn, optim, random
 from .backend import set_default as set_default_device
 from .backend import set_num_threads
 from .backpropagate import grad
-from .functional import concatenate, maximum, pad, stack, where
 
 # `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
-# when it is first loaded, which is before these lines bind the names: from here on they are the functions.
+# when it is first loaded, which is before the lines below bind the names: after them they are the functions.
+from .creation import tensor
+from .functional import concatenate, maximum, pad, stack, where
 from .gradcheck import GradcheckError, gradcheck
 from .ops import Operation
 from .random import Generator, manual_seed
 from .serialize import load, load_metadata, save
-from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, tensor
+from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 
 __version__ = "0.1.0"
 

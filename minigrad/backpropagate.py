@@ -193,8 +193,8 @@ def _backpropagate(
     # Gradients so far, by what they belong to: a node for what was computed, else the leaf.
     keys = [id(target.node or target) for target in inputs]
     collected: dict[int, Tensor] = {}
-    kept = set(keys)
-    useful = _leading_to(kept, order)
+    targets = set(keys)
+    useful = _leading_to(targets, order)
     gradients = [node for node in order if isinstance(node, Gradient)]
     reached = _reached(outputs, order, gradients) if create_graph else None
     for node in order:
@@ -206,7 +206,7 @@ def _backpropagate(
         while order:
             node = order.pop()
             key = id(node)
-            dy = collected.get(key) if key in kept else collected.pop(key, None)
+            dy = collected.get(key) if key in targets else collected.pop(key, None)
             needs = tuple([id(edge) in useful for edge in node.edges])
             if dy is None or not any(needs):
                 continue
@@ -227,7 +227,8 @@ def _backpropagate(
             gradient = Tensor(target.backend.xp.zeros_like(target.data), backend=target.backend)
         if gradient is not None and reached is not None:
             made = Gradient(gradient, reached)
-            gradient = Tensor(gradient.data, node=made, backend=gradient.backend, changes=gradient.changes)
+            shared = gradient.version_counter
+            gradient = Tensor(gradient.data, node=made, backend=gradient.backend, version_counter=shared)
         found.append((target, gradient))
     return found
 
@@ -252,10 +253,10 @@ def _gradients(node: Node, dy: Tensor, create_graph: bool) -> tuple[Tensor | Non
         gradients = rule(dy)
         _check_gradients(node, gradients, create_graph)
         return gradients
-    with observer.told(node, observer.BACKWARD):
+    with observer.notifying(node, observer.BACKWARD):
         gradients = rule(dy)
         _check_gradients(node, gradients, create_graph)
-    observer.end(node, observer.BACKWARD, (dy,), gradients)
+    observer.notify_end(node, observer.BACKWARD, (dy,), gradients)
     return gradients
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad import backend, nn
+from minigrad import backend, nn, tables
 from minigrad.backend.parallel import BadEnvironment
 from minigrad.inspect.products import Products
 from minigrad.serialize import write_whole
@@ -139,11 +139,7 @@ def table(rows: Sequence[Row], limit: float) -> str:
             continue
         ratios = (f"{ours.median / theirs.median:.2f}", f"{ours.minimum / theirs.minimum:.2f}")
         lines.append((*cells, _ms(theirs.median), _ms(theirs.minimum), *ratios))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    text = []
-    for first, *others in lines:
-        right = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        text.append("  ".join((first.ljust(widths[0]), *right)))
+    text = [tables.table(lines, "<>")]
     means = [row.ours.median / row.theirs.median for row in rows if row.theirs]
     if means:
         text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, means))):.2f}")

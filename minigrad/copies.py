@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import backend as backends
 from .backend.base import Array
+from .version_counter import VersionCounter
 
 
 class Copies:
@@ -15,7 +16,7 @@ class Copies:
         data: Any
         grad: Any
         node: Any
-        changes: list[int]
+        version_counter: VersionCounter
         device: Any
         requires_grad: Any
 
@@ -37,7 +38,7 @@ class Copies:
     def __copy__(self) -> Any:
         """Return another tensor over the same memory, with the same place in the graph."""
         copied = self.bare(self.data, self.requires_grad and self.node is None)
-        copied.node, copied.changes, copied.grad = self.node, self.changes, self.grad
+        copied.node, copied.version_counter, copied.grad = self.node, self.version_counter, self.grad
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

@@ -143,5 +143,5 @@ def batch_norm(
         running.data = x.backend.blend(old, batch, 1 - momentum, share)
         if observer.observers:
             came_in = (Tensor(old), Tensor(batch), 1 - momentum, share)
-            observer.end(operation, observer.UPDATE, came_in, (running,))
+            observer.notify_end(operation, observer.UPDATE, came_in, (running,))
     return y

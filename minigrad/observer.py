@@ -1,6 +1,6 @@
-"""Watching the engine at work: who is told of every operation, layer and optimiser's step.
+"""Observers of the engine: they are notified of every operation, backward rule and optimizer's step.
 
-As a rule nobody watches, and all that costs is a look at an empty list.
+As a rule there are none. The cost is then a look at an empty list.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,10 @@ FORWARD, BACKWARD, STEP, UPDATE = "forward", "backward", "step", "update"
 
 
 class Observer:
-    """Is told of all that runs while it is entered: `with observer: ...`.
+    """Is notified of all that runs while it is entered: `with observer: ...`.
 
-    Training runs in one thread, and so does what is told; what other threads do meanwhile may be missed.
-
-    Override `begin` and `end`. What they do themselves is not told to anybody.
+    Override `begin`, `end` and `abort`. Operations that these run themselves notify nobody. Training runs in
+    one thread; of what other threads run meanwhile, an observer may miss some.
 
     Attributes:
         modules: the modules whose forward is running, the innermost last.
@@ -31,7 +30,7 @@ class Observer:
         """The same has ended, with these tensors in and out.
 
         A backward has the gradient of the result in, and a gradient (or None) for each input out; a step
-        has neither. A backward rule is made of operations, which are told between its begin and its end.
+        has neither. A backward rule is made of operations, which notify between its begin and its end.
         An update is one of BatchNorm's running statistics, without a begin: (old, the batch's, keep, share)
         in, keep * old + share * batch out.
         """
@@ -50,36 +49,34 @@ class Observer:
 observers: list[Observer] = []
 
 
-def begin(subject: Any, phase: str) -> None:
-    """Tell all who watch."""
-    with _quiet() as watching:
-        for observer in watching:
-            observer.begin(subject, phase)
-
-
-def end(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
-    """Tell all who watch."""
-    with _quiet() as watching:
+def notify_end(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+    """Call `end` of every observer."""
+    with _muted() as watching:
         for observer in watching:
             observer.end(subject, phase, inputs, outputs)
 
 
 @contextmanager
-def told(subject: Any, phase: str) -> Iterator[None]:
-    """Tell of the begin, and of an exception; the end, with what came out, is told by `end`."""
-    begin(subject, phase)
+def notifying(subject: Any, phase: str) -> Iterator[None]:
+    """A context that calls `begin` of every observer, and `abort` if it is left by an exception.
+
+    Its end is not yet that of the work for observers: call `notify_end` with the results.
+    """
+    with _muted() as watching:
+        for observer in watching:
+            observer.begin(subject, phase)
     try:
         yield
     except BaseException:
-        with _quiet() as watching:
+        with _muted() as watching:
             for observer in watching:
                 observer.abort(subject, phase)
         raise
 
 
 @contextmanager
-def _quiet() -> Iterator[list[Observer]]:
-    """Those who watch; meanwhile nobody is told what they do."""
+def _muted() -> Iterator[list[Observer]]:
+    """A context with the observers, in which nobody is notified of what they do."""
     watching = list(observers)
     observers.clear()
     try:

@@ -16,8 +16,8 @@ from . import backend as backends
 from .backend.base import Array, refuse_masked
 from .tensor import Tensor
 
-MOST_HEADER = 2**23  # bytes: tens of thousands of tensors
-MOST_LINKS = 40  # one behind another, as Linux has it
+MAX_HEADER_BYTES = 2**23  # bytes: tens of thousands of tensors
+MAX_LINKS = 40  # one behind another, as Linux has it
 # Of the files that `write_whole` has not completed yet; nobody else names files so.
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".minigrad-", ".partial"
 
@@ -121,7 +121,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 
 def _behind_links(path: Path) -> Path:
     """Where a symbolic link leads, through others; `path` itself if it is none. Raises OSError for a loop."""
-    for _ in range(MOST_LINKS):
+    for _ in range(MAX_LINKS):
         try:
             path = path.parent / os.readlink(path)
         except OSError:  # no link, or nothing at all
@@ -215,8 +215,8 @@ def _check_header(path: str | os.PathLike[str]) -> None:
     """ValueError where the header is longer than any of ours: it would be parsed before it is checked."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > MOST_HEADER:
-        raise ValueError(f"its header says {length} bytes: expected {MOST_HEADER} at most")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header says {length} bytes: expected {MAX_HEADER_BYTES} at most")
 
 
 def _umask() -> int:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
 from .backend import Backend
-from .backend.base import FLOAT_TYPES, refuse_masked
-from .backend.ieee import ieee
+from .backend.base import FLOAT_TYPES
 from .copies import Copies
 from .for_numpy import ForNumPy
+from .version_counter import VersionCounter
 
 Array = Any
 FLOATS = ("float32", "float64")
@@ -118,7 +118,7 @@ class Tensor(ForNumPy, Copies):
 
     learned: ClassVar[bool] = False  # whether a module learns tensors of this class
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "changes", "node")
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "backend", "node", "version_counter")
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Tensor(ForNumPy, Copies):
         *,
         node: Node | None = None,
         backend: Backend | None = None,
-        changes: list[int] | None = None,
+        version_counter: VersionCounter | None = None,
     ) -> None:
         if backend is None:  # else the array is the engine's own
             backend = backends.backend_of(data)
@@ -141,7 +141,8 @@ class Tensor(ForNumPy, Copies):
         self.backend = backend
         self._grad: Tensor | None = None
         self.node = node
-        self.changes = [0] if changes is None else changes  # shared by all that view the same memory
+        # Shared by all that view the same memory.
+        self.version_counter = VersionCounter() if version_counter is None else version_counter
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
@@ -164,8 +165,8 @@ class Tensor(ForNumPy, Copies):
         shared = array is self._data or self.backend.xp.may_share_memory(array, self._data)
         if shared or self.node is not None:  # a computed tensor may not change unnoticed
             self.mark_changed()
-        if not shared:  # the views of the old memory, and what was detached, keep it and its count
-            self.changes = [self.version + 1]
+        if not shared:  # the views of the old memory, and what was detached, keep it and its counter
+            self.version_counter = VersionCounter(self.version + 1)
         self._data = array
 
     @property
@@ -204,14 +205,14 @@ class Tensor(ForNumPy, Copies):
         sample goes unnoticed, and so does one into a computed tensor, or on a GPU, where to look is to wait.
         The gradient is then that of a weight's new values, or that of an image's old or new ones.
 
-        The count of changes belongs to the memory: views and detached tensors share it.
+        The version counter belongs to the memory: views and detached tensors share it.
         """
-        self.changes[0] += 1
+        self.version_counter.bump()
 
     @property
     def version(self) -> int:
         """The number of changes to the values, in place or by assignment to `data`."""
-        return self.changes[0]
+        return self.version_counter.value
 
     @property
     def requires_grad(self) -> bool:
@@ -259,7 +260,7 @@ class Tensor(ForNumPy, Copies):
 
     def detach(self) -> "Tensor":
         """Return a tensor of the same values, cut off from the graph; it shares the memory."""
-        return Tensor(self._data, backend=self.backend, changes=self.changes)
+        return Tensor(self._data, backend=self.backend, version_counter=self.version_counter)
 
     @classmethod
     def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":
@@ -363,63 +364,3 @@ class Tensor(ForNumPy, Copies):
         def reshape(self, *shape: Any) -> "Tensor": ...
         def transpose(self, *axes: Any) -> "Tensor": ...
         def to(self, target: Any) -> "Tensor": ...
-
-
-@ieee()
-def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor that holds a copy of `data`.
-
-    Args:
-        data: a number, a (nested) list, a NumPy array, an array of a device, or a Tensor. Of subclasses
-            of numpy.ndarray the values are taken.
-        dtype: "float32" or "float64"; by default an array keeps its own, and Python numbers and
-            lists become float32.
-        device: "cpu" or "gpu"; by default where the data are, if that is a device's array or a tensor, and
-            the default device for what comes from the host (`minigrad.set_default_device`).
-        requires_grad: whether gradients with respect to it are wanted.
-
-    Raises TypeError for data without numbers, for float16 and complex numbers, and for masked arrays.
-    """
-    array = data.data if isinstance(data, Tensor) else data
-    source = backends.backend_of(array)
-    if source is None:
-        source, array = backends.get("cpu"), _numbers(array, dtype)
-    array = source.plain(array)
-    stays = device is None and (isinstance(data, Tensor) or source.device != "cpu")
-    target = source if stays else backends.get(device)
-    # Complex numbers stay so, and are refused: no dtype makes up for their imaginary parts.
-    wanted = array.dtype if dtype is None or array.dtype.kind == "c" else source.xp.dtype(dtype)
-    if wanted.kind not in "iub" and str(wanted) not in FLOATS:
-        raise TypeError(f"tensor: expected float32, float64, integers or booleans, got {wanted}")
-    if target is not source:
-        array = target.asarray(source.to_numpy(array))
-    return Tensor(array.astype(wanted), requires_grad)
-
-
-def _numbers(data: Any, dtype: Any) -> Array:
-    """Numbers and lists as an array on the CPU: float32 where the caller names no dtype."""
-    cpu = backends.get("cpu")
-    _check_elements(data)
-    try:
-        array = cpu.asarray(data)
-    except (TypeError, ValueError):  # lists of unequal lengths
-        array = cpu.asarray(None)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"tensor: expected numbers in lists of equal length, got {data!r:.80}")
-    return array.astype(dtype or "float32")
-
-
-def _check_elements(data: Any) -> None:
-    """Raise TypeError for a list with a masked array, whose mask NumPy would ignore, or with a tensor that
-    requires a gradient or is on another device.
-    """
-    if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
-        return
-    for element in data:
-        refuse_masked(element, "tensor")
-        _check_elements(element)
-        if isinstance(element, Tensor) and (element.requires_grad or element.device != "cpu"):
-            raise TypeError(
-                "tensor: the list holds a tensor that requires a gradient or is on another device: "
-                "minigrad.stack([...]) joins such tensors, or pass the values, x.detach().numpy()"
-            )

@@ -75,11 +75,11 @@ class Feed:
         side = windows[0][1].height
         channels = self.batches.channels or self.given
         where = self.backend.asarray(squares)
-        return mg.Tensor(self.backend.gather(self.bytes, where, side, channels, self.given))
+        return mg.Tensor(self.backend.crop_images(self.bytes, where, side, channels, self.given))
 
     def _square(
         self, image: int, top: int, left: int, height: int, width: int, mirrored: bool
     ) -> tuple[int, int, int]:
-        """As `Backend.gather` takes it: the first byte, the bytes of a row, whether mirrored."""
+        """As `Backend.crop_images` takes it: the first byte, the bytes of a row, whether mirrored."""
         row = self.shapes[image][1] * self.given
         return self.offsets[image] + top * row + left * self.given, row, int(mirrored)

@@ -2,6 +2,8 @@
 
 import textwrap
 
+from minigrad.tables import table
+
 from ..losses import LOSSES
 from ..recipe.preset import Preset
 from .ledger import AND, Cost, Differentiated, Drawn, Event, Ran, Updated, watch
@@ -112,5 +114,4 @@ def _table(halves: list[list[Event]]) -> list[str]:
         moved = {key[0] for event in half if isinstance(event, Updated) for key in event.moved}
         buffers = {run.network[0] for run in runs if run.buffers}
         rows.append((f"{_learner(half)}'s", *ran, " ".join(sorted(moved)), " ".join(sorted(buffers)) or "-"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return table(rows, "<").splitlines()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigrad.backend import frequency
-from minigrad.backend.cpu import MOST_PARTIAL_SUMS
+from minigrad.backend.cpu import MAX_PARTIAL_SUMS
 from minigrad.backend.parallel import available_threads
 
 from ..errors import UserError
@@ -220,7 +220,7 @@ class _Work:
         if not frequency.pays(geometry, n, channels, outputs):
             columns = geometry.positions * (geometry.taps * channels + outputs)
             canvas = math.prod(geometry.canvas_size) * channels
-            sums = min(n, MOST_PARTIAL_SUMS) * layer.weight
+            sums = min(n, MAX_PARTIAL_SUMS) * layer.weight
             return cls(passing=min(n, available_threads()) * (columns + canvas) + sums)
         height, width = (frequency.period(geometry, axis) for axis in range(2))
         rows = height * width * 3 // 2 + 2

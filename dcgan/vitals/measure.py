@@ -1,7 +1,7 @@
 """The vital signs of a training step: whether both players still learn, and whether G's pictures are alive.
 
-The engine tells of every operation and of every optimiser's step (minigrad/observer.py); what is measured is
-what passes by. No network runs once more, and no random number is drawn: a measured step does, bit for bit,
+An observer of the engine (minigrad/observer.py) measures the operations and optimizer's steps of which it is
+notified. No network runs once more, and no random number is drawn: a measured step does, bit for bit,
 what it would have done. diagnosis.py says what is wrong.
 """
 
@@ -153,7 +153,7 @@ class Measurement(observer.Observer):
             "saturated": _rounded(self._saturated.get(layer.module)),
         }
 
-    # -- what the engine tells ---------------------------------------------------------------------
+    # -- notifications of the engine -----------------------------------------------------------------
 
     def begin(self, subject: Any, phase: str) -> None:
         if phase == observer.STEP:

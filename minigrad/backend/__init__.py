@@ -71,11 +71,11 @@ def set_num_threads(threads: int) -> None:
     At first it is MINIGRAD_NUM_THREADS, or the cores that this process may run on. Raises ValueError
     unless it is an integer from 1 to 1024.
     """
-    from .parallel import MOST_THREADS
+    from .parallel import MAX_THREADS
 
     count = as_int(threads)
-    if count is None or not 1 <= count <= MOST_THREADS:
-        raise ValueError(f"set_num_threads: expected an integer from 1 to {MOST_THREADS}, got {threads!r}")
+    if count is None or not 1 <= count <= MAX_THREADS:
+        raise ValueError(f"set_num_threads: expected an integer from 1 to {MAX_THREADS}, got {threads!r}")
     _pool().resize(count)
 
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from .forks import Lock
 from .ranges import FreeRanges
 
-SMALLEST = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples
-REGION = 1 << 27  # bytes of a region, at the least; what nobody has touched of it costs nothing
-MOST_FREE = 1 << 30  # bytes that are kept from the system though they are free
-HUGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
+MIN_BLOCK = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples
+MIN_REGION = 1 << 27  # bytes; pages of it that were never touched cost nothing
+MAX_FREE = 1 << 30  # bytes that are free and not given back to the system
+HUGE_PAGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
 GAP = 1  # between the places of two regions
 # Shared memory gets no large pages, and a forked process would write into its parent's arrays.
 PRIVATE: dict[str, Any] = (
@@ -70,9 +70,9 @@ class Arena(Lock):
         """As numpy.empty: an array (C order) of whatever was there before."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        if size < SMALLEST:
+        if size < MIN_BLOCK:
             return np.empty(shape, dtype)
-        size = -(-size // SMALLEST) * SMALLEST
+        size = -(-size // MIN_BLOCK) * MIN_BLOCK
         place = self._memory(size)
         if place is None:
             return np.empty(shape, dtype)
@@ -120,9 +120,9 @@ class Arena(Lock):
 
     def _grow(self, size: int) -> None:
         """A new region, with room for so much. The lock is held."""
-        needed = -(-size // HUGE) * HUGE
+        needed = -(-size // HUGE_PAGE) * HUGE_PAGE
         try:
-            region = mmap.mmap(-1, max(REGION, needed), **PRIVATE)
+            region = mmap.mmap(-1, max(MIN_REGION, needed), **PRIVATE)
         except OSError:  # so much room is not left
             region = mmap.mmap(-1, needed, **PRIVATE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -146,7 +146,7 @@ class Arena(Lock):
             start, size = self._returned.popleft()
             self._free.put(start, size)
             self._used += size
-        if self._free.total > MOST_FREE:
+        if self._free.total > MAX_FREE:
             self._shrink()
 
     def _shrink(self) -> None:
@@ -156,11 +156,11 @@ class Arena(Lock):
         bytes may have been written since the last time.
         """
         for start, region in reversed(list(self._regions.items())):
-            if self._free.total > MOST_FREE and self._free.take_whole(start, len(region)):
+            if self._free.total > MAX_FREE and self._free.take_whole(start, len(region)):
                 del self._regions[start]
-        if self._free.total > MOST_FREE and self._used > MOST_FREE:
+        if self._free.total > MAX_FREE and self._used > MAX_FREE:
             self._used = 0
-            self._give_pages_back(self._free.total - MOST_FREE)
+            self._give_pages_back(self._free.total - MAX_FREE)
 
     def _give_pages_back(self, count: int) -> None:
         """Let the system have so many bytes that are free, or some more; they stay free. The lock is held."""

@@ -471,7 +471,7 @@ class Backend:
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def gather(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
+    def crop_images(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
         """Squares cut out of images that lie as bytes, one after another, from -1 (0) to 1 (255).
 
         Args:
@@ -497,18 +497,19 @@ class Backend:
 
     @staticmethod
     def check_channels(channels: int, given: int) -> None:
-        """Raise ValueError where `gather` can't make so many channels of those given."""
+        """Raise ValueError where `crop_images` can't make so many channels of those given."""
         if given not in (1, channels):
-            raise ValueError(f"gather: expected images of 1 or {channels} channels, got {given}")
+            raise ValueError(f"crop_images: expected images of 1 or {channels} channels, got {given}")
 
     @staticmethod
     def check_squares(images: Array, squares: Array) -> None:
-        """Raise TypeError or ValueError where these are not the arrays that `gather` takes."""
+        """Raise TypeError or ValueError where these are not the arrays that `crop_images` takes."""
         if images.dtype != "uint8" or squares.dtype != "int64":
-            raise TypeError(f"gather: expected uint8 and int64, got {images.dtype} and {squares.dtype}")
+            raise TypeError(f"crop_images: expected uint8 and int64, got {images.dtype} and {squares.dtype}")
         if images.ndim != 1 or squares.shape[1:] != (3,):
             raise ValueError(
-                f"gather: expected images (bytes,) and squares (N, 3), got {images.shape} and {squares.shape}"
+                f"crop_images: expected images (bytes,) and squares (N, 3), got {images.shape} and "
+                f"{squares.shape}"
             )
 
     # -- optimisers (in place) -----------------------------------------------------------------

@@ -16,9 +16,9 @@ from .bilinear import BilinearForm, Transform
 from .geometry import ConvGeometry
 from .kept import Memo, sample
 from .parallel import (
-    ENOUGH_SLICES,
-    LARGEST_SLICE,
-    SMALLEST_SLICE,
+    MAX_SLICE_BYTES,
+    MIN_SLICE_BYTES,
+    TARGET_SLICES,
     Pool,
     Scratch,
     available_threads,
@@ -26,20 +26,19 @@ from .parallel import (
     even,
     steps,
 )
-from .philox import Counter, Key
+from .philox import DRAWS_PER_BLOCK, Counter, Key
 from .runs import Channels
 from .taps import TapOrder
 
 # Where a product is cut, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
-BLOCK = 16  # draws of one count of Philox4x64: four words of 64 bits
-NEAR = 1 << 18  # numbers that are drawn at a time: fewer would wait for Python's lock more than they take
-LONG_RUN = 16  # numbers that are worth an inner loop of NumPy's
-SUMMED = 256  # rows that are added in float32 before float64 goes on
-ONES = np.ones((1, SUMMED), np.float32)
-FEW = 1 << 14  # numbers that are as soon converted
+MAX_DRAWS = 1 << 18  # of one call: far fewer would wait for Python's lock for longer than they take
+MIN_INNER_LOOP = 16  # numbers that are worth an inner loop of NumPy's
+SUMMED_ROWS = 256  # that are added in float32, before float64 goes on
+ONES = np.ones((1, SUMMED_ROWS), np.float32)
+PRODUCT_THRESHOLD = 1 << 14  # numbers; fewer are converted to float64 as fast as a product adds them
 # A weight gradient is summed over this many slices at most, each with a partial sum of its own.
-MOST_PARTIAL_SUMS = 8
+MAX_PARTIAL_SUMS = 8
 
 
 class CPUBackend(Backend):
@@ -89,15 +88,15 @@ class CPUBackend(Backend):
     def _sum_rows(self, rows: Array) -> Array:
         """The sum over the rows of (M, C), (C,) in float64.
 
-        Of float32, SUMMED rows at a time are added by a product with ones, and those sums in float64: ten
-        times as fast as converting every number, and hardly less exact. Inside of `run_products` only.
+        Of float32, SUMMED_ROWS rows at a time are added by a product with ones, and those sums in float64:
+        ten times as fast as converting every number, and hardly less exact. Inside of `run_products` only.
         """
         if rows.dtype != np.float32 or not rows.flags.c_contiguous:
             return rows.sum(axis=0, dtype=np.float64)
-        whole = len(rows) // SUMMED * SUMMED
-        blocks, rest = rows[:whole].reshape(whole // SUMMED, SUMMED, rows.shape[1]), rows[whole:]
+        whole = len(rows) // SUMMED_ROWS * SUMMED_ROWS
+        blocks, rest = rows[:whole].reshape(whole // SUMMED_ROWS, SUMMED_ROWS, rows.shape[1]), rows[whole:]
         total = np.matmul(ONES, blocks).sum(axis=(0, 1), dtype=np.float64)  # (blocks, 1, C)
-        if rest.size < FEW:
+        if rest.size < PRODUCT_THRESHOLD:
             return total + rest.sum(axis=0, dtype=np.float64)
         return total + np.matmul(ONES[0, : len(rest)], rest)
 
@@ -114,7 +113,7 @@ class CPUBackend(Backend):
 
         self.pool.run_products(work, slices)
         total = partial.sum(axis=0)
-        if not np.isfinite(total).all():  # a sum of SUMMED rows may overflow where the whole does not
+        if not np.isfinite(total).all():  # a sum of SUMMED_ROWS rows may overflow where the whole does not
             return super().sum(x, axes)
         return total.astype(x.dtype)
 
@@ -148,18 +147,18 @@ class CPUBackend(Backend):
     def _each_slice(self, work: Callable[..., None], *arrays: Array) -> Array:
         """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice.
 
-        Where all lie in memory alike, `work` gets their numbers as they lie there: (numbers,).
+        Where all have the same memory order, `work` gets flat views in that order, (numbers,).
         """
         out = self._empty_like(arrays[-1])
         if out.ndim == 0:
             work(out, *arrays)
             return out
-        lying = _lying(out, *arrays) or [out, *arrays]
+        parts = _flat_views(out, *arrays) or [out, *arrays]
 
         def on_slice(s: slice) -> None:
-            work(*(array[s] for array in lying))
+            work(*(array[s] for array in parts))
 
-        self.pool.run(on_slice, cut(len(lying[0]), out.nbytes // max(len(lying[0]), 1)))
+        self.pool.run(on_slice, cut(len(parts[0]), out.nbytes // max(len(parts[0]), 1)))
         return out
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
@@ -213,10 +212,12 @@ class CPUBackend(Backend):
         keep = self.arena.empty((count,), np.bool_)
 
         def work(s: slice) -> None:
-            for few in steps(slice(s.start * BLOCK, min(s.stop * BLOCK, count)), NEAR):
+            for few in steps(
+                slice(s.start * DRAWS_PER_BLOCK, min(s.stop * DRAWS_PER_BLOCK, count)), MAX_DRAWS
+            ):
                 keep[few] = self._kept(few.start, few.stop, p, key, counter)
 
-        self.pool.run(work, cut(-(-count // BLOCK), BLOCK * 4))
+        self.pool.run(work, cut(-(-count // DRAWS_PER_BLOCK), DRAWS_PER_BLOCK * 4))
         if len(shape) == 4:
             n, c, h, w = shape
             return channels_first(keep.reshape(n, h, w, c))  # (N, C, H, W)
@@ -238,7 +239,7 @@ class CPUBackend(Backend):
 
     def _drop(self, y: Array, keep: Array, s: slice, p: float, key: Key, counter: Counter) -> None:
         """`dropout` of the elements s of y (numbers,), in place, and of the mask; a few draws at a time."""
-        for few in steps(s, NEAR):
+        for few in steps(s, MAX_DRAWS):
             kept, part = keep[few], y[few]
             kept[...] = self._kept(few.start, few.stop, p, key, counter)
             part *= 1 / (1 - p)
@@ -246,9 +247,9 @@ class CPUBackend(Backend):
 
     def _kept(self, start: int, stop: int, p: float, key: Key, counter: Counter) -> Array:
         """`dropout_mask` of the elements number start, ..., stop - 1."""
-        block, skipped = divmod(start, BLOCK)
+        block, skipped = divmod(start, DRAWS_PER_BLOCK)
         place = (counter[0] + block, counter[1], counter[2], counter[3])
-        return super().dropout_mask((stop - block * BLOCK,), p, key, place)[skipped:]
+        return super().dropout_mask((stop - block * DRAWS_PER_BLOCK,), p, key, place)[skipped:]
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         def work(out: Array, mask: Array, x: Array) -> None:
@@ -467,7 +468,7 @@ class CPUBackend(Backend):
             self.pool.run(lambda s: finish(dx, s), cut(n, dx[:1].nbytes))
             return dx
         dx = self.arena.empty((n, *geometry.input_size, c), dy.dtype)  # (N, H, W, C)
-        few = c < LONG_RUN
+        few = c < MIN_INNER_LOOP
         lay = self._laid_in_planes if few else self._laid_in_pixels
 
         def work(s: slice) -> None:
@@ -538,7 +539,7 @@ class CPUBackend(Backend):
         """The weight gradient, slice by slice; `also(slice, columns)` gets each slice's columns of x."""
         c, o = x.shape[1], dy.shape[1]
         slices = self._summed_slices(len(x), c, o, geometry, x.itemsize)
-        group = max(1, len(slices) // MOST_PARTIAL_SUMS)  # both are powers of two
+        group = max(1, len(slices) // MAX_PARTIAL_SUMS)  # both are powers of two
         groups = [slice(i, i + group) for i in range(0, len(slices), group)]
         partial = self.arena.empty((len(groups), geometry.taps * c, o), x.dtype)
 
@@ -561,9 +562,9 @@ class CPUBackend(Backend):
         the weight, and they are two at the least.
         """
         each, weight = _bytes_each(c, o, geometry, itemsize), geometry.taps * c * o * itemsize
-        if n * each < 2 * SMALLEST_SLICE:
+        if n * each < 2 * MIN_SLICE_BYTES:
             return cut(n, each)
-        wanted = max(2, n * each // max(LARGEST_SLICE, 2 * weight))
+        wanted = max(2, n * each // max(MAX_SLICE_BYTES, 2 * weight))
         return even(n, wanted)
 
     def convolution_form(
@@ -635,7 +636,7 @@ class CPUBackend(Backend):
             self._activate(part, slope)
 
         self.pool.run(work, _slices_of(rows))
-        return _like(y, x)
+        return _in_shape_of(x, y)
 
     def normalize_backward(
         self,
@@ -681,7 +682,7 @@ class CPUBackend(Backend):
             scale.apply(np.multiply, part, dx[s])
 
         self.pool.run(apply, slices)
-        return _like(dx, x), dweight, dbias.astype(x.dtype)
+        return _in_shape_of(x, dx), dweight, dbias.astype(x.dtype)
 
     # -- optimisers ------------------------------------------------------------------------------
 
@@ -738,8 +739,8 @@ class CPUBackend(Backend):
 
 
 def _product_slices(count: int, operations_each: int) -> list[slice]:
-    """Slices of a product's longer side, ENOUGH_SLICES at the most: thin ones would run at half the speed."""
-    most = ENOUGH_SLICES * LARGEST_SLICE // max(count, 1)
+    """Slices of a product's longer side, TARGET_SLICES at the most: thin ones would run at half the speed."""
+    most = TARGET_SLICES * MAX_SLICE_BYTES // max(count, 1)
     return cut(count, min(operations_each // OPERATIONS_PER_BYTE, most))
 
 
@@ -757,8 +758,8 @@ def _bits(x: Array) -> Array:
     return x.view(np.int32 if x.dtype == np.float32 else np.int64)
 
 
-def _lying(*arrays: Array) -> list[Array] | None:
-    """The arrays as they lie in memory, (numbers,); None where they do not all lie in one order."""
+def _flat_views(*arrays: Array) -> list[Array] | None:
+    """Return views (numbers,) in memory order; None unless all arrays have the same one of the usual two."""
     if all(a.flags.c_contiguous for a in arrays):
         return [a.reshape(-1) for a in arrays]
     if all(a.ndim == 4 and channels_last(a).flags.c_contiguous for a in arrays):
@@ -790,7 +791,7 @@ def _makes_few_planes(geometry: ConvGeometry, channels: int, out_channels: int) 
     each channel of the image; and few planes have to be added up.
     """
     pixels = geometry.input_size[0] * geometry.input_size[1]
-    few = out_channels < LONG_RUN and 4 * out_channels <= channels and pixels <= 2 * geometry.positions
+    few = out_channels < MIN_INNER_LOOP and 4 * out_channels <= channels and pixels <= 2 * geometry.positions
     return few and geometry.taps > 1 and geometry.can_be_mirrored
 
 
@@ -811,8 +812,8 @@ def _slices_of(rows: Array) -> list[slice]:
     return cut(len(rows), rows.shape[1] * rows.itemsize)
 
 
-def _like(rows: Array, x: Array) -> Array:
-    """Rows (M, C) in the shape of x; no copy."""
+def _in_shape_of(x: Array, rows: Array) -> Array:
+    """Return rows (M, C) in the shape of x; no copy."""
     if x.ndim == 2:
         return rows
     n, c, h, w = x.shape

@@ -11,7 +11,7 @@ import threading
 import weakref
 from typing import Any
 
-PATIENCE = 1.0  # seconds to wait for one lock: the thread that holds it may wait for the one that forks
+LOCK_TIMEOUT = 1.0  # seconds to wait for one lock: the thread that holds it may wait for the one that forks
 
 _numbers = itertools.count()
 _known: "weakref.WeakValueDictionary[int, AtFork]" = weakref.WeakValueDictionary()
@@ -43,7 +43,7 @@ class AtFork:
 class Lock(AtFork):
     """A lock that a fork waits for. The thread that holds it may take it again.
 
-    If a fork has waited for PATIENCE in vain, the child gets a new lock.
+    If a fork has waited for LOCK_TIMEOUT in vain, the child gets a new lock.
 
     Args:
         fork_order: see `AtFork`.
@@ -63,7 +63,7 @@ class Lock(AtFork):
 
     def before_fork(self) -> None:
         self._got.append(False)
-        self._got[-1] = self._lock.acquire(timeout=PATIENCE)
+        self._got[-1] = self._lock.acquire(timeout=LOCK_TIMEOUT)
 
     def after_fork(self, in_child: bool) -> None:
         if self._got.pop():

@@ -183,11 +183,11 @@ class ConvGeometry:
         It is the padded image but for rows at the end that no position reaches (cut off) and rows
         that an output_padding adds (kept).
         """
-        # Kept by hand: Python 3.11's cached_property has a lock, which a forked process could find taken.
-        known = self.__dict__.get("_canvas_size")
-        if known is None:
-            known = self.__dict__["_canvas_size"] = self._smallest_canvas()
-        return known
+        # Cached by hand: Python 3.11's cached_property has a lock, which a forked process could find taken.
+        cached = self.__dict__.get("_canvas_size")
+        if cached is None:
+            cached = self.__dict__["_canvas_size"] = self._smallest_canvas()
+        return cached
 
     def _smallest_canvas(self) -> Pair:
         sizes = []

@@ -17,15 +17,15 @@ from .base import AdamUpdate, Backend, channels_first, channels_last
 from .geometry import ConvGeometry
 from .kept import Memo
 from .kernels import load
-from .philox import Counter, Key
+from .philox import DRAWS_PER_BLOCK, Counter, Key
 
 Array = Any
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
-CHUNK = 512  # rows that one of its blocks takes, at the least
-MOST_CHUNKS = 256
-PHILOX_BLOCK = 128
-MOST_PARAMETERS = 48  # in one launch of adam
+MIN_CHUNK_ROWS = 512  # that one of its blocks takes
+MAX_CHUNKS = 256
+DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
+MAX_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
 
 # The structures that kernels take by value.
@@ -54,9 +54,9 @@ PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2
 
 def _table(dtype: Any) -> np.dtype[Any]:
     """The structure that `adam` takes: addresses, sizes and rates of the parameters."""
-    addresses = [(name, np.uint64, MOST_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
-    rates = [(name, dtype, MOST_PARAMETERS) for name in ("rate", "correction")]
-    return np.dtype([*addresses, ("size", np.int64, MOST_PARAMETERS), *rates])
+    addresses = [(name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
+    rates = [(name, dtype, MAX_PARAMETERS) for name in ("rate", "correction")]
+    return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
 
 
 class GPUBackend(Backend):
@@ -124,13 +124,13 @@ class GPUBackend(Backend):
         The others are stretched to its shape, and converted to its dtype but for masks.
         """
         like = arrays[0]
-        lying = [_lying(_fitted(array, like)) for array in arrays]
-        out = xp.empty_like(lying[0])
+        inputs = [_channels_innermost(_fitted(array, like)) for array in arrays]
+        out = xp.empty_like(inputs[0])
         count = out.size
         self._launch(
-            "elementwise", kernel, _types(out.dtype), count, (*lying, out, *numbers, np.int64(count))
+            "elementwise", kernel, _types(out.dtype), count, (*inputs, out, *numbers, np.int64(count))
         )
-        return _standing(out, like)
+        return _in_shape_of(like, out)
 
     # -- activations -------------------------------------------------------------------------
 
@@ -155,25 +155,25 @@ class GPUBackend(Backend):
     # -- dropout -----------------------------------------------------------------------------
 
     def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
-        lying = _lying(x)
-        y, mask = xp.empty_like(lying), xp.empty(lying.shape, np.bool_)
+        numbers = _channels_innermost(x)
+        y, mask = xp.empty_like(numbers), xp.empty(numbers.shape, np.bool_)
         place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
-        blocks = -(-lying.size // 16)
+        blocks = -(-numbers.size // DRAWS_PER_BLOCK)
         if blocks:
             load.function("dropout", "dropout", _types(x.dtype))(
-                (-(-blocks // PHILOX_BLOCK),),
-                (PHILOX_BLOCK,),
+                (-(-blocks // DROPOUT_BLOCK),),
+                (DROPOUT_BLOCK,),
                 (
-                    lying,
+                    numbers,
                     y,
                     mask,
                     place,
                     np.uint32(round(p * 2**16)),
                     x.dtype.type(1 / (1 - p)),
-                    np.int64(lying.size),
+                    np.int64(numbers.size),
                 ),
             )
-        return _standing(y, x), _standing(mask, x)
+        return _in_shape_of(x, y), _in_shape_of(x, mask)
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
@@ -325,7 +325,7 @@ class GPUBackend(Backend):
                 grid,
                 (rows, mean, variance, weight, bias, y, np.float64(eps), x.dtype.type(slope), *sizes),
             )
-        return _standing(y, x)
+        return _in_shape_of(x, y)
 
     def normalize_backward(
         self,
@@ -372,7 +372,7 @@ class GPUBackend(Backend):
         )
         dx = xp.empty_like(rows)
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
-        return _standing(dx, x), dweight, dbias
+        return _in_shape_of(x, dx), dweight, dbias
 
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
         single = old.dtype == new.dtype == "float32"
@@ -393,26 +393,26 @@ class GPUBackend(Backend):
     def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
         if not x.size:
             return super().logit_bce(x, target)
-        lying = xp.ascontiguousarray(x)
-        loss, gradient = xp.empty((), x.dtype), xp.empty_like(lying)
+        logits = xp.ascontiguousarray(x)
+        loss, gradient = xp.empty((), x.dtype), xp.empty_like(logits)
         given = self.owns(target)
         labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
         number = x.dtype.type(0 if given else target)
         load.function("logit_bce", "logit_bce", _types(x.dtype))(
-            (1,), (load.BLOCK,), (lying, labels, number, loss, gradient, np.int64(x.size))
+            (1,), (load.BLOCK,), (logits, labels, number, loss, gradient, np.int64(x.size))
         )
         return loss, gradient.reshape(x.shape)
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def gather(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
-        """As the reference's, but that nobody looks whether a square lies in `images`: it must."""
+    def crop_images(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
+        """As the reference's, but without a check that each square lies in `images`: it must."""
         self.check_channels(channels, given)
         self.check_squares(images, squares)
         y = xp.empty((len(squares), side, side, channels), "float32")
         self._launch(
-            "batch",
-            "gather",
+            "crop_images",
+            "crop_images",
             "",
             y.size,
             (
@@ -440,8 +440,8 @@ class GPUBackend(Backend):
             else:  # changed in place, so that no copy will do
                 self.adam_update(*update[:4], rate=rate, correction=correction, **constants)
         for dtype, same in together.items():
-            for start in range(0, len(same), MOST_PARAMETERS):
-                self._adam(dtype, same[start : start + MOST_PARAMETERS], **constants)
+            for start in range(0, len(same), MAX_PARAMETERS):
+                self._adam(dtype, same[start : start + MAX_PARAMETERS], **constants)
 
     def _adam(
         self,
@@ -452,7 +452,7 @@ class GPUBackend(Backend):
         eps: float,
         weight_decay: float,
     ) -> None:
-        """One launch: at most MOST_PARAMETERS updates of contiguous arrays, all of `dtype`."""
+        """One launch: at most MAX_PARAMETERS updates of contiguous arrays, all of `dtype`."""
         beta1, beta2 = betas
         table = np.zeros((), _table(dtype))
         for i, (*arrays, rate, correction) in enumerate(updates):
@@ -491,23 +491,23 @@ def _vector(x: Array, size: int, dtype: Any) -> Array:
     return xp.ascontiguousarray(x, dtype)
 
 
-def _lying(x: Array) -> Array:
-    """x as it should lie in memory: images with the channels innermost, (N, H, W, C), all else as it is."""
+def _channels_innermost(x: Array) -> Array:
+    """Return x contiguous; images with the channels innermost, (N, H, W, C)."""
     return xp.ascontiguousarray(channels_last(x) if x.ndim == 4 else x)
 
 
-def _standing(lying: Array, like: Array) -> Array:
-    """What `_lying` or `_rows` gave, in the shape of `like`; no copy."""
-    if like.ndim != 4:
-        return lying.reshape(like.shape)  # an array without axes lies as one of one element
-    n, c, h, w = like.shape
-    return channels_first(lying.reshape(n, h, w, c))  # (N, C, H, W)
+def _in_shape_of(x: Array, result: Array) -> Array:
+    """Return a result like `_channels_innermost(x)` or `_rows(x)` in the shape of x; no copy."""
+    if x.ndim != 4:
+        return result.reshape(x.shape)  # of x without axes it has one element
+    n, c, h, w = x.shape
+    return channels_first(result.reshape(n, h, w, c))  # (N, C, H, W)
 
 
 def _rows(x: Array) -> Array:
     """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy only if it must be."""
-    lying = _lying(x)
-    return lying.reshape(-1, lying.shape[-1])  # (M, C)
+    x = _channels_innermost(x)
+    return x.reshape(-1, x.shape[-1])  # (M, C)
 
 
 def _pack(dtype: Any, channels: int, *arrays: Array) -> int:
@@ -527,7 +527,7 @@ def _structure(g: ConvGeometry, channels: int) -> Any:
 def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
     """How batch_norm.cu cuts (M, C): room for the sums of each chunk, the grid, and (M, C, rows a chunk)."""
     m, c = rows.shape
-    chunk = max(CHUNK, -(-m // MOST_CHUNKS))
+    chunk = max(MIN_CHUNK_ROWS, -(-m // MAX_CHUNKS))
     chunks = max(1, -(-m // chunk))
     room = xp.empty((chunks, 2, c), np.float64) if partial else None
     return room, (-(-c // CHANNELS), chunks), (np.int64(m), np.int32(c), np.int64(chunk))

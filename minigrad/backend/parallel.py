@@ -24,11 +24,11 @@ from .blas import SingleThreadedBLAS
 from .forks import AtFork
 from .ieee import ieee
 
-LARGEST_SLICE = 1 << 21  # bytes that one slice's intermediate results may fill: they stay in the cache
-SMALLEST_SLICE = 1 << 20  # bytes that are worth handing to another thread
-MOST_KEPT = 64 << 20  # bytes of scratch memory that one thread keeps under one name
-MOST_THREADS = 1024  # more would find no slices: only very large work is cut into so many
-ENOUGH_SLICES = 8  # where there is less work than many largest slices, it is cut in so many
+MAX_SLICE_BYTES = 1 << 21  # of one slice's intermediate results, so that they stay in the processor's cache
+MIN_SLICE_BYTES = 1 << 20  # that are worth handing to another thread
+MAX_CACHED_BYTES = 64 << 20  # bytes of scratch memory that one thread caches under one name
+MAX_THREADS = 1024  # more would find no slices: only very large work is cut into so many
+TARGET_SLICES = 8  # of smaller work, if they are not too small
 
 
 class BadEnvironment(ValueError):
@@ -38,20 +38,20 @@ class BadEnvironment(ValueError):
 def available_threads() -> int:
     """Return MINIGRAD_NUM_THREADS if it is set, else the number of cores that this process may use.
 
-    Raises BadEnvironment if the variable is no integer from 1 to MOST_THREADS.
+    Raises BadEnvironment if the variable is no integer from 1 to MAX_THREADS.
     """
     text = os.environ.get("MINIGRAD_NUM_THREADS")
     if text is None:
         # The cores that this process may run on, which in a container can be fewer than there are.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, MOST_THREADS)
+        return min(cores, MAX_THREADS)
     try:
         threads = int(text) if text.isascii() and text.isdecimal() else 0
     except ValueError:  # thousands of digits
         threads = 0
-    if not 1 <= threads <= MOST_THREADS:
+    if not 1 <= threads <= MAX_THREADS:
         raise BadEnvironment(
-            f"MINIGRAD_NUM_THREADS={text!r:.40}: expected an integer from 1 to {MOST_THREADS}"
+            f"MINIGRAD_NUM_THREADS={text!r:.40}: expected an integer from 1 to {MAX_THREADS}"
         )
     return threads
 
@@ -59,14 +59,14 @@ def available_threads() -> int:
 def cut(count: int, bytes_each: int) -> list[slice]:
     """Slices that cover range(count), where each item makes `bytes_each` of intermediate results.
 
-    None is larger than LARGEST_SLICE where that can be, and small work is cut in fewer, down to one.
+    None is larger than MAX_SLICE_BYTES where that can be, and small work is cut in fewer, down to one.
     Their number is a power of two (so that two or four threads share them evenly) and depends on
     the two arguments alone.
     """
     total = count * bytes_each
-    if total < 2 * SMALLEST_SLICE:
+    if total < 2 * MIN_SLICE_BYTES:
         return [slice(0, count)]
-    return even(count, max(-(-total // LARGEST_SLICE), min(ENOUGH_SLICES, total // SMALLEST_SLICE), 1))
+    return even(count, max(-(-total // MAX_SLICE_BYTES), min(TARGET_SLICES, total // MIN_SLICE_BYTES), 1))
 
 
 def even(count: int, pieces: int) -> list[slice]:
@@ -309,7 +309,7 @@ def _help(jobs: "SimpleQueue[Job | None]") -> None:
 
 
 class Scratch(threading.local):
-    """Arrays that a thread uses again and again: fresh large ones cost as much as filling them."""
+    """Arrays that a thread caches and uses again: fresh large ones cost as much as filling them."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray[Any, Any]] = {}
@@ -317,11 +317,11 @@ class Scratch(threading.local):
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """This thread's array called `name`, with whatever it held before; at most one per name.
 
-        Above MOST_KEPT it is a fresh one, so that one large use does not hold the memory for good.
+        Above MAX_CACHED_BYTES it is a fresh one, which is not cached: one large use must not hold the memory.
         """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        if size > MOST_KEPT:
+        if size > MAX_CACHED_BYTES:
             return np.empty(shape, dtype)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.nbytes < size:

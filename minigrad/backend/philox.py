@@ -9,6 +9,8 @@ import numpy as np
 Key = tuple[int, int]
 Counter = tuple[int, int, int, int]
 
+DRAWS_PER_BLOCK = 16  # of 16 bits: a block, which one count gives, is four words of 64 bits
+
 _NO_ENTROPY = np.random.SeedSequence(0)
 
 

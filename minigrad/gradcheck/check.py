@@ -12,7 +12,7 @@ A kink between x - h u and x + h u (as of ReLU near 0) makes the measurement mea
 is noticed by the bend S(h) = (F(x + h u) - 2 F(x) + F(x - h u)) / h: where F is smooth it halves
 with h, across a kink it does not. Elements with a kink are left out, and counted.
 
-Each element moves by h times its own size (of SMALLEST at least). What this can't measure: functions
+Each element moves by h times its own size (of MIN_SCALE at least). What this can't measure: functions
 whose values are so large beside their changes that rounding hides these (x + 1e8), or that bend
 within the step (log at 1e-6).
 """
@@ -27,6 +27,7 @@ import numpy as np
 from ..backend.ieee import ieee
 from ..backpropagate import grad
 from ..tensor import Tensor
+from .advice import advice
 from .report import Element, GradcheckError, Report
 from .vectors import Array, halves, inner, norm
 
@@ -36,11 +37,11 @@ from .vectors import Array, halves, inner, norm
 TOLERANCES = {"float64": 1e-6}
 
 STEP = 1e-4  # h, for an input of size 1: its fourth power is under the tolerance by far, and F's
-# rounding over h too. It grows and shrinks with the input, down to that for SMALLEST.
-SMALLEST = 1e-2
-KINK = 1e-7  # a bend that does not halve by this share of the slope is a kink: under the tolerance
-ROUNDING = 1e-10  # and so is no smaller share of F, since F's own rounding bends it so much
-ELEMENTS = 400  # inputs with more elements are checked along random directions only
+# rounding over h too. It grows and shrinks with the input, down to that for MIN_SCALE.
+MIN_SCALE = 1e-2
+KINK_THRESHOLD = 1e-7  # a bend that does not halve by this share of the slope is a kink: under the tolerance
+ROUNDING_THRESHOLD = 1e-10  # and so is no smaller share of F, since F's own rounding bends it so much
+MAX_ELEMENTS = 400  # inputs with more elements are checked along random directions only
 DIRECTIONS = 3
 WHAT = {1: "gradient of input", 2: "second-order gradient of input"}
 
@@ -183,7 +184,7 @@ class _Check:
         self.fn, self.points, self.rng, self.order, self.what = fn, points, rng, order, WHAT[order]
         self.wanted = [i for i, p in enumerate(points) if p.requires_grad]
         self.start = [points[i].numpy().copy() for i in self.wanted]
-        self.scale = [np.maximum(np.abs(a), SMALLEST) for a in self.start]
+        self.scale = [np.maximum(np.abs(a), MIN_SCALE) for a in self.start]
         outputs = self._outputs(self.start)
         self.weights = [rng.standard_normal(out.shape) for out in outputs]
         check_repeats(outputs, self._outputs(self.start))
@@ -192,7 +193,7 @@ class _Check:
 
     def run(self) -> Report:
         analytic = self._analytic()
-        if self._size() > ELEMENTS:
+        if self._size() > MAX_ELEMENTS:
             return self._directions(analytic, [np.ones_like(a) for a in self.start])
         smooth, report = self._elements(analytic)
         return report | self._directions(analytic, smooth)
@@ -263,7 +264,8 @@ class _Check:
             rates.append((values[h] - values[-h]) / (2 * h))
             bends.append((values[h] - 2 * self.centre + values[-h]) / h)
         slope = max(abs(rates[0]), abs(rates[1]), abs(bends[0]))
-        kink = abs(bends[0] - 2 * bends[1]) > KINK * slope + ROUNDING * max(abs(v) for v in values.values())
+        rounding = ROUNDING_THRESHOLD * max(abs(v) for v in values.values())
+        kink = abs(bends[0] - 2 * bends[1]) > KINK_THRESHOLD * slope + rounding
         return _Measured((4 * rates[1] - rates[0]) / 3, kink)
 
     def _elements(self, analytic: list[Array]) -> tuple[list[Array], Report]:
@@ -313,7 +315,7 @@ class _Check:
         raise GradcheckError(
             f"{self.what} {self.wanted[k]} (shape {self.start[k].shape}): relative error {error:.3g}, "
             f"allowed {tolerance:g}. Worst at {place}: analytic {worst.analytic:.10g}, "
-            f"numeric {worst.numeric:.10g}{kinks}. {_advice(analytic, numeric)}",
+            f"numeric {worst.numeric:.10g}{kinks}. {advice(analytic, numeric)}",
             report,
         )
 
@@ -341,7 +343,7 @@ class _Check:
                 "though every element checked by itself agrees",
                 report,
             )
-        if self._size() <= ELEMENTS:  # what stood still was compared, or counted, by itself
+        if self._size() <= MAX_ELEMENTS:  # what stood still was compared, or counted, by itself
             return report
         return report | Report(left_out=sum(int((~m).sum()) for m in moved))
 
@@ -373,33 +375,3 @@ class _Check:
                 numeric = np.zeros_like(self.start[k])
                 numeric[place] = self._measure(only).rate / self.scale[k][place]
                 self._compare(k, np.where(only[k] != 0, analytic[k], 0.0), numeric, 0)
-
-
-def _advice(analytic: Array, numeric: Array) -> str:
-    """What a mistake of this look is usually made of."""
-    if not np.isfinite(analytic).all():
-        return "Look for a division by 0 or an overflow in the backward rule."
-    wrong = np.abs(analytic - numeric) > 1e-5 * max(np.abs(numeric).max(), 1e-8)
-    if not analytic[wrong].any():
-        return "Look for an input whose gradient is not computed (None, a mask, or a detach)."
-    if not numeric[wrong].any():
-        return "Look for a gradient that is passed on where the values do not depend on the input."
-    ratio = analytic[wrong] / np.where(numeric[wrong] == 0, np.nan, numeric[wrong])
-    where = _concentrated(wrong)
-    if np.nanmax(ratio) - np.nanmin(ratio) < 1e-4 * abs(np.nanmean(ratio)):
-        factor = f"{np.nanmean(ratio):.6g}"
-        return f"Every wrong element{where} is off by the same factor {factor}: look for a constant."
-    if where:
-        return f"All wrong elements lie{where}: look at how that part is sliced or summed."
-    if analytic.ndim > 1 and np.allclose(np.sort(analytic, None), np.sort(numeric, None), 1e-4, 1e-8):
-        return "The right numbers in the wrong places: look for a transpose or a reshape in another order."
-    return "Look at the term of the rule that this element alone would need."
-
-
-def _concentrated(wrong: Array) -> str:
-    """ " at index i of axis a" where all wrong elements share it and right ones lie elsewhere."""
-    for axis, size in enumerate(wrong.shape):
-        touched = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
-        if size > 1 and len(touched) == 1:
-            return f" at index {int(touched[0])} of axis {axis}"
-    return ""

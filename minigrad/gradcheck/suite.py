@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..creation import tensor
 from ..ops import Case, Operation
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor
 from .adjoint import check_adjoint
 from .check import measure
 from .report import Adjoint, Element, GradcheckError, Report

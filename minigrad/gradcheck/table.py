@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..tables import table_row
 from .suite import Row
 
 ELEMENT, ADJOINT = 42, 21  # columns' widths
@@ -64,4 +65,5 @@ def _power(error: float | None) -> str:
 
 def _line(width: int, name: str, cases: str, error: str, element: str, adjoint: str, seconds: str) -> str:
     middle = f"{element:<{ELEMENT}}  {adjoint}"  # a long element takes from the room after a short adjoint
-    return f"{name:<{width}}  {cases:>5}  {error:>5}  {middle:<{ELEMENT + 2 + ADJOINT}}  {seconds:>5}"
+    widths = (width, 5, 5, ELEMENT + 2 + ADJOINT, 5)
+    return table_row((name, cases, error, middle, seconds), widths, "<>><>")

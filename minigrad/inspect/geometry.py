@@ -15,7 +15,7 @@ from .shapes import is_shape
 Pair = tuple[int, int]
 Host = np.ndarray[Any, Any]
 AXES = ("height", "width")
-SHOWN = 32  # pixels down and across, of the picture in text
+MAX_SHOWN = 32  # pixels down and across, of the picture in text
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Geometry:
         return "\n".join(lines)
 
     def picture(self) -> str:
-        """`touched` as lines of numbers: the first SHOWN pixels down and across."""
-        shown = self.touched[:SHOWN, :SHOWN]
+        """`touched` as lines of numbers: the first MAX_SHOWN pixels down and across."""
+        shown = self.touched[:MAX_SHOWN, :MAX_SHOWN]
         width = len(str(shown.max()))
         return "\n".join(" ".join(str(count).rjust(width) for count in row) for row in shown)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..nn import Module
 from ..serialize import write_whole
+from ..tables import in_bytes
 from ..tensor import Tensor
-from .tables import in_bytes
 
 Shape = tuple[int, ...]
 Way = list[tuple[float, int]]  # places across, and rows

@@ -8,7 +8,7 @@ from ..tensor import is_grad_enabled
 
 
 def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> int:
-    """The operations of one product that an observer was told the end of; a multiply-add is two.
+    """The operations of one product, of whose end an observer is notified; a multiply-add is two.
 
     As many as the plain form takes, whatever way it was computed; 0 for what is no product. A backward
     rule that is made of other operations has none itself.

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 
 from .. import observer
 from ..serialize import write_whole
+from ..tables import in_bytes, table
 from ..tensor import Tensor
 from .names import Names, Networks
 from .products import flop
-from .tables import columns, in_bytes
 
 HEADS = ("operation", "phase", "calls", "ms", "share", "GFLOP", "GFLOP/s", "results")
 
@@ -80,7 +80,7 @@ class Profile(observer.Observer):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self.seconds = self._now()
-        self._running.clear()  # where another observer raised, nobody is told of an end
+        self._running.clear()  # where another observer raised, nobody is notified of an end
 
     def _now(self) -> float:
         assert self._origin is not None
@@ -154,7 +154,7 @@ class Profile(observer.Observer):
         rest = self.seconds - sum(line.seconds for line in self.lines)
         for name, seconds in (("(between operations)", rest), ("all", self.seconds)):
             rows.append((name, "", "", f"{seconds * 1e3:.2f}", f"{seconds / total:.1%}", "", "", ""))
-        return columns(rows, left=2)
+        return table(rows, "<<>")
 
     def chrome_trace(self, path: str | os.PathLike[str]) -> None:
         """Write the events as JSON for chrome://tracing or ui.perfetto.dev: there whole, or not at all.

@@ -8,11 +8,11 @@ from typing import Any
 from .. import backend as backends
 from .. import observer, random
 from ..nn import Module
+from ..tables import in_bytes, table
 from ..tensor import Tensor, no_grad
 from .products import flop
 from .receptive import Fields
 from .shapes import is_shape
-from .tables import columns, in_bytes
 
 HEADS = ("name", "layer", "output", "parameters", "multiply-adds", "output's bytes", "sees")
 
@@ -78,7 +78,7 @@ class Summary:
             )
         parameters, multiply_adds = f"{self.parameters:,}", f"{self.multiply_adds:,}"
         lines.append(("all", "", "", parameters, multiply_adds, in_bytes(self.bytes), ""))
-        return columns(lines, left=3)
+        return table(lines, "<<<>")
 
 
 class _Work(observer.Observer):

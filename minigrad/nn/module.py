@@ -9,8 +9,9 @@ from .. import observer
 from ..backend.arguments import float_type
 from ..backend.base import FLOAT_TYPES, refuse_masked
 from ..backend.ieee import ieee
-from ..ops.tell import Tell
-from ..tensor import Tensor, tensor
+from ..creation import tensor
+from ..ops.gradient_hook import GradientHook
+from ..tensor import Tensor
 
 Kind = TypeVar("Kind")
 
@@ -33,7 +34,9 @@ class Parameter(Tensor):
             super().__init__(data, requires_grad)
             return
         given = data if isinstance(data, Tensor) else tensor(data)
-        super().__init__(given.data, requires_grad, backend=given.backend, changes=given.changes)
+        super().__init__(
+            given.data, requires_grad, backend=given.backend, version_counter=given.version_counter
+        )
 
 
 class Hook:
@@ -106,12 +109,12 @@ class Module:
     def __call__(self, *inputs: Any) -> Tensor:
         output = self._watched(*inputs) if observer.observers else self.forward(*inputs)
         if self.backward_hooks and _requires_grad(self, output):
-            output = Tell(self._tell_backward)(output)
+            output = GradientHook(self._call_backward_hooks)(output)
         for hook in list(self.forward_hooks):
             hook.fn(self, inputs, output)
         return output
 
-    def _tell_backward(self, gradient: Tensor) -> None:
+    def _call_backward_hooks(self, gradient: Tensor) -> None:
         for hook in list(self.backward_hooks):
             hook.fn(self, gradient)
 

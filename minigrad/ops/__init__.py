@@ -14,7 +14,7 @@ from . import (
     loss,
     matmul,
     norm,
-    tell,
+    gradient_hook,
     methods,
 )
 
@@ -32,11 +32,11 @@ __all__ = [
     "conversion",
     "dropout",
     "elementwise",
+    "gradient_hook",
     "loss",
     "matmul",
     "methods",
     "norm",
     "reduce",
     "shape",
-    "tell",
 ]

@@ -13,8 +13,8 @@ from .elementwise import clip, exp, log
 from .operation import Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
 
-LOG_FLOOR = -100.0  # PyTorch's: the logarithm of a probability that is 0
-SMALLEST_DIVISOR = 1e-12  # PyTorch's: what a probability is at the least where it divides a gradient
+MIN_LOG = -100.0  # PyTorch's: the logarithm of a probability that is 0
+MIN_DIVISOR = 1e-12  # PyTorch's: what a probability is at the least where it divides a gradient
 
 
 class LogitBinaryCrossEntropy(Operation):
@@ -95,10 +95,10 @@ class FlooredLog(Operation):
 
     def forward(self, p: Array) -> Array:
         # A p below 0, which is not looked for on the GPU, counts as 0. NaN stays NaN.
-        return self.xp.where(p <= 0, LOG_FLOOR, self.xp.maximum(self.xp.log(p), LOG_FLOOR))
+        return self.xp.where(p <= 0, MIN_LOG, self.xp.maximum(self.xp.log(p), MIN_LOG))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (dy / clip(self.inputs[0], low=SMALLEST_DIVISOR),)
+        return (dy / clip(self.inputs[0], low=MIN_DIVISOR),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -115,10 +115,10 @@ class FlooredLogComplement(Operation):
     keep_inputs = True
 
     def forward(self, p: Array) -> Array:
-        return self.xp.where(p >= 1, LOG_FLOOR, self.xp.log1p(-p))  # from p < 1 on it is above -37
+        return self.xp.where(p >= 1, MIN_LOG, self.xp.log1p(-p))  # from p < 1 on it is above -37
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return (-(dy / clip(1 - self.inputs[0], low=SMALLEST_DIVISOR)),)
+        return (-(dy / clip(1 - self.inputs[0], low=MIN_DIVISOR)),)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:

@@ -14,11 +14,12 @@ from ..backend import Backend
 from ..backend.base import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee, is_ignoring
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
+from ..version_counter import VersionCounter
 from .cases import Case
 
 MAKES_ONE = "minigrad.tensor(...) makes one"
 OPERATIONS: "dict[str, type[Operation]]" = {}
-ResultVersion = tuple[list[int], int]  # the count of changes of a result's memory, and its value when made
+ResultVersion = tuple[VersionCounter, int]  # the counter of a result's memory, and its value when made
 
 
 @dataclass(eq=False)
@@ -83,9 +84,9 @@ class Operation:
         """
         if not observer.observers:
             return self._run(inputs)
-        with observer.told(self, observer.FORWARD):
+        with observer.notifying(self, observer.FORWARD):
             result = self._run(inputs)
-        observer.end(self, observer.FORWARD, inputs, (result,))
+        observer.notify_end(self, observer.FORWARD, inputs, (result,))
         return result
 
     def _run(self, inputs: tuple[Any, ...]) -> Tensor:
@@ -96,18 +97,18 @@ class Operation:
         backend = self.result_backend
         if not backend.owns(y):
             y = self._as_result(y, backend)
-        changes = self._changes_of_viewed(y, tensors) if self.view else [0]
+        counter = self._counter_of_viewed(y, tensors) if self.view else VersionCounter()
         if not is_grad_enabled() or not any(t.requires_grad for t in tensors):
-            return Tensor(y, backend=backend, changes=changes)
+            return Tensor(y, backend=backend, version_counter=counter)
         self.number = next_number()
         self.edges = tuple([_edge(t) for t in inputs])
         self.shapes = tuple([t.shape if isinstance(t, Tensor) else () for t in inputs])
         if self.keep_inputs:
             self.inputs = inputs
-            self._states = [(t.changes, t.version, _some_bits(t)) for t in tensors]
+            self._states = [(t.version_counter, t.version_counter.value, _some_bits(t)) for t in tensors]
         if self.keep_output:
-            self._output, self._output_changes, self._output_version = y, changes, changes[0]
-        return Tensor(y, node=self, backend=backend, changes=changes)
+            self._output, self._output_counter, self._output_version = y, counter, counter.value
+        return Tensor(y, node=self, backend=backend, version_counter=counter)
 
     def _as_result(self, y: Any, backend: Backend) -> Array:
         """Return the result of `forward` as an array; NumPy's reductions return a number."""
@@ -128,13 +129,13 @@ class Operation:
             f"class {type(self).__name__} (and read it in backward only)"
         )
 
-    def _changes_of_viewed(self, y: Array, inputs: list[Tensor]) -> list[int]:
-        """Return the count of changes of the memory that y lies in: an input's if y is a view of it."""
+    def _counter_of_viewed(self, y: Array, inputs: list[Tensor]) -> VersionCounter:
+        """Return the version counter of the memory that y lies in: an input's if y is a view of it."""
         if self.result_backend is self.backend:
             for t in inputs:
                 if self.xp.may_share_memory(y, t.data):
-                    return t.changes
-        return [0]
+                    return t.version_counter
+        return VersionCounter()
 
     @property
     def result_backend(self) -> Backend:
@@ -149,12 +150,12 @@ class Operation:
     @property
     def output(self) -> Tensor:
         """The result again, as a tensor of this graph (kept as an array: a tensor would be a cycle)."""
-        return Tensor(self._output, node=self, backend=self.backend, changes=self._output_changes)
+        return Tensor(self._output, node=self, backend=self.backend, version_counter=self._output_counter)
 
     @property
     def result_version(self) -> ResultVersion:
-        """The count of changes of the result's memory, and its first value, for nodes that keep the array."""
-        return self._output_changes, self._output_version
+        """The version counter of the result's memory, and its first value, for nodes that keep the array."""
+        return self._output_counter, self._output_version
 
     def check_alive(self) -> None:
         """Raise RuntimeError if an array that backward needs was freed, or changed in place."""
@@ -168,8 +169,8 @@ class Operation:
         if not self.keep_inputs:
             return
         tensors = [t for t in self.inputs if isinstance(t, Tensor)]
-        for (changes, version, bits), t in zip(self._states, tensors, strict=True):
-            if t.changes is not changes or t.version != version or _some_bits(t) != bits:
+        for (counter, version, bits), t in zip(self._states, tensors, strict=True):
+            if t.version_counter is not counter or counter.value != version or _some_bits(t) != bits:
                 raise RuntimeError(
                     f"backward through {self.name}: an input of shape {t.shape} was changed in place (by an "
                     "optimizer's step, load_state_dict, an assignment to .data or a write into its array) "
@@ -190,7 +191,7 @@ def _forward(operation: Operation, arrays: list[Any]) -> Array:
 
 def check_unchanged(name: str, version: ResultVersion | None) -> None:
     """Raise RuntimeError where the result that a node of this name reads was changed in place."""
-    if version is not None and version[0][0] != version[1]:
+    if version is not None and version[0].value != version[1]:
         raise RuntimeError(
             f"backward through {name}: its result was changed in place (by an assignment to .data) "
             "after it was computed: call backward before the change, or compute the result again"

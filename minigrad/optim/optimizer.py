@@ -95,7 +95,7 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        with observer.told(self, observer.STEP):
+        with observer.notifying(self, observer.STEP):
             gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
             for i in gradients:
                 self.steps[i] += 1
@@ -103,7 +103,7 @@ class Optimizer:
                 self._update_all(gradients)
             for i in gradients:
                 self.params[i].mark_changed()
-        observer.end(self, observer.STEP, (), ())
+        observer.notify_end(self, observer.STEP, (), ())
 
     def _update_all(self, gradients: dict[int, Array]) -> None:
         """Move the parameters of these places along their gradients."""

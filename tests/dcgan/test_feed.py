@@ -19,7 +19,7 @@ DEVICES = ["foreign", pytest.param("gpu", marks=pytest.mark.gpu)]
 
 @pytest.fixture(autouse=True)
 def foreign(monkeypatch):
-    """The foreign device; its arrays get the one operator more that `Backend.gather` needs."""
+    """The foreign device; its arrays get the one operator more that `Backend.crop_images` needs."""
     monkeypatch.setattr(BoxedArray, "__mod__", lambda a, b: BoxedArray(a.inside % opened(b)), raising=False)
     backend.register("foreign", ForeignBackend)
     yield

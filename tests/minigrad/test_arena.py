@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from minigrad.backend import arena as arenas
-from minigrad.backend.arena import SMALLEST, Arena, owns_memory
+from minigrad.backend.arena import MIN_BLOCK, Arena, owns_memory
 from minigrad.backend.cpu import CPUBackend
 
-LARGE = (SMALLEST // 4, 2)  # of float32: twice SMALLEST
+LARGE = (MIN_BLOCK // 4, 2)  # of float32: twice MIN_BLOCK
 
 
 def address(array):
@@ -28,7 +28,8 @@ def test_memory_comes_again_once_the_array_has_gone():
     second = arena.empty(LARGE, np.float32)
     assert address(second) != place
     del first
-    assert address(arena.empty((2, SMALLEST // 8), np.float64)) == place  # of a like size, whatever the dtype
+    double = arena.empty((2, MIN_BLOCK // 8), np.float64)
+    assert address(double) == place  # of a like size, whatever the dtype
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,8 @@ def test_a_view_holds_the_memory(view):
 
 
 def blocks(arena, *sizes):
-    """Arrays of so many times SMALLEST, one after the other."""
-    return [arena.empty((size * SMALLEST,), np.uint8) for size in sizes]
+    """Arrays of so many times MIN_BLOCK, one after the other."""
+    return [arena.empty((size * MIN_BLOCK,), np.uint8) for size in sizes]
 
 
 def test_an_array_lies_where_least_is_left_over():
@@ -70,12 +71,12 @@ def test_an_array_lies_where_least_is_left_over():
     held[0] = held[2] = held[4] = None
     (five,) = blocks(arena, 5)
     assert address(five) == places[4]
-    small = arena.empty((4 * SMALLEST - 5,), np.uint8)
-    assert (address(small), small.shape) == (places[2], (4 * SMALLEST - 5,))
+    small = arena.empty((4 * MIN_BLOCK - 5,), np.uint8)
+    assert (address(small), small.shape) == (places[2], (4 * MIN_BLOCK - 5,))
     first, second = blocks(arena, 2, 7)
-    assert [address(first), address(second)] == [places[0], places[0] + 2 * SMALLEST]
+    assert [address(first), address(second)] == [places[0], places[0] + 2 * MIN_BLOCK]
     (beside,) = blocks(arena, 1)
-    assert address(beside) == places[4] + 5 * SMALLEST  # what was left of the six
+    assert address(beside) == places[4] + 5 * MIN_BLOCK  # what was left of the six
 
 
 def test_neighbours_that_are_free_are_one_place():
@@ -94,31 +95,31 @@ def test_arrays_of_all_sizes_keep_what_was_written_in_them():
         if held and rng.random() < 0.5:
             key = rng.choice(list(held))
             assert (held.pop(key) == key % 251).all()
-        held[number] = arena.empty((int(rng.integers(1, 30 * SMALLEST)),), np.uint8)
+        held[number] = arena.empty((int(rng.integers(1, 30 * MIN_BLOCK)),), np.uint8)
         held[number][...] = number % 251
-    places = sorted((address(array), array.nbytes) for array in held.values() if array.nbytes >= SMALLEST)
+    places = sorted((address(array), array.nbytes) for array in held.values() if array.nbytes >= MIN_BLOCK)
     assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(places))
     assert all((array == key % 251).all() for key, array in held.items())
 
 
 def test_a_region_that_is_full_gets_another_beside_it(monkeypatch):
-    monkeypatch.setattr(arenas, "REGION", 8 * SMALLEST)
-    monkeypatch.setattr(arenas, "HUGE", 2 * SMALLEST)
+    monkeypatch.setattr(arenas, "MIN_REGION", 8 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "HUGE_PAGE", 2 * MIN_BLOCK)
     arena = Arena()
     held = blocks(arena, 5, 5, 3, 3)
-    sizes = [len(region) // SMALLEST for region in arena._regions.values()]
+    sizes = [len(region) // MIN_BLOCK for region in arena._regions.values()]
     assert sizes == [8, 8]
     assert arena._free.total == 0
     held += blocks(arena, 11)  # larger than a region: one of its own, of whole large pages
-    assert [len(region) // SMALLEST for region in arena._regions.values()] == [8, 8, 12]
-    assert arena._free.total == SMALLEST
+    assert [len(region) // MIN_BLOCK for region in arena._regions.values()] == [8, 8, 12]
+    assert arena._free.total == MIN_BLOCK
     for i, array in enumerate(held):
         array[...] = i
     assert all((array == i).all() for i, array in enumerate(held))
     held.clear()
     del array
     (nine,) = blocks(arena, 9)
-    assert nine.base.start == 2 * (8 * SMALLEST + arenas.GAP)  # two regions are never one place
+    assert nine.base.start == 2 * (8 * MIN_BLOCK + arenas.GAP)  # two regions are never one place
 
 
 def test_garbage_that_is_collected_in_the_middle_comes_back_too():
@@ -127,15 +128,15 @@ def test_garbage_that_is_collected_in_the_middle_comes_back_too():
     gc.set_threshold(3)  # the collector runs inside of the arena's own lines
     try:
         for i in range(3000):
-            cycle = [arena.empty(((1 + i % 5) * SMALLEST,), np.uint8)]
+            cycle = [arena.empty(((1 + i % 5) * MIN_BLOCK,), np.uint8)]
             cycle.append(cycle)
-            if cycle[0].nbytes != (1 + i % 5) * SMALLEST:
+            if cycle[0].nbytes != (1 + i % 5) * MIN_BLOCK:
                 wrong.append(i)
     finally:
         gc.set_threshold(*before)
     del cycle
     gc.collect()
-    arena.empty((SMALLEST,), np.uint8)
+    arena.empty((MIN_BLOCK,), np.uint8)
     assert wrong == []
     assert not arena._returned
     assert arena._free.total == sum(map(len, arena._regions.values())) > 0
@@ -148,9 +149,9 @@ def in_use(arena):
 
 def test_nothing_comes_back_at_the_interpreters_end():
     arena = Arena()
-    block = arena.empty((SMALLEST,), np.uint8).base
+    block = arena.empty((MIN_BLOCK,), np.uint8).base
     block.__del__(at_exit=lambda: True)
-    assert (in_use(arena), len(arena._returned)) == (SMALLEST, 0)
+    assert (in_use(arena), len(arena._returned)) == (MIN_BLOCK, 0)
     del block  # now it does
     assert in_use(arena) == 0
 
@@ -163,11 +164,11 @@ def test_memory_that_comes_back_while_somebody_asks_waits_its_turn():
             holding.set()
             go.wait(10)
 
-    array, asking = arena.empty((SMALLEST,), np.uint8), threading.Thread(target=ask)
+    array, asking = arena.empty((MIN_BLOCK,), np.uint8), threading.Thread(target=ask)
     asking.start()
     assert holding.wait(10)
     del array
-    assert (len(arena._returned), in_use(arena)) == (1, SMALLEST)
+    assert (len(arena._returned), in_use(arena)) == (1, MIN_BLOCK)
     go.set()
     asking.join()
     (nine,) = blocks(arena, 9)
@@ -183,12 +184,12 @@ def test_what_interrupts_the_arena_gets_other_memory(monkeypatch):
 
     def interrupted(own, size):
         lost.clear()
-        found.append((own.empty((SMALLEST,), np.uint8), len(own._returned), own._free.total))
+        found.append((own.empty((MIN_BLOCK,), np.uint8), len(own._returned), own._free.total))
         grow(own, size)
 
     monkeypatch.setattr(Arena, "_grow", interrupted)
     room = arena._free.total
-    (large,) = blocks(arena, room // SMALLEST + 3)
+    (large,) = blocks(arena, room // MIN_BLOCK + 3)
     ((fresh, waiting, free),) = found
     assert fresh.base is None
     assert (waiting, free) == (1, room)  # nothing was done behind the arena's back
@@ -213,19 +214,19 @@ def test_an_array_of_the_arena_owns_its_memory_and_a_view_does_not():
 
 
 def test_regions_that_nobody_uses_go_where_much_is_free(monkeypatch):
-    monkeypatch.setattr(arenas, "REGION", 4 * SMALLEST)
-    monkeypatch.setattr(arenas, "MOST_FREE", 8 * SMALLEST)
-    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
+    monkeypatch.setattr(arenas, "MIN_REGION", 4 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "MAX_FREE", 8 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "HUGE_PAGE", MIN_BLOCK)
     arena = Arena()
     first, second, third, fourth = blocks(arena, 4, 3, 4, 4)
     regions = list(arena._regions)
     assert len(regions) == 4
     del first, third
-    assert arena._free.total == 9 * SMALLEST - 4 * SMALLEST  # the third went, as the last that was free
+    assert arena._free.total == 9 * MIN_BLOCK - 4 * MIN_BLOCK  # the third went, as the last that was free
     assert list(arena._regions) == [regions[0], regions[1], regions[3]]
     fourth[...] = 4
     del second
-    assert arena._free.total == 8 * SMALLEST  # not more than may be
+    assert arena._free.total == 8 * MIN_BLOCK  # not more than may be
     (again,) = blocks(arena, 4)
     assert again.base.start == regions[0]
     assert (fourth == 4).all()
@@ -235,9 +236,9 @@ def test_regions_that_nobody_uses_go_where_much_is_free(monkeypatch):
     sys.platform != "linux", reason="elsewhere pages that are given back keep what was in them"
 )
 def test_pages_go_back_where_a_region_is_held_by_one_array(monkeypatch):
-    monkeypatch.setattr(arenas, "REGION", 8 * SMALLEST)
-    monkeypatch.setattr(arenas, "MOST_FREE", 12 * SMALLEST)
-    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
+    monkeypatch.setattr(arenas, "MIN_REGION", 8 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "MAX_FREE", 12 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "HUGE_PAGE", MIN_BLOCK)
     arena = Arena()
     held = blocks(arena, 1, 7, 1, 7, 1, 7)
     for array in held:
@@ -249,7 +250,7 @@ def test_pages_go_back_where_a_region_is_held_by_one_array(monkeypatch):
     seven = held[3] = None  # now it is: of two one must go back
     held[5] = None  # what came back since is little again
     assert list(arena._regions) == regions
-    assert arena._used == 7 * SMALLEST
+    assert arena._used == 7 * MIN_BLOCK
     assert sorted(int(array.max()) for array in blocks(arena, 7, 7, 7)) == [0, 5, 5]
     assert all((held[i] == 5).all() for i in (0, 2, 4))
 
@@ -267,18 +268,18 @@ def test_where_no_whole_region_is_to_be_had_one_of_the_size_is(monkeypatch):
 
     def scarce(number, size, **flags):
         wanted.append(size)
-        if size >= arenas.REGION:
+        if size >= arenas.MIN_REGION:
             raise OSError(12, "Cannot allocate memory")
         return whole(number, size, **flags)
 
     monkeypatch.setattr(arenas.mmap, "mmap", scarce)
     arena = Arena()
     first, second = blocks(arena, 1, 33)
-    assert wanted == [arenas.REGION, arenas.HUGE, arenas.REGION, 2 * arenas.HUGE]
+    assert wanted == [arenas.MIN_REGION, arenas.HUGE_PAGE, arenas.MIN_REGION, 2 * arenas.HUGE_PAGE]
     first[...], second[...] = 1, 2
     assert (first.sum(dtype=int), second.sum(dtype=int)) == (first.size, 2 * second.size)
     with pytest.raises(OSError, match="Cannot allocate"):
-        arena.empty((arenas.REGION,), np.uint8)
+        arena.empty((arenas.MIN_REGION,), np.uint8)
 
 
 def test_a_system_without_large_pages_does_without(monkeypatch):
@@ -328,9 +329,9 @@ def test_threads_never_get_the_same_memory():
 
 
 def test_threads_may_ask_while_regions_come_and_go(monkeypatch, at_once):
-    monkeypatch.setattr(arenas, "REGION", 4 * SMALLEST)
-    monkeypatch.setattr(arenas, "MOST_FREE", 4 * SMALLEST)
-    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
+    monkeypatch.setattr(arenas, "MIN_REGION", 4 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "MAX_FREE", 4 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "HUGE_PAGE", MIN_BLOCK)
     arena = Arena()
 
     def work(number):
@@ -352,8 +353,8 @@ def test_regions_are_looked_up_while_nobody_else_changes_them(monkeypatch):
 
 
 def test_a_loop_takes_no_new_memory_after_its_first_round(monkeypatch):
-    monkeypatch.setattr(arenas, "REGION", 16 * SMALLEST)
-    monkeypatch.setattr(arenas, "HUGE", SMALLEST)
+    monkeypatch.setattr(arenas, "MIN_REGION", 16 * MIN_BLOCK)
+    monkeypatch.setattr(arenas, "HUGE_PAGE", MIN_BLOCK)
     cpu = CPUBackend()  # with an arena of its own, which no other test's arrays go back to
     a, b = np.ones((400, 300), np.float32), np.ones((300, 700), np.float32)
 
@@ -365,7 +366,7 @@ def test_a_loop_takes_no_new_memory_after_its_first_round(monkeypatch):
 
     step()
     before = {start: len(region) for start, region in cpu.arena._regions.items()}
-    assert sum(before.values()) >= 16 * SMALLEST
+    assert sum(before.values()) >= 16 * MIN_BLOCK
     for _ in range(5):
         step()
     assert {start: len(region) for start, region in cpu.arena._regions.items()} == before

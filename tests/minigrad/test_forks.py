@@ -69,7 +69,7 @@ class Holder(threading.Thread):
 
 @pytest.mark.parametrize("name", ["arena", "blas", "drawing"])
 def test_a_fork_waits_for_the_thread_that_holds_a_lock(monkeypatch, name):
-    monkeypatch.setattr(forks, "PATIENCE", 10.0)
+    monkeypatch.setattr(forks, "LOCK_TIMEOUT", 10.0)
     lock = locks()[name]
 
     def until_a_fork_waits(holder):
@@ -84,7 +84,7 @@ def test_a_fork_waits_for_the_thread_that_holds_a_lock(monkeypatch, name):
 
 @pytest.mark.parametrize("name", ["arena", "blas", "drawing"])
 def test_a_fork_does_not_wait_for_ever_and_its_child_has_a_new_lock(monkeypatch, name):
-    monkeypatch.setattr(forks, "PATIENCE", 0.01)
+    monkeypatch.setattr(forks, "LOCK_TIMEOUT", 0.01)
     lock = locks()[name]
     holder = Holder(lock, lambda holder: holder.done.wait(10))
     assert in_fork(lambda: not holder.leaving and computes())
@@ -126,7 +126,7 @@ def test_blas_has_its_threads_in_a_child_that_was_forked_in_the_middle_of_a_prod
     def threads():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
-    monkeypatch.setattr(forks, "PATIENCE", 0.01)
+    monkeypatch.setattr(forks, "LOCK_TIMEOUT", 0.01)
     with threadpool_limits(2, "blas"):
         before = threads()
         holder = Holder(locks()["blas"], lambda holder: holder.done.wait(10))
@@ -138,7 +138,7 @@ def test_blas_has_its_threads_in_a_child_that_was_forked_in_the_middle_of_a_prod
 
 
 def test_an_arena_that_a_dead_thread_left_half_done_goes_on_with_new_memory(monkeypatch):
-    monkeypatch.setattr(forks, "PATIENCE", 0.01)
+    monkeypatch.setattr(forks, "LOCK_TIMEOUT", 0.01)
     arena = Arena()
     kept, gone = arena.empty(LARGE, np.float32), arena.empty(LARGE, np.float32)
     kept[...] = 1

@@ -574,27 +574,30 @@ def test_one_im2col_gives_both_gradients_of_a_transposed_convolution():
 
 
 def test_many_slices_add_up_in_groups(monkeypatch):
-    monkeypatch.setattr(cpu_module, "MOST_PARTIAL_SUMS", 2)
-    monkeypatch.setattr("minigrad.backend.parallel.LARGEST_SLICE", 1024)
+    monkeypatch.setattr(cpu_module, "MAX_PARTIAL_SUMS", 2)
+    monkeypatch.setattr("minigrad.backend.parallel.MAX_SLICE_BYTES", 1024)
     geometry = ConvGeometry.of_conv((5, 5), (3, 3), 1, 0, 1)
     x, _, dy = arrays(geometry, "float64", n=13, c=2)
     dw = backend.get("cpu").convolve_weight_gradient(x, dy, geometry)
     assert_close(dw, naive.convolve_weight_gradient(x, dy, geometry), "float64")
 
 
-@pytest.mark.parametrize("shape", [(16, cpu_module.FEW), (cpu_module.SUMMED + 40, 500), (5, 3), (0, 2)])
+@pytest.mark.parametrize(
+    "shape", [(16, cpu_module.PRODUCT_THRESHOLD), (cpu_module.SUMMED_ROWS + 40, 500), (5, 3), (0, 2)]
+)
 def test_a_few_rows_of_many_channels_add_up(shape):
     rows = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     expected = rows.astype(np.float64).sum(axis=0)
     error = backend.get("cpu")._sum_rows(rows) - expected
     # Of each sum no more than float32's additions may lose, and of most far less.
     scale = np.abs(rows.astype(np.float64)).sum(axis=0)
-    assert np.all(np.abs(error) <= min(len(rows), cpu_module.SUMMED) * 2**-24 * scale)
+    assert np.all(np.abs(error) <= min(len(rows), cpu_module.SUMMED_ROWS) * 2**-24 * scale)
     assert np.linalg.norm(error) <= 1e-7 * np.linalg.norm(scale)
 
 
 def test_sums_of_blocks_add_up_in_float64():
-    rows = np.random.default_rng(3).standard_normal((400 * cpu_module.SUMMED, 2)).astype(np.float32) + 1000
+    rng, shape = np.random.default_rng(3), (400 * cpu_module.SUMMED_ROWS, 2)
+    rows = rng.standard_normal(shape).astype(np.float32) + 1000
     expected = rows.astype(np.float64).sum(axis=0)
     assert np.all(np.abs(backend.get("cpu")._sum_rows(rows) - expected) <= 1e-7 * expected)
 
@@ -605,7 +608,7 @@ def test_no_channels_have_no_sums():
 
 def test_rows_add_up_as_in_float64():
     engine = backend.get("cpu")
-    rows = np.random.default_rng(3).standard_normal((3 * cpu_module.SUMMED + 5, 7)).astype(np.float32)
+    rows = np.random.default_rng(3).standard_normal((3 * cpu_module.SUMMED_ROWS + 5, 7)).astype(np.float32)
     expected = rows.astype(np.float64).sum(axis=0)
     scale = np.abs(rows.astype(np.float64)).sum(axis=0)
     assert np.all(np.abs(engine._sum_rows(rows) - expected) <= 1e-7 * scale)

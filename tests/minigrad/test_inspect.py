@@ -1,4 +1,4 @@
-"""Looking into networks at work: who is told of what, `measure`, `compare`, and `Shadow`.
+"""Looking into networks at work: who is notified of what, `measure`, `compare`, and `Shadow`.
 
 That a shadow finds a mistake is shown on the foreign device (foreign.py): one is planted in one of its
 primitives, and its layer, operation, place and both numbers must be reported.
@@ -45,7 +45,7 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-# ---- who is told of what ----
+# ---- who is notified of what ----
 
 
 def called(subject):
@@ -53,17 +53,17 @@ def called(subject):
 
 
 class Log(observer.Observer):
-    """Writes down all that it is told."""
+    """Writes down all that it is notified of."""
 
     def __init__(self):
         super().__init__()
-        self.told = []
+        self.notified = []
 
     def begin(self, subject, phase):
-        self.told.append(("begin", called(subject), phase))
+        self.notified.append(("begin", called(subject), phase))
 
     def end(self, subject, phase, inputs, outputs):
-        self.told.append(("end", called(subject), phase))
+        self.notified.append(("end", called(subject), phase))
 
 
 class Ends(observer.Observer):
@@ -71,13 +71,13 @@ class Ends(observer.Observer):
 
     def __init__(self):
         super().__init__()
-        self.told = []
+        self.notified = []
 
     def end(self, subject, phase, inputs, outputs):
-        self.told.append((called(subject), phase, inputs, outputs, list(self.modules)))
+        self.notified.append((called(subject), phase, inputs, outputs, list(self.modules)))
 
     def of(self, name, phase="forward"):
-        return next(rest for found, at, *rest in self.told if (found, at) == (name, phase))
+        return next(rest for found, at, *rest in self.notified if (found, at) == (name, phase))
 
 
 def test_operations_their_backward_and_an_optimizers_step_are_told_in_order():
@@ -87,7 +87,7 @@ def test_operations_their_backward_and_an_optimizers_step_are_told_in_order():
         (w * w).backward()
         optimizer.step()
     forward = [("begin", "multiply", "forward"), ("end", "multiply", "forward")]
-    assert log.told == [
+    assert log.notified == [
         *forward,
         ("begin", "multiply", "backward"), *forward, *forward, ("end", "multiply", "backward"),
         ("begin", "add", "forward"), ("end", "add", "forward"),
@@ -129,7 +129,7 @@ def test_an_activation_taken_in_the_same_pass_belongs_to_the_layer_before_it():
     network = nn.Sequential(nn.BatchNorm(2), nn.LeakyReLU(0.2))
     with Ends() as ends:
         network(mg.tensor(numbers(4, 2)))
-    assert [(name, phase) for name, phase, *_ in ends.told] == [
+    assert [(name, phase) for name, phase, *_ in ends.notified] == [
         ("batch_norm", "forward"), ("batch_norm", "update"), ("batch_norm", "update"),
     ]  # fmt: skip
     assert ends.of("batch_norm")[2] == [network, network[0]]
@@ -142,7 +142,7 @@ def test_a_forward_that_fails_leaves_no_module_behind():
             network(mg.tensor(numbers(4, 2)))
         assert ends.modules == []
         F.tanh(mg.tensor(1.0))
-    assert ends.told[-1][-1] == []
+    assert ends.notified[-1][-1] == []
 
 
 def test_who_begins_to_watch_inside_of_a_module_knows_only_the_modules_further_in():
@@ -179,16 +179,16 @@ def test_who_watches_may_come_and_go_inside_of_a_module():
         network(mg.tensor(1.0))
         assert coming.modules == going.modules == []
         nn.Tanh()(mg.tensor(1.0))
-        assert [type(module) for module in coming.told[-1][-1]] == [nn.Tanh]
+        assert [type(module) for module in coming.notified[-1][-1]] == [nn.Tanh]
     assert coming.of("sigmoid")[2] == [network[1]]
     assert going.of("sigmoid")[2] == [network, network[1]]
-    assert [name for name, *_ in going.told] == ["tanh", "sigmoid"]
+    assert [name for name, *_ in going.notified] == ["tanh", "sigmoid"]
 
 
 def test_an_operation_is_told_before_it_runs_and_has_no_end_where_it_fails():
     with Log() as log, pytest.raises(ValueError, match="do not broadcast"):
         mg.tensor([1.0, 2.0]) + mg.tensor([1.0, 2.0, 3.0])
-    assert log.told == [("begin", "add", "forward")]
+    assert log.notified == [("begin", "add", "forward")]
 
 
 def test_nobody_is_told_anything_before_and_after():
@@ -197,7 +197,7 @@ def test_nobody_is_told_anything_before_and_after():
     with log:
         x * x
     x - x
-    assert {name for _, name, _ in log.told} == {"multiply"}
+    assert {name for _, name, _ in log.notified} == {"multiply"}
 
 
 def test_nested_observers_are_all_told_and_each_leaves_by_itself():
@@ -207,8 +207,8 @@ def test_nested_observers_are_all_told_and_each_leaves_by_itself():
         with inner:
             x * x
         x - x
-    assert [name for how, name, _ in outer.told if how == "end"] == ["add", "multiply", "subtract"]
-    assert [name for how, name, _ in inner.told if how == "end"] == ["multiply"]
+    assert [name for how, name, _ in outer.notified if how == "end"] == ["add", "multiply", "subtract"]
+    assert [name for how, name, _ in inner.notified if how == "end"] == ["multiply"]
 
 
 def test_who_came_first_may_leave_first():
@@ -217,8 +217,8 @@ def test_who_came_first_may_leave_first():
         with first:
             later.enter_context(second)
         x + x
-    assert first.told == []
-    assert {name for _, name, _ in second.told} == {"add"}
+    assert first.notified == []
+    assert {name for _, name, _ in second.notified} == {"add"}
 
 
 def test_an_exception_ends_the_watching():
@@ -227,7 +227,7 @@ def test_an_exception_ends_the_watching():
         raise ZeroDivisionError
     assert observer.observers == []
     mg.tensor(1.0) + 1.0
-    assert log.told == []
+    assert log.notified == []
 
 
 @pytest.mark.parametrize("method", ["begin", "end"])
@@ -244,9 +244,9 @@ def test_an_observer_that_fails_takes_no_other_with_it(method):
         with pytest.raises(ZeroDivisionError), Failing():
             x + x
         assert observer.observers == [outer]
-        outer.told.clear()
+        outer.notified.clear()
         x * x
-    assert [name for _, name, _ in outer.told] == ["multiply", "multiply"]
+    assert [name for _, name, _ in outer.notified] == ["multiply", "multiply"]
 
 
 @pytest.mark.parametrize("method", ["begin", "end"])
@@ -265,8 +265,8 @@ def test_nobody_is_told_what_an_observer_does_itself(method):
     before = work[0].weight.numpy().copy()
     with Log() as other, Busy() as busy:
         nn.Sigmoid()(mg.tensor([1.0]))
-    assert other.told == [("begin", "sigmoid", "forward"), ("end", "sigmoid", "forward")]
-    assert {name for _, name, _ in busy.told} <= {"sigmoid"}
+    assert other.notified == [("begin", "sigmoid", "forward"), ("end", "sigmoid", "forward")]
+    assert {name for _, name, _ in busy.notified} <= {"sigmoid"}
     assert [[type(module) for module in stack] for stack in busy.stacks] == [[nn.Sigmoid], [nn.Sigmoid]]
     assert not np.array_equal(work[0].weight.numpy(), before)
 
@@ -1042,7 +1042,7 @@ def test_other_observers_are_not_told_what_a_shadow_does(foreign):
             yield
 
     Run(foreign, inside, steps=1)
-    assert alone.told == outside.told == log.told
+    assert alone.notified == outside.notified == log.notified
 
 
 def test_nothing_is_kept_of_an_operation_that_is_gone(foreign):

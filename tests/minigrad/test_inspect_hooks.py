@@ -1,4 +1,4 @@
-"""Hooks on modules: what they are told, and that they change nothing."""
+"""Hooks on modules: what they are called with, and that they change nothing."""
 
 import copy
 
@@ -10,12 +10,12 @@ from minigrad import nn
 
 def test_forward_hooks_are_called_after_each_forward_until_they_are_removed():
     network = nn.Sequential(nn.BatchNorm(2), nn.LeakyReLU(0.2), nn.Tanh())
-    x, told = mg.tensor(np.random.default_rng(0).standard_normal((4, 2)), "float32"), []
+    x, calls = mg.tensor(np.random.default_rng(0).standard_normal((4, 2)), "float32"), []
     plain = network(x).numpy()
     modules = (network[1], network)
-    handles = [module.register_forward_hook(lambda *given: told.append(given)) for module in modules]
+    handles = [module.register_forward_hook(lambda *given: calls.append(given)) for module in modules]
     y = network(x)
-    (leaky, (normal,), activated), (whole, (given,), output) = told
+    (leaky, (normal,), activated), (whole, (given,), output) = calls
     assert (leaky, whole) == (network[1], network)
     assert given is x
     assert output is y
@@ -26,20 +26,20 @@ def test_forward_hooks_are_called_after_each_forward_until_they_are_removed():
     for handle in handles * 2:
         handle.remove()
     network(x)
-    assert len(told) == 2
+    assert len(calls) == 2
 
 
 def test_backward_hooks_are_told_the_gradient_of_the_output():
     network = nn.Sequential(nn.Dense(3, 2), nn.LeakyReLU(0.5), nn.Tanh())
-    x, told = mg.tensor(np.random.default_rng(0).standard_normal((4, 3)), "float32"), []
+    x, calls = mg.tensor(np.random.default_rng(0).standard_normal((4, 3)), "float32"), []
     network(x).sum().backward()
     plain = network[0].weight.grad.numpy().copy()
     network.zero_grad()
     modules = (network[0], network)
-    handles = [module.register_backward_hook(lambda *given: told.append(given)) for module in modules]
+    handles = [module.register_backward_hook(lambda *given: calls.append(given)) for module in modules]
     y = network(x)
     y.sum().backward()
-    (whole, ones), (dense, gradient) = told
+    (whole, ones), (dense, gradient) = calls
     assert (whole, dense) == (network, network[0])
     assert np.array_equal(ones.numpy(), np.ones((4, 2)))
     logits = x.numpy() @ network[0].weight.numpy().T + network[0].bias.numpy()
@@ -49,7 +49,7 @@ def test_backward_hooks_are_told_the_gradient_of_the_output():
     for handle in handles * 2:
         handle.remove()
     network(x).sum().backward()
-    assert len(told) == 2
+    assert len(calls) == 2
 
 
 def test_without_a_graph_no_backward_hook_is_needed():
@@ -60,12 +60,12 @@ def test_without_a_graph_no_backward_hook_is_needed():
 
 
 def test_a_copy_has_hooks_of_its_own():
-    layer, told = nn.Tanh(), []
-    handle = layer.register_forward_hook(lambda module, *_: told.append(module))
+    layer, calls = nn.Tanh(), []
+    handle = layer.register_forward_hook(lambda module, *_: calls.append(module))
     other = copy.deepcopy(layer)
     handle.remove()
     layer(mg.tensor([1.0]))
     other(mg.tensor([1.0]))
-    assert told == [other]
+    assert calls == [other]
     other.forward_hooks[0].remove()
     assert other.forward_hooks == []

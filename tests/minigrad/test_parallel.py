@@ -17,8 +17,8 @@ import minigrad as mg
 from minigrad.backend import blas, get, parallel
 from minigrad.backend.blas import SingleThreadedBLAS
 from minigrad.backend.parallel import (
-    LARGEST_SLICE,
-    MOST_KEPT,
+    MAX_CACHED_BYTES,
+    MAX_SLICE_BYTES,
     Pool,
     Scratch,
     Stage,
@@ -38,7 +38,7 @@ def test_slices_cover_everything_once_and_are_about_even(count, bytes_each):
     assert [i for s in slices for i in range(s.start, s.stop)] == list(range(count))
     sizes = [s.stop - s.start for s in slices]
     assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) <= 1 or max(sizes) * bytes_each <= LARGEST_SLICE + bytes_each
+    assert max(sizes) <= 1 or max(sizes) * bytes_each <= MAX_SLICE_BYTES + bytes_each
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -369,8 +369,8 @@ def test_every_product_of_the_engine_holds_blas_to_one_thread(monkeypatch):
 
 def test_a_large_use_of_scratch_memory_is_not_kept():
     scratch = Scratch()
-    large = scratch.get("a", (MOST_KEPT + 1,), np.uint8)
-    assert not np.shares_memory(large, scratch.get("a", (MOST_KEPT + 1,), np.uint8))
+    large = scratch.get("a", (MAX_CACHED_BYTES + 1,), np.uint8)
+    assert not np.shares_memory(large, scratch.get("a", (MAX_CACHED_BYTES + 1,), np.uint8))
 
 
 def test_a_helper_that_comes_late_holds_no_array():

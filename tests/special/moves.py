@@ -101,7 +101,12 @@ MOVES = [
         lambda x: x,
         lambda dy, x: (dy,),
     ),
-    move("tell", lambda x: OPERATIONS["tell"](lambda dy: None)(x), lambda x: x, lambda dy, x: (dy,)),
+    move(
+        "gradient_hook",
+        lambda x: OPERATIONS["gradient_hook"](lambda dy: None)(x),
+        lambda x: x,
+        lambda dy, x: (dy,),
+    ),
 ]
 
 ROWS = MOVES

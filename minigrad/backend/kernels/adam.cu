@@ -8,17 +8,17 @@
 // Bytes: reads p, g, m and v once, writes p, m and v once. Operations: about 12 an element, one root, two
 // divisions.
 
-#define MOST 48
+#define MAX_PARAMETERS 48
 
 template <typename T>
 struct Table {
-    T* parameter[MOST];
-    const T* gradient[MOST];
-    T* first[MOST];
-    T* second[MOST];
-    long long size[MOST];
-    T rate[MOST];
-    T correction[MOST];
+    T* parameter[MAX_PARAMETERS];
+    const T* gradient[MAX_PARAMETERS];
+    T* first[MAX_PARAMETERS];
+    T* second[MAX_PARAMETERS];
+    long long size[MAX_PARAMETERS];
+    T rate[MAX_PARAMETERS];
+    T correction[MAX_PARAMETERS];
 };
 
 template <typename T>

@@ -45,7 +45,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "dropout": {"dropout": _TYPES},
     "logit_bce": {"logit_bce": _TYPES},
     "adam": {"adam": _TYPES},
-    "batch": {"gather": [""]},
+    "crop_images": {"crop_images": [""]},
 }
 
 

@@ -15,8 +15,8 @@ from .checks import check, chosen, double, where
 from .look import Host
 from .registry import Opened, Steps, explains, host
 
-FAR = 300.0  # beyond this the loops' exponentials of float64 end, and tanh and sigmoid are flat
-EACH = 10  # products that one number of the loops counts as
+MAX_EXPONENT = 300.0  # beyond, the loops' exponentials may overflow in float64; tanh and sigmoid are flat
+PRODUCTS_PER_NUMBER = 10  # that one number of the loops counts as
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Activation:
         plain: the function by loops, of an array.
         slope: the derivative of one number, from x.
         loop: the body of the loop, over k.
-        far: the size of x from which on the loops are not asked.
+        max_size: of x, for which the loops are asked.
     """
 
     name: str
@@ -42,7 +42,7 @@ class _Activation:
     plain: Callable[[Host], Host]
     slope: Callable[[float], float]
     loop: str
-    far: float
+    max_size: float
 
 
 @explains(ReLU)
@@ -67,7 +67,7 @@ def tanh(layer: Tanh, x: Tensor, dy: Tensor, seed: int) -> Opened:
         naive.tanh,
         lambda x: 1 / math.cosh(x) ** 2,
         "    y[k] = tanh(x[k])\n    dx[k] = dy[k] * (1 - tanh(x[k]) ** 2)",
-        FAR,
+        MAX_EXPONENT,
     )
     return _opened(activation, x, dy, seed)
 
@@ -83,7 +83,7 @@ def sigmoid(layer: Sigmoid, x: Tensor, dy: Tensor, seed: int) -> Opened:
         naive.sigmoid,
         lambda x: 1 / (2 * math.cosh(x / 2)) ** 2,
         "    y[k] = 1 / (1 + exp(-x[k]))\n    dx[k] = dy[k] * exp(-x[k]) / (1 + exp(-x[k])) ** 2",
-        FAR,
+        MAX_EXPONENT,
     )
     return _opened(activation, x, dy, seed)
 
@@ -111,8 +111,8 @@ def _opened(activation: _Activation, x: Tensor, dy: Tensor, seed: int) -> Opened
     dx = backward.take("product", "dx", "dy * factor, number by number", dy.data * factor)
 
     xs, dys = (a.reshape(-1) for a in double(host(backend, x.data), host(backend, dy.data)))
-    near = np.flatnonzero(np.abs(xs) < activation.far)  # NaN is not
-    few = near[chosen(len(near), EACH, seed)]
+    near = np.flatnonzero(np.abs(xs) < activation.max_size)  # NaN is not
+    few = near[chosen(len(near), PRODUCTS_PER_NUMBER, seed)]
     loop = f"for k in ndindex({', '.join(map(str, x.shape))}):\n{activation.loop}"
     if not few.size:  # a check of no numbers would count as one that found them right
         return Opened(forward, backward, {"x": dx}, loop=loop)

@@ -10,8 +10,8 @@ from ..compare import TOLERANCE, measure
 from .explanation import Check
 from .look import Host
 
-PRODUCTS = 30_000  # of single numbers, that the loops of one check may take
-FEWEST, MOST = 8, 1000  # places that are looked at, whatever they cost
+MAX_PRODUCTS = 30_000  # of single numbers, that the loops of one check may take
+MIN_PLACES, MAX_PLACES = 8, 1000  # places that are looked at, whatever they cost
 STEPS = "the steps"
 
 Place = tuple[int, ...]
@@ -65,7 +65,7 @@ def check_places(
 
 def chosen(count: int, products: int, seed: int) -> Host:
     """Which of `count` things are looked at that take so many products each: sorted, all if that is quick."""
-    most = min(MOST, max(FEWEST, PRODUCTS // max(products, 1)))
+    most = min(MAX_PLACES, max(MIN_PLACES, MAX_PRODUCTS // max(products, 1)))
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))

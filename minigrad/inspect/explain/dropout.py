@@ -15,7 +15,7 @@ from .explanation import Check, Step
 from .look import Host
 from .registry import Opened, Steps, explains, host
 
-MOST = 4096  # draws that the loop makes
+MAX_DRAWS = 4096  # draws that the loop makes
 
 
 @explains(Dropout)
@@ -32,11 +32,11 @@ def dropout(layer: Dropout, x: Tensor, dy: Tensor, seed: int) -> Opened:
     key, counter = random.default.next_counter()
     draws = _draws(x.shape, key, counter)
     threshold = round(p * 2**16)
-    lying = ", numbered with the channels innermost, as they lie in memory" if x.ndim == 4 else ""
+    order = ", numbered with the channels innermost, as they lie in memory" if x.ndim == 4 else ""
     forward.take(
         "draws",
         "draws",
-        f"{x.size:,} whole numbers below 2^16, from call {calls} of the engine's generator{lying}",
+        f"{x.size:,} whole numbers below 2^16, from call {calls} of the engine's generator{order}",
         backend.asarray(draws),
     )
     mask = forward.take(
@@ -87,18 +87,20 @@ def _checks(
     layer: Dropout, steps: Mapping[str, Step], x: Tensor, dy: Tensor, place: tuple[Key, Counter]
 ) -> list[Check]:
     """The steps against the loop, which draws from the first number on."""
-    count = min(x.size, MOST)
+    count = min(x.size, MAX_DRAWS)
     kept = naive.dropout_mask(count, layer.p, *place)
 
     def scaled(source: Tensor) -> Host:
-        numbers = _lying(host(source.backend, source.data))[:count].tolist()
+        numbers = _in_draw_order(host(source.backend, source.data))[:count].tolist()
         return np.array([v / (1 - layer.p) if k else 0.0 for v, k in zip(numbers, kept, strict=True)])
 
     expected = {"mask": np.array(kept), "y": scaled(x), "dx": scaled(dy)}
     by = where(count, x.size)
-    return [check(symbol, by, _lying(steps[symbol].values)[:count], e) for symbol, e in expected.items()]
+    return [
+        check(symbol, by, _in_draw_order(steps[symbol].values)[:count], e) for symbol, e in expected.items()
+    ]
 
 
-def _lying(values: Host) -> Host:
-    """The numbers in the order of the draws."""
+def _in_draw_order(values: Host) -> Host:
+    """Return the numbers in the order of the draws."""
     return (channels_last(values) if values.ndim == 4 else values).reshape(-1)  # (numbers,)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ...backpropagate import grad as gradients_of
+from ...creation import tensor
 from ...nn import Module
-from ...tensor import FLOATS, Tensor, enable_grad, tensor
+from ...tensor import FLOATS, Tensor, enable_grad
 from .look import Host
 from .registry import host
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..tables import columns
+from ...tables import table
 from .look import Host, look, summary_of
 
 WIDTH = 100  # characters of a line of words
@@ -154,4 +154,4 @@ class Explanation:
             cells.append(
                 (c.what, c.got, c.expected, f"{c.count:,}", f"{c.error:.1e}", f"{c.tolerance:.0e}", verdict)
             )
-        return columns(cells, left=3)
+        return table(cells, "<<<>")

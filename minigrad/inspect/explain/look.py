@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tables import columns
+from ...tables import table
 
 Host = np.ndarray[Any, Any]
 CORNER = (4, 6)  # rows and columns that are shown of a large array
@@ -42,7 +42,7 @@ def look(values: Host) -> list[str]:
     cells = [[number(v) for v in row] for row in shown]
     if left + shown.shape[1] < plane.shape[1]:
         cells = [[*row, "..."] for row in cells]
-    lines = columns(cells, left=0).splitlines()
+    lines = table(cells, ">").splitlines()
     if top + shown.shape[0] < plane.shape[0]:
         lines.append("...")
     place = ["0"] * (values.ndim - 2) + [f"{top}:" if top else ":", f"{left}:" if left else ":"]

@@ -13,7 +13,7 @@ from .explanation import Check, Step
 from .look import Host
 from .registry import Opened, Steps, explains, host
 
-EACH = 20  # products that one value counts as in the loops
+PRODUCTS_PER_NUMBER = 20  # that one value counts as in the loops
 ONE_PASS = (
     "The engine itself takes the last steps in one pass over memory: what is the same for all of a channel "
     "(weight / sqrt(variance + eps) and what is added) is one factor and one summand, (C,) each."
@@ -223,7 +223,7 @@ def _checks(
     tensors = (x, dy, layer.weight, layer.bias, layer.running_mean, layer.running_var)
     xs, dys, *vectors = double(*(host(x.backend, t.data) for t in tensors))
     channels = x.shape[1]
-    few = chosen(channels, EACH * x.size // channels, seed)
+    few = chosen(channels, PRODUCTS_PER_NUMBER * x.size // channels, seed)
     xs, dys = xs[:, few], dys[:, few]
     weight, bias, mean, variance = (v[few] for v in vectors)
     if layer.training:

@@ -10,7 +10,7 @@ from .checks import check, chosen, where
 from .explanation import Check
 from .registry import Opened, Steps, explains, host
 
-EACH = 10  # products that looking one number up counts as
+PRODUCTS_PER_NUMBER = 10  # that looking one number up counts as
 
 
 @explains(Flatten)
@@ -71,6 +71,6 @@ def _place(shape: tuple[int, ...]) -> str:
 def _compared(symbol: str, steps: Steps, source: Tensor, seed: int) -> Check:
     """The last step against the numbers of `source` in turn, the last axis running first."""
     made, values = steps[-1].values.reshape(-1), host(source.backend, source.data)
-    few = chosen(made.size, EACH, seed)
+    few = chosen(made.size, PRODUCTS_PER_NUMBER, seed)
     expected = np.array([values[np.unravel_index(k, values.shape)] for k in few])
     return check(symbol, where(len(few), made.size), made[few], expected)

@@ -1,4 +1,4 @@
-"""Looking at a gradient on its way back."""
+"""A function that is called with a gradient during the backward pass."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from .operation import Operation
 
 
 @dataclass(eq=False)
-class Tell(Operation):
-    """y = x: dx = dy, of which `tell` is told; NumPy's error state is the user's there."""
+class GradientHook(Operation):
+    """y = x: dx = dy. `backward` first calls `hook(dy)`, with the user's settings of `numpy.seterr`."""
 
-    tell: Callable[[Tensor], object]
+    hook: Callable[[Tensor], object]
 
     view = True
 
@@ -22,7 +22,7 @@ class Tell(Operation):
         return x
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        as_user(self.tell, dy)
+        as_user(self.hook, dy)
         return (dy,)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Batches out of bytes: `Backend.gather` against loops over pixels."""
+"""Batches out of bytes: `Backend.crop_images` against loops over pixels."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_squares_are_cut_mirrored_and_scaled(given, channels):
     device, rng, side = backend.get(), np.random.default_rng(0), 7
     images = [rng.integers(0, 256, (h, w, given), np.uint8) for h, w in ((7, 7), (8, 7), (10, 11))]
     arrays = [device.asarray(a) for a in laid_out(images, CHOSEN)]
-    y = device.gather(*arrays, side, channels, given)
+    y = device.crop_images(*arrays, side, channels, given)
     assert y.dtype == "float32"
     assert np.array_equal(device.to_numpy(y), squares(images, CHOSEN, side, channels, given))
 
@@ -59,7 +59,7 @@ def test_every_byte_has_its_number():
     device = backend.get()
     images = [np.arange(256, dtype=np.uint8).reshape(16, 16, 1)]  # (H, W, C)
     arrays = [device.asarray(a) for a in laid_out(images, [(0, 0, 0, False)])]
-    y = device.to_numpy(device.gather(*arrays, 16, 1, 1)).reshape(-1)
+    y = device.to_numpy(device.crop_images(*arrays, 16, 1, 1)).reshape(-1)
     assert np.array_equal(y, np.arange(256, dtype=np.float32) * np.float32(2 / 255) - np.float32(1))
     assert (y[0], y[-1]) == (-1.0, 1.0)
 
@@ -70,27 +70,27 @@ def test_what_is_chosen_may_lie_anyhow_in_memory(order):
     images = [rng.integers(0, 256, (9, 12, 3), np.uint8) for _ in range(3)]
     chosen = [(i % 3, i % 3, i % 6, i % 2 == 1) for i in range(11)]
     memory, where = (device.asarray(a) for a in laid_out(images, chosen))
-    y = device.gather(memory, where[order], 6, 3, 3)
+    y = device.crop_images(memory, where[order], 6, 3, 3)
     assert np.array_equal(device.to_numpy(y), squares(images, chosen[order], 6, 3, 3))
 
 
 def test_a_number_of_channels_that_can_not_be_is_told():
     device = backend.get()
     arrays = [device.asarray(a) for a in laid_out([np.zeros((2, 2, 4), np.uint8)], [(0, 0, 0, False)])]
-    with pytest.raises(ValueError, match="gather: expected images of 1 or 3 channels, got 4"):
-        device.gather(*arrays, 2, 3, 4)
+    with pytest.raises(ValueError, match="crop_images: expected images of 1 or 3 channels, got 4"):
+        device.crop_images(*arrays, 2, 3, 4)
 
 
 def test_arrays_of_other_kinds_are_told():
     device = backend.get()
     memory, where = (device.asarray(a) for a in laid_out([np.zeros((2, 2, 1), np.uint8)], [(0, 0, 0, False)]))
-    with pytest.raises(TypeError, match="gather: expected uint8 and int64, got uint8 and int32"):
-        device.gather(memory, where.astype("int32"), 2, 1, 1)
+    with pytest.raises(TypeError, match="crop_images: expected uint8 and int64, got uint8 and int32"):
+        device.crop_images(memory, where.astype("int32"), 2, 1, 1)
     with pytest.raises(TypeError, match="got int8 and int64"):
-        device.gather(memory.view("int8"), where, 2, 1, 1)
+        device.crop_images(memory.view("int8"), where, 2, 1, 1)
     with pytest.raises(ValueError, match=r"squares \(N, 3\), got \(4,\) and \(1, 2\)"):
-        device.gather(memory, where[:, :2], 2, 1, 1)
+        device.crop_images(memory, where[:, :2], 2, 1, 1)
 
 
 def test_a_backend_has_the_references_form_where_it_has_none_of_its_own():
-    assert type(backend.get("cpu")).gather is Backend.gather
+    assert type(backend.get("cpu")).crop_images is Backend.crop_images
