@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .epilogue import NOTHING, Epilogue
 from .geometry import ConvGeometry
 from .ieee import ieee
 from .kept import Memo
@@ -200,6 +201,12 @@ class Backend:
         """
         return self.leaky_relu_backward(self.mask_scale(dy, mask, scale), y, slope)
 
+    def apply_epilogue(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
+        """Apply an epilogue to y. Returns the result and the mask of its dropout, None without one."""
+        if epilogue.slope != 1:
+            y = self.leaky_relu(y, epilogue.slope)
+        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
+
     # -- convolution: three products over one geometry, each the others' derivative ------------
 
     def kernel_matrix(self, weight: Array) -> Array:
@@ -264,38 +271,24 @@ class Backend:
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
         memo: Memo | None = None,
-    ) -> Array:
-        """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw): (N, O, oh, ow).
+    ) -> tuple[Array, Array | None]:
+        """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw), through the epilogue f.
 
         y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
-        (i, j) * dilation - padding]), where f is `leaky_relu` with the slope (1 for no change).
+        (i, j) * dilation - padding]).
 
         Here and below, `memo` is where a backend may leave what it made of the first operand and of the
         weight for the gradients, and find it again.
-        """
-        y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
-        if bias is not None:
-            y += bias
-        if slope != 1:
-            y = self.leaky_relu(y, slope)
-        return channels_first(y.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
 
-    def convolve_dropout(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float,
-        p: float,
-        key: Key,
-        counter: Counter,
-        memo: Memo | None = None,
-    ) -> tuple[Array, Array]:
-        """`convolve`, and `dropout` of its result: (y, mask)."""
-        return self.dropout(self.convolve(x, weight, bias, geometry, slope, memo), p, key, counter)
+        Returns y (N, O, oh, ow) and the mask of the epilogue's dropout, None without one.
+        """
+        rows = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
+        if bias is not None:
+            rows += bias
+        y = channels_first(rows.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+        return self.apply_epilogue(y, epilogue)
 
     def convolve_input_gradient(
         self,
@@ -303,20 +296,20 @@ class Backend:
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
         memo: Memo | None = None,
     ) -> Array:
         """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
 
-        It is the transposed convolution of dy with the same weight; `bias` (C,) is added then, and
-        `leaky_relu` taken with the slope (1 for no change).
+        It is the transposed convolution of dy with the same weight. Then `bias` (C,) is added, and the
+        epilogue applied, which has no dropout.
         """
         rows = self.position_rows(dy)  # (N * oh * ow, O)
         columns = self.matmul(rows, self.kernel_matrix(weight).T)  # (N * oh * ow, kh * kw * C)
         dx = self.col2im(columns, dy.shape[0], geometry)
         if bias is not None:
             dx += per_channel(bias, 4)
-        return dx if slope == 1 else self.leaky_relu(dx, slope)
+        return self.apply_epilogue(dx, epilogue)[0]
 
     def convolve_weight_gradient(
         self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
@@ -333,7 +326,8 @@ class Backend:
         """`convolve(x, weight)` and `convolve_weight_gradient(x, y)`, both gradients of a transposed
         convolution: they read the same columns of x, which a backend may make once. `memo` is of y.
         """
-        return self.convolve(x, weight, None, geometry), self.convolve_weight_gradient(x, y, geometry)
+        convolved, _ = self.convolve(x, weight, None, geometry)
+        return convolved, self.convolve_weight_gradient(x, y, geometry)
 
     def convolve_gradients(
         self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
@@ -380,17 +374,16 @@ class Backend:
         eps: float,
         weight: Array,
         bias: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> Array:
-        """f((x - mean) / sqrt(variance + eps) * weight + bias), f `leaky_relu` with the slope (1: none).
+        """f((x - mean) / sqrt(variance + eps) * weight + bias), f the epilogue, which has no dropout.
 
         Each of the four is (C,); mean and variance may be float64. `mean` is taken off as near as x's
         dtype can hold it, and what that leaves goes into the bias.
         """
         near, scale, shift = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
         near, scale, shift = (per_channel(v, x.ndim) for v in (near, scale, shift))
-        y = (x - near) * scale + shift
-        return y if slope == 1 else self.leaky_relu(y, slope)
+        return self.apply_epilogue((x - near) * scale + shift, epilogue)[0]
 
     def normalize_constants(
         self, mean: Array, variance: Array, eps: float, weight: Array, bias: Array, dtype: Any
@@ -410,7 +403,7 @@ class Backend:
         variance: Array,
         eps: float,
         weight: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> tuple[Array, Array, Array]:
         """The gradients (dx, dweight, dbias) of `normalize`, y its result, where mean and variance follow
         from x.
@@ -419,8 +412,8 @@ class Backend:
         dx = weight * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)).
         Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, simplified.
         """
-        if slope != 1:
-            dy = self.leaky_relu_backward(dy, y, slope)
+        if epilogue.slope != 1:
+            dy = self.leaky_relu_backward(dy, y, epilogue.slope)
         inv_std = 1 / self.xp.sqrt(variance + eps)
         axes = (0, 2, 3)[: x.ndim - 1]
         near = mean.astype(x.dtype)

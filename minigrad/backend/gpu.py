@@ -14,6 +14,7 @@ import numpy as np
 from cupy._core import _routines_linalg
 
 from .base import AdamUpdate, Backend, channels_first, channels_last
+from .epilogue import NOTHING, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo
 from .kernels import load
@@ -201,12 +202,17 @@ class GPUBackend(Backend):
         return columns
 
     def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
-        return self._gathered(columns, n, geometry, None, 1.0)
+        return self._gathered(columns, n, geometry)
 
     def _gathered(
-        self, columns: Array, n: int, geometry: ConvGeometry, bias: Array | None, slope: float
+        self,
+        columns: Array,
+        n: int,
+        geometry: ConvGeometry,
+        bias: Array | None = None,
+        epilogue: Epilogue = NOTHING,
     ) -> Array:
-        """`col2im`, plus a bias, through a leaky ReLU: (N, C, H, W)."""
+        """`col2im`, plus a bias, through an activation: (N, C, H, W)."""
         columns = xp.ascontiguousarray(columns)
         c = columns.shape[1] // geometry.taps
         if columns.shape != (n * geometry.positions, geometry.taps * c):
@@ -220,7 +226,7 @@ class GPUBackend(Backend):
             "col2im",
             _types(x.dtype, width),
             count,
-            (columns, bias, x, _structure(geometry, c), x.dtype.type(slope), np.int64(count)),
+            (columns, bias, x, _structure(geometry, c), x.dtype.type(epilogue.slope), np.int64(count)),
         )
         return channels_first(x)
 
@@ -230,15 +236,22 @@ class GPUBackend(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
         memo: Memo | None = None,
-    ) -> Array:
-        return self._convolved(self.im2col(x, geometry), len(x), weight, bias, geometry, slope)
+    ) -> tuple[Array, Array | None]:
+        y = self._convolved(self.im2col(x, geometry), len(x), weight, geometry, bias, epilogue.slope)
+        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
 
     def _convolved(
-        self, columns: Array, n: int, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float
+        self,
+        columns: Array,
+        n: int,
+        weight: Array,
+        geometry: ConvGeometry,
+        bias: Array | None = None,
+        slope: float = 1.0,
     ) -> Array:
-        """`convolve`, from the columns of x on."""
+        """`convolve` without a dropout, from the columns of x on."""
         rows = self.matmul(columns, self.kernel_matrix(weight))  # (N * oh * ow, O)
         if bias is not None or slope != 1:
             bias = np.uint64(0) if bias is None else _vector(bias, len(weight), rows.dtype)
@@ -267,7 +280,7 @@ class GPUBackend(Backend):
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         columns = self.im2col(x, geometry)
-        convolved = self._convolved(columns, len(x), weight, None, geometry, 1.0)
+        convolved = self._convolved(columns, len(x), weight, geometry)
         return convolved, self._weight_gradient(columns, y, geometry)
 
     def convolve_input_gradient(
@@ -276,11 +289,11 @@ class GPUBackend(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
         memo: Memo | None = None,
     ) -> Array:
         columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
-        return self._gathered(columns, len(dy), geometry, bias, slope)
+        return self._gathered(columns, len(dy), geometry, bias, epilogue)
 
     # -- batch normalisation -------------------------------------------------------------------
 
@@ -309,7 +322,7 @@ class GPUBackend(Backend):
         eps: float,
         weight: Array,
         bias: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> Array:
         rows = _rows(x)  # (M, C)
         y = xp.empty_like(rows)
@@ -319,11 +332,12 @@ class GPUBackend(Backend):
             statistics = np.dtype("float32" if single else "float64")
             mean, variance = (_vector(v, rows.shape[1], statistics) for v in (mean, variance))
             weight, bias = (_vector(v, rows.shape[1], x.dtype) for v in (weight, bias))
+            slope = x.dtype.type(epilogue.slope)
             _tiles(
                 "normalize",
                 _types(x.dtype, statistics),
                 grid,
-                (rows, mean, variance, weight, bias, y, np.float64(eps), x.dtype.type(slope), *sizes),
+                (rows, mean, variance, weight, bias, y, np.float64(eps), slope, *sizes),
             )
         return _standing(y, x)
 
@@ -336,19 +350,20 @@ class GPUBackend(Backend):
         variance: Array,
         eps: float,
         weight: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> tuple[Array, Array, Array]:
         if not x.size:
-            return super().normalize_backward(dy, x, y, mean, variance, eps, weight, slope)
+            return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
         rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
-        result = rows if slope == 1 else _rows(_fitted(y, x))  # not read where there is no activation
+        # The result is not read where there is no activation.
+        result = _rows(_fitted(y, x)) if epilogue.reads_result else rows
         dtype, types, channels = x.dtype, _types(x.dtype), rows.shape[1]
         mean, variance = (_vector(v, channels, np.dtype("float64")) for v in (mean, variance))
         weight = _vector(weight, channels, dtype)
         dweight, dbias = xp.empty(channels, dtype), xp.empty(channels, dtype)  # each its own: they are kept
         tilt, shift, scale = xp.empty((3, channels), dtype)
         partial, grid, sizes = _chunks(rows)
-        slope = dtype.type(slope)
+        slope = dtype.type(epilogue.slope)
         _tiles("sums_backward", types, grid, (grads, rows, result, mean, partial, slope, *sizes))
         self._launch(
             "batch_norm",

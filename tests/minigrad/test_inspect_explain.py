@@ -481,7 +481,7 @@ def test_a_mistake_in_the_frequency_domain_is_told():
 
 
 class Louder(nn.Conv2d):
-    def forward(self, x, slope=1.0):
+    def forward(self, x, epilogue=None):
         return super().forward(x) * 1.01
 
 
