@@ -11,7 +11,8 @@ import numpy as np
 
 from . import frequency, phases
 from .arena import Arena, owns_memory
-from .base import AdamUpdate, Array, Backend, channels_first, channels_last
+from .arrays import Array, channels_first, channels_last
+from .base import AdamUpdate, Backend
 from .bilinear import BilinearForm, Transform
 from .epilogue import NOTHING, Epilogue
 from .geometry import ConvGeometry

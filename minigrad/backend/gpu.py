@@ -13,7 +13,8 @@ import cupy as xp
 import numpy as np
 from cupy._core import _routines_linalg
 
-from .base import AdamUpdate, Backend, channels_first, channels_last
+from .arrays import channels_first, channels_last
+from .base import AdamUpdate, Backend
 from .epilogue import NOTHING, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import backend as backends
 from .. import observer
 from ..backend.arguments import float_type
-from ..backend.base import FLOAT_TYPES, refuse_masked
+from ..backend.arrays import FLOAT_TYPES, refuse_masked
 from ..backend.epilogue import Epilogue
 from ..backend.ieee import ieee
 from ..ops.tell import Tell

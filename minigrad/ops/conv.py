@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive, random
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..backend.epilogue import NOTHING, Epilogue, check_epilogue
 from ..backend.geometry import ConvGeometry
 from ..backend.kept import Memo

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import FLOAT_TYPES, Array, refuse_masked
+from ..backend.arrays import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor, is_grad_enabled

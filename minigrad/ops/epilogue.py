@@ -1,6 +1,6 @@
 """The gradient back through what an operation applies to its own result."""
 
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..backend.epilogue import Epilogue
 from ..tensor import Tensor
 from .elementwise import LeakyDropoutGradient, LeakyReluGradient, MaskScale

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import clip, exp, log, sigmoid
 from .operation import Case, Operation, as_constant, as_tensor, require_float, snapshot

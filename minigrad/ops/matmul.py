@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .elementwise import normal
 from .operation import Case, Operation, as_tensor, require_tensor

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..backend.epilogue import NOTHING, Epilogue
 from ..tensor import Tensor, is_grad_enabled
 from .elementwise import normal

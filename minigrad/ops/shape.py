@@ -8,7 +8,8 @@ from typing import Any
 
 from .. import backend as backends
 from ..backend.arguments import as_int
-from ..backend.base import Array, Backend, refuse_masked
+from ..backend.arrays import Array, refuse_masked
+from ..backend.base import Backend
 from ..backend.geometry import pair
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor

@@ -12,7 +12,8 @@ import pytest
 from accuracy import ACCURACY, assert_close
 
 from minigrad import backend
-from minigrad.backend.base import Backend, channels_first, channels_last
+from minigrad.backend.arrays import channels_first, channels_last
+from minigrad.backend.base import Backend
 from minigrad.backend.epilogue import Epilogue
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.backend.kernels import load
