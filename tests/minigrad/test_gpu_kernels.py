@@ -1,4 +1,4 @@
-"""Every kernel against the reference body of its method (backend/base.py, convolution.py), run by NumPy in float64.
+"""Every kernel against the reference body of its method (base.py, convolution.py), run by NumPy in float64.
 
 Device memory is guarded here: before, in and after each array it is NaN, so that what a kernel forgets to
 write, or reads past an end, shows in its result; and what it writes past an end is found.

@@ -28,8 +28,9 @@ def explain(layer: Module, x: Any, *, grad: Any = None, seed: int = 0) -> Explan
 
     The steps are the backend's own primitives in their plain form (`minigrad/backend/base.py` and
     `convolution.py`): im2col, product and col2im of a convolution, the statistics of a BatchNorm. What comes
-    out is compared on the spot with the layer's own forward and backward, whatever form the engine picks for these sizes, and with
-    plain loops over single numbers (`minigrad/naive.py`), for as many numbers as stay quick.
+    out is compared on the spot with the layer's own forward and backward, whatever form the engine picks for
+    these sizes, and with plain loops over single numbers (`minigrad/naive.py`), for as many numbers as stay
+    quick.
 
     Nothing is changed: the layer works as a copy, without hooks, in the mode that it is in, and the engine's
     random state is put back. A Dropout shows the draws that its next call will make.
