@@ -6,6 +6,7 @@ Tensors with gradients of any order, layers, losses and optimisers. `import mini
 from . import functional, nn, optim, random
 from .backend import set_default as set_default_device
 from .backend import set_num_threads
+from .backend.epilogue import Epilogue
 from .backpropagate import grad
 
 # `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
@@ -21,6 +22,7 @@ from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 __version__ = "0.1.0"
 
 __all__ = [
+    "Epilogue",
     "Generator",
     "GradcheckError",
     "Operation",

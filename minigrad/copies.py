@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from . import backend as backends
-from .backend.base import Array
+from .backend.arrays import Array
 from .version_counter import VersionCounter
 
 

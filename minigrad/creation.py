@@ -3,7 +3,7 @@
 from typing import Any
 
 from . import backend as backends
-from .backend.base import Array, refuse_masked
+from .backend.arrays import Array, refuse_masked
 from .backend.ieee import ieee
 from .tensor import FLOATS, Tensor
 

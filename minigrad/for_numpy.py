@@ -6,7 +6,7 @@ Source of the protocols: NumPy's documentation, "Interoperability with NumPy".
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .backend.base import Array
+from .backend.arrays import Array
 
 ATTRIBUTES = ("ndim", "shape", "size")  # functions of NumPy's that are attributes too
 

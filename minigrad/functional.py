@@ -1,7 +1,8 @@
 """The operations as functions, under the names of the field."""
 
 from . import observer, random
-from .ops.activation import check_slope, leaky_relu, relu, sigmoid, softplus, tanh
+from .backend.epilogue import NOTHING, Epilogue, check_epilogue
+from .ops.activation import leaky_relu, relu, sigmoid, softplus, tanh
 from .ops.conv import conv2d, conv_transpose2d
 from .ops.dropout import Dropout
 from .ops.elementwise import clip, exp, log, maximum, sqrt, where
@@ -92,7 +93,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *,
-    slope: float = 1.0,
+    epilogue: Epilogue = NOTHING,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, channel by channel.
 
@@ -102,13 +103,13 @@ def batch_norm(
             batch's own are used, and these two are changed in place: running = (1 - momentum)
             running + momentum batch, the variance unbiased (n - 1) there. None: not kept.
         weight, bias: (C,).
-        slope: of a leaky ReLU that follows, taken in the same pass, in [0, 1]; 1 for none.
+        epilogue: an activation, applied to the result in the same pass over memory.
 
     Raises ValueError where shapes do not fit, and in training for a single value per channel,
     which has no variance.
     """
     require_float("batch_norm", x)
-    check_slope("batch_norm", slope)
+    check_epilogue("batch_norm", epilogue)
     if x.ndim not in (2, 4):
         raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, H, W), got {x.shape}")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
@@ -124,13 +125,13 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: outside of training it needs running_mean and running_var")
         mean_, var_ = (snapshot(t.data, x, weight, bias) for t in (running_mean, running_var))
-        return Normalize(mean_, var_, eps, slope)(x, weight, bias)
+        return Normalize(mean_, var_, eps, epilogue)(x, weight, bias)
     if count < 2:
         raise ValueError(
             f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "
             "use a larger batch, or eval()"
         )
-    operation = BatchNorm(eps, slope)
+    operation = BatchNorm(eps, epilogue)
     y = operation(x, weight, bias)
     unbiased = count / (count - 1)
     for running, batch, share in (

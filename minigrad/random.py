@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .backend.arguments import as_int, float_type
-from .backend.base import Array
+from .backend.arrays import Array
 from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
 

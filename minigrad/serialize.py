@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from . import backend as backends
-from .backend.base import Array, refuse_masked
+from .backend.arrays import Array, refuse_masked
 from .tensor import Tensor
 
 MAX_HEADER_BYTES = 2**23  # bytes: tens of thousands of tensors

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
 from .backend import Backend
-from .backend.base import FLOAT_TYPES
+from .backend.arrays import FLOAT_TYPES
 from .copies import Copies
 from .for_numpy import ForNumPy
 from .version_counter import VersionCounter

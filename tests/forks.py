@@ -40,7 +40,7 @@ def work():
     found = hashlib.sha256()
     for _ in range(2):
         adam.zero_grad()
-        y = F.conv2d(x, wide, padding=2, slope=0.2)
+        y = F.conv2d(x, wide, padding=2, epilogue=mg.Epilogue(slope=0.2))
         y = F.batch_norm(
             F.conv2d(y, strided, stride=2, padding=1), mean, variance, gamma, beta, training=True
         )

@@ -48,7 +48,8 @@ class _Layer:
     @property
     def is_rectifier(self) -> bool:
         """Whether it passes nothing below 0. (A leaky ReLU does: its units can't die.)"""
-        return self.module.as_follower() == ("slope", 0.0)
+        epilogue = self.module.as_epilogue()
+        return epilogue is not None and epilogue.slope == 0
 
     @property
     def limits(self) -> tuple[float, float] | None:

@@ -1,9 +1,7 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
 A backend may override any primitive with a faster form; what it leaves out falls back to the one
-here, which is also the truth that the faster form is tested against. Arrays are NCHW to the
-caller. In memory the channels may lie innermost (a transposed view): that is how the
-convolutions here read and write, since a product over (N * H * W, C) wants it.
+here and in convolution.py, which is also the truth that the faster form is tested against.
 """
 
 from collections.abc import Sequence
@@ -12,45 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .geometry import ConvGeometry
+from .arrays import Array, channels_first, per_channel, refuse_masked
+from .convolution import ReferenceConvolution
+from .epilogue import NOTHING, Epilogue
 from .ieee import ieee
-from .kept import Memo
 from .philox import Counter, Key, philox
 
-Array = Any  # a NumPy array, or another backend's: the engine only ever hands it to its backend
-FLOAT_TYPES = np.dtype("float32"), np.dtype("float64")  # to compare names takes ten times as long
 # A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
 AdamUpdate = tuple[Array, Array, Array, Array, float, float]
 
 
-def channels_last(x: Array) -> Array:
-    """(N, C, H, W) seen as (N, H, W, C); no copy."""
-    return x.transpose(0, 2, 3, 1)
-
-
-def channels_first(x: Array) -> Array:
-    """(N, H, W, C) seen as (N, C, H, W); no copy."""
-    return x.transpose(0, 3, 1, 2)
-
-
-def per_channel(vector: Array, ndim: int) -> Array:
-    """(C,) seen as (1, C) or (1, C, 1, 1), to broadcast against a batch of `ndim` axes; no copy."""
-    return vector.reshape((1, -1) + (1,) * (ndim - 2))
-
-
-def refuse_masked(data: object, name: str = "") -> None:
-    """Raise TypeError for a masked array of NumPy, whose mask the engine would ignore.
-
-    `name` is of the function or the argument, for the message.
-    """
-    if isinstance(data, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}{name and ': '}expected an array without a mask, got a MaskedArray: replace its masked "
-            "elements with .filled(value)"
-        )
-
-
-class Backend:
+class Backend(ReferenceConvolution):
     """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
 
     device: str
@@ -200,161 +170,11 @@ class Backend:
         """
         return self.leaky_relu_backward(self.mask_scale(dy, mask, scale), y, slope)
 
-    # -- convolution: three products over one geometry, each the others' derivative ------------
-
-    def kernel_matrix(self, weight: Array) -> Array:
-        """The weight (O, C, kh, kw) as a matrix (kh * kw * C, O), rows in the order of im2col."""
-        o, c, kh, kw = weight.shape
-        return weight.transpose(2, 3, 1, 0).reshape(kh * kw * c, o)  # (kh * kw * C, O)
-
-    def canvas(self, x: Array, geometry: ConvGeometry) -> Array:
-        """x (N, C, H, W) with its zero padding, channels innermost: (N, canvas height, width, C)."""
-        (top, _), (left, _) = geometry.padding
-        height, width = geometry.input_size
-        n, c = x.shape[:2]
-        canvas = self.xp.zeros((n, *geometry.canvas_size, c), x.dtype)
-        canvas[:, top : top + height, left : left + width] = channels_last(x)
-        return canvas
-
-    def patches(self, canvas: Array, geometry: ConvGeometry) -> Array:
-        """What the kernel sees at every position: a view (N, oh, ow, kh, kw, C) of the canvas."""
-        n, _, _, c = canvas.shape
-        along_n, along_h, along_w, along_c = canvas.strides
-        (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
-        return self.xp.lib.stride_tricks.as_strided(
-            canvas,
-            shape=(n, *geometry.output_size, *geometry.kernel_size, c),
-            strides=(along_n, sh * along_h, sw * along_w, dh * along_h, dw * along_w, along_c),
-        )
-
-    def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
-        """Every position's patch of x (N, C, H, W) as a row: (N * oh * ow, kh * kw * C)."""
-        width = geometry.taps * x.shape[1]
-        rows = x.shape[0] * geometry.positions
-        return self.patches(self.canvas(x, geometry), geometry).reshape(rows, width)
-
-    @staticmethod
-    def position_rows(y: Array) -> Array:
-        """(N, O, oh, ow) with every position as a row: (N * oh * ow, O)."""
-        n, o, oh, ow = y.shape
-        return channels_last(y).reshape(n * oh * ow, o)
-
-    def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
-        """The transpose of im2col: every row (kh * kw * C) is added to where its patch lay.
-
-        Returns (N, C, H, W).
-        """
-        (oh, ow), (kh, kw) = geometry.output_size, geometry.kernel_size
-        (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
-        (top, _), (left, _) = geometry.padding
-        height, width = geometry.input_size
-        c = columns.shape[1] // geometry.taps
-        columns = columns.reshape(n, oh, ow, kh, kw, c)
-        canvas = self.xp.zeros((n, *geometry.canvas_size, c), columns.dtype)
-        for i in range(kh):
-            down = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
-            for j in range(kw):
-                right = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
-                canvas[:, down, right] += columns[:, :, :, i, j]
-        return channels_first(canvas[:, top : top + height, left : left + width])
-
-    def convolve(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float = 1.0,
-        memo: Memo | None = None,
-    ) -> Array:
-        """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw): (N, O, oh, ow).
-
-        y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
-        (i, j) * dilation - padding]), where f is `leaky_relu` with the slope (1 for no change).
-
-        Here and below, `memo` is where a backend may leave what it made of the first operand and of the
-        weight for the gradients, and find it again.
-        """
-        y = self.matmul(self.im2col(x, geometry), self.kernel_matrix(weight))  # (N * oh * ow, O)
-        if bias is not None:
-            y += bias
-        if slope != 1:
-            y = self.leaky_relu(y, slope)
-        return channels_first(y.reshape(len(x), *geometry.output_size, len(weight)))  # (N, O, oh, ow)
-
-    def convolve_dropout(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float,
-        p: float,
-        key: Key,
-        counter: Counter,
-        memo: Memo | None = None,
-    ) -> tuple[Array, Array]:
-        """`convolve`, and `dropout` of its result: (y, mask)."""
-        return self.dropout(self.convolve(x, weight, bias, geometry, slope, memo), p, key, counter)
-
-    def convolve_input_gradient(
-        self,
-        dy: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float = 1.0,
-        memo: Memo | None = None,
-    ) -> Array:
-        """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
-
-        It is the transposed convolution of dy with the same weight; `bias` (C,) is added then, and
-        `leaky_relu` taken with the slope (1 for no change).
-        """
-        rows = self.position_rows(dy)  # (N * oh * ow, O)
-        columns = self.matmul(rows, self.kernel_matrix(weight).T)  # (N * oh * ow, kh * kw * C)
-        dx = self.col2im(columns, dy.shape[0], geometry)
-        if bias is not None:
-            dx += per_channel(bias, 4)
-        return dx if slope == 1 else self.leaky_relu(dx, slope)
-
-    def convolve_weight_gradient(
-        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> Array:
-        """The gradient of `convolve` with respect to the weight: (O, C, kh, kw)."""
-        rows = self.position_rows(dy)  # (N * oh * ow, O)
-        product = self.matmul(self.im2col(x, geometry).T, rows)  # (kh * kw * C, O)
-        dw = product.reshape(*geometry.kernel_size, x.shape[1], dy.shape[1])  # (kh, kw, C, O)
-        return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
-
-    def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> tuple[Array, Array]:
-        """`convolve(x, weight)` and `convolve_weight_gradient(x, y)`, both gradients of a transposed
-        convolution: they read the same columns of x, which a backend may make once. `memo` is of y.
-        """
-        return self.convolve(x, weight, None, geometry), self.convolve_weight_gradient(x, y, geometry)
-
-    def convolve_gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> tuple[Array, Array]:
-        """`convolve_input_gradient(dy, weight)` and `convolve_weight_gradient(x, dy)`, both gradients of a
-        convolution: what they make of dy a backend may make once. `memo` is of x.
-        """
-        dx = self.convolve_input_gradient(dy, weight, None, geometry)
-        return dx, self.convolve_weight_gradient(x, dy, geometry, memo)
-
-    def convolution_form(
-        self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int
-    ) -> str:
-        """In which form this backend computes one of the products above, in words for people.
-
-        Args:
-            product: the method's name, such as "convolve_input_gradient".
-            n: the size of the batch.
-            channels, out_channels: of the weight (out_channels, channels, kh, kw).
-        """
-        return "by columns and one matrix product"
+    def apply_epilogue(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
+        """Apply an epilogue to y. Returns the result and the mask of its dropout, None without one."""
+        if epilogue.slope != 1:
+            y = self.leaky_relu(y, epilogue.slope)
+        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
 
     # -- batch normalisation -------------------------------------------------------------------
 
@@ -380,17 +200,16 @@ class Backend:
         eps: float,
         weight: Array,
         bias: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> Array:
-        """f((x - mean) / sqrt(variance + eps) * weight + bias), f `leaky_relu` with the slope (1: none).
+        """f((x - mean) / sqrt(variance + eps) * weight + bias), f the epilogue, which has no dropout.
 
         Each of the four is (C,); mean and variance may be float64. `mean` is taken off as near as x's
         dtype can hold it, and what that leaves goes into the bias.
         """
         near, scale, shift = self.normalize_constants(mean, variance, eps, weight, bias, x.dtype)
         near, scale, shift = (per_channel(v, x.ndim) for v in (near, scale, shift))
-        y = (x - near) * scale + shift
-        return y if slope == 1 else self.leaky_relu(y, slope)
+        return self.apply_epilogue((x - near) * scale + shift, epilogue)[0]
 
     def normalize_constants(
         self, mean: Array, variance: Array, eps: float, weight: Array, bias: Array, dtype: Any
@@ -410,7 +229,7 @@ class Backend:
         variance: Array,
         eps: float,
         weight: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> tuple[Array, Array, Array]:
         """The gradients (dx, dweight, dbias) of `normalize`, y its result, where mean and variance follow
         from x.
@@ -419,8 +238,8 @@ class Backend:
         dx = weight * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)).
         Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, simplified.
         """
-        if slope != 1:
-            dy = self.leaky_relu_backward(dy, y, slope)
+        if epilogue.slope != 1:
+            dy = self.leaky_relu_backward(dy, y, epilogue.slope)
         inv_std = 1 / self.xp.sqrt(variance + eps)
         axes = (0, 2, 3)[: x.ndim - 1]
         near = mean.astype(x.dtype)

@@ -11,8 +11,10 @@ import numpy as np
 
 from . import frequency, phases
 from .arena import Arena, owns_memory
-from .base import AdamUpdate, Array, Backend, channels_first, channels_last
+from .arrays import Array, channels_first, channels_last
+from .base import AdamUpdate, Backend
 from .bilinear import BilinearForm, Transform
+from .epilogue import NOTHING, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo, sample
 from .parallel import (
@@ -361,35 +363,27 @@ class CPUBackend(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
         memo: Memo | None = None,
-    ) -> Array:
-        def finish(y: Array, s: slice) -> None:
-            self._finish(y[s], bias, slope)
+    ) -> tuple[Array, Array | None]:
+        if epilogue.dropout is None:
 
-        return channels_first(self._convolved(x, weight, geometry, finish, memo))
+            def finish(y: Array, s: slice) -> None:
+                self._finish(y[s], bias, epilogue)
 
-    def convolve_dropout(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float,
-        p: float,
-        key: Key,
-        counter: Counter,
-        memo: Memo | None = None,
-    ) -> tuple[Array, Array]:
+            return channels_first(self._convolved(x, weight, geometry, finish, memo)), None
+
+        dropout = epilogue.dropout
         keep = self.arena.empty((len(x), *geometry.output_size, len(weight)), np.bool_)  # (N, oh, ow, O)
         each = geometry.positions * len(weight)  # numbers of an image
 
-        def finish(y: Array, s: slice) -> None:
-            self._finish(y[s], bias, slope)
+        def finish_and_drop(y: Array, s: slice) -> None:
+            self._finish(y[s], bias, epilogue)
             numbers = slice(s.start * each, s.stop * each)
-            self._drop(y.reshape(-1), keep.reshape(-1), numbers, p, key, counter)
+            self._drop(y.reshape(-1), keep.reshape(-1), numbers, *dropout)
 
-        return channels_first(self._convolved(x, weight, geometry, finish, memo)), channels_first(keep)
+        y = self._convolved(x, weight, geometry, finish_and_drop, memo)  # (N, oh, ow, O)
+        return channels_first(y), channels_first(keep)
 
     def _convolved(
         self,
@@ -419,11 +413,11 @@ class CPUBackend(Backend):
         self.pool.run_products(work, cut(len(x), _bytes_each(x.shape[1], len(weight), geometry, x.itemsize)))
         return y
 
-    def _finish(self, part: Array, bias: Array | None, slope: float) -> None:
-        """Add a bias to a slice with the channels innermost, and take it through a leaky ReLU, in place."""
+    def _finish(self, part: Array, bias: Array | None, epilogue: Epilogue) -> None:
+        """Add a bias to a slice with the channels innermost, and apply an activation, in place."""
         if bias is not None:
             part += bias
-        self._activate(part, slope)
+        self._activate(part, epilogue.slope)
 
     def convolve_input_gradient(
         self,
@@ -431,22 +425,22 @@ class CPUBackend(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
         memo: Memo | None = None,
     ) -> Array:
         n, c = len(dy), weight.shape[1]
 
         def finish(dx: Array, s: slice) -> None:
-            self._finish(dx[s], bias, slope)
+            self._finish(dx[s], bias, epilogue)
 
         transform = _transform(geometry, n, c, len(weight), dy.dtype)
         if transform is not None:
             return channels_first(self.bilinear.input_gradient(dy, weight, geometry, transform, finish, memo))
         if _is_narrow(geometry, c, len(weight)):
-            return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), slope)
+            return self.convolve(dy, _turned(weight), bias, geometry.mirrored(), epilogue)[0]
 
         def finish_rows(rows: Array) -> None:
-            self._finish(rows, bias, slope)
+            self._finish(rows, bias, epilogue)
 
         if phases.pays(geometry, c, len(weight)):
             return channels_first(self.phases.input_gradient(dy, weight, geometry, finish_rows))
@@ -622,7 +616,7 @@ class CPUBackend(Backend):
         eps: float,
         weight: Array,
         bias: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> Array:
         rows = _rows(x)  # (M, C)
         y = self.arena.empty(rows.shape, rows.dtype)
@@ -633,7 +627,7 @@ class CPUBackend(Backend):
             part = near.apply(np.subtract, rows[s], y[s])
             scale.apply(np.multiply, part, part)
             shift.apply(np.add, part, part)
-            self._activate(part, slope)
+            self._activate(part, epilogue.slope)
 
         self.pool.run(work, _slices_of(rows))
         return _in_shape_of(x, y)
@@ -647,12 +641,13 @@ class CPUBackend(Backend):
         variance: Array,
         eps: float,
         weight: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> tuple[Array, Array, Array]:
         inv_std = 1 / np.sqrt(variance + eps)
         rows, grads, near = _rows(x), _rows(dy), Channels(mean.astype(x.dtype))  # (M, C), (M, C), (C,)
         dx = self.arena.empty(rows.shape, rows.dtype)
-        result, given = (None, grads) if slope == 1 else (_rows(y), dx)  # dx holds dy taken back, for a while
+        # With an activation, dx holds dy taken back through it for a while.
+        result, given = (_rows(y), dx) if epilogue.reads_result else (None, grads)
         slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}
         products, dbiases = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)
@@ -660,7 +655,7 @@ class CPUBackend(Backend):
         def sums(s: slice) -> None:
             part, grad = rows[s], given[s]
             if result is not None:
-                self._deactivate(grads[s], result[s], slope, grad)
+                self._deactivate(grads[s], result[s], epilogue.slope, grad)
             product = near.apply(np.subtract, part, self.scratch.get("rows", part.shape, part.dtype))
             product *= grad
             products[places[s.start]] = self._sum_rows(product)

@@ -1,8 +1,7 @@
 """The CuPy backend: products by cuBLAS, and CUDA kernels of our own for the rest.
 
-A kernel gets addresses and believes them: it checks nothing. So each method here first brings its
-arrays into the memory order that the kernel reads, of one dtype, and wraps every number in the type
-that the kernel declares. Images lie with the channels innermost, as everywhere (base.py).
+Each method brings its arrays into the form that its kernel reads (kernels/launch.py). Images lie with the
+channels innermost, as everywhere (arrays.py).
 """
 
 import math
@@ -13,13 +12,13 @@ import cupy as xp
 import numpy as np
 from cupy._core import _routines_linalg
 
-from .base import AdamUpdate, Backend, channels_first, channels_last
-from .geometry import ConvGeometry
-from .kept import Memo
+from .arrays import Array, channels_first, channels_last
+from .base import AdamUpdate
+from .epilogue import NOTHING, Epilogue
+from .gpu_convolution import GPUConvolution
 from .kernels import load
+from .kernels.launch import launch, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
-
-Array = Any
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
@@ -28,27 +27,7 @@ DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
 MAX_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
 
-# The structures that kernels take by value.
-GEOMETRY = np.dtype(
-    [
-        (name, np.int32)
-        for name in (
-            "height",
-            "width",
-            "channels",
-            "out_height",
-            "out_width",
-            "kernel_height",
-            "kernel_width",
-            "stride_y",
-            "stride_x",
-            "dilation_y",
-            "dilation_x",
-            "top",
-            "left",
-        )
-    ]
-)
+# The structure that `dropout` takes: a place in the stream of random numbers.
 PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
 
 
@@ -59,7 +38,7 @@ def _table(dtype: Any) -> np.dtype[Any]:
     return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
 
 
-class GPUBackend(Backend):
+class GPUBackend(GPUConvolution):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -110,14 +89,6 @@ class GPUBackend(Backend):
             return x.sum(axis=axes, keepdims=keepdims)
         return self._sum(x, axis=axes, keepdims=keepdims)
 
-    # -- launching -------------------------------------------------------------------------------
-
-    def _launch(self, file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
-        """One thread for each of `threads` things; nothing for none."""
-        if threads:
-            function = load.function(file, kernel, types)
-            function((-(-threads // load.BLOCK),), (load.BLOCK,), args)
-
     def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
         """A new array like the first, made by a kernel of elementwise.cu.
 
@@ -127,9 +98,7 @@ class GPUBackend(Backend):
         inputs = [_channels_innermost(_fitted(array, like)) for array in arrays]
         out = xp.empty_like(inputs[0])
         count = out.size
-        self._launch(
-            "elementwise", kernel, _types(out.dtype), count, (*inputs, out, *numbers, np.int64(count))
-        )
+        launch("elementwise", kernel, types_of(out.dtype), count, (*inputs, out, *numbers, np.int64(count)))
         return _in_shape_of(like, out)
 
     # -- activations -------------------------------------------------------------------------
@@ -160,7 +129,7 @@ class GPUBackend(Backend):
         place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
         blocks = -(-numbers.size // DRAWS_PER_BLOCK)
         if blocks:
-            load.function("dropout", "dropout", _types(x.dtype))(
+            load.function("dropout", "dropout", types_of(x.dtype))(
                 (-(-blocks // DROPOUT_BLOCK),),
                 (DROPOUT_BLOCK,),
                 (
@@ -178,110 +147,6 @@ class GPUBackend(Backend):
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
 
-    # -- convolution ---------------------------------------------------------------------------
-
-    def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
-        if x.shape[2:] != geometry.input_size:
-            raise ValueError(f"im2col: expected images of {geometry.input_size}, got {x.shape[2:]}")
-        n, c = x.shape[:2]
-        columns = xp.empty((n * geometry.positions, geometry.taps * c), x.dtype)
-        along_n, along_c, along_y, along_x = (s // x.itemsize for s in x.strides)
-        width = _pack(x.dtype, c, columns, x) if along_c == 1 else 1
-        if any(s % width for s in (along_n, along_y, along_x)):
-            width = 1
-        count = columns.size // width
-        strides = (np.int64(s) for s in (along_n, along_y, along_x, along_c))
-        self._launch(
-            "columns",
-            "im2col",
-            _types(x.dtype, width),
-            count,
-            (x, columns, _structure(geometry, c), *strides, np.int64(count)),
-        )
-        return columns
-
-    def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
-        return self._gathered(columns, n, geometry, None, 1.0)
-
-    def _gathered(
-        self, columns: Array, n: int, geometry: ConvGeometry, bias: Array | None, slope: float
-    ) -> Array:
-        """`col2im`, plus a bias, through a leaky ReLU: (N, C, H, W)."""
-        columns = xp.ascontiguousarray(columns)
-        c = columns.shape[1] // geometry.taps
-        if columns.shape != (n * geometry.positions, geometry.taps * c):
-            raise ValueError(f"col2im: columns of {columns.shape} are not those of {n} images by {geometry}")
-        x = xp.empty((n, *geometry.input_size, c), columns.dtype)
-        width = _pack(x.dtype, c, columns, x)
-        count = x.size // width
-        bias = np.uint64(0) if bias is None else _vector(bias, c, x.dtype)
-        self._launch(
-            "columns",
-            "col2im",
-            _types(x.dtype, width),
-            count,
-            (columns, bias, x, _structure(geometry, c), x.dtype.type(slope), np.int64(count)),
-        )
-        return channels_first(x)
-
-    def convolve(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float = 1.0,
-        memo: Memo | None = None,
-    ) -> Array:
-        return self._convolved(self.im2col(x, geometry), len(x), weight, bias, geometry, slope)
-
-    def _convolved(
-        self, columns: Array, n: int, weight: Array, bias: Array | None, geometry: ConvGeometry, slope: float
-    ) -> Array:
-        """`convolve`, from the columns of x on."""
-        rows = self.matmul(columns, self.kernel_matrix(weight))  # (N * oh * ow, O)
-        if bias is not None or slope != 1:
-            bias = np.uint64(0) if bias is None else _vector(bias, len(weight), rows.dtype)
-            self._launch(
-                "elementwise",
-                "bias_leaky_relu",
-                _types(rows.dtype),
-                rows.size,
-                (rows, bias, rows.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
-            )
-        return channels_first(rows.reshape(n, *geometry.output_size, len(weight)))  # (N, O, oh, ow)
-
-    def convolve_weight_gradient(
-        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> Array:
-        return self._weight_gradient(self.im2col(x, geometry), dy, geometry)
-
-    def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        """`convolve_weight_gradient`, from the columns of x on."""
-        c = columns.shape[1] // geometry.taps
-        product = self.matmul(columns.T, self.position_rows(dy))  # (kh * kw * C, O)
-        dw = product.reshape(*geometry.kernel_size, c, dy.shape[1])  # (kh, kw, C, O)
-        return xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
-
-    def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> tuple[Array, Array]:
-        columns = self.im2col(x, geometry)
-        convolved = self._convolved(columns, len(x), weight, None, geometry, 1.0)
-        return convolved, self._weight_gradient(columns, y, geometry)
-
-    def convolve_input_gradient(
-        self,
-        dy: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        slope: float = 1.0,
-        memo: Memo | None = None,
-    ) -> Array:
-        columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
-        return self._gathered(columns, len(dy), geometry, bias, slope)
-
     # -- batch normalisation -------------------------------------------------------------------
 
     def moments(self, x: Array) -> tuple[Array, Array]:
@@ -290,9 +155,9 @@ class GPUBackend(Backend):
         rows = _rows(x)  # (M, C)
         mean, variance = xp.empty((2, rows.shape[1]), np.float64)
         partial, grid, sizes = _chunks(rows)
-        types = _types(x.dtype)
+        types = types_of(x.dtype)
         _tiles("sums_forward", types, grid, (rows, partial, *sizes))
-        self._launch(
+        launch(
             "batch_norm",
             "merge_forward",
             types,
@@ -309,7 +174,7 @@ class GPUBackend(Backend):
         eps: float,
         weight: Array,
         bias: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> Array:
         rows = _rows(x)  # (M, C)
         y = xp.empty_like(rows)
@@ -317,13 +182,14 @@ class GPUBackend(Backend):
             _, grid, sizes = _chunks(rows, partial=False)
             single = x.dtype == mean.dtype == variance.dtype == "float32"
             statistics = np.dtype("float32" if single else "float64")
-            mean, variance = (_vector(v, rows.shape[1], statistics) for v in (mean, variance))
-            weight, bias = (_vector(v, rows.shape[1], x.dtype) for v in (weight, bias))
+            mean, variance = (vector(v, rows.shape[1], statistics) for v in (mean, variance))
+            weight, bias = (vector(v, rows.shape[1], x.dtype) for v in (weight, bias))
+            slope = x.dtype.type(epilogue.slope)
             _tiles(
                 "normalize",
-                _types(x.dtype, statistics),
+                types_of(x.dtype, statistics),
                 grid,
-                (rows, mean, variance, weight, bias, y, np.float64(eps), x.dtype.type(slope), *sizes),
+                (rows, mean, variance, weight, bias, y, np.float64(eps), slope, *sizes),
             )
         return _in_shape_of(x, y)
 
@@ -336,21 +202,22 @@ class GPUBackend(Backend):
         variance: Array,
         eps: float,
         weight: Array,
-        slope: float = 1.0,
+        epilogue: Epilogue = NOTHING,
     ) -> tuple[Array, Array, Array]:
         if not x.size:
-            return super().normalize_backward(dy, x, y, mean, variance, eps, weight, slope)
+            return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
         rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
-        result = rows if slope == 1 else _rows(_fitted(y, x))  # not read where there is no activation
-        dtype, types, channels = x.dtype, _types(x.dtype), rows.shape[1]
-        mean, variance = (_vector(v, channels, np.dtype("float64")) for v in (mean, variance))
-        weight = _vector(weight, channels, dtype)
+        # The result is not read where there is no activation.
+        result = _rows(_fitted(y, x)) if epilogue.reads_result else rows
+        dtype, types, channels = x.dtype, types_of(x.dtype), rows.shape[1]
+        mean, variance = (vector(v, channels, np.dtype("float64")) for v in (mean, variance))
+        weight = vector(weight, channels, dtype)
         dweight, dbias = xp.empty(channels, dtype), xp.empty(channels, dtype)  # each its own: they are kept
         tilt, shift, scale = xp.empty((3, channels), dtype)
         partial, grid, sizes = _chunks(rows)
-        slope = dtype.type(slope)
+        slope = dtype.type(epilogue.slope)
         _tiles("sums_backward", types, grid, (grads, rows, result, mean, partial, slope, *sizes))
-        self._launch(
+        launch(
             "batch_norm",
             "merge_backward",
             types,
@@ -377,12 +244,12 @@ class GPUBackend(Backend):
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
         single = old.dtype == new.dtype == "float32"
         source = np.dtype("float32" if single else "float64")
-        old, new = xp.ascontiguousarray(old), _vector(new, old.size, source)
+        old, new = xp.ascontiguousarray(old), vector(new, old.size, source)
         mixed = xp.empty_like(old)
-        self._launch(
+        launch(
             "elementwise",
             "blend",
-            _types(old.dtype, source),
+            types_of(old.dtype, source),
             old.size,
             (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
         )
@@ -398,7 +265,7 @@ class GPUBackend(Backend):
         given = self.owns(target)
         labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
         number = x.dtype.type(0 if given else target)
-        load.function("logit_bce", "logit_bce", _types(x.dtype))(
+        load.function("logit_bce", "logit_bce", types_of(x.dtype))(
             (1,), (load.BLOCK,), (logits, labels, number, loss, gradient, np.int64(x.size))
         )
         return loss, gradient.reshape(x.shape)
@@ -410,7 +277,7 @@ class GPUBackend(Backend):
         self.check_channels(channels, given)
         self.check_squares(images, squares)
         y = xp.empty((len(squares), side, side, channels), "float32")
-        self._launch(
+        launch(
             "crop_images",
             "crop_images",
             "",
@@ -461,34 +328,15 @@ class GPUBackend(Backend):
             table["size"][i] = arrays[0].size
             table["rate"][i], table["correction"][i] = rate, correction
         numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
-        load.function("adam", "adam", _types(dtype))(
+        load.function("adam", "adam", types_of(dtype))(
             (ADAM_BLOCKS, len(updates)), (load.BLOCK,), (table[()], *(dtype.type(n) for n in numbers))
         )
-
-
-def _types(dtype: Any, second: Any = None) -> str:
-    """The template arguments: a dtype, and a second one or how many elements a thread takes.
-
-    Raises TypeError for a dtype that no kernel is made for.
-    """
-    if str(dtype) not in load.FLOATS:
-        raise TypeError(f"expected float32 or float64, got {dtype}")
-    if second is None:
-        return f"<{load.FLOATS[str(dtype)]}>"
-    return f"<{load.FLOATS[str(dtype)]}, {load.FLOATS.get(str(second), second)}>"
 
 
 def _fitted(x: Array, like: Array) -> Array:
     """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
     dtype = x.dtype if x.dtype == "bool" else like.dtype
     return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
-
-
-def _vector(x: Array, size: int, dtype: Any) -> Array:
-    """x (size,) as a kernel reads it: contiguous, of `dtype`. Raises ValueError for another shape."""
-    if x.shape != (size,):
-        raise ValueError(f"expected an array of shape ({size},), got {x.shape}")
-    return xp.ascontiguousarray(x, dtype)
 
 
 def _channels_innermost(x: Array) -> Array:
@@ -508,20 +356,6 @@ def _rows(x: Array) -> Array:
     """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy only if it must be."""
     x = _channels_innermost(x)
     return x.reshape(-1, x.shape[-1])  # (M, C)
-
-
-def _pack(dtype: Any, channels: int, *arrays: Array) -> int:
-    """How many channels one thread takes: 16 bytes of them, where they and the addresses allow it."""
-    width = 16 // dtype.itemsize
-    fits = channels % width == 0 and all(array.data.ptr % 16 == 0 for array in arrays)
-    return width if fits else 1
-
-
-def _structure(g: ConvGeometry, channels: int) -> Any:
-    """The geometry as columns.cu reads it."""
-    (top, _), (left, _) = g.padding
-    values = (*g.input_size, channels, *g.output_size, *g.kernel_size, *g.stride, *g.dilation, top, left)
-    return np.array([tuple(values)], GEOMETRY)[0]
 
 
 def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:

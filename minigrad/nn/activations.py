@@ -4,6 +4,7 @@ from typing import Any
 
 from .. import functional as F
 from ..backend.arguments import as_float, as_int
+from ..backend.epilogue import Epilogue
 from ..tensor import Tensor
 from .module import Module
 
@@ -15,8 +16,8 @@ class ReLU(Module):
         _check(self, x)
         return F.relu(x)
 
-    def as_follower(self) -> tuple[str, float]:
-        return "slope", 0.0
+    def as_epilogue(self) -> Epilogue:
+        return Epilogue(slope=0.0)
 
 
 class LeakyReLU(Module):
@@ -32,8 +33,8 @@ class LeakyReLU(Module):
         _check(self, x)
         return F.leaky_relu(x, self.negative_slope)
 
-    def as_follower(self) -> tuple[str, float]:
-        return "slope", self.negative_slope
+    def as_epilogue(self) -> Epilogue:
+        return Epilogue(slope=self.negative_slope)
 
     def describe(self) -> str:
         return f"LeakyReLU({self.negative_slope})"
@@ -68,8 +69,8 @@ class Dropout(Module):
         _check(self, x)
         return F.dropout(x, self.p, self.training)
 
-    def as_follower(self) -> tuple[str, float]:
-        return "p", self.p if self.training else 0.0
+    def as_epilogue(self) -> Epilogue:
+        return Epilogue(p=self.p if self.training else 0.0)
 
     def describe(self) -> str:
         return f"Dropout({self.p})"

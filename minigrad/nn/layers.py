@@ -6,6 +6,7 @@ from typing import Any
 from .. import backend as backends
 from .. import functional as F
 from ..backend.arguments import as_float, as_int, float_type
+from ..backend.epilogue import NOTHING, Epilogue
 from ..backend.geometry import explicit_padding, pair, says
 from ..tensor import Tensor
 from . import init
@@ -109,7 +110,7 @@ class Conv2d(_Convolution):
     `weight` is (out_channels, in_channels, kh, kw). Sizes: see `functional.conv2d`.
     """
 
-    takes = ("slope", "p")
+    takes = ("activation", "dropout")
 
     def __init__(
         self,
@@ -137,9 +138,11 @@ class Conv2d(_Convolution):
             device,
         )
 
-    def forward(self, x: Tensor, slope: float = 1.0, p: float = 0.0) -> Tensor:
-        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)", slope=slope)
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, slope=slope, p=p)
+    def forward(self, x: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
+        _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)", epilogue=epilogue)
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, epilogue=epilogue
+        )
 
     def describe(self) -> str:
         return f"Conv2d({self.weight.shape[1]}, {self.weight.shape[0]})"
@@ -157,7 +160,7 @@ class ConvTranspose2d(_Convolution):
     `weight` is (in_channels, out_channels, kh, kw). Sizes: see `functional.conv_transpose2d`.
     """
 
-    takes = ("slope",)
+    takes = ("activation",)
 
     def __init__(
         self,
@@ -187,8 +190,8 @@ class ConvTranspose2d(_Convolution):
         )
         self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
-    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
-        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)", slope=slope)
+    def forward(self, x: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
+        _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)", epilogue=epilogue)
         return F.conv_transpose2d(
             x,
             self.weight,
@@ -197,7 +200,7 @@ class ConvTranspose2d(_Convolution):
             self.padding,
             self.output_padding,
             self.dilation,
-            slope=slope,
+            epilogue=epilogue,
         )
 
     def describe(self) -> str:
@@ -217,7 +220,7 @@ class BatchNorm(Module):
         momentum: the new share, in [0, 1].
     """
 
-    takes = ("slope",)
+    takes = ("activation",)
 
     def __init__(
         self,
@@ -242,9 +245,9 @@ class BatchNorm(Module):
         self.running_mean = Tensor(xp.zeros(num_features, dtype))
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
-    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
         layout = "(N, {0}) or (N, {0}, H, W)"
-        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout=layout, slope=slope)
+        _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout=layout, epilogue=epilogue)
         return F.batch_norm(
             x,
             self.running_mean,
@@ -254,7 +257,7 @@ class BatchNorm(Module):
             self.training,
             self.momentum,
             self.eps,
-            slope=slope,
+            epilogue=epilogue,
         )
 
     def describe(self) -> str:
@@ -280,15 +283,15 @@ def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tup
 
 
 def _check(
-    layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str, slope: Any = 1.0
+    layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str, epilogue: Any = NOTHING
 ) -> None:
     """Raise an error that names the layer where x is not what it takes."""
     weight: Tensor = layer.weight  # type: ignore[attr-defined]
     if not isinstance(x, Tensor):
         expected = layout.format(channels)
         raise TypeError(f"{layer.describe()}: expected a Tensor of shape {expected}, got {type(x).__name__}")
-    if isinstance(slope, Tensor):  # the layer itself takes a number there, from `Sequential`
-        raise TypeError(f"{layer.describe()}: expected one input, got a second Tensor, of {slope.shape}")
+    if isinstance(epilogue, Tensor):  # the layer itself takes an Epilogue there, from `Sequential`
+        raise TypeError(f"{layer.describe()}: expected one input, got a second Tensor, of {epilogue.shape}")
     if x.ndim not in ndim or x.shape[1] != channels:
         raise ValueError(f"{layer.describe()}: expected {layout.format(channels)}, got {x.shape}")
     if x.dtype != weight.dtype:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import backend as backends
 from .. import observer
 from ..backend.arguments import float_type
-from ..backend.base import FLOAT_TYPES, refuse_masked
+from ..backend.arrays import FLOAT_TYPES, refuse_masked
+from ..backend.epilogue import Epilogue
 from ..backend.ieee import ieee
 from ..creation import tensor
 from ..ops.gradient_hook import GradientHook
@@ -79,8 +80,8 @@ class Module:
     """
 
     training: bool
-    # Which of "slope" (of a leaky ReLU) and "p" (of a dropout) `forward` takes beside x, in this order, of
-    # the modules that follow.
+    # The parts ("activation", "dropout") that `forward` takes in an Epilogue beside x: a Sequential makes one
+    # of the modules that follow. Empty: `forward` takes x alone.
     takes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -102,8 +103,8 @@ class Module:
                 raise _not_started(self)
             return object.__getattribute__(self, name)  # raises, as without this method
 
-    def as_follower(self) -> tuple[str, float] | None:
-        """As what a layer before may take this one along, as things are: ("slope", 0.2) or ("p", 0.3)."""
+    def as_epilogue(self) -> Epilogue | None:
+        """Return what a layer before may apply in place of this module, as it is now; None if nothing can."""
         return None
 
     def __call__(self, *inputs: Any) -> Tensor:

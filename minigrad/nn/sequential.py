@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
+from ..backend.epilogue import NOTHING, Epilogue
 from ..tensor import Tensor
 from .module import Module
 
@@ -24,9 +25,9 @@ class Sequential(Module):
         modules = list(self)
         while modules:
             module = modules.pop(0)
-            followers = taken_along(module, modules)
+            followers, epilogue = _joined(module, modules)
             del modules[: len(followers)]
-            x = module(x, *_settings(followers))
+            x = module(x, epilogue) if followers else module(x)
         return x
 
     def __iter__(self) -> Iterator[Module]:
@@ -55,20 +56,28 @@ def _other_module(given: Any) -> str:
 
 
 def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
-    """Those of the modules that follow which a layer takes into its own pass over memory: a leaky ReLU, a
-    dropout, or a dropout behind a leaky ReLU.
+    """Return the modules, of those that follow, which a layer takes into its own pass over memory: an
+    activation, a dropout, or a dropout behind an activation.
 
     A subclass with a `forward` of its own is not taken along, and takes no other, unless it says so itself.
     """
+    return _joined(module, following)[0]
+
+
+def _joined(module: Module, following: Sequence[Module]) -> tuple[list[Module], Epilogue]:
+    """Return the modules that a layer takes along, and as one epilogue what they do."""
     taken: list[Module] = []
-    names = list(module.takes) if _speaks_for_itself(module, "takes") else []
+    epilogue = NOTHING
+    if not module.takes or not _speaks_for_itself(module, "takes"):
+        return taken, epilogue
     for follower in following:
-        found = follower.as_follower() if _speaks_for_itself(follower, "as_follower") else None
-        if found is None or found[0] not in names:
+        own = follower.as_epilogue() if _speaks_for_itself(follower, "as_epilogue") else None
+        both = None if own is None else epilogue.then(own)
+        if both is None or any(part not in module.takes for part in both.parts):
             break
-        names = names[names.index(found[0]) + 1 :]
+        epilogue = both
         taken.append(follower)
-    return taken
+    return taken, epilogue
 
 
 def _speaks_for_itself(module: Module, attribute: str) -> bool:
@@ -76,11 +85,3 @@ def _speaks_for_itself(module: Module, attribute: str) -> bool:
     own = next((cls for cls in type(module).__mro__ if "forward" in vars(cls)), object)
     hooked = module.forward_hooks or module.backward_hooks or "forward" in vars(module)
     return attribute in vars(own) and not hooked
-
-
-def _settings(followers: Sequence[Module]) -> tuple[float, ...]:
-    """Return the arguments of `forward` after x: (slope,), or (slope, p) with slope 1 for no activation."""
-    found = dict(setting for m in followers if (setting := m.as_follower()) is not None)
-    if "p" in found:
-        return found.get("slope", 1.0), found["p"]
-    return tuple(found.values())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .cases import Case, normal
 from .operation import Operation, ResultVersion, check_unchanged, require_float

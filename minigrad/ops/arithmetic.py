@@ -8,7 +8,7 @@ no rule here has to.
 from collections.abc import Iterable
 from typing import Any
 
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .cases import Case, normal, positive
 from .operation import MAKES_ONE, Operation, as_tensor, floating, require_tensor

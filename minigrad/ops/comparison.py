@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from ..backend.base import refuse_masked
+from ..backend.arrays import refuse_masked
 from ..backend.ieee import ieee
 from ..tensor import Tensor
 from .operation import as_tensor, require_tensor

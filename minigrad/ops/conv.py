@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive, random
-from ..backend.base import Array
+from ..backend.arrays import Array
+from ..backend.epilogue import NOTHING, Epilogue, check_epilogue
 from ..backend.geometry import ConvGeometry
 from ..backend.kept import Memo
 from ..tensor import Tensor, is_grad_enabled
-from .activation import LeakyReluGradient, check_slope
 from .cases import Case, normal
-from .dropout import Dropout, LeakyDropoutGradient, MaskScale
+from .epilogue import HasEpilogue
 from .operation import Operation, require_tensor
 
 # What the cases of all three run over: odd sizes, gaps, overlaps, one-sided padding, dilation.
@@ -53,20 +53,38 @@ def _sized(*names: str) -> Any:
 
 
 @dataclass(eq=False)
-class Convolve(Operation):
+class Convolve(HasEpilogue, Operation):
     """y = f(x (*) w + b): dx, dw by the other two operations, db = the sum of dy over all but channels.
 
-    f is a leaky ReLU with `slope` (1 for none) and, behind it, `dropout`, taken in the same pass over memory;
-    dy is taken back through them first.
+    f is the epilogue. dy is taken back through it first.
     """
 
     geometry: ConvGeometry
-    slope: float = 1.0
-    dropout: Dropout | None = None
+    epilogue: Epilogue = NOTHING
     keep_inputs = True
 
-    def __post_init__(self) -> None:
-        self.keep_output = self.slope != 1
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self._memo = Memo() if is_grad_enabled() else None
+        y, self.mask = self.backend.convolve(x, weight, bias, self.geometry, self.epilogue, self._memo)
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *bias = self.inputs
+        dy = self.back_through_epilogue(dy)
+        return (
+            ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
+            ConvolveWeightGradient(self.geometry, self._memo)(x, dy) if self.needs[1] else None,
+            *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
+        )
+
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        if not (self.needs[0] and self.needs[1]):  # it pays where both come from the same transform of dy
+            return self.backward(dy)
+        x, weight, *bias = self.inputs
+        dy = self.back_through_epilogue(dy)
+        dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
+        db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+        return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -78,73 +96,58 @@ class Convolve(Operation):
                 label,
             )
             yield Case(
-                lambda x, w, b, g=g: Convolve(g, 0.2)(x, w, b),
+                lambda x, w, b, g=g: Convolve(g, Epilogue(0.2))(x, w, b),
                 inputs,
                 lambda x, w, b, g=g: naive.leaky_relu(naive.convolve(x, w, g) + b.reshape(-1, 1, 1), 0.2),
                 f"{label}, leaky ReLU",
             )
-        place = 0.4, (5, 7), (0, 3, 0, 0)
+        p, draw = 0.4, ((5, 7), (0, 3, 0, 0))
         for label, slope in (("stride 2, padding 1", 0.2), ("plain", 1.0)):
             g = GEOMETRIES[label]
             yield Case(
-                lambda x, w, b, g=g, slope=slope: Convolve(g, slope, Dropout(*place))(x, w, b),
+                lambda x, w, b, g=g, slope=slope: Convolve(g, Epilogue(slope, p, draw))(x, w, b),
                 {name: inputs for name, _, inputs in _sized("x", "w", "b")}[label],
                 lambda x, w, b, g=g, slope=slope: naive.dropout(
-                    naive.leaky_relu(naive.convolve(x, w, g) + b.reshape(-1, 1, 1), slope), *place
+                    naive.leaky_relu(naive.convolve(x, w, g) + b.reshape(-1, 1, 1), slope), p, *draw
                 ),
                 f"{label}, {'leaky ReLU, ' if slope != 1 else ''}dropout",
             )
 
-    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        self._memo = Memo() if is_grad_enabled() else None
-        if self.dropout is None:
-            return self.backend.convolve(x, weight, bias, self.geometry, self.slope, self._memo)
-        y, self._mask = self.backend.convolve_dropout(
-            x, weight, bias, self.geometry, self.slope, *self.dropout.place, self._memo
-        )
-        return y
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *bias = self.inputs
-        dy = self._through_finish(dy)
-        return (
-            ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
-            ConvolveWeightGradient(self.geometry, self._memo)(x, dy) if self.needs[1] else None,
-            *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
-        )
-
-    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        if not (self.needs[0] and self.needs[1]):  # it pays where both come from the same transform of dy
-            return self.backward(dy)
-        x, weight, *bias = self.inputs
-        dy = self._through_finish(dy)
-        dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
-        db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
-        return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
-
-    def _through_finish(self, dy: Tensor) -> Tensor:
-        """dy taken back through f."""
-        if self.dropout is None:
-            if self.slope == 1:
-                return dy
-            return LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
-        if self.slope == 1:
-            return MaskScale(self._mask, self.dropout.scale)(dy)
-        return LeakyDropoutGradient(
-            self.slope, self._output, self._mask, self.dropout.scale, self.result_version
-        )(dy)
-
 
 @dataclass(eq=False)
-class ConvolveInputGradient(Operation):
-    """x = f(the transposed convolution of y by w, + b): dy, dw by the other two, db and f as above."""
+class ConvolveInputGradient(HasEpilogue, Operation):
+    """x = f(the transposed convolution of y by w, + b): dy, dw by the other two, db and f as above.
+
+    The epilogue f has no dropout.
+    """
 
     geometry: ConvGeometry
-    slope: float = 1.0
+    epilogue: Epilogue = NOTHING
     keep_inputs = True
 
-    def __post_init__(self) -> None:
-        self.keep_output = self.slope != 1
+    def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
+        self._memo = Memo() if is_grad_enabled() else None
+        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.epilogue, self._memo)
+
+    def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
+        y, weight, *bias = self.inputs
+        dx = self.back_through_epilogue(dx)
+        return (
+            Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
+            ConvolveWeightGradient(self.geometry, self._memo)(dx, y) if self.needs[1] else None,
+            *(dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
+        )
+
+    def fused_backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
+        if not (self.needs[0] and self.needs[1]):  # it pays where both come from what is made of dx once
+            return self.backward(dx)
+        y, weight, *bias = self.inputs
+        dx = self.back_through_epilogue(dx)
+        dy, dw = self.backend.convolve_and_weight_gradient(
+            dx.data, weight.data, y.data, self.geometry, self._memo
+        )
+        db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+        return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -156,39 +159,13 @@ class ConvolveInputGradient(Operation):
                 label,
             )
             yield Case(
-                lambda y, w, b, g=g: ConvolveInputGradient(g, 0.2)(y, w, b),
+                lambda y, w, b, g=g: ConvolveInputGradient(g, Epilogue(0.2))(y, w, b),
                 inputs,
                 lambda y, w, b, g=g: naive.leaky_relu(
                     naive.convolve_input_gradient(y, w, g) + b.reshape(-1, 1, 1), 0.2
                 ),
                 f"{label}, leaky ReLU",
             )
-
-    def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
-        self._memo = Memo() if is_grad_enabled() else None
-        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.slope, self._memo)
-
-    def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
-        y, weight, *bias = self.inputs
-        if self.slope != 1:
-            dx = LeakyReluGradient(self.slope, self._output, self.result_version)(dx)
-        return (
-            Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
-            ConvolveWeightGradient(self.geometry, self._memo)(dx, y) if self.needs[1] else None,
-            *(dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
-        )
-
-    def fused_backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
-        if not (self.needs[0] and self.needs[1]):  # it pays where both come from what is made of dx once
-            return self.backward(dx)
-        y, weight, *bias = self.inputs
-        if self.slope != 1:
-            dx = LeakyReluGradient(self.slope, self._output, self.result_version)(dx)
-        dy, dw = self.backend.convolve_and_weight_gradient(
-            dx.data, weight.data, y.data, self.geometry, self._memo
-        )
-        db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
-        return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
 
 @dataclass(eq=False)
@@ -202,16 +179,6 @@ class ConvolveWeightGradient(Operation):
     memo: Memo | None = None
     keep_inputs = True
 
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        for label, g, inputs in _sized("x", "y"):
-            yield Case(
-                lambda x, y, g=g: ConvolveWeightGradient(g)(x, y),
-                inputs,
-                lambda x, y, g=g: naive.convolve_weight_gradient(x, y, g),
-                label,
-            )
-
     def forward(self, x: Array, y: Array) -> Array:
         return self.backend.convolve_weight_gradient(x, y, self.geometry, self.memo)
 
@@ -222,6 +189,16 @@ class ConvolveWeightGradient(Operation):
             Convolve(self.geometry)(x, dw) if self.needs[1] else None,
         )
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        for label, g, inputs in _sized("x", "y"):
+            yield Case(
+                lambda x, y, g=g: ConvolveWeightGradient(g)(x, y),
+                inputs,
+                lambda x, y, g=g: naive.convolve_weight_gradient(x, y, g),
+                label,
+            )
+
 
 def conv2d(
     x: Tensor,
@@ -231,8 +208,7 @@ def conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     *,
-    slope: float = 1.0,
-    p: float = 0.0,
+    epilogue: Epilogue = NOTHING,
 ) -> Tensor:
     """The cross-correlation of x with a kernel (what neural networks call a convolution).
 
@@ -243,8 +219,7 @@ def conv2d(
         stride, dilation: an int or (vertical, horizontal).
         padding: an int, (h, w), ((top, bottom), (left, right)), "valid" (none) or "same"
             (TensorFlow's: ceil(size / stride) pixels come out; the odd pixel of padding goes after).
-        slope: of a leaky ReLU that follows, taken in the same pass, in [0, 1]; 1 for none.
-        p: of a dropout that follows behind it, taken in the same pass; 0 for none. See `dropout`.
+        epilogue: an activation, a dropout or both, applied to the result in the same pass over memory.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
     A pixel of x that is infinite or NaN makes every output that reads it infinite or NaN; on the CPU, for
@@ -253,15 +228,14 @@ def conv2d(
     """
     _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")
     _check_bias("conv2d", bias, weight, 0)
-    check_slope("conv2d", slope)
+    check_epilogue("conv2d", epilogue, ("activation", "dropout"))
     try:
         geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"conv2d: {error}") from None
-    if not 0 <= p < 1:
-        raise ValueError(f"conv2d: expected 0 <= p < 1, got {p}")
-    dropout = Dropout(p, *random.default.next_counter()) if p else None
-    operation = Convolve(geometry, slope, dropout)
+    if epilogue.p and epilogue.draw is None:
+        epilogue = epilogue.drawn(*random.default.next_counter())
+    operation = Convolve(geometry, epilogue)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
 
 
@@ -274,7 +248,7 @@ def conv_transpose2d(
     output_padding: Any = 0,
     dilation: Any = 1,
     *,
-    slope: float = 1.0,
+    epilogue: Epilogue = NOTHING,
 ) -> Tensor:
     """The transposed convolution: the backward of a convolution, used as a forward.
 
@@ -288,14 +262,14 @@ def conv_transpose2d(
         stride, dilation: an int or (vertical, horizontal).
         padding: as of `conv2d`; "same" makes x's size times the stride, as TensorFlow does.
         output_padding: an int or a pair, smaller than the stride or the dilation.
-        slope: as of `conv2d`.
+        epilogue: an activation, applied to the result in the same pass over memory.
 
     Returns (N, O, (H - 1) stride - top - bottom + dilation (kh - 1) + output_padding + 1, ...).
     Raises ValueError where shapes do not fit or nothing is left.
     """
     _check_image("conv_transpose2d", x, weight, channels=0, where="(C, O, kh, kw)")
     _check_bias("conv_transpose2d", bias, weight, 1)
-    check_slope("conv_transpose2d", slope)
+    check_epilogue("conv_transpose2d", epilogue)
     try:
         geometry = ConvGeometry.of_conv_transpose(
             x.shape[2:],  # type: ignore[arg-type]
@@ -307,7 +281,7 @@ def conv_transpose2d(
         )
     except ValueError as error:
         raise ValueError(f"conv_transpose2d: {error}") from None
-    operation = ConvolveInputGradient(geometry, slope)
+    operation = ConvolveInputGradient(geometry, epilogue)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
 
 

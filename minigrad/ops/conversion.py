@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import backend as backends
-from ..backend.base import Array, Backend
+from ..backend.arrays import Array
+from ..backend.base import Backend
 from ..backend.ieee import ieee
 from ..tensor import FLOATS, Tensor
 from .cases import Case, normal

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..backend.philox import Counter, Key
 from ..tensor import Tensor
 from .cases import Case, normal

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .arithmetic import binary
 from .cases import Case, normal, positive

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..backend.ieee import as_user
 from ..tensor import Tensor
 from .cases import Case, normal

@@ -12,7 +12,7 @@ changes the leaf itself. Its shape and dtype stay, and a graph that needs the ol
 from collections.abc import Callable
 from typing import Any
 
-from ..backend.base import FLOAT_TYPES
+from ..backend.arrays import FLOAT_TYPES
 from ..backend.ieee import ieee
 from ..tensor import Tensor, is_grad_enabled
 from .arithmetic import add, divide, multiply, subtract

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .activation import sigmoid
 from .cases import Case

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .cases import Case, normal
 from .operation import Operation, as_tensor, require_tensor

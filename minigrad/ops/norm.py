@@ -1,6 +1,6 @@
 """Batch normalisation: with the statistics of the batch itself, or with given ones.
 
-Both can take the leaky ReLU that usually follows into the same pass over memory (`slope`, 1 for none).
+Both can take the activation that usually follows into the same pass over memory (`epilogue`).
 
 Source: Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing
 Internal Covariate Shift" (2015).
@@ -10,20 +10,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import naive
-from ..backend.base import Array
+from ..backend.arrays import Array
+from ..backend.epilogue import NOTHING, Epilogue
 from ..tensor import Tensor
-from .activation import LeakyReluGradient
 from .cases import Case, normal
+from .epilogue import HasEpilogue
 from .operation import Operation
 from .reduce import mean as mean_of
 from .reduce import sum_
 
 
 @dataclass(eq=False)
-class BatchNorm(Operation):
+class BatchNorm(HasEpilogue, Operation):
     """y = f((x - m) / sqrt(v + eps) * weight + bias), m and v the channel's mean and variance in x.
 
-    f is a leaky ReLU with `slope`. With dy taken back through it, xhat = (x - m) / sqrt(v + eps), and sums
+    f is the epilogue, an activation. With dy taken back through it, xhat = (x - m) / sqrt(v + eps), and sums
     and means over a channel's values:
 
         dbias = sum(dy), dweight = sum(dy xhat),
@@ -38,38 +39,17 @@ class BatchNorm(Operation):
     """
 
     eps: float
-    slope: float = 1.0
+    epilogue: Epilogue = NOTHING
     keep_inputs = True
-
-    def __post_init__(self) -> None:
-        self.keep_output = self.slope != 1
-
-    @classmethod
-    def cases(cls) -> Iterable[Case]:
-        def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return cls(1e-3)(x, weight, bias)
-
-        def activated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return cls(1e-3, 0.2)(x, weight, bias)
-
-        def reference(x: Array, weight: Array, bias: Array) -> Array:
-            return naive.leaky_relu(naive.batch_norm(x, weight, bias), 0.2)
-
-        for shape, label in (((4, 3), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
-            yield Case(activated, normal(shape, (3,), (3,)), reference, f"{label}, leaky ReLU")
-        yield Case(call, normal((4, 3), (3,), (3,)), label="(N, C)")
-        yield Case(call, normal((2, 3, 2, 3), (3,), (3,)), label="(N, C, H, W)")
-        yield Case(call, normal((1, 2, 2, 2), (2,), (2,)), label="a batch of one")
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
         self.mean, self.variance = self.backend.moments(x)
-        return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.slope)
+        return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.epilogue)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         """The formulas above from x on, so that they can be differentiated again."""
         x, weight, _ = self.inputs
-        if self.slope != 1:
-            dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
+        dy = self.back_through_epilogue(dy)
         axes = (0, 2, 3)[: x.ndim - 1]
         channels = (1, -1) + (1,) * (x.ndim - 2)
         centred = x - mean_of(x, axes, keepdims=True)
@@ -90,37 +70,67 @@ class BatchNorm(Operation):
             self.variance,
             self.eps,
             weight.data,
-            self.slope,
+            self.epilogue,
         )
         return tuple(Tensor(g, backend=self.backend) for g in gradients)
 
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return cls(1e-3)(x, weight, bias)
+
+        def activated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return cls(1e-3, Epilogue(0.2))(x, weight, bias)
+
+        def reference(x: Array, weight: Array, bias: Array) -> Array:
+            return naive.leaky_relu(naive.batch_norm(x, weight, bias), 0.2)
+
+        for shape, label in (((4, 3), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
+            yield Case(activated, normal(shape, (3,), (3,)), reference, f"{label}, leaky ReLU")
+        yield Case(call, normal((4, 3), (3,), (3,)), label="(N, C)")
+        yield Case(call, normal((2, 3, 2, 3), (3,), (3,)), label="(N, C, H, W)")
+        yield Case(call, normal((1, 2, 2, 2), (2,), (2,)), label="a batch of one")
+
 
 @dataclass(eq=False)
-class Normalize(Operation):
+class Normalize(HasEpilogue, Operation):
     """y = f((x - mean) / sqrt(variance + eps) * weight + bias) with constants mean and variance, each (C,).
 
-    f is a leaky ReLU with `slope`.
+    f is the epilogue, an activation.
     """
 
     mean: Array
     variance: Array
     eps: float
-    slope: float = 1.0
+    epilogue: Epilogue = NOTHING
     keep_inputs = True
 
-    def __post_init__(self) -> None:
-        self.keep_output = self.slope != 1
+    def forward(self, x: Array, weight: Array, bias: Array) -> Array:
+        return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.epilogue)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = self.inputs
+        dy = self.back_through_epilogue(dy)
+        axes = (0, 2, 3)[: x.ndim - 1]
+        channels = (1, -1) + (1,) * (x.ndim - 2)
+        constants = self.mean, 1 / self.xp.sqrt(self.variance + self.eps)
+        mean, inv_std = (Tensor(v.reshape(channels), backend=self.backend) for v in constants)
+        return (
+            dy * (inv_std * weight.reshape(channels)) if self.needs[0] else None,
+            sum_(dy * ((x - mean) * inv_std), axes) if self.needs[1] else None,
+            sum_(dy, axes) if self.needs[2] else None,
+        )
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
         mean, variance = (0.5, -1.0), (0.2, 3.0)
 
-        def call(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0) -> Tensor:
+        def call(x: Tensor, weight: Tensor, bias: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
             m, v = (x.backend.asarray(values, x.dtype) for values in (mean, variance))
-            return cls(m, v, 0.05, slope)(x, weight, bias)
+            return cls(m, v, 0.05, epilogue)(x, weight, bias)
 
         def call_activated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return call(x, weight, bias, 0.2)
+            return call(x, weight, bias, Epilogue(0.2))
 
         def reference(x: Array, weight: Array, bias: Array) -> Array:
             xhat = (x.swapaxes(1, -1) - mean) * (0.25**-0.5, 3.05**-0.5)  # (N, ..., C)
@@ -132,20 +142,3 @@ class Normalize(Operation):
         for shape, label in (((3, 2), "(N, C)"), ((2, 2, 3, 2), "(N, C, H, W)")):
             yield Case(call, normal(shape, (2,), (2,)), reference, label)
             yield Case(call_activated, normal(shape, (2,), (2,)), activated, f"{label}, leaky ReLU")
-
-    def forward(self, x: Array, weight: Array, bias: Array) -> Array:
-        return self.backend.normalize(x, self.mean, self.variance, self.eps, weight, bias, self.slope)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, _ = self.inputs
-        if self.slope != 1:
-            dy = LeakyReluGradient(self.slope, self._output, self.result_version)(dy)
-        axes = (0, 2, 3)[: x.ndim - 1]
-        channels = (1, -1) + (1,) * (x.ndim - 2)
-        constants = self.mean, 1 / self.xp.sqrt(self.variance + self.eps)
-        mean, inv_std = (Tensor(v.reshape(channels), backend=self.backend) for v in constants)
-        return (
-            dy * (inv_std * weight.reshape(channels)) if self.needs[0] else None,
-            sum_(dy * ((x - mean) * inv_std), axes) if self.needs[1] else None,
-            sum_(dy, axes) if self.needs[2] else None,
-        )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from .. import observer
 from ..backend import Backend
-from ..backend.base import FLOAT_TYPES, Array, refuse_masked
+from ..backend.arrays import FLOAT_TYPES, Array, refuse_masked
 from ..backend.ieee import ieee, is_ignoring
 from ..tensor import FLOATS, Node, Tensor, is_grad_enabled, next_number
 from ..version_counter import VersionCounter

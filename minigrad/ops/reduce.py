@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..tensor import Tensor
 from .cases import Case, normal
 from .elementwise import Where

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backend.arguments import as_int
-from ..backend.base import Array, refuse_masked
+from ..backend.arrays import Array, refuse_masked
 from ..backend.geometry import pair
 from ..tensor import Tensor
 from .cases import Case, normal

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import backend as backends
-from ..backend.base import Array, refuse_masked
+from ..backend.arrays import Array, refuse_masked
 from ..nn import Module
 from ..tensor import Tensor
 

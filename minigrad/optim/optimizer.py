@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from .. import observer
-from ..backend.base import Array
+from ..backend.arrays import Array
 from ..backend.ieee import ieee
 from ..tensor import Tensor
 from .given import copied, counts, number, parameters, shown

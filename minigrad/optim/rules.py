@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from ..backend.base import AdamUpdate, Array, Backend
+from ..backend.arrays import Array
+from ..backend.base import AdamUpdate, Backend
 from ..tensor import Tensor
 from .given import flag, number, pair
 from .optimizer import Optimizer, Read

@@ -164,9 +164,10 @@ def test_fluxs_layers_are_as_exact_as_the_plain_form(name):
     def error(got, expected):
         return np.linalg.norm(got - expected) / np.linalg.norm(expected)
 
-    y = Backend.convolve(engine, exact[0], exact[1], None, geometry)
+    y, _ = Backend.convolve(engine, exact[0], exact[1], None, geometry)
     assert error(first(form.convolve(x, weight)), y) < 6e-7
-    assert error(Backend.convolve(engine, x, weight, None, geometry), y) > 5e-8  # the plain form errs as well
+    plain, _ = Backend.convolve(engine, x, weight, None, geometry)
+    assert error(plain, y) > 5e-8  # the plain form errs as well
     dx = Backend.convolve_input_gradient(engine, exact[2], exact[1], None, geometry)
     assert error(first(form.input_gradient(dy, weight)), dx) < 6e-7
     dw = Backend.convolve_weight_gradient(engine, exact[0], exact[2], geometry)
@@ -196,10 +197,10 @@ def test_a_huge_stride_is_seen_at_once(monkeypatch):
 
 def test_a_weight_that_changes_in_place_is_seen(always):
     engine, (x, weight, _) = backend.get("cpu"), arrays(FLUX, "float64", c=30)
-    before = engine.convolve(x, weight, None, FLUX)
+    before, _ = engine.convolve(x, weight, None, FLUX)
     assert weight.size > kept.SAMPLE
     weight[-1, -1, -1, -1] += 1.0  # the last number of all
-    after = engine.convolve(x, weight, None, FLUX)
+    after, _ = engine.convolve(x, weight, None, FLUX)
     assert_close(after, naive.convolve(x, weight, FLUX), "float64")
     assert np.abs(after - before).max() > 0.1
 
@@ -208,7 +209,7 @@ def test_a_weight_that_changes_in_place_is_seen(always):
 def test_weights_of_the_same_numbers_in_another_shape_are_others(always, shapes):
     engine = backend.get("cpu")
     for shape in (*shapes, shapes[0]):
-        y = engine.convolve(np.ones((2, shape[1], 7, 7)), np.zeros(shape), None, FLUX)
+        y, _ = engine.convolve(np.ones((2, shape[1], 7, 7)), np.zeros(shape), None, FLUX)
         assert (y.shape, np.abs(y).max()) == ((2, shape[0], 7, 7), 0.0)
 
 
@@ -229,9 +230,9 @@ def test_a_weight_that_changes_while_it_is_used_is_another(always, monkeypatch):
         weight[0, 0, 0, 0] += 1
 
     monkeypatch.setattr(engine.pool, "run_stages", and_change)
-    assert_close(engine.convolve(x, weight, None, FLUX), naive.convolve(x, old, FLUX), "float64")
+    assert_close(engine.convolve(x, weight, None, FLUX)[0], naive.convolve(x, old, FLUX), "float64")
     now = weight.copy()
-    assert_close(engine.convolve(x, weight, None, FLUX), naive.convolve(x, now, FLUX), "float64")
+    assert_close(engine.convolve(x, weight, None, FLUX)[0], naive.convolve(x, now, FLUX), "float64")
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -281,11 +282,11 @@ def test_what_could_not_be_made_is_not_kept(always, monkeypatch, known):
     with monkeypatch.context() as patch:
         patch.setattr(engine.pool, "run_stages", stop)
         with pytest.raises(KeyboardInterrupt):
-            engine.convolve(x, weight, None, FLUX, 1.0, memo)
+            engine.convolve(x, weight, None, FLUX, memo=memo)
     other = Memo()
     other._kernel = memo._kernel
     expected = naive.convolve(x, weight, FLUX)
-    assert_close(engine.convolve(x, weight, None, FLUX, 1.0, other), expected, "float64")
+    assert_close(engine.convolve(x, weight, None, FLUX, memo=other)[0], expected, "float64")
 
 
 @pytest.mark.parametrize("call", ["convolve", "input_gradient", "gradients", "convolve_and_weight_gradient"])
@@ -362,7 +363,7 @@ def test_each_image_is_transformed_once_for_forward_and_backward(always, work_do
 
 def test_a_convolution_with_a_dropout_transforms_its_image_once(always, work_done):
     x, weight, _ = (mg.tensor(a, requires_grad=True) for a in arrays(FLUX, "float64"))
-    F.conv2d(x, weight, padding=2, p=0.5).sum().backward()
+    F.conv2d(x, weight, padding=2, epilogue=mg.Epilogue(p=0.5)).sum().backward()
     assert work_done.count("images_there") == 1
 
 
@@ -431,7 +432,10 @@ def test_a_bias_and_an_activation_come_after_it(always, bias, slope):
     for name, image, channels in (("convolve", x, 2), ("convolve_input_gradient", dy, 3)):
         b = np.arange(1.0, channels + 1) if bias else None
         expected = getattr(naive, name)(image, weight, geometry) + (0 if b is None else b[:, None, None])
-        got = getattr(engine, name)(image, weight, b, geometry, slope)
+        got = getattr(engine, name)(image, weight, b, geometry, mg.Epilogue(slope))
+        if name == "convolve":
+            got, mask = got
+            assert mask is None
         assert_close(got, naive.leaky_relu(expected, slope), "float64")
 
 
@@ -455,7 +459,7 @@ def test_a_planted_mistake_of_one_percent_is_caught(always, monkeypatch):
     monkeypatch.setattr(frequency, "transform", wrong)
     geometry = ConvGeometry.of_conv((4, 4), (3, 3), 1, 1, 1)
     x, weight, _ = arrays(geometry, "float64")
-    got = backend.get("cpu").convolve(x, weight, None, geometry)
+    got, _ = backend.get("cpu").convolve(x, weight, None, geometry)
     with pytest.raises(AssertionError):
         assert_close(got, naive.convolve(x, weight, geometry), "float64")
 
@@ -501,10 +505,11 @@ def test_a_result_of_few_channels(geometry, dtype, channels):
     exact = [a.astype("float64") for a in (x, weight)]
     expected = naive.convolve(*exact, geometry) + bias.astype("float64").reshape(-1, 1, 1)
     engine = backend.get("cpu")
-    assert_close(engine.convolve(x, weight, bias, geometry), expected, dtype)
+    assert_close(engine.convolve(x, weight, bias, geometry)[0], expected, dtype)
     slope = naive.leaky_relu(expected, 0.2)
-    assert_close(engine.convolve(x, weight, bias, geometry, 0.2), slope, dtype)
-    y, keep = engine.convolve_dropout(x, weight, bias, geometry, 0.2, 0.3, (1, 2), (0, 0, 0, 0))
+    assert_close(engine.convolve(x, weight, bias, geometry, mg.Epilogue(0.2))[0], slope, dtype)
+    epilogue = mg.Epilogue(0.2, 0.3, ((1, 2), (0, 0, 0, 0)))
+    y, keep = engine.convolve(x, weight, bias, geometry, epilogue)
     assert_close(y, np.where(keep, slope / 0.7, 0), dtype)
 
 
@@ -521,7 +526,7 @@ def test_a_single_pixel_is_laid_once(monkeypatch, dtype, size, stride):
     engine = backend.get("cpu")
     monkeypatch.setattr(engine, "_laid_in_planes", None)
     monkeypatch.setattr(engine, "_overlapped", None)
-    found = engine.convolve_input_gradient(dy, weight, bias, geometry, 0.2)
+    found = engine.convolve_input_gradient(dy, weight, bias, geometry, mg.Epilogue(0.2))
     assert_close(found, naive.leaky_relu(expected, 0.2), dtype)
 
 

@@ -1,4 +1,4 @@
-"""Every kernel against the reference body of its method (backend/base.py), run by NumPy in float64.
+"""Every kernel against the reference body of its method (base.py, convolution.py), run by NumPy in float64.
 
 Device memory is guarded here: before, in and after each array it is NaN, so that what a kernel forgets to
 write, or reads past an end, shows in its result; and what it writes past an end is found.
@@ -12,7 +12,9 @@ import pytest
 from accuracy import ACCURACY, assert_close
 
 from minigrad import backend
-from minigrad.backend.base import Backend, channels_first, channels_last
+from minigrad.backend.arrays import channels_first, channels_last
+from minigrad.backend.base import Backend
+from minigrad.backend.epilogue import Epilogue
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.backend.kernels import load
 from minigrad.backend.philox import philox
@@ -376,6 +378,12 @@ def test_im2col_of_a_part_of_an_image_and_of_a_stretched_one(gpu):
     assert np.array_equal(off(gpu, gpu.im2col(stretched, geometry)), expected)
 
 
+def result_of(engine, method, image, weight, bias, geometry, slope):
+    """The result of a convolution or of its transpose, without the mask of a dropout."""
+    result = getattr(engine, method)(image, weight, bias, geometry, Epilogue(slope))
+    return result[0] if method == "convolve" else result
+
+
 @DTYPES
 @SLOPES
 @pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
@@ -387,11 +395,10 @@ def test_convolutions(gpu, geometry, with_bias, slope, dtype):
         weight = numbers(19, (o, c, *geometry.kernel_size), dtype)
         bias = [numbers(20, size, dtype) if with_bias else None for size in (o, c)]
         for method, image, b in (("convolve", x, bias[0]), ("convolve_input_gradient", y, bias[1])):
-            expected = getattr(REFERENCE, method)(
-                *double(image, weight), None if b is None else b.astype("float64"), geometry, slope
-            )
+            exact = (*double(image, weight), None if b is None else b.astype("float64"))
+            expected = result_of(REFERENCE, method, *exact, geometry, slope)
             given = None if b is None else on(gpu, b, "every other")
-            found = getattr(gpu, method)(on(gpu, image), on(gpu, weight), given, geometry, slope)
+            found = result_of(gpu, method, on(gpu, image), on(gpu, weight), given, geometry, slope)
             assert_close(off(gpu, found), expected, dtype)
         found = gpu.convolve_weight_gradient(on(gpu, x), on(gpu, y), geometry)
         assert_close(off(gpu, found), REFERENCE.convolve_weight_gradient(*double(x, y), geometry), dtype)
@@ -403,8 +410,8 @@ def test_convolutions_let_through_what_is_no_number(gpu, slope):
     x = np.array([np.nan, -1.0, 2.0], "float32").reshape(3, 1, 1, 1)  # (N, C, H, W)
     weight, bias = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
     for method in ("convolve", "convolve_input_gradient"):
-        expected = getattr(REFERENCE, method)(x, weight, bias, geometry, slope)
-        found = getattr(gpu, method)(on(gpu, x), on(gpu, weight), on(gpu, bias), geometry, slope)
+        expected = result_of(REFERENCE, method, x, weight, bias, geometry, slope)
+        found = result_of(gpu, method, on(gpu, x), on(gpu, weight), on(gpu, bias), geometry, slope)
         assert np.array_equal(off(gpu, found), expected, equal_nan=True)
 
 
@@ -440,11 +447,11 @@ def test_normalize(gpu, shape, slope, dtype):
     x, _, weight, bias, mean, variance = statistics(shape, dtype)
     for kind in ("float64", dtype):
         given = mean.astype(kind), variance.astype(kind)
-        expected = REFERENCE.normalize(*double(x, *given), EPS, *double(weight, bias), slope)
+        expected = REFERENCE.normalize(*double(x, *given), EPS, *double(weight, bias), Epilogue(slope))
         for layout in ("as made", "channels innermost", "misaligned"):
             stats = (on(gpu, v, "every other") for v in given)
             affine = (on(gpu, v, "every other") for v in (weight, bias))
-            y = gpu.normalize(on(gpu, x, layout), *stats, EPS, *affine, slope)
+            y = gpu.normalize(on(gpu, x, layout), *stats, EPS, *affine, Epilogue(slope))
             assert_close(off(gpu, y), expected, dtype)
 
 
@@ -453,8 +460,9 @@ def test_normalize(gpu, shape, slope, dtype):
 @EVERY_BATCH
 def test_normalize_backward(gpu, shape, slope, dtype):
     x, dy, weight, bias, mean, variance = statistics(shape, dtype)
-    y = REFERENCE.normalize(*double(x), mean, variance, EPS, *double(weight, bias), slope).astype(dtype)
-    expected = REFERENCE.normalize_backward(*double(dy, x, y), mean, variance, EPS, *double(weight), slope)
+    epilogue, given = Epilogue(slope), (mean, variance, EPS)
+    y = REFERENCE.normalize(*double(x), *given, *double(weight, bias), epilogue).astype(dtype)
+    expected = REFERENCE.normalize_backward(*double(dy, x, y), *given, *double(weight), epilogue)
     # Of two values a channel's dx is nearly 0: the rounding is of the terms that cancel in it.
     terms = np.linalg.norm(dy * np.abs(weight).max()) if shape[0] == 2 and len(shape) == 2 else 0.0
     for layouts in (
@@ -464,7 +472,7 @@ def test_normalize_backward(gpu, shape, slope, dtype):
     ):
         arrays = (on(gpu, a, how) for a, how in zip((dy, x, y), layouts, strict=True))
         found = gpu.normalize_backward(
-            *arrays, on(gpu, mean), on(gpu, variance), EPS, on(gpu, weight, "every other"), slope
+            *arrays, on(gpu, mean), on(gpu, variance), EPS, on(gpu, weight, "every other"), epilogue
         )
         for array, oracle in zip(found, expected, strict=True):
             if terms:
@@ -480,12 +488,12 @@ def test_nothing_cancels_where_the_mean_is_10_000_and_the_deviation_1(gpu, shape
     assert_close(found[0], mean)
     assert np.abs(found[1] / variance - 1).max() <= ACCURACY["float32"]
     constants = on(gpu, mean), on(gpu, variance), EPS
-    y = gpu.normalize(on(gpu, x), *constants, on(gpu, weight), on(gpu, bias), 0.2)
-    expected = REFERENCE.normalize(*double(x), mean, variance, EPS, *double(weight, bias), 0.2)
+    y = gpu.normalize(on(gpu, x), *constants, on(gpu, weight), on(gpu, bias), Epilogue(0.2))
+    expected = REFERENCE.normalize(*double(x), mean, variance, EPS, *double(weight, bias), Epilogue(0.2))
     assert_close(off(gpu, y), expected, "float32")
-    found = gpu.normalize_backward(on(gpu, dy), on(gpu, x), y, *constants, on(gpu, weight), 0.2)
+    found = gpu.normalize_backward(on(gpu, dy), on(gpu, x), y, *constants, on(gpu, weight), Epilogue(0.2))
     oracles = REFERENCE.normalize_backward(
-        *double(dy, x, off(gpu, y)), mean, variance, EPS, *double(weight), 0.2
+        *double(dy, x, off(gpu, y)), mean, variance, EPS, *double(weight), Epilogue(0.2)
     )
     for array, oracle in zip(found, oracles, strict=True):
         assert_close(off(gpu, array), oracle, "float32")
@@ -495,8 +503,9 @@ def test_nothing_cancels_where_the_mean_is_10_000_and_the_deviation_1(gpu, shape
 def test_batch_norm_lets_through_what_is_no_number(gpu, slope):
     x = np.array([[np.nan], [-1.0], [2.0]], "float32")
     mean, one = np.zeros(1, "float32"), np.ones(1, "float32")
-    expected = REFERENCE.normalize(x, mean, one, 0.0, one, mean, slope)
-    found = gpu.normalize(*(on(gpu, v) for v in (x, mean, one)), 0.0, on(gpu, one), on(gpu, mean), slope)
+    given, affine = (x, mean, one), (one, mean)
+    expected = REFERENCE.normalize(*given, 0.0, *affine, Epilogue(slope))
+    found = gpu.normalize(*(on(gpu, v) for v in given), 0.0, *(on(gpu, v) for v in affine), Epilogue(slope))
     assert np.array_equal(off(gpu, found), expected, equal_nan=True)
 
 
@@ -504,9 +513,9 @@ def test_batch_norm_lets_through_what_is_no_number(gpu, slope):
 def test_batch_norm_of_nothing(gpu, shape):
     empty, ones = on(gpu, np.zeros(shape, "float32")), on(gpu, np.ones(3))
     weight = on(gpu, np.ones(3, "float32"))
-    assert gpu.normalize(empty, ones, ones, EPS, weight, weight, 0.2).shape == shape
+    assert gpu.normalize(empty, ones, ones, EPS, weight, weight, Epilogue(0.2)).shape == shape
     assert np.isnan(off(gpu, gpu.moments(empty)[0])).all()
-    dx, dweight, dbias = gpu.normalize_backward(empty, empty, empty, ones, ones, EPS, weight, 0.2)
+    dx, dweight, dbias = gpu.normalize_backward(empty, empty, empty, ones, ones, EPS, weight, Epilogue(0.2))
     assert dx.shape == shape
     assert off(gpu, dweight).tolist() == off(gpu, dbias).tolist() == [0.0] * 3
 

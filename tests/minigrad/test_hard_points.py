@@ -147,13 +147,16 @@ def test_relu_taken_in_the_pass_of_a_convolution_or_a_normalisation(dtype):
     x = leaf([[[[-1.0]], [[4.0]]]], dtype)  # (1, 2, 1, 1)
     one = mg.tensor(np.eye(2)[:, :, None, None], dtype)
     above = mg.tensor([[[[INF]], [[2.0]]]], dtype)
-    for y in (F.conv2d(x, one, slope=0.0), F.conv_transpose2d(x, one, slope=0.0)):
+    for y in (
+        F.conv2d(x, one, epilogue=mg.Epilogue(0.0)),
+        F.conv_transpose2d(x, one, epilogue=mg.Epilogue(0.0)),
+    ):
         equal(y, [[[[0.0]], [[4.0]]]])
         bias_free = mg.grad(y.sum((2, 3)), x, mg.tensor([[3.0, 2.0]], dtype))[0]
         equal(bias_free, [[[[0.0]], [[2.0]]]])
     weight, bias = leaf([1.0, 1.0], dtype), leaf([0.0, 0.0], dtype)
     zeros, ones = mg.tensor([0.0, 0.0], dtype), mg.tensor([1.0, 1.0], dtype)
-    y = F.batch_norm(x, zeros, ones, weight, bias, eps=0.0, slope=0.0)
+    y = F.batch_norm(x, zeros, ones, weight, bias, eps=0.0, epilogue=mg.Epilogue(0.0))
     found = mg.grad(y, [x, weight, bias], above)
     for gradient, expected in zip(found, ([[[[0.0]], [[2.0]]]], [0.0, 8.0], [0.0, 2.0]), strict=True):
         equal(gradient, expected)
@@ -165,7 +168,7 @@ def test_relu_in_the_pass_of_batch_norm_drops_infinite_gradients(dtype, create_g
     # x - mean is -1, -1, 1, 1; the second channel is there to be infinite without touching the first.
     x = leaf([[1.0, 1.0], [1.0, 1.0], [3.0, 3.0], [3.0, 3.0]], dtype)
     weight, bias = leaf([1.0, 1.0], dtype), leaf([0.0, 0.0], dtype)
-    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=0.0, slope=0.0)
+    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=0.0, epilogue=mg.Epilogue(0.0))
     above = mg.tensor([[INF, 1.0], [-INF, 1.0], [2.0, 2.0], [4.0, 4.0]], dtype)
     dx, dweight, dbias = mg.grad(y, [x, weight, bias], above, create_graph=create_graph)
     # dy back through the ReLU is 0, 0, 2, 4: mean(dy) and mean(dy xhat) are 1.5.
@@ -200,7 +203,7 @@ def test_relu_and_dropout_in_the_pass_of_a_convolution_drop_infinite_gradients(d
     x = leaf(spread([1.0, -1.0, 2.0, -2.0, 1.0], dtype), dtype)
     one = mg.tensor(np.eye(3)[:, :, None, None], dtype)
     bias = leaf(np.zeros(3), dtype)
-    y = F.conv2d(x, one, bias, slope=slope, p=0.5)
+    y = F.conv2d(x, one, bias, epilogue=mg.Epilogue(slope, 0.5))
     above = np.where(y.numpy() != 0, 3.0, INF).astype(dtype)
     expected = np.zeros(x.shape, dtype)
     for place in np.ndindex(x.shape):
@@ -565,7 +568,7 @@ def test_conditions_indices_and_operands_changed_after_the_forward_do_not_count(
 def test_running_statistics_changed_after_the_forward_do_not_count(slope):
     x, weight, bias = leaf([[3.0], [5.0]]), leaf([2.0]), leaf([0.0])
     mean, variance = mg.tensor([1.0]), mg.tensor([4.0])
-    y = F.batch_norm(x, mean, variance, weight, bias, eps=0.0, slope=slope)
+    y = F.batch_norm(x, mean, variance, weight, bias, eps=0.0, epilogue=mg.Epilogue(slope))
     mean.data[:], variance.data[:] = 100.0, 100.0
     for found, expected in zip(mg.grad(y.sum(), [x, weight, bias]), ([[1], [1]], [3], [2]), strict=True):
         equal(found, expected)
@@ -589,13 +592,20 @@ def test_constants_are_copied_only_where_a_graph_is_recorded(monkeypatch):
     [
         lambda x: F.leaky_relu(x, 0.5),
         F.relu,
-        lambda x: F.conv2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), slope=0.5),
-        lambda x: F.conv2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), slope=0.5, p=0.5),
-        lambda x: F.conv_transpose2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), slope=0.5),
+        lambda x: F.conv2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), epilogue=mg.Epilogue(0.5)),
+        lambda x: F.conv2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), epilogue=mg.Epilogue(0.5, 0.5)),
+        lambda x: F.conv_transpose2d(x, mg.tensor(np.ones((1, 1, 1, 1), "f")), epilogue=mg.Epilogue(0.5)),
         lambda x: F.batch_norm(
-            x, mg.tensor([0.0]), mg.tensor([1.0]), mg.tensor([1.0]), mg.tensor([0.0]), slope=0.5
+            x,
+            mg.tensor([0.0]),
+            mg.tensor([1.0]),
+            mg.tensor([1.0]),
+            mg.tensor([0.0]),
+            epilogue=mg.Epilogue(0.5),
         ),
-        lambda x: F.batch_norm(x, None, None, mg.tensor([1.0]), mg.tensor([0.0]), training=True, slope=0.5),
+        lambda x: F.batch_norm(
+            x, None, None, mg.tensor([1.0]), mg.tensor([0.0]), training=True, epilogue=mg.Epilogue(0.5)
+        ),
     ],
 )
 def test_a_result_changed_before_the_second_backward_is_told(call):
@@ -686,7 +696,7 @@ def test_the_reference_drops_what_its_faster_forms_drop():
 @pytest.mark.parametrize("p", [0.0, 0.5])
 def test_a_result_changed_before_the_third_backward_is_told(p):
     x, one = leaf([[[[1.0]], [[-1.0]]]]), mg.tensor(np.eye(2)[:, :, None, None], "float32")
-    y = F.conv2d(x, one, slope=0.5, p=p)
+    y = F.conv2d(x, one, epilogue=mg.Epilogue(0.5, p))
     start, above = leaf(np.ones(y.shape)), leaf(np.ones(x.shape))
     (first,) = mg.grad(y, x, start, create_graph=True)
     (second,) = mg.grad(first, start, above, create_graph=True)

@@ -415,7 +415,7 @@ def flipped(cls, method):
 OWN, BACK, LOOP = "the layer's own forward", "the engine's own backward", "the loop"
 # What is wrong, on which layer; and a check that must tell.
 MISTAKES = {
-    "convolve": (lambda: scaled(CPUBackend, "convolve"), "conv", ("y", OWN)),
+    "convolve": (lambda: scaled(CPUBackend, "convolve", 0), "conv", ("y", OWN)),
     "its dx": (lambda: scaled(CPUBackend, "convolve_input_gradient"), "conv", ("dx", BACK)),
     "its dweight": (lambda: scaled(CPUBackend, "convolve_weight_gradient"), "conv", ("dweight", BACK)),
     "transposed": (lambda: scaled(CPUBackend, "convolve_input_gradient"), "transposed", ("y", OWN)),
@@ -481,7 +481,7 @@ def test_a_mistake_in_the_frequency_domain_is_told():
 
 
 class Louder(nn.Conv2d):
-    def forward(self, x, slope=1.0):
+    def forward(self, x, epilogue=None):
         return super().forward(x) * 1.01
 
 
@@ -645,7 +645,7 @@ def test_what_layers_together_do_is_compared():
 
     def wrong(self, *args):  # with the activation taken along alone
         y = right(self, *args)
-        return y if args[-1] == 1 else y * np.float32(1.01)
+        return y if args[-1] == mg.Epilogue() else y * np.float32(1.01)
 
     with mock.patch.object(CPUBackend, "normalize", wrong):
         found = explain(

@@ -803,7 +803,8 @@ def test_a_dropout_that_is_cut_anywhere_is_the_same(monkeypatch, pieces):
     assert_close(y, expected, "float64")
     assert np.array_equal(mask, expected != 0)
     assert np.array_equal(engine.dropout_mask(shape, *place), mask)
-    y, mask = engine.convolve_dropout(x, np.eye(3).reshape(3, 3, 1, 1), None, geometry, 1.0, *place)
+    epilogue = mg.Epilogue(p=place[0]).drawn(*place[1:])
+    y, mask = engine.convolve(x, np.eye(3).reshape(3, 3, 1, 1), None, geometry, epilogue)
     assert_close(y, expected, "float64")
     assert np.array_equal(mask, expected != 0)
 
@@ -1026,9 +1027,9 @@ def test_a_module_in_two_places_is_learned_once():
 def test_a_slope_that_no_leaky_relu_has_is_told(slope):
     x, weight, vector = images(2, 3, 4, 4), images(3, 3, 2, 2), images(3)
     calls = {
-        "conv2d": lambda: F.conv2d(x, weight, slope=slope),
-        "conv_transpose2d": lambda: F.conv_transpose2d(x, weight, slope=slope),
-        "batch_norm": lambda: F.batch_norm(x, vector, vector, vector, vector, slope=slope),
+        "conv2d": lambda: F.conv2d(x, weight, epilogue=mg.Epilogue(slope)),
+        "conv_transpose2d": lambda: F.conv_transpose2d(x, weight, epilogue=mg.Epilogue(slope)),
+        "batch_norm": lambda: F.batch_norm(x, vector, vector, vector, vector, epilogue=mg.Epilogue(slope)),
     }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=rf"{name}: expected 0 <= slope <= 1, got {slope}"):

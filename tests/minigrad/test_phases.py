@@ -13,6 +13,7 @@ import minigrad.functional as F
 from minigrad import backend, naive
 from minigrad.backend import phases
 from minigrad.backend.base import Backend
+from minigrad.backend.epilogue import Epilogue
 from minigrad.backend.geometry import ConvGeometry
 
 pytestmark = pytest.mark.cpu_only("a form of the CPU's alone")
@@ -55,7 +56,8 @@ def test_any_geometry_with_a_bias_and_an_activation(geometry, dtype, with_bias, 
         expected = expected + bias[:, None, None]
     if slope != 1:
         expected = naive.leaky_relu(expected, slope)
-    got = backend.get("cpu").convolve_input_gradient(dy, weight, bias if with_bias else None, geometry, slope)
+    given = bias if with_bias else None
+    got = backend.get("cpu").convolve_input_gradient(dy, weight, given, geometry, Epilogue(slope))
     assert got.dtype == dtype
     assert_close(got, expected, dtype)
 
@@ -139,7 +141,7 @@ def test_the_number_of_threads_changes_no_bit():
     try:
         for threads in (1, 2, 3):
             engine.pool.resize(threads)
-            results.append(engine.convolve_input_gradient(dy, weight, bias, FLUX, 0.2).tobytes())
+            results.append(engine.convolve_input_gradient(dy, weight, bias, FLUX, Epilogue(0.2)).tobytes())
     finally:
         engine.pool.resize(before)
     assert results[0] == results[1] == results[2]

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from minigrad.backend.epilogue import Epilogue
 from minigrad.ops import OPERATIONS
 
 from .functions import activation
@@ -57,7 +58,7 @@ def normalized(slope):
 
     def call(x, w, b):
         m, v = (x.backend.asarray(values, x.dtype) for values in ([0.5, -1.0, 0.0, 2.0], variances))
-        return OPERATIONS["normalize"](m, v, EPS, slope)(x, w, b)
+        return OPERATIONS["normalize"](m, v, EPS, Epilogue(slope))(x, w, b)
 
     def inputs(dtype):
         x = np.resize([0.5, -1.0, 3.0, 2.0, np.inf, 0.0, -np.inf, 1.0, np.nan, 1e10, -0.0], (9, 4))

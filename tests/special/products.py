@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 
 import minigrad.functional as F
+from minigrad.backend.epilogue import Epilogue
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.ops import OPERATIONS
 
@@ -129,7 +130,7 @@ def activated_convolution(slope):
 
     return Row(
         "convolve",
-        lambda x, w, b: OPERATIONS["convolve"](GEOMETRY, slope)(x, w, b),
+        lambda x, w, b: OPERATIONS["convolve"](GEOMETRY, Epilogue(slope))(x, w, b),
         lambda dtype: (SPECIAL_X(dtype), PLAIN_W(dtype), BIAS(dtype)),
         lambda x, w, b: apply(before(x, w, b)),
         first,

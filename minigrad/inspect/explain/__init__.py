@@ -26,10 +26,11 @@ __all__ = ["Check", "Explanation", "Opened", "Step", "Steps", "explain", "explai
 def explain(layer: Module, x: Any, *, grad: Any = None, seed: int = 0) -> Explanation:
     """What a layer computes on x, step by step, forward and back; `str()` is all of it as text.
 
-    The steps are the backend's own primitives in their plain form (`minigrad/backend/base.py`): im2col,
-    product and col2im of a convolution, the statistics of a BatchNorm. What comes out is compared on the
-    spot with the layer's own forward and backward, whatever form the engine picks for these sizes, and with
-    plain loops over single numbers (`minigrad/naive.py`), for as many numbers as stay quick.
+    The steps are the backend's own primitives in their plain form (`minigrad/backend/base.py` and
+    `convolution.py`): im2col, product and col2im of a convolution, the statistics of a BatchNorm. What comes
+    out is compared on the spot with the layer's own forward and backward, whatever form the engine picks for
+    these sizes, and with plain loops over single numbers (`minigrad/naive.py`), for as many numbers as stay
+    quick.
 
     Nothing is changed: the layer works as a copy, without hooks, in the mode that it is in, and the engine's
     random state is put back. A Dropout shows the draws that its next call will make.

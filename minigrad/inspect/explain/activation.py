@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import naive
 from ...backend import Backend
-from ...backend.base import Array
+from ...backend.arrays import Array
 from ...nn import LeakyReLU, ReLU, Sigmoid, Tanh
 from ...tensor import Tensor
 from .checks import check, chosen, double, where

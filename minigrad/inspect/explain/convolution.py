@@ -7,7 +7,7 @@ is the smaller, each of whose pixels is a row.
 
 import numpy as np
 
-from ...backend.base import Array, channels_first, per_channel
+from ...backend.arrays import Array, channels_first, per_channel
 from ...backend.geometry import ConvGeometry
 from ...nn import Conv2d, ConvTranspose2d
 from ...tensor import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ... import naive, random
-from ...backend.base import channels_first, channels_last
+from ...backend.arrays import channels_first, channels_last
 from ...backend.philox import Counter, Key, philox
 from ...nn import Dropout
 from ...tensor import Tensor

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ... import naive
-from ...backend.base import Array, per_channel
+from ...backend.arrays import Array, per_channel
 from ...nn import BatchNorm
 from ...tensor import Tensor
 from .checks import check, chosen, double, norms

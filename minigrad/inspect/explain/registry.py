@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...backend import Backend
-from ...backend.base import Array
+from ...backend.arrays import Array
 from ...nn import Module
 from ...tensor import Tensor
 from .explanation import Check, Explanation, Step

@@ -1,0 +1,159 @@
+"""The convolution on a GPU: im2col and col2im by kernels, and products by cuBLAS."""
+
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, channels_first
+from .base import Backend
+from .epilogue import NOTHING, Epilogue
+from .geometry import ConvGeometry
+from .kept import Memo
+from .kernels.launch import launch, pack, types_of, vector
+
+# The structure that `im2col` and `col2im` take by value.
+GEOMETRY = np.dtype(
+    [
+        (name, np.int32)
+        for name in (
+            "height",
+            "width",
+            "channels",
+            "out_height",
+            "out_width",
+            "kernel_height",
+            "kernel_width",
+            "stride_y",
+            "stride_x",
+            "dilation_y",
+            "dilation_x",
+            "top",
+            "left",
+        )
+    ]
+)
+
+
+class GPUConvolution(Backend):
+    """The convolutions of `GPUBackend`."""
+
+    def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
+        if x.shape[2:] != geometry.input_size:
+            raise ValueError(f"im2col: expected images of {geometry.input_size}, got {x.shape[2:]}")
+        n, c = x.shape[:2]
+        columns = self.xp.empty((n * geometry.positions, geometry.taps * c), x.dtype)
+        along_n, along_c, along_y, along_x = (s // x.itemsize for s in x.strides)
+        width = pack(x.dtype, c, columns, x) if along_c == 1 else 1
+        if any(s % width for s in (along_n, along_y, along_x)):
+            width = 1
+        count = columns.size // width
+        strides = (np.int64(s) for s in (along_n, along_y, along_x, along_c))
+        launch(
+            "columns",
+            "im2col",
+            types_of(x.dtype, width),
+            count,
+            (x, columns, _structure(geometry, c), *strides, np.int64(count)),
+        )
+        return columns
+
+    def col2im(self, columns: Array, n: int, geometry: ConvGeometry) -> Array:
+        return self._gathered(columns, n, geometry)
+
+    def _gathered(
+        self,
+        columns: Array,
+        n: int,
+        geometry: ConvGeometry,
+        bias: Array | None = None,
+        slope: float = 1.0,
+    ) -> Array:
+        """`col2im`, plus a bias, through a leaky ReLU: (N, C, H, W)."""
+        columns = self.xp.ascontiguousarray(columns)
+        c = columns.shape[1] // geometry.taps
+        if columns.shape != (n * geometry.positions, geometry.taps * c):
+            raise ValueError(f"col2im: columns of {columns.shape} are not those of {n} images by {geometry}")
+        x = self.xp.empty((n, *geometry.input_size, c), columns.dtype)
+        width = pack(x.dtype, c, columns, x)
+        count = x.size // width
+        bias = np.uint64(0) if bias is None else vector(bias, c, x.dtype)
+        launch(
+            "columns",
+            "col2im",
+            types_of(x.dtype, width),
+            count,
+            (columns, bias, x, _structure(geometry, c), x.dtype.type(slope), np.int64(count)),
+        )
+        return channels_first(x)
+
+    def convolve(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        epilogue: Epilogue = NOTHING,
+        memo: Memo | None = None,
+    ) -> tuple[Array, Array | None]:
+        y = self._convolved(self.im2col(x, geometry), len(x), weight, geometry, bias, epilogue.slope)
+        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
+
+    def _convolved(
+        self,
+        columns: Array,
+        n: int,
+        weight: Array,
+        geometry: ConvGeometry,
+        bias: Array | None = None,
+        slope: float = 1.0,
+    ) -> Array:
+        """`convolve` without a dropout, from the columns of x on."""
+        rows = self.matmul(columns, self.kernel_matrix(weight))  # (N * oh * ow, O)
+        if bias is not None or slope != 1:
+            bias = np.uint64(0) if bias is None else vector(bias, len(weight), rows.dtype)
+            launch(
+                "elementwise",
+                "bias_leaky_relu",
+                types_of(rows.dtype),
+                rows.size,
+                (rows, bias, rows.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
+            )
+        return channels_first(rows.reshape(n, *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+
+    def convolve_weight_gradient(
+        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> Array:
+        return self._weight_gradient(self.im2col(x, geometry), dy, geometry)
+
+    def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """`convolve_weight_gradient`, from the columns of x on."""
+        c = columns.shape[1] // geometry.taps
+        product = self.matmul(columns.T, self.position_rows(dy))  # (kh * kw * C, O)
+        dw = product.reshape(*geometry.kernel_size, c, dy.shape[1])  # (kh, kw, C, O)
+        return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> tuple[Array, Array]:
+        columns = self.im2col(x, geometry)
+        convolved = self._convolved(columns, len(x), weight, geometry)
+        return convolved, self._weight_gradient(columns, y, geometry)
+
+    def convolve_input_gradient(
+        self,
+        dy: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: ConvGeometry,
+        epilogue: Epilogue = NOTHING,
+        memo: Memo | None = None,
+    ) -> Array:
+        columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
+        return self._gathered(columns, len(dy), geometry, bias, epilogue.slope)
+
+
+def _structure(g: ConvGeometry, channels: int) -> Any:
+    """The geometry as columns.cu reads it."""
+    (top, _), (left, _) = g.padding
+    values = (*g.input_size, channels, *g.output_size, *g.kernel_size, *g.stride, *g.dilation, top, left)
+    return np.array([tuple(values)], GEOMETRY)[0]

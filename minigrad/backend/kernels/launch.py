@@ -1,0 +1,45 @@
+"""Launch kernels, and bring arguments into the form in which they are read.
+
+A kernel gets addresses and believes them: it checks nothing. So the caller brings its arrays into the memory
+order that the kernel reads, of one dtype, and wraps every number in the type that the kernel declares.
+"""
+
+from typing import Any
+
+import cupy as xp
+
+from ..arrays import Array
+from . import load
+
+
+def launch(file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
+    """Run a kernel of a file with at least `threads` threads; nothing for 0 threads."""
+    if threads:
+        function = load.function(file, kernel, types)
+        function((-(-threads // load.BLOCK),), (load.BLOCK,), args)
+
+
+def types_of(dtype: Any, second: Any = None) -> str:
+    """The template arguments: a dtype, and a second one or how many elements a thread takes.
+
+    Raises TypeError for a dtype that no kernel is made for.
+    """
+    if str(dtype) not in load.FLOATS:
+        raise TypeError(f"expected float32 or float64, got {dtype}")
+    if second is None:
+        return f"<{load.FLOATS[str(dtype)]}>"
+    return f"<{load.FLOATS[str(dtype)]}, {load.FLOATS.get(str(second), second)}>"
+
+
+def vector(x: Array, size: int, dtype: Any) -> Array:
+    """x (size,) as a kernel reads it: contiguous, of `dtype`. Raises ValueError for another shape."""
+    if x.shape != (size,):
+        raise ValueError(f"expected an array of shape ({size},), got {x.shape}")
+    return xp.ascontiguousarray(x, dtype)
+
+
+def pack(dtype: Any, channels: int, *arrays: Array) -> int:
+    """How many channels one thread takes: 16 bytes of them, where they and the addresses allow it."""
+    width = 16 // dtype.itemsize
+    fits = channels % width == 0 and all(array.data.ptr % 16 == 0 for array in arrays)
+    return width if fits else 1
