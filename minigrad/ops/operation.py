@@ -35,8 +35,8 @@ class Operation:
       to the inputs' shapes afterwards, in one place.
     - `fused_backward(dy)`, only where the backend has a faster form of the same gradients: it takes and
       returns what `backward` does, and is called in its place where no graph of the gradients is recorded
-      (`create_graph=False`). So it may compute on arrays, as `Tensor(array, backend=self.backend)`. It may
-      return `self.backward(dy)` where the faster form does not pay.
+      (`create_graph=False`). So it may compute on arrays and make tensors of them, by
+      `Tensor(array, backend=self.backend)`, or return `self.backward(dy)` where the faster form does not pay.
     - `keep_inputs`, `keep_output`: whether either backward reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
 
