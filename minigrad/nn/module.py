@@ -82,7 +82,7 @@ class Module:
     training: bool
     # The parts ("activation", "dropout") that `forward` takes in an Epilogue beside x: a Sequential makes one
     # of the modules that follow. Empty: `forward` takes x alone.
-    takes: tuple[str, ...] = ()
+    takes: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.training = True

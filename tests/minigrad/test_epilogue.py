@@ -157,3 +157,21 @@ def test_an_activation_of_ones_own_is_taken_along(default_device):
 def test_a_layer_that_takes_nothing_gets_x_alone():
     assert sequential.taken_along(nn.Dense(2, 2), [nn.LeakyReLU(1.0), nn.Dropout(0.0)]) == []
     assert nn.Sequential(nn.Dense(2, 2), nn.LeakyReLU(1.0))(mg.tensor([[1.0, 2.0]])).shape == (1, 2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2)], ids=["relu", "leaky"])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Conv2d(2, 3, 2), lambda: nn.ConvTranspose2d(2, 3, 2), lambda: nn.BatchNorm(2)]
+)
+def test_every_layer_that_takes_an_activation_applies_it(default_device, make, activation, training):
+    layer = make().train(training)
+    network = nn.Sequential(layer, activation)
+    assert sequential.taken_along(layer, [activation]) == [activation]
+    x = mg.tensor(numbers(0, 4, 2, 3, 3), "float32", requires_grad=True)
+    together, apart = network(x), activation(layer(x))
+    assert_close(together.numpy(), apart.numpy(), "float32")
+    above = mg.tensor(numbers(1, *together.shape), "float32")
+    inputs = [x, *layer.parameters()]
+    for found, expected in zip(mg.grad(together, inputs, above), mg.grad(apart, inputs, above), strict=True):
+        assert_close(found.numpy(), expected.numpy(), "float32")
