@@ -9,12 +9,11 @@ from typing import Any
 import minigrad as mg
 from minigrad.inspect import ShadowError
 
-from .. import latent, models, optimizers
+from .. import latent, models
 from ..data.batches import Batches
 from ..data.feed import Feed
 from ..errors import UserError
 from ..evaluation.monitor import Monitor
-from ..losses import LOSSES
 from ..recipe.preset import Preset
 from ..steps import RULES, Gan
 from . import checkpoint
@@ -72,13 +71,8 @@ class Training:
         generator, discriminator = (network.to(device) for network in models.build(preset))
         self.feed = Feed(batches, device)
         self.noise = mg.Generator(preset.seed, NOISE_STREAM)
-        self.gan = Gan(
-            generator,
-            discriminator,
-            *optimizers.build(preset, generator, discriminator),
-            lambda n: latent.draw(preset, n, self.noise, device),
-            preset.batch_size,
-            LOSSES[preset.loss],
+        self.gan = Gan.of(
+            preset, generator, discriminator, lambda n: latent.draw(preset, n, self.noise, device)
         )
         self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
         self.sampler = generator if self.average is None else self.average.average

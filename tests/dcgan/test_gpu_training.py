@@ -15,11 +15,10 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import latent, models, optimizers, pictures, presets, sample, sampling, train
+from dcgan import latent, models, pictures, presets, sample, sampling, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
-from dcgan.losses import LOSSES
 from dcgan.run import checkpoint, step_log, trained
 from dcgan.steps import RULES, Gan
 from minigrad import backend, nn
@@ -54,13 +53,7 @@ class Run:
         networks = [network.to(device).to(dtype) for network in models.build(p)]
         self.networks = dict(zip(("generator", "discriminator"), networks, strict=True))
         z = mg.Generator(p.seed, 1)
-        self.gan = Gan(
-            *networks,
-            *optimizers.build(p, *networks),
-            lambda n: latent.draw(p, n, z, device).to(dtype),
-            p.batch_size,
-            LOSSES[p.loss],
-        )  # fmt: skip
+        self.gan = Gan.of(p, *networks, lambda n: latent.draw(p, n, z, device).to(dtype))
 
     def step(self):
         self.done += 1
