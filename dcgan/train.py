@@ -28,10 +28,11 @@ from .recipe.preset import Preset
 from .run import checkpoint, checkup, resume
 from .run.directory import RunDirectory
 from .run.divergence import Diverged
+from .run.learner import DATA_STREAM, Learner
 from .run.progress import Progress
 from .run.resume import Start
-from .run.schedule import Cadence
-from .run.training import DATA_STREAM, KEPT, Training
+from .run.schedule import KEPT, Interval, Schedule
+from .run.training import Training
 
 TF32_TOLERANCE = {**TOLERANCE, "float32": 1e-2}  # products of factors with 10 bits of mantissa
 
@@ -97,7 +98,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--checkpoint-every",
-        type=Cadence.parse,
+        type=Interval.parse,
+        default=Interval(),
         metavar="N",
         help="write a checkpoint every N steps, or every Nmin or Ns (default: about every minute, as long as "
         "that costs less than a hundredth of the time); there is one with every grid, too",
@@ -242,16 +244,11 @@ def _run(
     short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
     stack.enter_context(devices.enough_memory(device, preset.batch_size))
     training = Training(
-        preset,
-        batches,
-        device,
+        Learner(preset, batches, device),
         run,
         Progress(total, short_way, begin),
+        Schedule(arguments.every or 0, arguments.checkpoint_every, arguments.keep, arguments.vitals_every),
         monitor,
-        arguments.every or 0,
-        arguments.checkpoint_every,
-        arguments.keep,
-        arguments.vitals_every,
     )
     if start is not None:
         if start.state is not None:
@@ -353,9 +350,10 @@ def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None
     if arguments.shadow is None:
         yield
         return
-    networks = {"generator": training.gan.generator, "discriminator": training.gan.discriminator}
-    if training.average is not None:
-        networks["average of the generator"] = training.average.average
+    learner = training.learner
+    networks = learner.networks
+    if learner.average is not None:
+        networks["average of the generator"] = learner.average.average
     shadow = Shadow(networks, arguments.shadow, TF32_TOLERANCE if arguments.tf32 else TOLERANCE)
     with shadow:
         yield
@@ -367,8 +365,9 @@ def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None
 
 def _again(training: Training) -> str:
     """The options besides the recipe that the next command needs to train as this one did."""
-    every = f" --every {training.every}" if training.every else ""
-    measured = training.checkup.every
+    schedule = training.schedule
+    every = f" --every {schedule.evaluate_every}" if schedule.evaluate_every else ""
+    measured = schedule.vitals_every
     needed = memory.of_training(training.preset)
     if needed > memory.DEFAULT:
         every += f" --max-memory {-(-needed // 2**30)}G"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dcgan import presets, train
+from dcgan.data.feed import Feed
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
 from dcgan.files import jsonfile
@@ -138,14 +139,14 @@ def test_a_start_that_fails_leaves_no_directory(run, monkeypatch):
 
 
 def test_a_failure_after_the_first_steps_removes_nothing(run, monkeypatch):
-    feed = training.Feed.__call__
+    feed = Feed.__call__
 
     def fails(self, step):
         if step == 3:
             raise MemoryError("too much")
         return feed(self, step)
 
-    monkeypatch.setattr(training.Feed, "__call__", fails)
+    monkeypatch.setattr(Feed, "__call__", fails)
     with pytest.raises(MemoryError):
         run(*SMALL, "--steps", 8, "--out", "run")
     assert Path("run/config.json").exists()
@@ -607,13 +608,13 @@ def test_images_that_changed_in_part_are_refused_and_older_fingerprints_taken(ru
 
 
 def test_signals_are_named_in_the_exit_code(run, no_pictures, monkeypatch):
-    feed = training.Feed.__call__
+    feed = Feed.__call__
 
     def hung_up(self, step):
         os.kill(os.getpid(), signal.SIGHUP)
         return feed(self, step)
 
-    monkeypatch.setattr(training.Feed, "__call__", hung_up)
+    monkeypatch.setattr(Feed, "__call__", hung_up)
     code, said = run(*SMALL, "--steps", 4, "--out", "run")
     assert code == 128 + signal.SIGHUP
     assert "Stopped after step 1 of 4; everything up to there is kept." in said
