@@ -19,7 +19,7 @@ from dcgan import latent, models, pictures, presets, sample, sampling, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
-from dcgan.run import checkpoint, step_log, trained
+from dcgan.run import checkpoint, shadow, step_log, trained
 from dcgan.steps import RULES, Gan
 from minigrad import backend, nn
 from minigrad.inspect import Shadow
@@ -345,4 +345,4 @@ def test_the_shadow_allows_for_tf32_where_it_is_asked_for(run):
         assert 1e-5 < worst < 1e-2
     finally:
         backend.get("gpu").allow_tf32(False)
-    assert train.TF32_TOLERANCE["float64"] == 1e-10
+    assert shadow.TF32_TOLERANCE["float64"] == 1e-10
