@@ -286,11 +286,11 @@ def _prepared(
     """Load the images, and what evaluates samples against them."""
     loaded = load_images(preset, data, value_range)
     batches = batches_of(preset, loaded)
+    total = total_steps(preset, batches.per_epoch)
     named = data or "mnist"
     monitor = Monitor(preset, named, batches.images) if arguments.every else None
     tf32 = arguments.tf32 and device == "gpu"
     config = (preset, device, sources.absolute(named), tf32, loaded.value_range)
-    total = total_steps(preset, batches.per_epoch)
     return Prepared(preset, device, named, batches, total, monitor, config)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minigrad as mg
 from dcgan import presets, train
+from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
@@ -571,7 +573,7 @@ def test_a_step_far_away_takes_no_time_to_forget(tmp_path):
 def test_grids_that_count_epochs_are_forgotten_by_their_epoch(tmp_path):
     preset = presets.get("tensorflow")  # a grid at the end of each epoch
     made = RunDirectory.create(tmp_path / "run", preset, "cpu", "mnist")
-    batches = training.Batches(np.zeros((128 * 4, 28, 28), np.uint8), 128, training.mg.Generator(0, 2))
+    batches = Batches(np.zeros((128 * 4, 28, 28), np.uint8), 128, mg.Generator(0, 2))
     drawn = outputs.Outputs(preset, batches, made, None, "cpu")
     for epoch in range(6):
         (made.samples / f"dcgan_gen_data_{epoch}.png").write_bytes(b"")
@@ -600,7 +602,7 @@ def test_images_that_changed_in_part_are_refused_and_older_fingerprints_taken(ru
     with pytest.raises(UserError, match="trained on other images"):
         run("--resume", "run", "--steps", 4, "--data", "e.npy")
     loaded = checkpoint.load(Path("run"))
-    batches = training.Batches(np.load("d.npy")[..., None], 8, training.mg.Generator(0, 2))
+    batches = Batches(np.load("d.npy")[..., None], 8, mg.Generator(0, 2))
     assert batches.matches(loaded.images)
     some = batches._digest(sorted({40 * k // 64 for k in range(64)}))
     assert batches.matches(f"40 images, {some}")
