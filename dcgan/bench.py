@@ -12,9 +12,8 @@ from typing import Any
 import minigrad as mg
 from minigrad import bench
 
-from . import latent, models, optimizers, presets
+from . import latent, models, presets
 from .console import run_command, tell
-from .losses import LOSSES
 from .recipe import layers
 from .recipe.preset import Preset
 from .steps import RULES, Gan
@@ -27,14 +26,7 @@ def our_step(preset: Preset) -> Callable[[], Any]:
     mg.manual_seed(preset.seed)
     generator, discriminator = models.build(preset)
     z = mg.Generator(preset.seed, 1)
-    gan = Gan(
-        generator,
-        discriminator,
-        *optimizers.build(preset, generator, discriminator),
-        lambda n: latent.draw(preset, n, z),
-        preset.batch_size,
-        LOSSES[preset.loss],
-    )
+    gan = Gan.of(preset, generator, discriminator, lambda n: latent.draw(preset, n, z))
     shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
     real = mg.tensor(mg.Generator(preset.seed, 2).uniform(shape, -1.0, 1.0))
     return lambda: RULES[preset.step](gan, real)

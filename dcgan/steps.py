@@ -9,11 +9,33 @@ gradient of the images or of G, in the generator's half no gradient of D's param
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import minigrad as mg
 from minigrad import nn, optim
 
 from .losses import LOSSES, Loss
+
+
+class Recipe(Protocol):
+    """The fields of a recipe that `Gan.of` reads; `dcgan.recipe.preset.Preset` has them all."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def loss(self) -> str: ...
+    @property
+    def lr_generator(self) -> float: ...
+    @property
+    def lr_discriminator(self) -> float: ...
+    @property
+    def beta1(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
+    @property
+    def adam_epsilon_hat(self) -> bool: ...
 
 
 @dataclass
@@ -27,6 +49,33 @@ class Gan:
     noise: Callable[[int], mg.Tensor]
     batch_size: int
     loss: Loss = LOSSES["bce_with_logits"]
+
+    @classmethod
+    def of(
+        cls,
+        preset: Recipe,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        noise: Callable[[int], mg.Tensor],
+    ) -> "Gan":
+        """Return what the steps of a recipe work on, with its loss, its batch size and two new Adams.
+
+        The Adams hold the networks' parameters as they are: move the networks to their device first.
+        """
+        return cls(
+            generator,
+            discriminator,
+            _adam(preset, generator, preset.lr_generator),
+            _adam(preset, discriminator, preset.lr_discriminator),
+            noise,
+            preset.batch_size,
+            LOSSES[preset.loss],
+        )
+
+
+def _adam(preset: Recipe, network: nn.Module, lr: float) -> optim.Adam:
+    betas = (preset.beta1, preset.beta2)
+    return optim.Adam(network.parameters(), lr, betas, preset.adam_eps, epsilon_hat=preset.adam_epsilon_hat)
 
 
 @dataclass

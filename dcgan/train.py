@@ -1,14 +1,13 @@
 """`python -m dcgan.train`: train a recipe and leave pictures, metrics and a checkpoint."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import minigrad as mg
-from minigrad.inspect import TOLERANCE, Shadow, ShadowError
+from minigrad.inspect import ShadowError
 
 from . import device as devices
 from . import models, presets
@@ -17,27 +16,31 @@ from .console import StopOnSignal, run_command, tell
 from .data import sources
 from .data.batches import Batches
 from .data.scale import Range
-from .data.sources import ImageSet
 from .describe import table
 from .describe.step import explain
 from .errors import UserError
 from .evaluation.monitor import Monitor
 from .recipe import memory
-from .recipe.plan import check_batches, too_short, total_steps
+from .recipe.plan import too_short, total_steps
 from .recipe.preset import Preset
-from .run import checkpoint, checkup, resume
+from .run import checkup, ending, resume
 from .run.directory import RunDirectory
 from .run.divergence import Diverged
+from .run.images import batches_of, load_images
+from .run.learner import Learner
 from .run.progress import Progress
 from .run.resume import Start
-from .run.schedule import Cadence
-from .run.training import DATA_STREAM, KEPT, Training
-
-TF32_TOLERANCE = {**TOLERANCE, "float32": 1e-2}  # products of factors with 10 bits of mantissa
+from .run.schedule import KEPT, Interval, Schedule
+from .run.shadow import shadowed
+from .run.training import Training
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; what makes no sense by itself ends the program with exit code 2."""
+    return _parser().parse_args(argv)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.train", description="Train a DCGAN and leave pictures of what it learned."
     )
@@ -97,7 +100,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--checkpoint-every",
-        type=Cadence.parse,
+        type=Interval.parse,
+        default=Interval(),
         metavar="N",
         help="write a checkpoint every N steps, or every Nmin or Ns (default: about every minute, as long as "
         "that costs less than a hundredth of the time); there is one with every grid, too",
@@ -121,7 +125,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def chosen_preset(arguments: argparse.Namespace) -> Preset:
@@ -138,38 +142,6 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def load_images(preset: Preset, data: str | None, value_range: Range | None = None) -> ImageSet:
-    """The images that --data names, as the recipe wants them; what was done to them is printed.
-
-    Args:
-        value_range: the values of black and white in them; None to follow from their type.
-
-    Raises UserError if there are none, or they can't be batches of the recipe.
-    """
-    if data == "":
-        raise UserError("--data: an empty name; expected mnist, a folder of images, or a file of many")
-    if data is None and preset.channels > 1:
-        tell(f"No --data is given: {preset.name} trains on MNIST; --data FOLDER trains it on your pictures.")
-    loaded = sources.load(data or "mnist", preset.image_size, preset.channels, value_range)
-    for note in loaded.notes:
-        tell(note)
-    check_batches(preset, len(loaded.images))
-    return loaded
-
-
-def batches_of(preset: Preset, loaded: ImageSet) -> Batches:
-    """The batches of a run: what the recipe makes of a set of images."""
-    return Batches(
-        loaded.images,
-        preset.batch_size,
-        mg.Generator(preset.seed, DATA_STREAM),
-        channels=preset.channels,
-        crop=preset.crop,
-        flip=preset.flip,
-        shuffle=preset.shuffle,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -181,22 +153,85 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(table.table())
         return 0
     with ExitStack() as stack:
-        run, start = _reopened(arguments, stack) if arguments.resume else (None, None)
-        preset = start.preset if start else chosen_preset(arguments)
-        device = devices.choose(arguments.device, arguments.tf32)
-        if arguments.shadow == device:
-            raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
-        if run is not None and device == "cpu":  # a recipe that somebody else may have made
-            memory.check(f"training {run.path}", memory.of_training(preset), arguments.max_memory)
-        models.build(preset)  # a recipe that does not fit together is told before anything is read or made
         if arguments.explain_step:
-            tell(explain(preset))
+            tell(explain(_explained_preset(arguments, stack)))
             return 0
-        return _run(arguments, preset, device, run, start, stack)
+        open_run = _open_resumed if arguments.resume else _open_fresh
+        return _train(*open_run(arguments, stack), arguments)
 
 
-def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirectory, Start]:
-    """The run that --resume names, locked until the stack is closed, and where it continues."""
+def _explained_preset(arguments: argparse.Namespace, stack: ExitStack) -> Preset:
+    """Return the recipe that would be trained."""
+    if arguments.resume:
+        _, start, _ = _reopened(arguments, stack)
+        return start.preset
+    return _fresh_recipe(arguments)[0]
+
+
+# -- a new run -----------------------------------------------------------------------------------------
+
+
+def _open_fresh(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Training, int]:
+    """Make the directory of a new run.
+
+    Returns its training, ready for the first step, and the steps that are wanted in all. The directory is
+    closed with the stack, and removed again if an exception ends the run untrained.
+    """
+    preset, device = _fresh_recipe(arguments)
+    prepared = _prepared(arguments, preset, device, arguments.data, arguments.range)
+    run = RunDirectory.create(arguments.out, *prepared.config)
+    stack.callback(run.close)
+    stack.push(_discard_if_it_fails(run))
+    _tell_plan(arguments, prepared, run)
+    stack.enter_context(devices.enough_memory(device, preset.batch_size))
+    return _training(arguments, prepared, run), prepared.total
+
+
+def _fresh_recipe(arguments: argparse.Namespace) -> tuple[Preset, str]:
+    """Return the recipe of a new run, and the device."""
+    preset = chosen_preset(arguments)
+    device = _device(arguments)
+    models.build(preset)  # a recipe that does not fit together is told before anything is read or made
+    return preset, device
+
+
+def _discard_if_it_fails(run: RunDirectory) -> Callable[..., None]:
+    """Return an exit callback that removes a new directory if an exception ends the run untrained."""
+
+    def leave(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            run.discard()
+
+    return leave
+
+
+# -- a run that continues ------------------------------------------------------------------------------
+
+
+def _open_resumed(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Training, int]:
+    """Put the run that --resume names back to the state of its checkpoint.
+
+    Returns its training, ready for the next step, and the steps that are wanted in all. The directory is
+    closed with the stack.
+    """
+    run, start, device = _reopened(arguments, stack)
+    prepared = _prepared(arguments, start.preset, device, *run.images(arguments.data, arguments.range))
+    _tell_plan(arguments, prepared, run, start.step)
+    stack.enter_context(devices.enough_memory(device, start.preset.batch_size))
+    training = _training(arguments, prepared, run, start.step)
+    if start.state is not None:
+        training.restore(start.state)
+    training.resume(start.path)
+    if start.step < prepared.total:
+        run.write_config(*prepared.config)
+    return training, prepared.total
+
+
+def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirectory, Start, str]:
+    """Return the run that --resume names, where it continues, and the device.
+
+    The run is locked until the stack is closed.
+    """
     if arguments.out is not None:
         raise UserError(
             f"--out {arguments.out}: --resume continues a run in its own directory; leave --out out, or "
@@ -206,78 +241,68 @@ def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirec
     stack.callback(run.close)
     start = resume.start(run, arguments.resume, arguments.max_memory)
     preset = resume.checked_preset(run.path, start.preset, arguments.preset, _overrides(arguments))
-    return run, replace(start, preset=preset)
+    device = _device(arguments)
+    if device == "cpu":  # a recipe that somebody else may have made
+        memory.check(f"training {run.path}", memory.of_training(preset), arguments.max_memory)
+    models.build(preset)
+    return run, replace(start, preset=preset), device
 
 
-def _run(
-    arguments: argparse.Namespace,
-    preset: Preset,
-    device: str,
-    run: RunDirectory | None,
-    start: Start | None,
-    stack: ExitStack,
-) -> int:
-    """Train, in a new directory or in that of a run that continues."""
-    data, value_range = arguments.data, arguments.range
-    if run is not None:
-        data, value_range = run.images(data, value_range)
+# -- both ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images of a run, and what follows from them and the command line before anything is written.
+
+    Attributes:
+        preset, device: what is trained, and where.
+        batches: the images, which --data names as `data`.
+        total: steps that are wanted in all.
+        monitor: what evaluates the samples; None without --every.
+        config: the arguments of `RunDirectory.write_config`.
+    """
+
+    preset: Preset
+    device: str
+    data: str
+    batches: Batches
+    total: int
+    monitor: Monitor | None
+    config: tuple[Preset, str, str, bool, Range | None]
+
+
+def _device(arguments: argparse.Namespace) -> str:
+    """Return the device that is trained on. Raises UserError if --shadow has no other one beside it."""
+    device = devices.choose(arguments.device, arguments.tf32)
+    if arguments.shadow == device:
+        raise UserError(f"--shadow {device}: it needs another device to look at: --device gpu, and a GPU")
+    return device
+
+
+def _prepared(
+    arguments: argparse.Namespace, preset: Preset, device: str, data: str | None, value_range: Range | None
+) -> Prepared:
+    """Load the images, and what evaluates samples against them."""
     loaded = load_images(preset, data, value_range)
     batches = batches_of(preset, loaded)
     total = total_steps(preset, batches.per_epoch)
-    begin = start.state.position["step"] if start and start.state else 0
-    monitor = Monitor(preset, data or "mnist", batches.images) if arguments.every else None
-    config = (
-        preset,
-        device,
-        sources.absolute(data or "mnist"),
-        arguments.tf32 and device == "gpu",
-        loaded.value_range,
-    )
-    if run is None:
-        run = RunDirectory.create(arguments.out, *config)
-        stack.callback(run.close)
-        stack.push(_discard_if_it_fails(run))
-    _tell_plan(arguments, preset, device, run, begin, total, len(loaded.images))
-    digits = data in (None, "mnist") and preset.name != presets.QUICK.name
-    short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
-    stack.enter_context(devices.enough_memory(device, preset.batch_size))
-    training = Training(
-        preset,
-        batches,
-        device,
-        run,
-        Progress(total, short_way, begin),
-        monitor,
-        arguments.every or 0,
-        arguments.checkpoint_every,
-        arguments.keep,
-        arguments.vitals_every,
-    )
-    if start is not None:
-        if start.state is not None:
-            training.restore(start.state)
-        training.resume(start.path)
-        if begin < total:
-            run.write_config(*config)
-    return _train(training, total, arguments)
+    named = data or "mnist"
+    monitor = Monitor(preset, named, batches.images) if arguments.every else None
+    tf32 = arguments.tf32 and device == "gpu"
+    config = (preset, device, sources.absolute(named), tf32, loaded.value_range)
+    return Prepared(preset, device, named, batches, total, monitor, config)
 
 
-def _tell_plan(
-    arguments: argparse.Namespace,
-    preset: Preset,
-    device: str,
-    run: RunDirectory,
-    begin: int,
-    total: int,
-    images: int,
-) -> None:
-    """Say what will be trained, and that it is too short, if it is."""
+def _tell_plan(arguments: argparse.Namespace, prepared: Prepared, run: RunDirectory, begin: int = 0) -> None:
+    """Say what will be trained from step `begin` on, and that it is too short, if it is."""
+    preset, total = prepared.preset, prepared.total
     if begin >= total:
         tell(f"{run.path} has {begin} steps already, of {total} wanted: nothing to train.")
         return
     tell(
-        f"{preset.name}: {preset.summary}; {images} images, {total} steps of {preset.batch_size}, on the "
-        f"{device.upper()}, seed {preset.seed}, into {run.path}"
+        f"{preset.name}: {preset.summary}; {len(prepared.batches.images)} images, {total} steps of "
+        f"{preset.batch_size}, on the {prepared.device.upper()}, seed {preset.seed}, into {run.path}"
         + (f", from step {begin} on" if arguments.resume else "")
     )
     for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total)):
@@ -292,106 +317,45 @@ def _too_seldom(every: int | None, begin: int, total: int) -> str:
     return f"--every {every}: no step up to {total} is a multiple of it, so nothing will be measured"
 
 
-def _discard_if_it_fails(run: RunDirectory) -> Callable[..., None]:
-    """Return an exit callback that removes a new directory if an exception ends the run untrained."""
-
-    def leave(kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            run.discard()
-
-    return leave
-
-
-def _train(training: Training, total: int, arguments: argparse.Namespace) -> int:
-    """Train up to `total` steps, and say how it ended; the exit code."""
-    try:
-        with StopOnSignal("dcgan.train") as stop, _watched(training, arguments):
-            training.train(total, lambda: stop.asked)
-    except Diverged as diverged:
-        return _tell_divergence(training, diverged)
-    except OSError as error:
-        raise _not_written(training, error) from error
-    except ShadowError as error:
-        training.progress.close()
-        tell(f"shadow: after {training.done} steps the {arguments.shadow.upper()} has another result")
-        tell(f"shadow: {error}")
-        return 1
-    _tell_where(training, total)
-    return 128 + stop.signal if training.done < total else 0
-
-
-def _not_written(training: Training, error: OSError) -> UserError:
-    """Return the error that reports a failed write which ended the run."""
-    run, saved = training.run, training.saved
-    said = f"after step {training.done} {error.filename or run.path} could not be written: "
-    said += f"{error.strerror or error}. "
-    if not run.is_in_place():
-        last = "It had no checkpoint" if saved is None else f"Its last checkpoint was of step {saved}"
-        return UserError(f"{said}The run's directory was moved or removed while it was training. {last}")
-    whole = "holds no checkpoint yet" if saved is None else f"holds is whole, up to step {saved}"
-    what = run.path if saved is None else f"What {run.path}"
-    return UserError(f"{said}{what} {whole}; make room, or choose another --out")
-
-
-def _tell_divergence(training: Training, diverged: Diverged) -> int:
-    training.progress.close()
-    tell(f"The run has diverged: {diverged}.")
-    tell("Looking for where it began ...")
-    where = training.where_it_diverged(diverged.step)
-    if where:
-        tell(f"The first number that is not finite comes up {where}.")
-    last = training.run.path / checkpoint.FILE_NAME
-    if training.saved is not None:
-        tell(f"The last good checkpoint, of step {training.saved}, is {last}.")
-    tell("Start again with smaller lr_generator and lr_discriminator (--set).")
-    return 1
-
-
-@contextmanager
-def _watched(training: Training, arguments: argparse.Namespace) -> Iterator[None]:
-    """With --shadow, each operation of the training is done again on the other device; else as it is."""
-    if arguments.shadow is None:
-        yield
-        return
-    networks = {"generator": training.gan.generator, "discriminator": training.gan.discriminator}
-    if training.average is not None:
-        networks["average of the generator"] = training.average.average
-    shadow = Shadow(networks, arguments.shadow, TF32_TOLERANCE if arguments.tf32 else TOLERANCE)
-    with shadow:
-        yield
-    tell(
-        f"shadow: {shadow.checked} results of {training.done} steps agree with the "
-        f"{arguments.shadow.upper()}'s; the largest error is {shadow.worst:.2g}"
+def _training(
+    arguments: argparse.Namespace, prepared: Prepared, run: RunDirectory, begin: int = 0
+) -> Training:
+    """Return the training of a run, of which `begin` steps were done before."""
+    digits = prepared.data == "mnist" and prepared.preset.name != presets.QUICK.name
+    short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
+    schedule = Schedule(
+        evaluate_every=arguments.every or 0,
+        checkpoint_every=arguments.checkpoint_every,
+        keep=arguments.keep,
+        vitals_every=arguments.vitals_every,
+    )
+    return Training(
+        Learner(prepared.preset, prepared.batches, prepared.device),
+        run,
+        Progress(prepared.total, short_way, begin),
+        schedule,
+        prepared.monitor,
     )
 
 
-def _again(training: Training) -> str:
-    """The options besides the recipe that the next command needs to train as this one did."""
-    every = f" --every {training.every}" if training.every else ""
-    measured = training.checkup.every
-    needed = memory.of_training(training.preset)
-    if needed > memory.DEFAULT:
-        every += f" --max-memory {-(-needed // 2**30)}G"
-    return every + (f" --vitals-every {measured}" if measured != checkup.EVERY else "")
-
-
-def _tell_where(training: Training, total: int) -> None:
-    path = training.run.path
-    if training.done < total:
-        tell(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
-        tell(f"go on with python -m dcgan.train --resume {path}{_again(training)}")
-    tell(f"samples    {training.run.samples}/")
-    for label, name in (
-        ("animation", "output.gif"),
-        ("curves", "losses.png"),
-        ("vitals", checkup.PICTURE_NAME),
-        ("metrics", "metrics.jsonl"),
-        ("checkpoint", checkpoint.FILE_NAME),
-        ("best", checkpoint.BEST_NAME),
-    ):
-        if (path / name).exists():
-            tell(f"{label:<10} {path / name}")
-    tell(f"more       python -m dcgan.sample {path} --out more.png --grid 8x8 --seed 1")
+def _train(training: Training, total: int, arguments: argparse.Namespace) -> int:
+    """Train up to `total` steps, and tell how it ended; the exit code."""
+    watched: AbstractContextManager[None] = nullcontext()
+    if arguments.shadow is not None:
+        watched = shadowed(training.learner, arguments.shadow, arguments.tf32)
+    try:
+        with StopOnSignal("dcgan.train") as stop, watched:
+            training.train(total, lambda: stop.asked)
+    except Diverged as diverged:
+        ending.tell_divergence(training, diverged)
+        return 1
+    except ShadowError as error:
+        ending.tell_difference(training, arguments.shadow, error)
+        return 1
+    except OSError as error:
+        raise ending.not_written(training, error) from error
+    ending.tell_end(training, total)
+    return 128 + stop.signal if training.done < total else 0
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from dcgan import latent, models, optimizers, presets
-from dcgan.losses import LOSSES
+from dcgan import latent, models, presets
 from dcgan.recipe.preset import Preset
 from dcgan.steps import RULES, Gan
 from minigrad import backend
@@ -31,14 +30,10 @@ def gan(preset: Preset, device: str) -> tuple[Gan, mg.Tensor]:
     """The networks of a recipe on a device, and a batch of noise for real images."""
     mg.manual_seed(preset.seed)
     networks = [network.to(device) for network in models.build(preset)]
-    adams = optimizers.build(preset, *networks)
     z = mg.Generator(preset.seed, 1)
     shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
     real = mg.tensor(mg.Generator(preset.seed, 2).uniform(shape, -1.0, 1.0), device=device)
-    made = Gan(
-        *networks, *adams, lambda n: latent.draw(preset, n, z, device), preset.batch_size, LOSSES[preset.loss]
-    )
-    return made, real
+    return Gan.of(preset, *networks, lambda n: latent.draw(preset, n, z, device)), real
 
 
 def check_operations() -> tuple[int, list[str]]:

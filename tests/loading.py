@@ -1,7 +1,7 @@
 """The batches that a recipe makes of --data, as the command of training loads them."""
 
-from dcgan import train
+from dcgan.run.images import batches_of, load_images
 
 
 def load_batches(preset, data):
-    return train.batches_of(preset, train.load_images(preset, data))
+    return batches_of(preset, load_images(preset, data))

@@ -13,8 +13,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn, optim
 
-from .. import latent, models, optimizers
-from ..losses import LOSSES, Loss
+from .. import latent, models
 from ..recipe.preset import Preset
 from ..steps import RULES, Gan
 
@@ -113,21 +112,13 @@ class _Watcher:
         RULES[preset.step](self._gan(), real)
 
     def _gan(self) -> Gan:
-        generator, discriminator = self.networks["G"], self.networks["D"]
-        optimizer_g, optimizer_d = optimizers.build(self.preset, generator, discriminator)
+        gan = Gan.of(self.preset, self.networks["G"], self.networks["D"], self._draw)
         for name, network in self.networks.items():
             # In the method's place, so that the step calls it as it calls any network.
             network.forward = self._watched_forward(name, network)  # type: ignore[method-assign]
-        loss = LOSSES[self.preset.loss]
-        return Gan(
-            generator,
-            discriminator,
-            self._watched_optimizer("G", optimizer_g),
-            self._watched_optimizer("D", optimizer_d),
-            self._draw,
-            self.preset.batch_size,
-            Loss(self._watched_cost(loss.cost), loss.probability, loss.takes_logits, loss.formula),
-        )
+        self._watch_updates("G", gan.optimizer_g)
+        self._watch_updates("D", gan.optimizer_d)
+        return replace(gan, loss=replace(gan.loss, cost=self._watched_cost(gan.loss.cost)))
 
     def _name(self, tensor: mg.Tensor, name: str) -> None:
         self._names[_place(tensor)] = (name, tensor)
@@ -223,7 +214,7 @@ class _Watcher:
 
         return watched
 
-    def _watched_optimizer(self, name: str, optimizer: optim.Adam) -> optim.Adam:
+    def _watch_updates(self, name: str, optimizer: optim.Adam) -> None:
         step = optimizer.step
 
         def watched() -> None:
@@ -234,7 +225,6 @@ class _Watcher:
             self._updates[name] += 1
 
         optimizer.step = watched  # type: ignore[method-assign]  # likewise
-        return optimizer
 
     def _parameters(self) -> dict[str, Any]:
         return {

@@ -1,13 +1,12 @@
 """A smaller evaluation now and then while a run trains, to know which of its steps was the best."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minigrad import nn
 
 from ..data import mnist
 from ..recipe.preset import Preset
-from ..run import checkpoint
-from ..run.directory import RunDirectory
 from . import comparison
 from .comparison import Figures, compare, describe, in_chunks, sample
 
@@ -46,13 +45,16 @@ class Monitor:
             return None
         return float((self.reference.probabilities.argmax(axis=1) == mnist.labels("test")).mean())
 
-    def remember(self, run: RunDirectory) -> None:
-        """Take the last evaluation, and the best one whose checkpoint is kept, from a run's files."""
-        lines = run.lines("evaluations.jsonl")
+    def remember(self, lines: Sequence[Mapping[str, Any]], has_best: bool) -> None:
+        """Take the last evaluation, and the best one, from the lines of an earlier part of the run.
+
+        Args:
+            has_best: whether the checkpoint of the best one is kept; without it the next evaluation is the
+                best that there is.
+        """
         self.last = max((line["step"] for line in lines), default=0)
         distances = (line.get("frechet") for line in lines)
-        kept = (run.path / checkpoint.BEST_NAME).is_file()
-        self.best = min((d for d in distances if isinstance(d, float)), default=None) if kept else None
+        self.best = min((d for d in distances if isinstance(d, float)), default=None) if has_best else None
 
     def measure(self, generator: nn.Module, step: int) -> tuple[Figures, bool]:
         """The figures of the generator after `step`, and whether they are the best so far.

@@ -31,6 +31,11 @@ class Start:
     state: Checkpoint | None = None
     path: Path | None = None
 
+    @property
+    def step(self) -> int:
+        """Steps that were done before."""
+        return self.state.position["step"] if self.state else 0
+
 
 def directory_of(named: Path) -> Path:
     """The run's directory: the one that is named, or that of the checkpoint file that is named.

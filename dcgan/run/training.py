@@ -1,4 +1,4 @@
-"""A run: the networks, their optimisers, and the loop over the steps."""
+"""The loop of a run, and when it writes what."""
 
 import time
 from collections.abc import Callable
@@ -6,114 +6,63 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import minigrad as mg
 from minigrad.inspect import ShadowError
 
-from .. import latent, models, optimizers
-from ..data.batches import Batches
-from ..data.feed import Feed
-from ..errors import UserError
 from ..evaluation.monitor import Monitor
-from ..losses import LOSSES
 from ..recipe.preset import Preset
-from ..steps import RULES, Gan
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .checkup import Checkup
 from .directory import RunDirectory
 from .divergence import Diverged, first_not_finite
-from .ema import WeightAverage
 from .evaluations import Evaluations
+from .learner import Learner
 from .outputs import Outputs
 from .progress import Progress
-from .schedule import Cadence
+from .schedule import CheckpointTimer, Schedule
 from .step_log import BLOCK, Metrics
-
-# Streams of the run's seed, besides stream 0, which the engine draws weights and dropout from, and those
-# in outputs.py.
-NOISE_STREAM, DATA_STREAM = 1, 2
-KEPT = 2  # checkpoints
 
 
 class Training:
     """One run of a recipe.
 
     Args:
-        preset: the recipe.
-        batches: the images.
-        device: "cpu" or "gpu".
+        learner: the networks, and the images that they learn from.
         run: where everything is written.
         progress: what a person sees meanwhile.
-        monitor: what measures the samples every `every` steps and so finds the best step, whose checkpoint
-            is kept; None for nobody.
-        cadence: when checkpoints are due, besides those with the recipe's grids and at the end.
-        keep: how many of the last ones stay.
-        vitals_every: steps between two whose vital signs are measured; 0 for none.
+        schedule: how often samples are evaluated, checkpoints written and vital signs measured.
+        monitor: what evaluates the samples and so finds the best step, whose checkpoint is kept; None for
+            nobody.
     """
 
     def __init__(
         self,
-        preset: Preset,
-        batches: Batches,
-        device: str,
+        learner: Learner,
         run: RunDirectory,
         progress: Progress,
+        schedule: Schedule,
         monitor: Monitor | None = None,
-        every: int = 0,
-        cadence: Cadence | None = None,
-        keep: int = KEPT,
-        vitals_every: int = 0,
     ) -> None:
-        mg.manual_seed(preset.seed)
-        self.preset, self.batches, self.device = preset, batches, device
-        self.run, self.progress = run, progress
-        self.monitor, self.every = monitor, every
-        self.images = batches.fingerprint()
-        generator, discriminator = (network.to(device) for network in models.build(preset))
-        self.feed = Feed(batches, device)
-        self.noise = mg.Generator(preset.seed, NOISE_STREAM)
-        self.gan = Gan(
-            generator,
-            discriminator,
-            *optimizers.build(preset, generator, discriminator),
-            lambda n: latent.draw(preset, n, self.noise, device),
-            preset.batch_size,
-            LOSSES[preset.loss],
-        )
-        self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
-        self.sampler = generator if self.average is None else self.average.average
-        self.metrics = Metrics(preset, batches, run, progress, device)
-        self.checkup = Checkup(vitals_every, batches, run, progress)
-        self.outputs = Outputs(preset, batches, run, self.sampler, device)
+        self.learner, self.run, self.progress = learner, run, progress
+        self.schedule, self.monitor = schedule, monitor
+        self.preset, self.batches = learner.preset, learner.batches
+        self.metrics = Metrics(self.preset, self.batches, run, progress, learner.device)
+        self.checkup = Checkup(schedule.vitals_every, self.batches, run, progress)
+        self.outputs = Outputs(self.preset, self.batches, run, learner.sampler, learner.device)
         self.evaluations = Evaluations(run)
-        self.cadence, self.keep = cadence or Cadence(), keep
-        self.done = 0  # steps
+        self.timer = CheckpointTimer(schedule.checkpoint_every)
         self.saved: int | None = None  # the step of the last checkpoint, if there is one
         self._failed: set[str] = set()  # what could not be written
 
-    def restore(self, state: Checkpoint) -> None:
-        """Go on from a checkpoint of the same recipe: all is as it was after its step.
+    @property
+    def done(self) -> int:
+        """Steps so far."""
+        return self.learner.done
 
-        Raises UserError where it was made on other images, or its tensors do not fit.
-        """
-        if state.images and not self.batches.matches(state.images):
-            raise UserError(
-                f"the run was trained on other images ({state.images.split(',')[0]}) than these "
-                f"({len(self.batches.images)}): name the same ones by --data, with the same --range"
-            )
-        try:
-            self.gan.generator.load_state_dict(state.under("generator"))
-            self.gan.discriminator.load_state_dict(state.under("discriminator"))
-            self.gan.optimizer_g.load_state_dict(state.under("optimizer_g"))
-            self.gan.optimizer_d.load_state_dict(state.under("optimizer_d"))
-            if self.average is not None:
-                self.average.average.load_state_dict(state.under("generator_ema"))
-            random = state.under("rng")
-            mg.random.set_state(checkpoint.generator_state(random["engine"]))
-            self.noise.state = checkpoint.generator_state(random["noise"])
-        except (KeyError, ValueError) as error:
-            raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
-        self.done = self.saved = state.position["step"]
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint, as `Learner.restore` does."""
+        self.learner.restore(saved)
+        self.saved = self.done
 
     def resume(self, loaded: Path | None) -> None:
         """Put the run's files back to the state that the checkpoint is of.
@@ -132,7 +81,8 @@ class Training:
             self.progress.say(f"warning: {said}")
         self.checkup.remember()
         if self.monitor is not None:
-            self.monitor.remember(self.run)
+            has_best = (self.run.path / checkpoint.BEST_NAME).is_file()
+            self.monitor.remember(self.run.lines("evaluations.jsonl"), has_best)
 
     def train(self, total: int, stopped: Callable[[], bool]) -> None:
         """Steps up to `total` in all, or until `stopped()`; then all that belongs to the end.
@@ -140,16 +90,14 @@ class Training:
         Raises Diverged if a loss is no finite number, and OSError if the last checkpoint can't be written,
         or the run's directory has gone. Other failures to write or draw are reported, each once.
         """
-        rule = RULES[self.preset.step]
+        learner = self.learner
         self._draw("a picture of the images", self.outputs.write_real)
         self._draw_due()
         self._evaluate_if_due()
         while self.done < total and not stopped():
-            real = self.feed(self.done + 1)
-            result = self.checkup.do(self.done + 1, rule, self.gan, real)
-            self.done += 1
-            if self.average is not None:
-                self.average.update(self.done)
+            real = learner.feed(self.done + 1)
+            result = self.checkup.do(self.done + 1, learner.rule, learner.gan, real)
+            learner.count_step()
             self._try("vitals.jsonl", self.checkup.write)
             self._try("metrics.jsonl", partial(self.metrics.record, self.done, result, len(real)))
             self._try("timing.jsonl", self.metrics.write_speed)
@@ -166,7 +114,7 @@ class Training:
         if self.saved != self.done:
             self.save()
         else:  # perhaps by a run that was killed before it had removed older ones
-            self._try("a checkpoint", partial(checkpoint.prune, self.run.path, self.keep))
+            self._try("a checkpoint", partial(checkpoint.prune, self.run.path, self.schedule.keep))
         self._try("timing.jsonl", self.metrics.write_speed)
         self._try("vitals.jsonl", self.checkup.write)
         self._try("the evaluation", self.evaluations.flush)
@@ -183,46 +131,32 @@ class Training:
         """
         self._try("metrics.jsonl", self.metrics.flush)  # the weights are worth more than their log
         last = self.run.place(checkpoint.FILE_NAME)
-        if self.saved is not None and self.keep > 1 and last.is_file():
+        if self.saved is not None and self.schedule.keep > 1 and last.is_file():
             (self.run.path / checkpoint.OLDER_NAME).mkdir(exist_ok=True)
             checkpoint.give_name(last, self.run.place(checkpoint.older_name(self.saved)))
         checkpoint.save(last, *self._state())
         self.saved = self.done
-        checkpoint.prune(self.run.path, self.keep)
+        checkpoint.prune(self.run.path, self.schedule.keep)
 
     def _state(self) -> tuple[Preset, dict[str, int], dict[str, dict[str, Any]], str]:
         """Return the recipe, the position, the state dicts and the images' fingerprint, for a checkpoint."""
-        parts: dict[str, dict[str, Any]] = {
-            "generator": dict(self.gan.generator.state_dict()),
-            "discriminator": dict(self.gan.discriminator.state_dict()),
-            "optimizer_g": self.gan.optimizer_g.state_dict(),
-            "optimizer_d": self.gan.optimizer_d.state_dict(),
-            "": {"fixed_z": self.outputs.fixed_z},
-            "rng": {
-                "engine": checkpoint.random_state(mg.random.default),
-                "noise": checkpoint.random_state(self.noise),
-            },
-        }
-        if self.average is not None:
-            parts["generator_ema"] = dict(self.average.average.state_dict())
-        position = {"step": self.done, "epoch": self.batches.epoch_of(max(self.done, 1))}
-        return self.preset, position, parts, self.images
+        parts = {**self.learner.state_dicts(), "": {"fixed_z": self.outputs.fixed_z}}
+        return self.preset, self.learner.position(), parts, self.learner.images
 
     def where_it_diverged(self, step: int) -> str | None:
         """Do the steps from the last checkpoint up to `step` again, and look for the first bad number.
 
         It is written among the vital signs, too.
         """
-        again = Training(self.preset, self.batches, self.device, self.run, self.progress)
+        again = Learner(self.preset, self.batches, self.learner.device)
         if self.saved is not None:
             again.restore(checkpoint.load(self.run.path / checkpoint.FILE_NAME))
 
         def steps() -> None:
             for done in range(again.done, step):
-                RULES[self.preset.step](again.gan, again.feed(done + 1))
+                again.rule(again.gan, again.feed(done + 1))
 
-        networks = {"generator": again.gan.generator, "discriminator": again.gan.discriminator}
-        where = first_not_finite(networks, steps)
+        where = first_not_finite(again.networks, steps)
         self._try("timing.jsonl", self.metrics.write_speed)
         self._try("vitals.jsonl", partial(self.checkup.diverged, step, where))
         return where
@@ -234,7 +168,7 @@ class Training:
             self._try("metrics.jsonl", self.metrics.flush)
             self._draw("losses.png", self.outputs.write_curves)
         self._draw_due()
-        if with_grid or self.cadence.is_due(self.done):
+        if with_grid or self.timer.is_due(self.done):
             self._try("a checkpoint", self._save_in_time)
 
     def _draw_due(self) -> None:
@@ -246,7 +180,7 @@ class Training:
     def _save_in_time(self) -> None:
         started = time.monotonic()
         self.save()
-        self.cadence.written(time.monotonic() - started)
+        self.timer.written(time.monotonic() - started)
 
     def _draw(self, what: str, draw: Callable[[], None]) -> None:
         """Draw a picture; whatever fails in it is reported, and training goes on."""
@@ -272,14 +206,14 @@ class Training:
     def _evaluate_if_due(self) -> None:
         """Measure the samples every so many steps, unless a run that was killed had done so."""
         monitor = self.monitor
-        if monitor is not None and self.done > monitor.last and self.done % self.every == 0:
+        if monitor is not None and self.done > monitor.last and self.done % self.schedule.evaluate_every == 0:
             self._evaluate(monitor)
         self._try("the evaluation", self.evaluations.flush)
 
     def _evaluate(self, monitor: Monitor) -> None:
         """Measure the samples, and keep the checkpoint if they are the best so far."""
         self._try("metrics.jsonl", self.metrics.flush)  # the best step is never one that diverged
-        figures, best = monitor.measure(self.sampler, self.done)
+        figures, best = monitor.measure(self.learner.sampler, self.done)
         epoch = self.batches.epoch_of(self.done)
         floor = monitor.floor
         line = {"step": self.done, "epoch": epoch, **figures.to_json()}

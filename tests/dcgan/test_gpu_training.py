@@ -15,12 +15,11 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import latent, models, optimizers, pictures, presets, sample, sampling, train
+from dcgan import latent, models, pictures, presets, sample, sampling, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
-from dcgan.losses import LOSSES
-from dcgan.run import checkpoint, step_log, trained
+from dcgan.run import checkpoint, shadow, step_log, trained
 from dcgan.steps import RULES, Gan
 from minigrad import backend, nn
 from minigrad.inspect import Shadow
@@ -54,13 +53,7 @@ class Run:
         networks = [network.to(device).to(dtype) for network in models.build(p)]
         self.networks = dict(zip(("generator", "discriminator"), networks, strict=True))
         z = mg.Generator(p.seed, 1)
-        self.gan = Gan(
-            *networks,
-            *optimizers.build(p, *networks),
-            lambda n: latent.draw(p, n, z, device).to(dtype),
-            p.batch_size,
-            LOSSES[p.loss],
-        )  # fmt: skip
+        self.gan = Gan.of(p, *networks, lambda n: latent.draw(p, n, z, device).to(dtype))
 
     def step(self):
         self.done += 1
@@ -352,4 +345,4 @@ def test_the_shadow_allows_for_tf32_where_it_is_asked_for(run):
         assert 1e-5 < worst < 1e-2
     finally:
         backend.get("gpu").allow_tf32(False)
-    assert train.TF32_TOLERANCE["float64"] == 1e-10
+    assert shadow.TF32_TOLERANCE["float64"] == 1e-10

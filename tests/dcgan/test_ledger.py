@@ -11,10 +11,9 @@ from dcgan.describe import ledger
 from dcgan.describe.ledger import Cost, Differentiated, Drawn, Ran, Updated
 from dcgan.describe.step import WIDTH, explain
 from dcgan.describe.step import _of_run as told
-from dcgan.losses import LOSSES
 from dcgan.presets import PRESETS
 from dcgan.steps import _result, _update_discriminator, _update_generator
-from minigrad import nn, optim
+from minigrad import nn
 
 NAMES = pytest.mark.parametrize("name", PRESETS)
 N = 4  # images in the watched batch
@@ -241,7 +240,7 @@ def test_a_discriminator_without_batch_norm_sees_both_kinds_at_once(step, of_d):
     ("step", "drawn"), [("fresh_noise", [6, 6]), ("same_fakes", [4]), ("generator_first", [4])]
 )
 def test_flux_alone_makes_as_many_fakes_as_ever_on_a_partial_batch(step, drawn):
-    preset = presets.get("flowers", **TINY)
+    preset = presets.get("flowers", batch_size=6, **TINY)
     generator, discriminator = models.build(preset)
     counts = []
 
@@ -249,10 +248,7 @@ def test_flux_alone_makes_as_many_fakes_as_ever_on_a_partial_batch(step, drawn):
         counts.append(count)
         return mg.tensor(mg.Generator(0).normal((count, 3, 1, 1)))
 
-    gan = steps.Gan(
-        generator, discriminator, optim.Adam(generator.parameters()), optim.Adam(discriminator.parameters()),
-        draw, 6, LOSSES["bce"],
-    )  # fmt: skip
+    gan = steps.Gan.of(preset, generator, discriminator, draw)
     steps.RULES[step](gan, mg.tensor(mg.Generator(0).uniform((4, 1, 16, 16), -1.0, 1.0)))
     assert counts == drawn
 

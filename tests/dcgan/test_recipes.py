@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minigrad as mg
-from dcgan import latent, models, optimizers, presets
+from dcgan import latent, models, presets
 from dcgan.errors import UserError
 from dcgan.files import jsonfile
+from dcgan.losses import LOSSES
 from dcgan.presets import PRESETS, Preset
 from dcgan.recipe import layers, plan
+from dcgan.steps import Gan
 
 NAMES = pytest.mark.parametrize("name", PRESETS)
 
@@ -108,8 +110,8 @@ plain GAN, with no convolution, to compare with", "z_distribution": "uniform", "
 def test_a_stored_recipe_without_epsilon_hat_means_kingmas_adam():
     stored = Preset.from_json(jsonfile.parse(STORED.replace("\n", " ")))
     assert stored.adam_epsilon_hat is False
-    adams = optimizers.build(stored, *models.build(stored))
-    assert [adam.epsilon_hat for adam in adams] == [False, False]
+    gan = Gan.of(stored, *models.build(stored), mg.tensor)
+    assert [adam.epsilon_hat for adam in (gan.optimizer_g, gan.optimizer_d)] == [False, False]
     assert dataclasses.replace(stored, adam_epsilon_hat=True) == presets.get("tensorflow-baseline")
 
 
@@ -117,7 +119,10 @@ def test_a_stored_recipe_without_epsilon_hat_means_kingmas_adam():
 def test_the_optimizers_are_the_recipes(name):
     preset = presets.get(name, lr_generator=0.25, lr_discriminator=0.5, beta1=0.3, beta2=0.7, adam_eps=0.125)
     networks = models.build(preset)
-    adams = optimizers.build(preset, *networks)
+    gan = Gan.of(preset, *networks, mg.tensor)
+    assert ((gan.generator, gan.discriminator), gan.noise) == (networks, mg.tensor)
+    assert (gan.batch_size, gan.loss) == (preset.batch_size, LOSSES[preset.loss])
+    adams = gan.optimizer_g, gan.optimizer_d
     assert [adam.lr for adam in adams] == [0.25, 0.5]
     for adam, network in zip(adams, networks, strict=True):
         assert (adam.betas, adam.eps, adam.weight_decay) == ((0.3, 0.7), 0.125, 0)

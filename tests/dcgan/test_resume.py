@@ -12,12 +12,14 @@ import time
 
 import numpy as np
 import pytest
+from loading import load_batches
 
 import minigrad as mg
 from dcgan import presets, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.errors import UserError
+from dcgan.evaluation.monitor import Monitor
 from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
@@ -31,7 +33,9 @@ from dcgan.recipe.layers import (
 )
 from dcgan.run import checkpoint, outputs, resume, schedule
 from dcgan.run.directory import RunDirectory
+from dcgan.run.learner import Learner
 from dcgan.run.progress import Progress
+from dcgan.run.schedule import Schedule
 from dcgan.run.training import Training
 from minigrad import backend, serialize
 
@@ -173,17 +177,17 @@ def test_a_run_whose_rate_was_changed_on_the_way_goes_on_with_that_rate(run, tmp
     def trainer(name, restored=None):
         batches = Batches(mnist.images(), 8, mg.Generator(preset.seed, 2))
         directory = RunDirectory.create(tmp_path / name, preset, "cpu", "made up")
-        made = Training(preset, batches, "cpu", directory, Progress(4, ""))
+        made = Training(Learner(preset, batches, "cpu"), directory, Progress(4, ""), Schedule())
         if restored is not None:
             made.restore(restored)
         return made
 
     first = trainer("first")
     first.train(2, lambda: False)
-    first.gan.optimizer_g.lr = 0.125
+    first.learner.gan.optimizer_g.lr = 0.125
     first.save()
     second = trainer("second", checkpoint.load(tmp_path / "first"))
-    assert (second.gan.optimizer_g.lr, second.gan.optimizer_d.lr) == (0.125, 1e-3)
+    assert (second.learner.gan.optimizer_g.lr, second.learner.gan.optimizer_d.lr) == (0.125, 1e-3)
     for each in (first, second):
         each.train(4, lambda: False)
     a, b = (checkpoint.load(tmp_path / name).tensors for name in ("first", "second"))
@@ -280,13 +284,14 @@ def test_the_best_so_far_is_remembered(run, tmp_path):
     lines = [{"step": 1, "frechet": 3.0}, {"step": 2, "frechet": 5.0}]
     (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "run" / checkpoint.BEST_NAME).write_bytes(b"")
-    from dcgan.evaluation.monitor import Monitor
-
-    monitor = Monitor.__new__(Monitor)
-    monitor.remember(RunDirectory(tmp_path / "run"))
+    saved, monitor = checkpoint.load(tmp_path / "run"), Monitor.__new__(Monitor)
+    learner = Learner(saved.preset, load_batches(saved.preset, "mnist"), "cpu")
+    resumed = Training(learner, RunDirectory(tmp_path / "run"), Progress(2, ""), Schedule(), monitor)
+    resumed.restore(saved)
+    resumed.resume(tmp_path / "run" / checkpoint.FILE_NAME)
     assert (monitor.best, monitor.last) == (3.0, 2)
     (tmp_path / "run" / checkpoint.BEST_NAME).unlink()  # then the next one is the best that there is
-    monitor.remember(RunDirectory(tmp_path / "run"))
+    resumed.resume(tmp_path / "run" / checkpoint.FILE_NAME)
     assert (monitor.best, monitor.last) == (None, 2)
 
 
@@ -488,22 +493,22 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint_and_names_the_layer(
 @pytest.mark.parametrize(
     ("text", "steps", "seconds"), [("500", 500, 0), ("10min", 0, 600), ("30s", 0, 30), ("007", 7, 0)]
 )
-def test_a_cadence_is_steps_or_a_time(text, steps, seconds):
-    found = schedule.Cadence.parse(text)
+def test_an_interval_is_steps_or_a_time(text, steps, seconds):
+    found = schedule.Interval.parse(text)
     assert (found.steps, found.seconds) == (steps, seconds)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "3h", "", "1 min", "12345678901"])
-def test_a_cadence_that_is_none_is_a_users_mistake(text, capsys):
+def test_an_interval_that_is_none_is_a_users_mistake(text, capsys):
     with pytest.raises(SystemExit, match="2"):
         train.parse_arguments([f"--checkpoint-every={text}"])
     assert "expected steps, such as 500" in capsys.readouterr().err
 
 
-def test_without_a_cadence_checkpoints_cost_a_hundredth_of_the_time(monkeypatch):
+def test_without_an_interval_checkpoints_cost_a_hundredth_of_the_time(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    due = schedule.Cadence()
+    due = schedule.CheckpointTimer(schedule.Interval())
     now[0] = 59.0
     assert not due.is_due(1)
     now[0] = 60.0

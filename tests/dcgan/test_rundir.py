@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minigrad as mg
 from dcgan import presets, train
+from dcgan.data.batches import Batches
+from dcgan.data.feed import Feed
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
 from dcgan.files import jsonfile
@@ -138,14 +141,14 @@ def test_a_start_that_fails_leaves_no_directory(run, monkeypatch):
 
 
 def test_a_failure_after_the_first_steps_removes_nothing(run, monkeypatch):
-    feed = training.Feed.__call__
+    feed = Feed.__call__
 
     def fails(self, step):
         if step == 3:
             raise MemoryError("too much")
         return feed(self, step)
 
-    monkeypatch.setattr(training.Feed, "__call__", fails)
+    monkeypatch.setattr(Feed, "__call__", fails)
     with pytest.raises(MemoryError):
         run(*SMALL, "--steps", 8, "--out", "run")
     assert Path("run/config.json").exists()
@@ -570,7 +573,7 @@ def test_a_step_far_away_takes_no_time_to_forget(tmp_path):
 def test_grids_that_count_epochs_are_forgotten_by_their_epoch(tmp_path):
     preset = presets.get("tensorflow")  # a grid at the end of each epoch
     made = RunDirectory.create(tmp_path / "run", preset, "cpu", "mnist")
-    batches = training.Batches(np.zeros((128 * 4, 28, 28), np.uint8), 128, training.mg.Generator(0, 2))
+    batches = Batches(np.zeros((128 * 4, 28, 28), np.uint8), 128, mg.Generator(0, 2))
     drawn = outputs.Outputs(preset, batches, made, None, "cpu")
     for epoch in range(6):
         (made.samples / f"dcgan_gen_data_{epoch}.png").write_bytes(b"")
@@ -599,7 +602,7 @@ def test_images_that_changed_in_part_are_refused_and_older_fingerprints_taken(ru
     with pytest.raises(UserError, match="trained on other images"):
         run("--resume", "run", "--steps", 4, "--data", "e.npy")
     loaded = checkpoint.load(Path("run"))
-    batches = training.Batches(np.load("d.npy")[..., None], 8, training.mg.Generator(0, 2))
+    batches = Batches(np.load("d.npy")[..., None], 8, mg.Generator(0, 2))
     assert batches.matches(loaded.images)
     some = batches._digest(sorted({40 * k // 64 for k in range(64)}))
     assert batches.matches(f"40 images, {some}")
@@ -607,13 +610,13 @@ def test_images_that_changed_in_part_are_refused_and_older_fingerprints_taken(ru
 
 
 def test_signals_are_named_in_the_exit_code(run, no_pictures, monkeypatch):
-    feed = training.Feed.__call__
+    feed = Feed.__call__
 
     def hung_up(self, step):
         os.kill(os.getpid(), signal.SIGHUP)
         return feed(self, step)
 
-    monkeypatch.setattr(training.Feed, "__call__", hung_up)
+    monkeypatch.setattr(Feed, "__call__", hung_up)
     code, said = run(*SMALL, "--steps", 4, "--out", "run")
     assert code == 128 + signal.SIGHUP
     assert "Stopped after step 1 of 4; everything up to there is kept." in said

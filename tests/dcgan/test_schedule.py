@@ -19,6 +19,8 @@ from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.recipe.layers import BatchNorm, Dense, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
 from dcgan.run import checkpoint, training
+from dcgan.run.learner import Learner
+from dcgan.run.schedule import Schedule
 from dcgan.steps import StepResult
 from dcgan.vitals import picture as vitals_picture
 
@@ -363,7 +365,7 @@ def test_how_many_fakes_a_partial_batch_has(monkeypatch, run, digits, tiny, no_p
         generator.forward = counted
         return generator, discriminator
 
-    monkeypatch.setattr(training.models, "build", watched)
+    monkeypatch.setattr(models, "build", watched)
     few = SMALL if name == "flowers" else {}
     grid = given(grid_rows=1, grid_columns=1, statistics="running", frame_every=1000)
     run("--preset", name, "--epochs=1", *given(batch_size=8, **few), *grid)
@@ -576,15 +578,16 @@ def test_five_steps_of_a_run_are_those_of_an_independent_recomputation(
     pixels = np.random.default_rng(0).integers(0, 256, (23, 2, 2)).astype(np.uint8)  # batches of 5, and of 3
     batches = Batches(pixels, 5, mg.Generator(3, 2), shuffle=preset.shuffle)
     out = training.RunDirectory.create(tmp_path / "run", preset, "cpu", "made up")
-    runs = training.Training(preset, batches, "cpu", out, training.Progress(5, ""))
+    learner = Learner(preset, batches, "cpu")
+    runs = training.Training(learner, out, training.Progress(5, ""), Schedule())
     drawn = []
-    draw = runs.gan.noise
-    runs.gan.noise = lambda n: (drawn.append(draw(n)), drawn[-1])[1]
-    for network in (runs.gan.generator, runs.gan.discriminator):  # far enough apart to tell all mistakes
+    draw = learner.gan.noise
+    learner.gan.noise = lambda n: (drawn.append(draw(n)), drawn[-1])[1]
+    for network in learner.networks.values():  # far enough apart to tell all mistakes
         for tensor in network.parameters():
             tensor.data = np.random.default_rng(tensor.size).normal(0.3, 0.6, tensor.shape).astype(np.float32)
-    start = {k: v.numpy() for k, v in runs.gan.generator.state_dict().items()}
-    start_d = {k: v.numpy() for k, v in runs.gan.discriminator.state_dict().items()}
+    start = {k: v.numpy() for k, v in learner.gan.generator.state_dict().items()}
+    start_d = {k: v.numpy() for k, v in learner.gan.discriminator.state_dict().items()}
     runs.train(5, lambda: False)
 
     common = (norm.eps, norm.momentum, 2e-4, betas, adam_eps, name == "tensorflow")
@@ -599,7 +602,7 @@ def test_five_steps_of_a_run_are_those_of_an_independent_recomputation(
         expected = by(g, d, real, draws[step * each : (step + 1) * each], COSTS[name])
         found = [metrics[step][key] for key in ("loss_d", "loss_g", "d_x", "d_g_z1", "d_g_z2")]
         assert found == pytest.approx(list(expected), rel=2e-5)
-    for network, net, before in ((runs.gan.generator, g, start), (runs.gan.discriminator, d, start_d)):
+    for network, net, before in ((learner.gan.generator, g, start), (learner.gan.discriminator, d, start_d)):
         after = {k: v.numpy() for k, v in network.state_dict().items()}
         for kind, key in zip(net.ORDER, net.keys, strict=True):
             assert np.abs(after[key] - before[key]).max() > 2e-4

@@ -37,13 +37,8 @@ class Watched:
         self.generator, self.discriminator = models.build(self.preset)
         self.events = []
         stream = mg.Generator(0, 1)
-        self.gan = steps.Gan(
-            self.generator,
-            self.discriminator,
-            optim.Adam(self.generator.parameters(), 2e-4),
-            optim.Adam(self.discriminator.parameters(), 2e-4),
-            lambda n: latent.draw(self.preset, n, stream),
-            self.preset.batch_size,
+        self.gan = steps.Gan.of(
+            self.preset, self.generator, self.discriminator, lambda n: latent.draw(self.preset, n, stream)
         )
         self._watch("G", self.generator)
         self._watch("D", self.discriminator)

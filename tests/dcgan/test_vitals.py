@@ -12,7 +12,6 @@ import minigrad as mg
 from dcgan import latent, models, presets, steps, train
 from dcgan.data import mnist
 from dcgan.errors import UserError
-from dcgan.losses import LOSSES
 from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
@@ -27,7 +26,6 @@ from dcgan.recipe.layers import (
 )
 from dcgan.run import checkpoint, checkup
 from dcgan.vitals import diagnosis, measure, picture
-from minigrad import optim
 
 N = 16
 TINY = {
@@ -50,13 +48,11 @@ class Small:
     def __init__(self, rule="same_fakes", lr=0.01, **fields):
         mg.manual_seed(0)
         self.rule = steps.RULES[rule]
-        self.preset = presets.get("quick", step=rule, batch_size=N, **{**TINY, **fields})
+        rates = {"lr_generator": lr, "lr_discriminator": lr, "beta1": 0.9}
+        self.preset = presets.get("quick", step=rule, batch_size=N, **{**rates, **TINY, **fields})
         self.g, self.d = models.build(self.preset)
         stream = mg.Generator(0, 1)
-        self.gan = steps.Gan(
-            self.g, self.d, optim.Adam(self.g.parameters(), lr), optim.Adam(self.d.parameters(), lr),
-            lambda n: latent.draw(self.preset, n, stream), N, LOSSES[self.preset.loss],
-        )  # fmt: skip
+        self.gan = steps.Gan.of(self.preset, self.g, self.d, lambda n: latent.draw(self.preset, n, stream))
         real = np.random.default_rng(1).uniform(-0.9, 0.9, (N, 1, 28, 28)).astype(np.float32)
         self.real = mg.tensor(real)
 

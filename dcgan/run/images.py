@@ -1,0 +1,45 @@
+"""The images of a run: loaded as its recipe wants them, and cut into batches."""
+
+import minigrad as mg
+
+from ..console import tell
+from ..data import sources
+from ..data.batches import Batches
+from ..data.scale import Range
+from ..data.sources import ImageSet
+from ..errors import UserError
+from ..recipe.plan import check_batches
+from ..recipe.preset import Preset
+from .learner import DATA_STREAM
+
+
+def load_images(preset: Preset, data: str | None, value_range: Range | None = None) -> ImageSet:
+    """The images that --data names, as the recipe wants them; what was done to them is printed.
+
+    Args:
+        value_range: the values of black and white in them; None to follow from their type.
+
+    Raises UserError if there are none, or they can't be batches of the recipe.
+    """
+    if data == "":
+        raise UserError("--data: an empty name; expected mnist, a folder of images, or a file of many")
+    if data is None and preset.channels > 1:
+        tell(f"No --data is given: {preset.name} trains on MNIST; --data FOLDER trains it on your pictures.")
+    loaded = sources.load(data or "mnist", preset.image_size, preset.channels, value_range)
+    for note in loaded.notes:
+        tell(note)
+    check_batches(preset, len(loaded.images))
+    return loaded
+
+
+def batches_of(preset: Preset, loaded: ImageSet) -> Batches:
+    """The batches of a run: what the recipe makes of a set of images."""
+    return Batches(
+        loaded.images,
+        preset.batch_size,
+        mg.Generator(preset.seed, DATA_STREAM),
+        channels=preset.channels,
+        crop=preset.crop,
+        flip=preset.flip,
+        shuffle=preset.shuffle,
+    )

@@ -1,0 +1,110 @@
+"""The networks of a run, and all that their next step depends on: what a checkpoint holds."""
+
+from typing import Any
+
+import minigrad as mg
+from minigrad import nn
+
+from .. import latent, models
+from ..data.batches import Batches
+from ..data.feed import Feed
+from ..errors import UserError
+from ..recipe.preset import Preset
+from ..steps import RULES, Gan
+from . import checkpoint
+from .checkpoint import Checkpoint
+from .ema import WeightAverage
+
+# Streams of the run's seed, besides stream 0, which the engine draws weights and dropout from, and those
+# in outputs.py.
+NOISE_STREAM, DATA_STREAM = 1, 2
+
+
+class Learner:
+    """The networks of a recipe, with the images that they learn from. It writes no files.
+
+    Args:
+        preset: the recipe. Its seed becomes that of the engine.
+        batches: the images.
+        device: "cpu" or "gpu".
+
+    Attributes:
+        gan: the networks and their optimizers.
+        rule: the recipe's step.
+        feed: the batch of each step, on the device.
+        noise: the random generator of z.
+        average: the running average of the generator's weights; None where the recipe has none.
+        sampler: the generator that samples are drawn with, which is the averaged one where there is one.
+        images: the fingerprint of the images.
+        done: steps so far.
+    """
+
+    def __init__(self, preset: Preset, batches: Batches, device: str) -> None:
+        mg.manual_seed(preset.seed)
+        self.preset, self.batches, self.device = preset, batches, device
+        self.images = batches.fingerprint()
+        generator, discriminator = (network.to(device) for network in models.build(preset))
+        self.feed = Feed(batches, device)
+        self.noise = mg.Generator(preset.seed, NOISE_STREAM)
+        self.gan = Gan.of(
+            preset, generator, discriminator, lambda n: latent.draw(preset, n, self.noise, device)
+        )
+        self.rule = RULES[preset.step]
+        self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
+        self.sampler = generator if self.average is None else self.average.average
+        self.done = 0
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The two networks that are trained, by name."""
+        return {"generator": self.gan.generator, "discriminator": self.gan.discriminator}
+
+    def count_step(self) -> None:
+        """Count a step that was done, and take its weights into the average."""
+        self.done += 1
+        if self.average is not None:
+            self.average.update(self.done)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint of the same recipe: all is as it was after its step.
+
+        Raises UserError where it was made on other images, or its tensors do not fit.
+        """
+        if saved.images and not self.batches.matches(saved.images):
+            raise UserError(
+                f"the run was trained on other images ({saved.images.split(',')[0]}) than these "
+                f"({len(self.batches.images)}): name the same ones by --data, with the same --range"
+            )
+        try:
+            self.gan.generator.load_state_dict(saved.under("generator"))
+            self.gan.discriminator.load_state_dict(saved.under("discriminator"))
+            self.gan.optimizer_g.load_state_dict(saved.under("optimizer_g"))
+            self.gan.optimizer_d.load_state_dict(saved.under("optimizer_d"))
+            if self.average is not None:
+                self.average.average.load_state_dict(saved.under("generator_ema"))
+            random = saved.under("rng")
+            mg.random.set_state(checkpoint.generator_state(random["engine"]))
+            self.noise.state = checkpoint.generator_state(random["noise"])
+        except (KeyError, ValueError) as error:
+            raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
+        self.done = saved.position["step"]
+
+    def position(self) -> dict[str, int]:
+        """Return the steps so far, and the epoch of the last one, as a checkpoint has them."""
+        return {"step": self.done, "epoch": self.batches.epoch_of(max(self.done, 1))}
+
+    def state_dicts(self) -> dict[str, dict[str, Any]]:
+        """Return what `restore` reads, by the prefixes of a checkpoint's keys."""
+        parts: dict[str, dict[str, Any]] = {
+            "generator": dict(self.gan.generator.state_dict()),
+            "discriminator": dict(self.gan.discriminator.state_dict()),
+            "optimizer_g": self.gan.optimizer_g.state_dict(),
+            "optimizer_d": self.gan.optimizer_d.state_dict(),
+            "rng": {
+                "engine": checkpoint.random_state(mg.random.default),
+                "noise": checkpoint.random_state(self.noise),
+            },
+        }
+        if self.average is not None:
+            parts["generator_ema"] = dict(self.average.average.state_dict())
+        return parts
