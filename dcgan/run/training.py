@@ -27,7 +27,7 @@ from .evaluations import Evaluations
 from .outputs import Outputs
 from .progress import Progress
 from .schedule import Cadence
-from .step_log import BLOCK, Metrics
+from .step_log import BLOCK, StepLog
 
 # Streams of the run's seed, besides stream 0, which the engine draws weights and dropout from, and those
 # in outputs.py.
@@ -82,7 +82,7 @@ class Training:
         )
         self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
         self.sampler = generator if self.average is None else self.average.average
-        self.metrics = Metrics(preset, batches, run, progress, device)
+        self.metrics = StepLog(preset, batches, run, progress, device)
         self.checkup = Checkup(vitals_every, batches, run, progress)
         self.outputs = Outputs(preset, batches, run, self.sampler, device)
         self.evaluations = Evaluations(run)
