@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import jsonfile
 from ..steps import Gan, StepLine, StepResult
 from ..vitals import picture
-from ..vitals.diagnosis import MEASURES, Finding, finding, findings
+from ..vitals.diagnosis import MAX_TIMES, Finding, finding, findings
 from ..vitals.line import VitalsLine
 from ..vitals.measure import Measurement
 from .directory import RunDirectory
@@ -111,7 +111,7 @@ class Checkup:
     def _take_in(self, line: VitalsLine) -> list[Finding]:
         """Keep a line for the next diagnosis; return those of its findings that are to be reported."""
         before = self._signs_at(-1)
-        self._last = [*self._last, line][-MEASURES:]
+        self._last = [*self._last, line][-MAX_TIMES:]
         new = [found for found in line.findings if found.sign not in before]
         self._reported.update(found.sign for found in new)
         return [found for found in new if self._reported[found.sign] <= MAX_WARNINGS]

@@ -13,6 +13,7 @@ from .. import latent, models, optimizers
 from ..data.batches import Batches
 from ..data.feed import Feed
 from ..errors import UserError
+from ..evaluation.line import EvaluationLine
 from ..evaluation.monitor import Monitor
 from ..losses import LOSSES
 from ..recipe.preset import Preset
@@ -279,14 +280,12 @@ class Training:
     def _evaluate(self, monitor: Monitor) -> None:
         """Measure the samples, and keep the checkpoint if they are the best so far."""
         self._try("metrics.jsonl", self.metrics.flush)  # the best step is never one that diverged
-        figures, best = monitor.measure(self.sampler, self.done)
-        epoch = self.batches.epoch_of(self.done)
+        result, best = monitor.measure(self.sampler, self.done)
         floor = monitor.floor
-        line = {"step": self.done, "epoch": epoch, **figures.to_json()}
-        line |= {"floor": floor.to_json(), "accuracy": monitor.accuracy}
+        line = EvaluationLine(self.done, self.batches.epoch_of(self.done), result, floor, monitor.accuracy)
         self.evaluations.add(line, checkpoint.encode(*self._state()) if best else None)
-        score = "" if figures.score is None else f"score {figures.score:.2f} (real {floor.score:.2f}), "
+        score = "" if result.score is None else f"score {result.score:.2f} (real {floor.score:.2f}), "
         self.progress.say(
-            f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} (real {floor.frechet:.2f}) of "
+            f"step {self.done}: {score}Fréchet distance {result.frechet:.2f} (real {floor.frechet:.2f}) of "
             f"{monitor.count} samples{': the best so far' if best else ''}"
         )

@@ -1,7 +1,7 @@
 """What the vital signs say is wrong, in plain sentences, and what people do about it.
 
-A pure function of what was measured. A limit that a healthy run may pass for a moment must be passed
-at several measures in a row. Not seen are pictures of a few kinds only: those still differ from each other.
+A pure function of the measured steps. A limit that a healthy run may pass for a moment must be passed
+at several of them in a row. Not seen are pictures of a few kinds only: those still differ from each other.
 """
 
 import math
@@ -58,13 +58,13 @@ class Sign:
 
     Attributes:
         name: in vitals.jsonl.
-        measures: how many in a row must show it.
+        times: how many measured steps in a row must show it.
         look: says what the vital signs of a step show, "" for nothing.
         remedy: what people do.
     """
 
     name: str
-    measures: int
+    times: int
     look: Callable[[StepVitals], str]
     remedy: str
 
@@ -73,8 +73,8 @@ def findings(measured: Sequence[StepVitals]) -> tuple[Finding, ...]:
     """Return what is wrong at the last of the measured steps, which come in their order."""
     found = []
     for sign in SIGNS:
-        recent = [sign.look(vitals) for vitals in measured[-sign.measures :]]
-        if len(recent) == sign.measures and all(recent):
+        recent = [sign.look(vitals) for vitals in measured[-sign.times :]]
+        if len(recent) == sign.times and all(recent):
             found.append(finding(sign.name, measured[-1].step, recent[-1]))
     return tuple(found)
 
@@ -255,7 +255,7 @@ SIGNS = (
     ),
 )
 REMEDIES = {sign.name: sign.remedy for sign in SIGNS}
-MEASURES = max(sign.measures for sign in SIGNS)  # steps that are looked at
+MAX_TIMES = max(sign.times for sign in SIGNS)  # steps that are looked at
 
 
 def learns(layer: LayerVitals) -> bool:

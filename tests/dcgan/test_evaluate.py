@@ -15,13 +15,13 @@ from dcgan import console, evaluate, models, pictures, presets, sample
 from dcgan.data import mnist
 from dcgan.errors import UserError
 from dcgan.evaluation import classifier, comparison, judges, measures, monitor, show
-from dcgan.evaluation.comparison import Figures
+from dcgan.evaluation.comparison import EvaluationResult
 from dcgan.recipe.layers import Dense, Reshape, Tanh
 from dcgan.run import checkpoint
 from dcgan.run.directory import RunDirectory
 from minigrad import nn, serialize
 
-FIGURES = {"frechet", "kernel", "precision", "recall", "score", "shares", "nearest"}
+MEASURES = {"frechet", "kernel", "precision", "recall", "score", "shares", "nearest"}
 QUICK = ("--preset", "quick", "--batch-size", "8", "--set", "frame_every=100")
 
 
@@ -36,7 +36,7 @@ DRAW = show.draw
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    """Figures take most of the time: there is a dot in their place, but where a test looks at them."""
+    """Pictures take most of the time: there is a dot in their place, but where a test looks at them."""
     for module, name in ((show, "draw"), (pictures, "save_losses"), (pictures, "save_side_by_side")):
         monkeypatch.setattr(
             module, name, lambda _, path: pictures.save_png(np.zeros((1, 1, 1), np.uint8), path)
@@ -378,7 +378,7 @@ def test_an_evaluation_is_a_table_a_json_file_and_a_picture(place, monkeypatch, 
     assert "our own classifier of digits" in said["features"]
     assert said["accuracy"] > 0.97
     for figures in (said["samples"], said["floor"]):
-        assert figures.keys() == FIGURES
+        assert figures.keys() == MEASURES
         assert sum(figures["shares"]) == pytest.approx(1)
         assert len(figures["shares"]) == 10
         assert 1 <= figures["score"] <= 10
@@ -624,7 +624,7 @@ def test_the_picture_shows_samples_and_below_each_the_nearest_image(tmp_path):
     flat = np.ones((10, 4, 4, 1), np.uint8)
     looked_up = flat * colours[:, None, None, :]
     found = np.full_like(looked_up, 0) + np.array((250, 10, 10), np.uint8)
-    figures = Figures(1.0, 0.1, 0.5, 0.25, None, None, 2.0)
+    figures = EvaluationResult(1.0, 0.1, 0.5, 0.25, None, None, 2.0)
     evaluation = show.Evaluation(
         "recipe", 5, 1, "last", "running", 100, "a set", "features", None, figures,
         replace(figures, nearest=None), np.full((64, 4, 4, 3), 200, np.uint8), looked_up, found,
@@ -647,7 +647,7 @@ def test_the_picture_shows_samples_and_below_each_the_nearest_image(tmp_path):
 
 
 def test_the_rarest_digit_is_the_least_share():
-    figures = Figures(1.0, 0.1, 0.5, 0.25, 2.0, [0.5, 0.125, 0.375])
+    figures = EvaluationResult(1.0, 0.1, 0.5, 0.25, 2.0, [0.5, 0.125, 0.375])
     assert figures.rarest == 0.125
     assert replace(figures, shares=None).rarest is None
 
@@ -681,7 +681,7 @@ def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_
     assert [name for name in b if a[name] != b[name] and name != "timing.jsonl"] == []
     found = lines(with_it / "evaluations.jsonl")
     assert [line["step"] for line in found] == [2, 4]  # and no other step, the last one neither
-    assert all(line.keys() == {"step", "epoch", "floor", "accuracy", *FIGURES} for line in found)
+    assert all(line.keys() == {"step", "epoch", "floor", "accuracy", *MEASURES} for line in found)
     smallest = min(found, key=lambda line: line["frechet"])
     assert checkpoint.load(with_it / checkpoint.BEST_NAME).position["step"] == smallest["step"]
     said = capsys.readouterr().out
@@ -707,7 +707,7 @@ def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_
 def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, distances, better):
     left = iter([0.1, *distances])  # the floor's first
     monkeypatch.setattr(monitor, "COUNT", 16)
-    monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, None, None))
+    monkeypatch.setattr(monitor, "compare", lambda *_: EvaluationResult(next(left), 0.0, 0.5, 0.5, None, None))
     generator, _ = models.build(tiny())
     watching = monitor.Monitor(tiny(), "mnist", None)
     assert [watching.measure(generator, step)[1] for step, _ in enumerate(distances, 1)] == better
@@ -716,7 +716,7 @@ def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, d
 
 def test_the_best_weights_are_kept_and_sampled(train, tmp_path, monkeypatch, capsys):
     left = iter([0.1, 5.0, 3.0, 4.0])  # the floor's first
-    monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, 2.0, [0.1] * 10))
+    monkeypatch.setattr(monitor, "compare", lambda *_: EvaluationResult(next(left), 0.0, 0.5, 0.5, 2.0, [0.1] * 10))
     run = train("--steps", "3", "--every", "1", "--set", "ema_decay=0.0")
     until_then = train("--steps", "2", "--set", "ema_decay=0.0", out="until-then")
     assert capsys.readouterr().out.count("the best so far") == 2
