@@ -81,7 +81,8 @@ class StepLine:
         for name, number in value.items():
             if number is not None and not (type(number) in (int, float) and abs(number) < 2**63):
                 raise ValueError(f"{name:.40}: no number of a size that is possible")
-        return cls(**{name: value[name] for name in _LINE_FIELDS if name in value})
+        values: list[Any] = [value.get(name) for name in _LINE_FIELDS]
+        return cls(*values)
 
 
 _LINE_FIELDS = tuple(field.name for field in fields(StepLine))

@@ -1,8 +1,11 @@
 """The vital signs of one step as values, to JSON and from it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Self, get_args
 
+Check = Callable[[str, Any], Any]  # given a field's name and value; returns the value, or raises
 MAX_NUMBER = 2**1000  # of a larger one there may be no float
 
 
@@ -16,10 +19,11 @@ class Values:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields, in their order, as JSON values."""
-        return {
-            name: [part.to_json() for part in value] if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
-        }
+        values = dict(vars(self))
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                values[name] = [part.to_json() for part in value]
+        return values
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -28,7 +32,13 @@ class Values:
         Raises KeyError for a field that is missing, TypeError or ValueError for a value of another kind.
         """
         _expect(value, dict)
-        return cls(**{f.name: _checked(f.name, f.type, value[f.name]) for f in fields(cls)})
+        return cls(*(check(name, value[name]) for name, check in cls._checks()))
+
+    @classmethod
+    @cache
+    def _checks(cls) -> tuple[tuple[str, Check], ...]:
+        """Return the name of each field, and the check of its annotation."""
+        return tuple((field.name, _check_of(field.type)) for field in fields(cls))
 
 
 @dataclass(frozen=True)
@@ -85,16 +95,19 @@ class StepVitals(Values):
     batch_norm_gap: tuple[BatchNormGap, ...]
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    """Return a field's value by its annotation. Raises as `Values.from_json` does."""
-    if kind == float | None:
-        if value is not None and not (type(value) in (int, float) and 0 <= value < MAX_NUMBER):
-            raise ValueError(f"{name}={value!r:.60}: expected a number of at least 0")
-        return value
-    if kind in (int, str):
-        return _expect(value, kind)
-    part, _ = get_args(kind)
-    return tuple(part.from_json(each) for each in _expect(value, list))
+def _check_of(annotation: Any) -> Check:
+    if annotation == float | None:
+        return _number
+    if annotation in (int, str):
+        return lambda _, value: _expect(value, annotation)
+    part, _ = get_args(annotation)
+    return lambda _, value: tuple(map(part.from_json, _expect(value, list)))
+
+
+def _number(name: str, value: Any) -> Any:
+    if value is not None and not (type(value) in (int, float) and 0 <= value < MAX_NUMBER):
+        raise ValueError(f"{name}={value!r:.60}: expected a number of at least 0")
+    return value
 
 
 def _expect(value: Any, kind: type) -> Any:
