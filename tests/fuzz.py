@@ -377,7 +377,7 @@ def _evaluations() -> list[bytes]:
     return ["".join(json.dumps({"step": step, **line}) + "\n" for step in range(1, 9)).encode()]
 
 
-def _read_evaluations(path: Path) -> Any:
+def _evaluated(path: Path) -> Any:
     return [EvaluationLine.from_json(line) for line in jsonfile.lines(path)]
 
 
@@ -412,7 +412,7 @@ KINDS = {
     "config": Kind("config.json", _config, lambda path: RunDirectory(path.parent).data(), TOLD),
     "metrics": Kind("metrics.jsonl", _metrics, lambda p: directory.RunDirectory(p.parent).metrics(), TOLD),
     "vitals": Kind("vitals.jsonl", _vitals, lambda p: checkup.lines(RunDirectory(p.parent)), TOLD),
-    "evaluations": Kind("evaluations.jsonl", _evaluations, _read_evaluations, (ValueError, UnicodeDecodeError)),
+    "evaluations": Kind("evaluations.jsonl", _evaluations, _evaluated, (ValueError, UnicodeDecodeError)),
     "frame": Kind("a.png", _image("PNG"), pictures._frame, TOLD),
     "png": Kind("a.png", _image("PNG"), _decode, (ValueError,)),
     "png, agreeing": Kind("a.png", _image("PNG"), _decode, (ValueError,), wrap=_with_checksums),
