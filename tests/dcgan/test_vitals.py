@@ -525,6 +525,20 @@ def test_a_run_that_diverges_says_so_among_the_vital_signs(run, tiny, no_plots, 
     assert [f["sign"] for f in found[-1]["findings"]].count("not-finite") == 1
 
 
+@pytest.mark.parametrize(("last", "expected"), [(3, (0.5, 0.25, 0.125)), (2, (None, None, None))])
+def test_a_step_that_diverged_unmeasured_is_written_with_its_own_judgements(tmp_path, last, expected):
+    scalars = {"loss_d": None, "loss_g": 1.0, "d_x": 0.5, "d_g_z1": 0.25, "d_g_z2": 0.125}
+    written = [json.dumps({"step": step, "epoch": 1, **scalars}) for step in range(1, last + 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*written, ""]))
+    batches = type("Batches", (), {"epoch_of": lambda self, step: 10 * step})()
+    checkup.Checkup(100, batches, checkup.RunDirectory(tmp_path), None).diverged(3, "in a layer")
+    (line,) = lines(tmp_path)
+    assert (line["d_x"], line["d_g_z1"], line["d_g_z2"]) == expected
+    assert (line["step"], line["epoch"], line["layers"], line["batch_norm_gap"]) == (3, 30, [], [])
+    assert line["spread"] is line["real_saturated"] is None
+    assert [found["sign"] for found in line["findings"]] == ["not-finite"]
+
+
 def test_the_picture_shows_lines_with_nothing_in_them(tmp_path):
     small = Small()
     line = VitalsLine(**vars(small.measured()), findings=())
