@@ -72,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluation = evaluate(arguments, directory)
     with os_errors_as(f"--out {out}"):
         text = json.dumps(evaluation.to_json(), indent=2) + "\n"
-        figures, picture = (plainfile.to_write(out / name) for name in FILES)
-        write_whole(figures, text.encode())
+        result, picture = (plainfile.to_write(out / name) for name in FILES)
+        write_whole(result, text.encode())
         show.draw(evaluation, picture)
     tell(show.table(evaluation))
-    tell(f"{figures}, {picture}")
+    tell(f"{result}, {picture}")
     return 0
 
 
@@ -92,7 +92,7 @@ def _prepare(out: Path, make: bool) -> None:
 
 
 def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
-    """All figures of the run that the command line names."""
+    """Return the evaluation of the run that the command line names."""
     loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
     batch = loaded.preset.batch_size
     check_memory(f"drawing {batch} images", loaded, arguments.statistics, batch, arguments.max_memory)
@@ -111,7 +111,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     statistics = choose_statistics(generator, preset, arguments.statistics, count)
     samples = np.concatenate(list(comparison.sample(generator, preset, statistics, count, arguments.seed)))
     reference = describe(judge, in_chunks(real.reference))
-    figures = compare(describe(judge, in_chunks(samples)), reference)
+    result = compare(describe(judge, in_chunks(samples)), reference)
     floor = compare(describe(judge, in_chunks(real.floor[:count])), reference)  # as many: fewer look farther
     known = (
         fit_array(samples[: max(LOOKED_UP, SHOWN)], DIGIT_SIZE, 1) if judge.classes else samples[:LOOKED_UP]
@@ -127,7 +127,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
         about=real.about,
         features=judge.name,
         accuracy=_accuracy(judge),
-        samples=replace(figures, nearest=float(np.median(distances))),
+        samples=replace(result, nearest=float(np.median(distances))),
         floor=replace(floor, nearest=_floor_of_nearest(real, judge)),
         grid=samples[: GRID * GRID],
         looked_up=known[:SHOWN],

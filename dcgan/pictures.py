@@ -20,6 +20,7 @@ from .data.channels import MODES
 from .errors import UserError
 from .files import plainfile
 from .recipe import memory
+from .steps import StepLine
 
 CURVES = (
     ("loss_d", "D"),
@@ -250,17 +251,15 @@ def _mp4(frames: Sequence[NDArray[Any]], pace: int) -> bytes:
     return content.getvalue()
 
 
-def save_losses(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+def save_losses(lines: Sequence[StepLine], path: Path) -> None:
     """The losses, and D(x) and D(G(z)), over the steps, as a PNG file."""
     with saved_figure(path, (9, 6.5)) as figure:
         above, below = figure.subplots(2, 1, sharex=True)
-        steps = [line["step"] for line in metrics]
+        steps = [line.step for line in lines]
         names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
         for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
             for key in keys:
-                values = np.array(
-                    [line.get(key) for line in metrics], np.float64
-                )  # null, where it diverged, is nan
+                values = np.array([getattr(line, key) for line in lines], np.float64)  # None is NaN
                 axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
                 axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
             axes.grid(alpha=0.25)

@@ -27,11 +27,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from reported import vital_signs
 
 import minigrad as mg
 from dcgan import latent, models, pictures, presets, sampling
 from dcgan.data import arrays, folder, idx, scale, sources
 from dcgan.errors import UserError
+from dcgan.evaluation.line import EvaluationLine
+from dcgan.files import jsonfile
 from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
@@ -44,7 +47,7 @@ from dcgan.recipe.layers import (
     Sigmoid,
     Tanh,
 )
-from dcgan.run import checkpoint, directory, trained
+from dcgan.run import checkpoint, checkup, directory, trained
 from dcgan.run.directory import RunDirectory
 
 SECONDS = 1.0  # of the processor's time that reading a small file may take
@@ -363,6 +366,21 @@ def _metrics() -> list[bytes]:
     return ["".join(json.dumps({**line, "step": i}) + "\n" for i in range(20)).encode()]
 
 
+def _vitals() -> list[bytes]:
+    found = [{"sign": "collapse", "sentence": "At step 1 it has.", "remedy": "People start again."}]
+    return ["".join(json.dumps(vital_signs(step, found)) + "\n" for step in range(1, 5)).encode()]
+
+
+def _evaluations() -> list[bytes]:
+    result = {"frechet": 2.5, "kernel": 0.5, "precision": 0.5, "recall": 0.25, "score": None, "nearest": None}
+    line = {"epoch": 1, **result, "shares": [0.5, 0.5], "floor": result, "accuracy": None}
+    return ["".join(json.dumps({"step": step, **line}) + "\n" for step in range(1, 9)).encode()]
+
+
+def _evaluated(path: Path) -> Any:
+    return [EvaluationLine.from_json(line) for line in jsonfile.lines(path)]
+
+
 def _idx_file(path: Path) -> Any:
     if not idx.is_idx(path):
         raise ValueError("none")
@@ -393,6 +411,8 @@ KINDS = {
     "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5)))], lambda p: latent.from_file(SMALL, p), TOLD),
     "config": Kind("config.json", _config, lambda path: RunDirectory(path.parent).data(), TOLD),
     "metrics": Kind("metrics.jsonl", _metrics, lambda p: directory.RunDirectory(p.parent).metrics(), TOLD),
+    "vitals": Kind("vitals.jsonl", _vitals, lambda p: checkup.lines(RunDirectory(p.parent)), TOLD),
+    "evaluations": Kind("evaluations.jsonl", _evaluations, _evaluated, (ValueError, UnicodeDecodeError)),
     "frame": Kind("a.png", _image("PNG"), pictures._frame, TOLD),
     "png": Kind("a.png", _image("PNG"), _decode, (ValueError,)),
     "png, agreeing": Kind("a.png", _image("PNG"), _decode, (ValueError,), wrap=_with_checksums),

@@ -35,6 +35,7 @@ def vital_signs(step, findings=()):
     return {
         "step": step, "epoch": 1, "d_x": 0.5, "d_g_z1": 0.5, "d_g_z2": 0.5,
         "layers": [layer(*one, step) for one in LAYERS], "spread": 0.25 * step,
+        "real_saturated": 0.125,
         "batch_norm_gap": [{"name": "3", "gap": 0.5}], "findings": list(findings),
     }  # fmt: skip
 

@@ -1,8 +1,9 @@
 """Samples held against real images, and real images against each other as the floor beside them."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,11 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """How near one set is to another; the measures are those of measures.py.
+class EvaluationResult:
+    """How near one set is to another, by the measures of measures.py.
 
     Attributes:
-        score, shares: of the set alone, where the judge knows classes.
+        score, shares: of the set alone; None where the judge knows no classes.
         nearest: the median distance from an image to the nearest training image, pixels from 0 to
             1; None where it was not looked for.
     """
@@ -63,7 +64,27 @@ class Figures:
         return None if self.shares is None else min(self.shares)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields, in their order."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Return the result that a JSON object holds, as far as it can be read.
+
+        What is missing or of another type is None, or NaN where the field may not be None. All that is no
+        object reads as an empty one.
+        """
+        known = value if isinstance(value, dict) else {}
+        return cls(**{f.name: _read(f.type, known.get(f.name)) for f in fields(cls)})
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Return a value of a JSON file by the annotation of its field, as `EvaluationResult.from_json` says."""
+    if kind == list[float] | None:
+        return value if isinstance(value, list) and all(type(v) is float for v in value) else None
+    if type(value) is float:
+        return value
+    return math.nan if kind is float else None
 
 
 @dataclass(frozen=True)
@@ -148,10 +169,10 @@ def sample(
         yield pictures.to_bytes(generate(generator, z, statistics))
 
 
-def compare(images: Described, reference: Described) -> Figures:
-    """The figures of a set of images against another."""
+def compare(images: Described, reference: Described) -> EvaluationResult:
+    """Return the result of a set of images against another."""
     precision, recall = measures.precision_recall(images.features, reference.features)
-    return Figures(
+    return EvaluationResult(
         measures.frechet(images.features, reference.features),
         measures.kernel_distance(images.features, reference.features),
         precision,

@@ -8,7 +8,7 @@ from minigrad import nn
 from ..data import mnist
 from ..recipe.preset import Preset
 from . import comparison
-from .comparison import Figures, compare, describe, in_chunks, sample
+from .comparison import EvaluationResult, compare, describe, in_chunks, sample
 
 COUNT = 2000  # samples
 SEED = 0  # of their noise, which is the same each time
@@ -23,7 +23,7 @@ class Monitor:
         images: the real images, as they were loaded for training.
 
     Attributes:
-        floor: the figures of as many real images; `accuracy`: of the judge, where it knows digits.
+        floor: the result of as many real images; `accuracy`: of the judge, where it knows digits.
         best: the smallest Fréchet distance so far, None at first.
         last: the step of the last evaluation, 0 at first.
     """
@@ -56,15 +56,15 @@ class Monitor:
         distances = (line.get("frechet") for line in lines)
         self.best = min((d for d in distances if isinstance(d, float)), default=None) if has_best else None
 
-    def measure(self, generator: nn.Module, step: int) -> tuple[Figures, bool]:
-        """The figures of the generator after `step`, and whether they are the best so far.
+    def measure(self, generator: nn.Module, step: int) -> tuple[EvaluationResult, bool]:
+        """Return the result of the generator after `step`, and whether it is the best so far.
 
         The generator is left as it was.
         """
         samples = sample(generator, self.preset, self.preset.statistics, self.count, SEED)
-        figures = compare(describe(self.judge, samples), self.reference)
+        result = compare(describe(self.judge, samples), self.reference)
         self.last = step
-        better = self.best is None or figures.frechet < self.best
+        better = self.best is None or result.frechet < self.best
         if better:
-            self.best = figures.frechet
-        return figures, better
+            self.best = result.frechet
+        return result, better

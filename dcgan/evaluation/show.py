@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from minigrad.figures import saved_figure
 
 from .. import pictures
-from .comparison import Figures
+from .comparison import EvaluationResult
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Evaluation:
         recipe, step, epoch, weights, statistics: what made the samples; `count` of them.
         about: the real images that they are held against, and `features` what describes both.
         accuracy: of the classifier on MNIST's test images, where there is one.
-        samples: their figures; `floor`: those of other real images in their place.
+        samples: their result; `floor`: that of other real images in their place.
         grid: some samples, bytes (n, H, W, C).
         looked_up, found: some samples, and the training image nearest to each.
     """
@@ -35,8 +35,8 @@ class Evaluation:
     about: str
     features: str
     accuracy: float | None
-    samples: Figures
-    floor: Figures
+    samples: EvaluationResult
+    floor: EvaluationResult
     grid: NDArray[Any]
     looked_up: NDArray[Any]
     found: NDArray[Any]
@@ -48,8 +48,8 @@ class Evaluation:
         return {**data, "samples": self.samples.to_json(), "floor": self.floor.to_json()}
 
 
-# What is shown of each figure: its name, its attribute, a factor, its form, and what it means.
-FIGURES = (
+# Of each measure: its name for people, its attribute, a factor, its format, and what it says.
+MEASURES = (
     ("score", "score", 1, ".2f", "exp(E KL), 1 to 10: sure digits, all of them"),
     ("Fréchet distance", "frechet", 1, ".2f", "of features; 0 for equal ones, less is better"),
     ("kernel distance x 1000", "kernel", 1000, ".3f", "of features; 0 for equal ones, less is better"),
@@ -61,7 +61,7 @@ FIGURES = (
 
 
 def table(evaluation: Evaluation) -> str:
-    """The figures in lines, the samples' beside the floor's, each with what it means."""
+    """Return the measures in lines, the samples' beside the floor's, each with what it means."""
     made = evaluation
     lines = [
         f"{made.recipe} after step {made.step}: {made.count} samples ({made.weights} weights, "
@@ -73,13 +73,13 @@ def table(evaluation: Evaluation) -> str:
     lines += [f"{name:26}{ours:>10}{floor:>10}   {meaning}" for name, ours, floor, meaning in rows(made)]
     if made.samples.shares is not None:
         lines += ["", f"{'digit':26}" + "".join(f"{digit:>7}" for digit in range(len(made.samples.shares)))]
-        for name, figures in (("share of samples, %", made.samples), ("share of real, %", made.floor)):
-            lines.append(f"{name:26}" + "".join(f"{100 * share:7.1f}" for share in figures.shares or ()))
+        for name, result in (("share of samples, %", made.samples), ("share of real, %", made.floor)):
+            lines.append(f"{name:26}" + "".join(f"{100 * share:7.1f}" for share in result.shares or ()))
     return "\n".join(lines)
 
 
 def rows(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
-    """(name, of the samples, of real images, meaning) for each figure of the samples that there is."""
+    """Return (name, of the samples, of real images, meaning) for each measure that the samples have."""
     return [
         (
             name,
@@ -87,13 +87,13 @@ def rows(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
             _cell(evaluation.floor, attribute, factor, form),
             meaning,
         )
-        for name, attribute, factor, form, meaning in FIGURES
+        for name, attribute, factor, form, meaning in MEASURES
         if getattr(evaluation.samples, attribute) is not None
     ]
 
 
-def _cell(figures: Figures, attribute: str, factor: int, form: str) -> str:
-    value = getattr(figures, attribute)
+def _cell(result: EvaluationResult, attribute: str, factor: int, form: str) -> str:
+    value = getattr(result, attribute)
     return "-" if value is None else format(factor * value, form)
 
 
@@ -104,7 +104,7 @@ def _judged_by(evaluation: Evaluation) -> str:
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:
-    """The figures, the classes, a grid of samples, and some beside their nearest training image, as a PNG."""
+    """Draw the measures, the classes, a grid of samples, and some beside their nearest training images."""
     with saved_figure(path, (12, 8.2)) as figure:
         title = (
             f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
@@ -116,7 +116,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
         left, right = above.subfigures(1, 2, squeeze=False)[0]
         side = int(np.sqrt(len(evaluation.grid)))
         pictures.show(left.subplots(), pictures.grid(evaluation.grid, side, side), "samples")
-        _draw_figures(right, evaluation)
+        _draw_measures(right, evaluation)
         strip = np.concatenate([evaluation.looked_up, evaluation.found])
         pictures.show(
             below.subplots(),
@@ -125,7 +125,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
         )
 
 
-def _draw_figures(place: Any, evaluation: Evaluation) -> None:
+def _draw_measures(place: Any, evaluation: Evaluation) -> None:
     shares = evaluation.samples.shares is not None
     axes = place.subplots(2 if shares else 1, 1, squeeze=False)[:, 0]
     axes[0].axis("off")
@@ -138,8 +138,8 @@ def _draw_figures(place: Any, evaluation: Evaluation) -> None:
     if not shares:
         return
     digits = np.arange(len(evaluation.samples.shares or ()))
-    for shift, figures, name in ((-0.2, evaluation.samples, "samples"), (0.2, evaluation.floor, "real")):
-        axes[1].bar(digits + shift, 100 * np.asarray(figures.shares), 0.4, label=name)
+    for shift, result, name in ((-0.2, evaluation.samples, "samples"), (0.2, evaluation.floor, "real")):
+        axes[1].bar(digits + shift, 100 * np.asarray(result.shares), 0.4, label=name)
     axes[1].set_xticks(digits)
     axes[1].set_xlabel("digit")
     axes[1].set_ylabel("%")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..evaluation.show import FIGURES
+from ..evaluation.show import MEASURES
 from .charts import drawn, line, nice
 from .drawing import Chart, Data
 from .embedded import picture, png_of
@@ -11,7 +11,7 @@ from .reading import Lines, Reading, json_file, number
 
 
 def evaluation(reading: Reading, data: Data) -> Markup:
-    """The section of the figures."""
+    """Return the section of the evaluations."""
     parts = [*_measured(reading), *_on_the_way(reading.evaluations, data)]
     if not parts:
         parts = [
@@ -38,7 +38,7 @@ def _measured(reading: Reading) -> list[Markup]:
     )
     rows = [
         (name, _cell(ours, key, factor, form), _cell(floor, key, factor, form), meaning)
-        for name, key, factor, form, meaning in FIGURES
+        for name, key, factor, form, meaning in MEASURES
     ]
     rows = [row for row in rows if row[1] != "-"]
     parts = [tag("h3", "By dcgan.evaluate"), paragraph(said[:500])]
@@ -61,7 +61,7 @@ def _measured(reading: Reading) -> list[Markup]:
 
 
 def _on_the_way(evaluations: Lines, data: Data) -> list[Markup]:
-    """The figures of the evaluations while it trained, as curves and in a table."""
+    """Return the evaluations while it trained, as curves and in a table."""
     if not evaluations:
         return []
     real = [{"step": one["step"], **_object(one.get("floor"))} for one in evaluations]
@@ -91,15 +91,15 @@ def _on_the_way(evaluations: Lines, data: Data) -> list[Markup]:
             ),
         ],
     )
-    figures = [(name, key, factor, form) for name, key, factor, form, _ in FIGURES]
-    figures = [f for f in figures if any(_cell(one, *f[1:]) != "-" for one in evaluations)]
+    measures = [(name, key, factor, form) for name, key, factor, form, _ in MEASURES]
+    measures = [m for m in measures if any(_cell(one, *m[1:]) != "-" for one in evaluations)]
     distances = [number(one.get("frechet")) for one in evaluations]
     best = min((d for d in distances if d == d), default=None)
     rows = [
-        (f"{one['step']:,}{' (best)' if distance == best else ''}", *(_cell(one, *f[1:]) for f in figures))
+        (f"{one['step']:,}{' (best)' if distance == best else ''}", *(_cell(one, *m[1:]) for m in measures))
         for one, distance in zip(evaluations, distances, strict=True)
     ]
-    shown = table(("step", *(f[0] for f in figures)), rows, "the evaluations on the way")
+    shown = table(("step", *(m[0] for m in measures)), rows, "the evaluations on the way")
     return [
         tag("h3", "On the way"),
         tag("div", *charts, class_="charts"),
@@ -111,17 +111,17 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _cell(figures: dict[str, Any], key: str, factor: float, form: str) -> str:
-    """A figure for people; "-" where there is none. The rarest digit follows from the shares."""
-    value = min(_numbers(figures), default=None) if key == "rarest" else figures.get(key)
+def _cell(result: dict[str, Any], key: str, factor: float, form: str) -> str:
+    """Return a measure for people; "-" where there is none. The rarest digit follows from the shares."""
+    value = min(_numbers(result), default=None) if key == "rarest" else result.get(key)
     known = number(value)
     return format(factor * known, form) if known == known else "-"
 
 
-def _numbers(figures: dict[str, Any]) -> list[float]:
-    shares = figures.get("shares")
+def _numbers(result: dict[str, Any]) -> list[float]:
+    shares = result.get("shares")
     return [number(share) for share in shares] if isinstance(shares, list) and len(shares) <= 100 else []
 
 
-def _shares(figures: dict[str, Any]) -> list[str]:
-    return [nice(round(100 * share, 1)) for share in _numbers(figures)]
+def _shares(result: dict[str, Any]) -> list[str]:
+    return [nice(round(100 * share, 1)) for share in _numbers(result)]

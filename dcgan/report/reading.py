@@ -17,6 +17,8 @@ from ..run.checkpoint import Checkpoint
 from ..run.directory import LINES, RunDirectory
 from ..run.trained import load_run
 
+# JSON objects, not the dataclasses of the runs that write them: the page shows what there is of any version's
+# lines, and of damaged ones, where a run that goes on takes whole lines only.
 Lines = list[dict[str, Any]]
 
 

@@ -20,6 +20,7 @@ from ..errors import UserError, reason
 from ..files import jsonfile, plainfile
 from ..files.plainfile import entries
 from ..recipe.preset import Preset
+from ..steps import StepLine
 
 try:
     import fcntl
@@ -276,13 +277,13 @@ class RunDirectory:
         """The lines of a .jsonl file, but for damaged ones; none if there is no such file."""
         return [json.loads(text) for text in jsonfile.step_lines(self.path / name).texts]
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; none if there is no file. Raises UserError if it is damaged."""
+    def metrics(self) -> list[StepLine]:
+        """Return the lines of metrics.jsonl; none if there is no file. Raises UserError if it is damaged."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
         try:
-            return [_checked(line) for line in jsonfile.lines(path)]
+            return [StepLine.from_json(line) for line in jsonfile.lines(path)]
         except (OSError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged ({error!s:.200}): expected a JSON object of numbers in each line"
@@ -370,13 +371,3 @@ def _check_entries(paths: Sequence[Path]) -> None:
                 f"--resume {path}: it is {kind}; a run goes on in plain files and folders of its own: "
                 f"put a {'folder' if folder else 'plain file'} in its place"
             )
-
-
-def _checked(line: Any) -> dict[str, Any]:
-    """A line of metrics: numbers by name, null for one that was not finite."""
-    if not isinstance(line, dict) or type(line.get("step")) is not int:
-        raise ValueError("a line that is no step")
-    for name, value in line.items():
-        if value is not None and not (type(value) in (int, float) and abs(value) < 2**63):
-            raise ValueError(f"{name:.40}: no number of a size that is possible")
-    return line

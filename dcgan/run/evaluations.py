@@ -1,10 +1,8 @@
 """Evaluations during training, on their way to a run's files."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from minigrad.serialize import write_whole
 
+from ..evaluation.line import EvaluationLine
 from . import checkpoint
 from .directory import RunDirectory
 
@@ -17,15 +15,14 @@ class Evaluations:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self._lines: list[Mapping[str, Any]] = []
+        self._lines: list[EvaluationLine] = []
         self._best: bytes | None = None  # the file's content
 
-    def add(self, line: Mapping[str, Any], best: bytes | None) -> None:
+    def add(self, line: EvaluationLine, best: bytes | None) -> None:
         """Take in an evaluation.
 
         Args:
-            line: its figures, with its step.
-            best: the content of a checkpoint of that step, if it is the best so far.
+            best: the content of a checkpoint of its step, if it is the best so far.
         """
         self._lines.append(line)
         if best is not None:
@@ -40,5 +37,5 @@ class Evaluations:
             write_whole(self.run.place(checkpoint.BEST_NAME), self._best)
             self._best = None
         if self._lines:
-            self.run.append("evaluations.jsonl", self._lines)
+            self.run.append("evaluations.jsonl", [line.to_json() for line in self._lines])
             self._lines = []

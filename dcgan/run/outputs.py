@@ -71,8 +71,8 @@ class Outputs:
 
     def write_curves(self) -> None:
         """The losses so far, as metrics.jsonl has them."""
-        if metrics := self.run.metrics():
-            pictures.save_losses(metrics, self.run.place("losses.png"))
+        if lines := self.run.metrics():
+            pictures.save_losses(lines, self.run.place("losses.png"))
 
     def forget_after(self, step: int, reached: int) -> None:
         """Remove grids and frames past a step, and those of a run's end that another step would not have.

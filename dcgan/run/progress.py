@@ -3,11 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
 
 from tqdm import tqdm
 
 from ..console import QuietStream, is_terminal, tell
+from ..steps import StepLine
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG_RUN_THRESHOLD = 600.0  # seconds: a run that takes longer says so
@@ -43,8 +43,8 @@ class Progress:
             else None
         )
 
-    def step(self, images: int, scalars: Mapping[str, float | None]) -> None:
-        """One more step, of `images` images; `scalars` are the latest known, None for what is no number."""
+    def step(self, images: int, latest: StepLine | None) -> None:
+        """Count one more step, of `images` images; `latest` has the latest scalars that are known."""
         self.done += 1
         self.images += images
         if self.done == self.begin + 1:
@@ -52,7 +52,8 @@ class Progress:
         elif self.done == self.begin + 1 + MEASURED:
             self._estimate()
         known = dict.fromkeys(("loss_d", "loss_g", "d_x", "d_g_z1"), math.nan)
-        known |= {name: value for name, value in scalars.items() if value is not None}
+        if latest is not None:
+            known |= {name: value for name, value in vars(latest).items() if value is not None}
         text = (
             f"D {known['loss_d']:.3f}  G {known['loss_g']:.3f}  "
             f"D(x) {known['d_x']:.2f}  D(G(z)) {known['d_g_z1']:.2f}"

@@ -1,33 +1,50 @@
-"""What a run writes down of its steps: a line for each, the speed, and warnings."""
+"""The log of a run's steps: a line for each, the speed, and warnings."""
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from ..data.batches import Batches
 from ..recipe.preset import Preset
-from ..steps import StepResult
+from ..steps import StepLine, StepResult
 from .directory import RunDirectory
 from .divergence import Diverged
 from .progress import Progress
 
-LOW, HIGH = 1e-3, 50.0  # losses beyond these are told: one player has won, or is lost
+LOW, HIGH = 1e-3, 50.0  # losses beyond these are reported: one player has won, or is lost
 BLOCK = 50  # steps whose scalars stay on the device until they are written together
 FRESH = 2.0  # seconds: nobody is shown scalars that are older
 
 
-class Metrics:
-    """The scalars of the steps, on their way to metrics.jsonl and to the person who watches."""
+@dataclass(frozen=True)
+class SpeedLine:
+    """A line of timing.jsonl: the speed of the block of steps that ended with `step`."""
+
+    step: int
+    images_per_second: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, in their order."""
+        return dict(vars(self))
+
+
+class StepLog:
+    """The scalars of the steps, on their way to metrics.jsonl and to the person who watches.
+
+    Attributes:
+        latest: the last line; None before the first.
+    """
 
     def __init__(
         self, preset: Preset, batches: Batches, run: RunDirectory, progress: Progress, device: str = "cpu"
     ) -> None:
         self.looks_at_once = device == "cpu"  # where a look at a scalar waits for nobody
         self.preset, self.batches, self.run, self.progress = preset, batches, run, progress
-        self.latest: dict[str, Any] = {}  # the last line; {} before the first
+        self.latest: StepLine | None = None
         self._pending: list[tuple[int, StepResult]] = []
-        self._lines: list[dict[str, Any]] = []  # not yet in metrics.jsonl
-        self._speeds: list[dict[str, Any]] = []  # not yet in timing.jsonl
+        self._lines: list[StepLine] = []  # not yet in metrics.jsonl
+        self._speeds: list[SpeedLine] = []  # not yet in timing.jsonl
         self._warned: set[str] = set()
         self._wrong: list[str] = []  # of the last line: what is no finite number
         self._block_started, self._block_images = time.perf_counter(), 0
@@ -43,14 +60,15 @@ class Metrics:
         losses = (result.loss_d, result.loss_g)
         old |= self.looks_at_once and not all(math.isfinite(loss.item()) for loss in losses)
         logged = step % self.preset.log_every == 0
-        if len(self._pending) >= BLOCK or not self.latest or old or logged or self.progress.ends_with_next:
+        first, last = self.latest is None, self.progress.ends_with_next
+        if len(self._pending) >= BLOCK or first or old or logged or last:
             self.flush()
 
     def report(self, step: int) -> None:
         """Print the scalars of a step, if the recipe asks for them."""
-        if step % self.preset.log_every:
+        if step % self.preset.log_every or self.latest is None:
             return
-        latest = {name: math.nan if value is None else value for name, value in self.latest.items()}
+        latest = {name: math.nan if value is None else value for name, value in vars(self.latest).items()}
         self.progress.say(
             f"step {step}: loss D {latest['loss_d']:.4f}, loss G {latest['loss_g']:.4f}, "
             f"D(x) {latest['d_x']:.3f}, D(G(z)) {latest['d_g_z1']:.3f} / {latest['d_g_z2']:.3f}"
@@ -66,29 +84,29 @@ class Metrics:
             self._take_in()
         try:
             if self._lines:
-                self.run.append("metrics.jsonl", self._lines)
+                self.run.append("metrics.jsonl", [line.to_json() for line in self._lines])
                 self._lines = []
         finally:
-            if self._wrong:
-                raise Diverged(int(self.latest["step"]), self._wrong)
+            if self.latest is not None and self._wrong:
+                raise Diverged(self.latest.step, self._wrong)
 
     def write_speed(self) -> None:
         """Write the speed of the blocks so far. If that fails (OSError), it is kept for the next time."""
         if self._speeds:
-            self.run.append("timing.jsonl", self._speeds)
+            self.run.append("timing.jsonl", [line.to_json() for line in self._speeds])
             self._speeds = []
 
     def _take_in(self) -> None:
         """Make lines of the scalars that are kept: a look at them waits for the device."""
         for step, result in self._pending:
             scalars = {name: value.item() for name, value in vars(result).items()}
-            line = {"step": step, "epoch": self.batches.epoch_of(step), **self._finite(step, scalars)}
+            line = StepLine(step, self.batches.epoch_of(step), **self._finite(step, scalars))
             self._lines.append(line)
             if self._wrong:
                 break  # what comes after is worth nothing
         now = time.perf_counter()
         rate = self._block_images / (now - self._block_started)
-        self._speeds.append({"step": line["step"], "images_per_second": round(rate, 1)})
+        self._speeds.append(SpeedLine(line.step, round(rate, 1)))
         self.latest, self._pending = line, []
         self._block_started, self._block_images = now, 0
 

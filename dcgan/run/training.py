@@ -8,6 +8,7 @@ from typing import Any
 
 from minigrad.inspect import ShadowError
 
+from ..evaluation.line import EvaluationLine
 from ..evaluation.monitor import Monitor
 from ..recipe.preset import Preset
 from . import checkpoint
@@ -20,7 +21,7 @@ from .learner import Learner
 from .outputs import Outputs
 from .progress import Progress
 from .schedule import CheckpointTimer, Schedule
-from .step_log import BLOCK, Metrics
+from .step_log import BLOCK, StepLog
 
 
 class Training:
@@ -46,7 +47,7 @@ class Training:
         self.learner, self.run, self.progress = learner, run, progress
         self.schedule, self.monitor = schedule, monitor
         self.preset, self.batches = learner.preset, learner.batches
-        self.metrics = Metrics(self.preset, self.batches, run, progress, learner.device)
+        self.metrics = StepLog(self.preset, self.batches, run, progress, learner.device)
         self.checkup = Checkup(schedule.vitals_every, self.batches, run, progress)
         self.outputs = Outputs(self.preset, self.batches, run, learner.sampler, learner.device)
         self.evaluations = Evaluations(run)
@@ -213,14 +214,12 @@ class Training:
     def _evaluate(self, monitor: Monitor) -> None:
         """Measure the samples, and keep the checkpoint if they are the best so far."""
         self._try("metrics.jsonl", self.metrics.flush)  # the best step is never one that diverged
-        figures, best = monitor.measure(self.learner.sampler, self.done)
-        epoch = self.batches.epoch_of(self.done)
+        result, best = monitor.measure(self.learner.sampler, self.done)
         floor = monitor.floor
-        line = {"step": self.done, "epoch": epoch, **figures.to_json()}
-        line |= {"floor": floor.to_json(), "accuracy": monitor.accuracy}
+        line = EvaluationLine(self.done, self.batches.epoch_of(self.done), result, floor, monitor.accuracy)
         self.evaluations.add(line, checkpoint.encode(*self._state()) if best else None)
-        score = "" if figures.score is None else f"score {figures.score:.2f} (real {floor.score:.2f}), "
+        score = "" if result.score is None else f"score {result.score:.2f} (real {floor.score:.2f}), "
         self.progress.say(
-            f"step {self.done}: {score}Fréchet distance {figures.frechet:.2f} (real {floor.frechet:.2f}) of "
+            f"step {self.done}: {score}Fréchet distance {result.frechet:.2f} (real {floor.frechet:.2f}) of "
             f"{monitor.count} samples{': the best so far' if best else ''}"
         )

@@ -1,6 +1,8 @@
 """The vital signs of training: whether both players still learn.
 
-measure.py    the measurements of one step
+values.py     the numbers of one step, to JSON and from it
+measure.py    how they are measured
 diagnosis.py  the signs of trouble in them, with remedies
-picture.py    the measurements as curves
+line.py       both as a line of vitals.jsonl
+picture.py    the lines as curves
 """

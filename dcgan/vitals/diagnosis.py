@@ -1,14 +1,16 @@
 """What the vital signs say is wrong, in plain sentences, and what people do about it.
 
-A pure function of the lines of vitals.jsonl. A limit that a healthy run may pass for a moment must be passed
-at several measures in a row. Not seen are pictures of a few kinds only: those still differ from each other.
+A pure function of the measured steps. A limit that a healthy run may pass for a moment must be passed
+at several of them in a row. Not seen are pictures of a few kinds only: those still differ from each other.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
-from .measure import ACTIVATIONS, Line
+from .measure import ACTIVATIONS
+from .values import LayerVitals, StepVitals, Values
 
 # D's gradients shrink with 1 - D(x) and D(G(z)): with less than a hundredth of each it hardly learns.
 SURE_THRESHOLD = 0.99
@@ -34,56 +36,73 @@ NAMED = 3  # layers in a sentence
 
 
 @dataclass(frozen=True)
+class Finding(Values):
+    """A sign of trouble that a step showed: its name in `SIGNS`, what is wrong, and what people do."""
+
+    sign: str
+    sentence: str
+    remedy: str
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Return the finding that a JSON object holds. Raises as `Values.from_json` does, and for no sign."""
+        found = super().from_json(value)
+        if found.sign not in REMEDIES:
+            raise ValueError(f"an unknown sign {found.sign!r:.60}")
+        return found
+
+
+@dataclass(frozen=True)
 class Sign:
     """One thing that may be wrong.
 
     Attributes:
         name: in vitals.jsonl.
-        measures: how many in a row must show it.
-        look: says what a line shows, "" for nothing.
+        times: how many measured steps in a row must show it.
+        look: says what the vital signs of a step show, "" for nothing.
         remedy: what people do.
     """
 
     name: str
-    measures: int
-    look: Callable[[Line], str]
+    times: int
+    look: Callable[[StepVitals], str]
     remedy: str
 
 
-def findings(lines: Sequence[Line]) -> list[dict[str, str]]:
-    """What is wrong at the last of the lines, as its "findings": sign, sentence and remedy."""
+def findings(measured: Sequence[StepVitals]) -> tuple[Finding, ...]:
+    """Return what is wrong at the last of the measured steps, which come in their order."""
     found = []
     for sign in SIGNS:
-        recent = [sign.look(line) for line in lines[-sign.measures :]]
-        if len(recent) == sign.measures and all(recent):
-            found.append(finding(sign.name, lines[-1]["step"], recent[-1]))
-    return found
+        recent = [sign.look(vitals) for vitals in measured[-sign.times :]]
+        if len(recent) == sign.times and all(recent):
+            found.append(finding(sign.name, measured[-1].step, recent[-1]))
+    return tuple(found)
 
 
-def finding(name: str, step: int, said: str) -> dict[str, str]:
-    """A sign at a step, in JSON."""
-    return {"sign": name, "sentence": f"At step {step} {said}.", "remedy": REMEDIES[name]}
+def finding(name: str, step: int, sentence: str) -> Finding:
+    """Return the finding of a sign at a step; the sentence without its beginning and its full stop."""
+    return Finding(name, f"At step {step} {sentence}.", REMEDIES[name])
 
 
 # -- the signs ---------------------------------------------------------------------------------------
 
 
-def _not_finite(line: Line) -> str:
+def _not_finite(vitals: StepVitals) -> str:
     names = {"d_x": "D(x)", "d_g_z1": "D(G(z))", "d_g_z2": "D(G(z)) after the first update"}
-    bad = [name for key, name in names.items() if line[key] is None]
-    layers = [layer for layer in line["layers"] if learns(layer) and layer["gradient_norm"] is None]
+    bad = [name for key, name in names.items() if getattr(vitals, key) is None]
+    layers = [layer for layer in vitals.layers if learns(layer) and layer.gradient_norm is None]
     if layers:
         bad.append(f"the gradient of {_named(layers)}")
     return f"numbers are not finite: {', '.join(bad)}" if bad else ""
 
 
-def _generator_does_not_move(line: Line) -> str:
-    layers = [layer for layer in line["layers"] if layer["network"] == "generator" and learns(layer)]
-    norms = [layer["gradient_norm"] for layer in layers]
-    if not layers or None in norms:
+def _generator_does_not_move(vitals: StepVitals) -> str:
+    layers = [layer for layer in vitals.layers if layer.network == "generator" and learns(layer)]
+    norms = [layer.gradient_norm for layer in layers if layer.gradient_norm is not None]
+    if not layers or len(norms) < len(layers):
         return ""
     norm = math.hypot(*norms)
-    ratios = [layer["update_ratio"] for layer in layers]  # None where the weights were 0
+    ratios = [layer.update_ratio for layer in layers]  # None where the weights were 0
     fastest = max((ratio for ratio in ratios if ratio is not None), default=0.0)
     if norm < VANISHED_THRESHOLD:
         drifts = (
@@ -95,15 +114,17 @@ def _generator_does_not_move(line: Line) -> str:
             f"the generator does not move: no layer goes further than {fastest:.2g} of its weights' size, "
             f"though its gradient's norm is {norm:.2g}"
         )
-    without = [layer for layer in layers if layer["gradient_norm"] == 0]
+    without = [layer for layer in layers if layer.gradient_norm == 0]
     if without:
         return f"a part of the generator does not move: no gradient reaches {_named(without)}"
     return ""
 
 
-def _discriminator_wins(line: Line) -> str:
-    d_x, first, second = line["d_x"], line["d_g_z1"], line["d_g_z2"]
-    if None in (d_x, first, second) or d_x <= SURE_THRESHOLD or max(first, second) >= 1 - SURE_THRESHOLD:
+def _discriminator_wins(vitals: StepVitals) -> str:
+    d_x, first, second = vitals.d_x, vitals.d_g_z1, vitals.d_g_z2
+    if d_x is None or first is None or second is None:
+        return ""
+    if d_x <= SURE_THRESHOLD or max(first, second) >= 1 - SURE_THRESHOLD:
         return ""
     return (
         f"the discriminator wins: D(x) is {d_x:.4f}, D(G(z)) is {first:.2g}, and {second:.2g} in the "
@@ -111,15 +132,15 @@ def _discriminator_wins(line: Line) -> str:
     )
 
 
-def _generator_wins(line: Line) -> str:
-    fooled, d_x = line["d_g_z1"], line["d_x"]
-    if None in (fooled, d_x) or fooled <= FOOLED_THRESHOLD:
+def _generator_wins(vitals: StepVitals) -> str:
+    fooled, d_x = vitals.d_g_z1, vitals.d_x
+    if fooled is None or d_x is None or fooled <= FOOLED_THRESHOLD:
         return ""
     return f"the generator wins: D takes its pictures for real, D(G(z)) is {fooled:.3f} (D(x) is {d_x:.3f})"
 
 
-def _collapse(line: Line) -> str:
-    spread = line["spread"]
+def _collapse(vitals: StepVitals) -> str:
+    spread = vitals.spread
     if spread is None or spread >= SPREAD_THRESHOLD:
         return ""
     return (
@@ -128,46 +149,46 @@ def _collapse(line: Line) -> str:
     )
 
 
-def _statistics_apart(line: Line) -> str:
-    apart = [
-        norm for norm in line["batch_norm_gap"] if norm["gap"] is not None and norm["gap"] > GAP_THRESHOLD
-    ]
+def _statistics_apart(vitals: StepVitals) -> str:
+    apart = [norm for norm in vitals.batch_norm_gap if norm.gap is not None and norm.gap > GAP_THRESHOLD]
     if not apart:
         return ""
-    where = ", ".join(f"by {norm['gap']:.1f} in discriminator.{norm['name']}" for norm in apart[:NAMED])
+    where = ", ".join(f"by {norm.gap:.1f} in discriminator.{norm.name}" for norm in apart[:NAMED])
     return (
         "the discriminator's BatchNorm finds real and generated pictures far apart: "
         f"{where}, in standard deviations"
     )
 
 
-def _dead_units(line: Line) -> str:
-    dead = [layer for layer in line["layers"] if layer["dead"] is not None and layer["dead"] > DEAD_THRESHOLD]
+def _dead_units(vitals: StepVitals) -> str:
+    shares = [(layer.dead, layer) for layer in vitals.layers if layer.dead is not None]
+    dead = [(share, layer) for share, layer in shares if share > DEAD_THRESHOLD]
     if not dead:
         return ""
-    where = ", ".join(f"{100 * layer['dead']:.0f}% of {_called(layer)}" for layer in dead[:NAMED])
+    where = ", ".join(f"{100 * share:.0f}% of {_called(layer)}" for share, layer in dead[:NAMED])
     return f"most units of a layer are dead, above 0 on no picture that G drew: {where}"
 
 
-def _saturated(line: Line) -> str:
-    last = {layer["network"]: layer for layer in line["layers"]}  # the last one stays
+def _saturated(vitals: StepVitals) -> str:
+    last = {layer.network: layer for layer in vitals.layers}  # the last one stays
+    real = vitals.real_saturated
     full = []
-    for layer in line["layers"]:
-        if layer["saturated"] is None or layer is last.get("discriminator"):
+    for layer in vitals.layers:
+        if layer.saturated is None or layer is last.get("discriminator"):
             continue  # of D's own sigmoid "discriminator-wins" tells
         most = SATURATED_THRESHOLD
         if layer is last.get("generator"):
-            if line["real_saturated"] is None:
+            if real is None:
                 continue
-            most = 1 - GREY_THRESHOLD * (1 - line["real_saturated"])
-        if layer["saturated"] > most:
-            full.append(layer)
+            most = 1 - GREY_THRESHOLD * (1 - real)
+        if layer.saturated > most:
+            full.append((layer.saturated, layer))
     if not full:
         return ""
-    where = ", ".join(f"{100 * layer['saturated']:.1f}% of {_called(layer)}" for layer in full[:NAMED])
-    of_pictures = any(layer is last.get("generator") for layer in full)
-    real = f"; of real pixels {100 * line['real_saturated']:.1f}%" if of_pictures else ""
-    return f"outputs are saturated, and pass next to no gradient: {where}{real}"
+    where = ", ".join(f"{100 * share:.1f}% of {_called(layer)}" for share, layer in full[:NAMED])
+    of_pictures = any(layer is last.get("generator") for _, layer in full)
+    beside = f"; of real pixels {100 * real:.1f}%" if of_pictures and real is not None else ""
+    return f"outputs are saturated, and pass next to no gradient: {where}{beside}"
 
 
 SIGNS = (
@@ -234,18 +255,18 @@ SIGNS = (
     ),
 )
 REMEDIES = {sign.name: sign.remedy for sign in SIGNS}
-MEASURES = max(sign.measures for sign in SIGNS)  # lines that are looked at
+MAX_TIMES = max(sign.times for sign in SIGNS)  # steps that are looked at
 
 
-def learns(layer: Line) -> bool:
-    """Whether a layer of a line has parameters: activations have none."""
-    return layer["kind"] not in (activation.__name__ for activation in ACTIVATIONS)
+def learns(layer: LayerVitals) -> bool:
+    """Whether a layer has parameters: activations have none."""
+    return layer.kind not in (activation.__name__ for activation in ACTIVATIONS)
 
 
-def _called(layer: Line) -> str:
-    return f"{layer['network']}.{layer['name']} ({layer['kind']})"
+def _called(layer: LayerVitals) -> str:
+    return f"{layer.network}.{layer.name} ({layer.kind})"
 
 
-def _named(layers: Sequence[Line]) -> str:
+def _named(layers: Sequence[LayerVitals]) -> str:
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
     return ", ".join(_called(layer) for layer in layers[:NAMED]) + more

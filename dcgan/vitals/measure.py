@@ -18,9 +18,9 @@ from minigrad.nn.module import Hook
 from minigrad.ops.norm import BatchNorm
 
 from ..steps import Gan, StepResult
+from .values import BatchNormGap, LayerVitals, StepVitals
 
 Array = Any  # of the device that trains
-Line = dict[str, Any]
 
 LIMITS: dict[type[nn.Module], tuple[float, float]] = {nn.Tanh: (-1.0, 1.0), nn.Sigmoid: (0.0, 1.0)}
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, *LIMITS)
@@ -58,11 +58,11 @@ class _Layer:
 
 
 class Measurement(observer.Observer):
-    """Measures the step that runs while it is entered; `line` has what was found.
+    """Measures the step that runs while it is entered; `vitals` has what was found.
 
         with Measurement(gan, real) as seen:
             result = rule(gan, real)
-        seen.line(step, epoch, result)
+        seen.vitals(step, epoch, result)
 
     What is said of G is of the pass that its gradients went through; of D's units and its BatchNorm, of the
     first fakes that it saw, which are judged by the same D as the real images.
@@ -106,53 +106,52 @@ class Measurement(observer.Observer):
         for hook in self._hooks:
             hook.remove()
 
-    def line(self, step: int, epoch: int, result: StepResult) -> Line:
-        """What was found, as a line of vitals.jsonl; None for what is not finite, or nobody can measure.
+    def vitals(self, step: int, epoch: int, result: StepResult) -> StepVitals:
+        """Return the vital signs of the step that was measured.
 
-        Of a layer: gradient_norm and update_ratio are the Euclidean norms of its gradients, and of what its
-        parameters moved by that of the parameters; dead is the share of a ReLU's units that are above
-        0 nowhere, saturated that of the outputs of a tanh or sigmoid within SATURATION_THRESHOLD of a limit.
-        spread is how far two of G's pictures are from each other, by the same of real ones; real_saturated
-        the share of the real pixels within SATURATION_THRESHOLD of black or white; a gap what `_gap` says.
+        All numbers but D's judgements are rounded to DIGITS digits. An output or a pixel is next to a limit
+        within SATURATION_THRESHOLD of it; `_gap` defines the gaps.
         """
         real, fake = _distance(self._real.data), self._distance
-        return {
-            "step": step,
-            "epoch": epoch,
-            **{name: _finite(getattr(result, name).item()) for name in ("d_x", "d_g_z1", "d_g_z2")},
-            "layers": [
+        return StepVitals(
+            step,
+            epoch,
+            d_x=_finite(result.d_x.item()),
+            d_g_z1=_finite(result.d_g_z1.item()),
+            d_g_z2=_finite(result.d_g_z2.item()),
+            layers=tuple(
                 self._of_layer(layer)
                 for layers in self._layers.values()
                 for layer in layers
                 if layer.parameters or layer.is_rectifier or layer.limits
-            ],
-            "spread": None if not real or fake is None else _rounded(fake / real),
-            "real_saturated": _rounded(_share_near(self._real.data, (-1.0, 1.0))),
-            "batch_norm_gap": self._gaps(),
-        }
+            ),
+            spread=None if not real or fake is None else _rounded(fake / real),
+            real_saturated=_rounded(_share_near(self._real.data, (-1.0, 1.0))),
+            batch_norm_gap=tuple(self._gaps()),
+        )
 
-    def _gaps(self) -> list[Line]:
+    def _gaps(self) -> list[BatchNormGap]:
         """Of each BatchNorm of D that has seen both real images and fakes."""
         fakes, found = self._of_fake or {}, []
         for layer in self._layers["discriminator"]:
             if layer.module in self._of_real and layer.module in fakes:
                 eps: float = layer.module.eps  # type: ignore[attr-defined]
                 gap = _gap(self._of_real[layer.module], fakes[layer.module], eps)
-                found.append({"name": layer.name, "gap": _rounded(gap)})
+                found.append(BatchNormGap(layer.name, _rounded(gap)))
         return found
 
-    def _of_layer(self, layer: _Layer) -> Line:
+    def _of_layer(self, layer: _Layer) -> LayerVitals:
         learns = bool(layer.parameters)
-        return {
-            "network": layer.network,
-            "name": layer.name,
-            "kind": layer.kind,
+        return LayerVitals(
+            layer.network,
+            layer.name,
+            layer.kind,
             # Where no optimiser stepped, nothing moved.
-            "gradient_norm": _rounded(self._gradients.get(layer.module, 0.0)) if learns else None,
-            "update_ratio": _rounded(self._ratios.get(layer.module, 0.0)) if learns else None,
-            "dead": _rounded(self._dead.get(layer.module)),
-            "saturated": _rounded(self._saturated.get(layer.module)),
-        }
+            gradient_norm=_rounded(self._gradients.get(layer.module, 0.0)) if learns else None,
+            update_ratio=_rounded(self._ratios.get(layer.module, 0.0)) if learns else None,
+            dead=_rounded(self._dead.get(layer.module)),
+            saturated=_rounded(self._saturated.get(layer.module)),
+        )
 
     # -- notifications of the engine -----------------------------------------------------------------
 

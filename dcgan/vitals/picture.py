@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 from minigrad.figures import saved_figure
 
 from .diagnosis import GAP_THRESHOLD, SPREAD_THRESHOLD, learns
-from .measure import Line
+from .line import VitalsLine
+from .values import LayerVitals
 
 NETWORKS = ("generator", "discriminator")
 MARKED = 60  # measures; with fewer each has a dot
 
 
-def save(lines: Sequence[Line], path: Path) -> None:
+def save(lines: Sequence[VitalsLine], path: Path) -> None:
     """Draw layers, D's judgements, the spread, D's statistics, and what was found, as a PNG file.
 
     Args:
         lines: of vitals.jsonl, in their order.
     """
-    signs = list(dict.fromkeys(found["sign"] for line in lines for found in line["findings"]))
+    signs = list(dict.fromkeys(found.sign for line in lines for found in line.findings))
     of_layers = ("gradient", "update", "units")
     rows: list[Any] = [[f"{what} {network}" for network in NETWORKS] for what in of_layers]
     rows += [["judged", "apart"]]
@@ -53,7 +54,7 @@ def save(lines: Sequence[Line], path: Path) -> None:
             each.grid(alpha=0.25)
 
 
-def _draw_layers(axes: Any, lines: Sequence[Line], network: str, key: str, marker: Any) -> None:
+def _draw_layers(axes: Any, lines: Sequence[VitalsLine], network: str, key: str, marker: Any) -> None:
     """A curve for each layer that learns, from dark (the first) to light, on a logarithmic axis."""
     from matplotlib import colormaps
 
@@ -69,7 +70,7 @@ def _draw_layers(axes: Any, lines: Sequence[Line], network: str, key: str, marke
     _legend(axes)
 
 
-def _draw_units(axes: Any, lines: Sequence[Line], network: str, marker: Any) -> None:
+def _draw_units(axes: Any, lines: Sequence[VitalsLine], network: str, marker: Any) -> None:
     """Dead units and saturated outputs of the activations."""
     names = _names(lines, network, lambda layer: not learns(layer))
     for i, (name, kind) in enumerate(names.items()):
@@ -82,7 +83,7 @@ def _draw_units(axes: Any, lines: Sequence[Line], network: str, marker: Any) -> 
     _legend(axes)
 
 
-def _draw_judged(axes: Any, lines: Sequence[Line], marker: Any) -> None:
+def _draw_judged(axes: Any, lines: Sequence[VitalsLine], marker: Any) -> None:
     labels = {"d_x": "D(x)", "d_g_z1": "D(G(z))", "d_g_z2": "D(G(z)), in the second half"}
     for i, (key, label) in enumerate(labels.items()):
         axes.plot(
@@ -93,7 +94,7 @@ def _draw_judged(axes: Any, lines: Sequence[Line], marker: Any) -> None:
     _legend(axes)
 
 
-def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
+def _draw_apart(axes: Any, lines: Sequence[VitalsLine], marker: Any) -> None:
     """Generated beside real pictures: their spread, and D's statistics of them, with the limits."""
     axes.plot(
         _steps(lines),
@@ -104,9 +105,9 @@ def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
         **marker,
     )
     axes.axhline(SPREAD_THRESHOLD, color="C0", linewidth=0.8, linestyle=":")
-    names = list(dict.fromkeys(norm["name"] for line in lines for norm in line["batch_norm_gap"]))
+    names = list(dict.fromkeys(norm.name for line in lines for norm in line.batch_norm_gap))
     for i, name in enumerate(names):
-        gaps = [{n["name"]: n["gap"] for n in line["batch_norm_gap"]}.get(name) for line in lines]
+        gaps = [{n.name: n.gap for n in line.batch_norm_gap}.get(name) for line in lines]
         axes.plot(
             _steps(lines),
             np.array(gaps, np.float64),
@@ -122,33 +123,35 @@ def _draw_apart(axes: Any, lines: Sequence[Line], marker: Any) -> None:
     _legend(axes)
 
 
-def _draw_findings(axes: Any, lines: Sequence[Line], signs: Sequence[str]) -> None:
+def _draw_findings(axes: Any, lines: Sequence[VitalsLine], signs: Sequence[str]) -> None:
     """A square at each measure that found the sign."""
     for row, sign in enumerate(signs):
-        steps = [line["step"] for line in lines if sign in (found["sign"] for found in line["findings"])]
+        steps = [line.step for line in lines if sign in (found.sign for found in line.findings)]
         axes.plot(steps, [row] * len(steps), color="C3", linestyle="", marker="s", markersize=6)
     axes.set_yticks(range(len(signs)), signs)
     axes.set_ylim(len(signs) - 0.5, -0.5)
 
 
-def _names(lines: Sequence[Line], network: str, wanted: Callable[[Line], bool]) -> dict[str, str]:
+def _names(
+    lines: Sequence[VitalsLine], network: str, wanted: Callable[[LayerVitals], bool]
+) -> dict[str, str]:
     """The names of a network's layers, with their kinds, in its order."""
-    layers = (layer for line in lines for layer in line["layers"] if layer["network"] == network)
-    return {layer["name"]: layer["kind"] for layer in layers if wanted(layer)}
+    layers = (layer for line in lines for layer in line.layers if layer.network == network)
+    return {layer.name: layer.kind for layer in layers if wanted(layer)}
 
 
-def _of_layer(lines: Sequence[Line], network: str, name: str, key: str) -> NDArray[Any]:
+def _of_layer(lines: Sequence[VitalsLine], network: str, name: str, key: str) -> NDArray[Any]:
     """A number of a layer at each of the lines, NaN where there is none."""
-    places = ({(layer["network"], layer["name"]): layer[key] for layer in line["layers"]} for line in lines)
+    places = ({(layer.network, layer.name): getattr(layer, key) for layer in line.layers} for line in lines)
     return np.array([place.get((network, name)) for place in places], np.float64)
 
 
-def _of_line(lines: Sequence[Line], key: str) -> NDArray[Any]:
-    return np.array([line[key] for line in lines], np.float64)
+def _of_line(lines: Sequence[VitalsLine], key: str) -> NDArray[Any]:
+    return np.array([getattr(line, key) for line in lines], np.float64)
 
 
-def _steps(lines: Sequence[Line]) -> list[int]:
-    return [line["step"] for line in lines]
+def _steps(lines: Sequence[VitalsLine]) -> list[int]:
+    return [line.step for line in lines]
 
 
 def _same_range(some: Sequence[Any]) -> None:

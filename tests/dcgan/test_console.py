@@ -16,6 +16,7 @@ import pytest
 from dcgan import console, train
 from dcgan.errors import UserError
 from dcgan.run import checkpoint, progress
+from dcgan.steps import StepLine
 
 QUICK = (
     "--preset", "quick", "--batch-size", "8", "--data", "d.npy", "--set", "log_every=1",
@@ -182,7 +183,7 @@ def test_no_failure_of_a_stream_leaves_what_writes_to_it(monkeypatch, error):
     console.warn("a warning")
     bar = progress.Progress(3, "")
     for _ in range(3):
-        bar.step(8, {"loss_d": 1.0})
+        bar.step(8, StepLine(1, loss_d=1.0))
         bar.say("Fréchet")
     bar.close()
     assert out.calls >= 4
@@ -195,7 +196,7 @@ def test_streams_that_do_not_exist_are_no_failure(monkeypatch):
     console.tell("a line")
     console.warn("a warning")
     bar = progress.Progress(1, "")
-    bar.step(8, {})
+    bar.step(8, None)
     bar.close()
     with pytest.raises(SystemExit) as ended:
         console.run_command(lambda _: 3, "name")

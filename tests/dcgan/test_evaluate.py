@@ -15,13 +15,13 @@ from dcgan import console, evaluate, models, pictures, presets, sample
 from dcgan.data import mnist
 from dcgan.errors import UserError
 from dcgan.evaluation import classifier, comparison, judges, measures, monitor, show
-from dcgan.evaluation.comparison import Figures
+from dcgan.evaluation.comparison import EvaluationResult
 from dcgan.recipe.layers import Dense, Reshape, Tanh
 from dcgan.run import checkpoint
 from dcgan.run.directory import RunDirectory
 from minigrad import nn, serialize
 
-FIGURES = {"frechet", "kernel", "precision", "recall", "score", "shares", "nearest"}
+MEASURES = {"frechet", "kernel", "precision", "recall", "score", "shares", "nearest"}
 QUICK = ("--preset", "quick", "--batch-size", "8", "--set", "frame_every=100")
 
 
@@ -377,13 +377,13 @@ def test_an_evaluation_is_a_table_a_json_file_and_a_picture(place, monkeypatch, 
     assert said["about"] == "the test images of MNIST"
     assert "our own classifier of digits" in said["features"]
     assert said["accuracy"] > 0.97
-    for figures in (said["samples"], said["floor"]):
-        assert figures.keys() == FIGURES
-        assert sum(figures["shares"]) == pytest.approx(1)
-        assert len(figures["shares"]) == 10
-        assert 1 <= figures["score"] <= 10
-        assert 0 <= figures["precision"] <= 1
-        assert figures["nearest"] > 0
+    for result in (said["samples"], said["floor"]):
+        assert result.keys() == MEASURES
+        assert sum(result["shares"]) == pytest.approx(1)
+        assert len(result["shares"]) == 10
+        assert 1 <= result["score"] <= 10
+        assert 0 <= result["precision"] <= 1
+        assert result["nearest"] > 0
     table = capsys.readouterr().out
     assert "tensorflow-baseline after step 7: 200 samples (last weights, running statistics)" in table
     assert f"which finds {100 * said['accuracy']:.2f}% of the test digits" in table
@@ -460,7 +460,7 @@ def test_one_digit_made_again_and_again_is_found_out(place, more_digits, monkeyp
     assert said["samples"]["recall"] < 0.3
 
 
-def test_figures_are_those_of_the_measures(place, digits, monkeypatch):
+def test_results_are_those_of_the_measures(place, digits, monkeypatch):
     """What goes into which: features of 120 samples, of the test images, of as many training images."""
     shown = digits["train"][0][:120]
     monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(shown))
@@ -469,10 +469,10 @@ def test_figures_are_those_of_the_measures(place, digits, monkeypatch):
     (ours, sure), (reference, _), (floor, _) = (
         judge.look(images[..., None]) for images in (shown, mnist.images("test"), mnist.images("train")[:100])
     )
-    for features, figures in ((ours, said["samples"]), (floor, said["floor"])):
-        assert figures["frechet"] == pytest.approx(measures.frechet(features, reference), rel=1e-3)
-        assert figures["kernel"] == pytest.approx(measures.kernel_distance(features, reference), abs=1e-4)
-        assert (figures["precision"], figures["recall"]) == pytest.approx(
+    for features, result in ((ours, said["samples"]), (floor, said["floor"])):
+        assert result["frechet"] == pytest.approx(measures.frechet(features, reference), rel=1e-3)
+        assert result["kernel"] == pytest.approx(measures.kernel_distance(features, reference), abs=1e-4)
+        assert (result["precision"], result["recall"]) == pytest.approx(
             measures.precision_recall(features, reference), abs=0.01
         )
     assert said["samples"]["score"] == pytest.approx(measures.score(sure), rel=1e-4)
@@ -499,10 +499,10 @@ def test_pictures_are_judged_by_the_fixed_network_which_says_so(place, folder, m
     assert said["about"] == f"a random half of {folder}"
     assert said["accuracy"] is None
     assert said["statistics"] == "batch"
-    for figures in (said["samples"], said["floor"]):
-        assert figures["score"] is None
-        assert figures["shares"] is None
-        assert figures["frechet"] >= 0
+    for result in (said["samples"], said["floor"]):
+        assert result["score"] is None
+        assert result["shares"] is None
+        assert result["frechet"] >= 0
     assert said["samples"]["frechet"] > 2 * said["floor"]["frechet"]
     assert said["samples"]["nearest"] > 0
     assert said["floor"]["nearest"] > 0
@@ -624,10 +624,10 @@ def test_the_picture_shows_samples_and_below_each_the_nearest_image(tmp_path):
     flat = np.ones((10, 4, 4, 1), np.uint8)
     looked_up = flat * colours[:, None, None, :]
     found = np.full_like(looked_up, 0) + np.array((250, 10, 10), np.uint8)
-    figures = Figures(1.0, 0.1, 0.5, 0.25, None, None, 2.0)
+    result = EvaluationResult(1.0, 0.1, 0.5, 0.25, None, None, 2.0)
     evaluation = show.Evaluation(
-        "recipe", 5, 1, "last", "running", 100, "a set", "features", None, figures,
-        replace(figures, nearest=None), np.full((64, 4, 4, 3), 200, np.uint8), looked_up, found,
+        "recipe", 5, 1, "last", "running", 100, "a set", "features", None, result,
+        replace(result, nearest=None), np.full((64, 4, 4, 3), 200, np.uint8), looked_up, found,
     )  # fmt: skip
     DRAW(evaluation, tmp_path / "a.png")
     picture = pixels(tmp_path / "a.png")
@@ -647,9 +647,9 @@ def test_the_picture_shows_samples_and_below_each_the_nearest_image(tmp_path):
 
 
 def test_the_rarest_digit_is_the_least_share():
-    figures = Figures(1.0, 0.1, 0.5, 0.25, 2.0, [0.5, 0.125, 0.375])
-    assert figures.rarest == 0.125
-    assert replace(figures, shares=None).rarest is None
+    result = EvaluationResult(1.0, 0.1, 0.5, 0.25, 2.0, [0.5, 0.125, 0.375])
+    assert result.rarest == 0.125
+    assert replace(result, shares=None).rarest is None
 
 
 # -- --every ---------------------------------------------------------------------------------------
@@ -681,7 +681,7 @@ def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_
     assert [name for name in b if a[name] != b[name] and name != "timing.jsonl"] == []
     found = lines(with_it / "evaluations.jsonl")
     assert [line["step"] for line in found] == [2, 4]  # and no other step, the last one neither
-    assert all(line.keys() == {"step", "epoch", "floor", "accuracy", *FIGURES} for line in found)
+    assert all(line.keys() == {"step", "epoch", "floor", "accuracy", *MEASURES} for line in found)
     smallest = min(found, key=lambda line: line["frechet"])
     assert checkpoint.load(with_it / checkpoint.BEST_NAME).position["step"] == smallest["step"]
     said = capsys.readouterr().out
@@ -707,7 +707,9 @@ def test_training_with_every_keeps_the_best_and_changes_nothing_else(train, tmp_
 def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, distances, better):
     left = iter([0.1, *distances])  # the floor's first
     monkeypatch.setattr(monitor, "COUNT", 16)
-    monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, None, None))
+    monkeypatch.setattr(
+        monitor, "compare", lambda *_: EvaluationResult(next(left), 0.0, 0.5, 0.5, None, None)
+    )
     generator, _ = models.build(tiny())
     watching = monitor.Monitor(tiny(), "mnist", None)
     assert [watching.measure(generator, step)[1] for step, _ in enumerate(distances, 1)] == better
@@ -716,7 +718,9 @@ def test_the_best_is_the_first_with_the_smallest_distance(digits, monkeypatch, d
 
 def test_the_best_weights_are_kept_and_sampled(train, tmp_path, monkeypatch, capsys):
     left = iter([0.1, 5.0, 3.0, 4.0])  # the floor's first
-    monkeypatch.setattr(monitor, "compare", lambda *_: Figures(next(left), 0.0, 0.5, 0.5, 2.0, [0.1] * 10))
+    monkeypatch.setattr(
+        monitor, "compare", lambda *_: EvaluationResult(next(left), 0.0, 0.5, 0.5, 2.0, [0.1] * 10)
+    )
     run = train("--steps", "3", "--every", "1", "--set", "ema_decay=0.0")
     until_then = train("--steps", "2", "--set", "ema_decay=0.0", out="until-then")
     assert capsys.readouterr().out.count("the best so far") == 2

@@ -14,6 +14,7 @@ from dcgan.errors import UserError
 from dcgan.run import checkpoint
 from dcgan.run.ema import WeightAverage
 from dcgan.sampling import generate
+from dcgan.steps import StepLine
 from minigrad import nn, serialize
 from minigrad.serialize import write_whole
 
@@ -68,7 +69,7 @@ def test_png_and_gif_files_hold_what_was_given(tmp_path, channels):
 def test_curves_are_drawn(tmp_path):
     line = {"loss_d": 1.0, "loss_g": 0.5, "d_x": 0.7, "d_g_z1": 0.2, "d_g_z2": 0.1}
     for n in (1, 500):
-        pictures.save_losses([{"step": i + 1, **line} for i in range(n)], tmp_path / "losses.png")
+        pictures.save_losses([StepLine(i + 1, **line) for i in range(n)], tmp_path / "losses.png")
         with Image.open(tmp_path / "losses.png") as png:
             pixels = np.asarray(png.convert("RGB"))
         assert pixels.shape == (715, 990, 3)

@@ -12,6 +12,7 @@ from PIL import Image
 from video import read_mp4
 
 from dcgan import pictures
+from dcgan.steps import StepLine
 from minigrad import serialize
 
 RED, BLUE, GREEN = ((200, 0, 0), (0, 0, 200), (0, 150, 0))
@@ -241,7 +242,7 @@ def test_rows_show_their_images_and_the_last_of_each_apart(tmp_path):
 
 def writers():
     grey = noise(12, 12, 1)
-    line = {"step": 1, "loss_d": 1.0, "loss_g": 0.5, "d_x": 0.7, "d_g_z1": 0.2, "d_g_z2": 0.1}
+    line = StepLine(1, loss_d=1.0, loss_g=0.5, d_x=0.7, d_g_z1=0.2, d_g_z2=0.1)
     return {
         "a.png": lambda path: pictures.save_png(grey, path),
         "a.gif": lambda path: pictures.save_animation([grey] * 2, path),

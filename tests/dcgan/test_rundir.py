@@ -423,7 +423,7 @@ class Full:
 
 def test_a_full_disk_repeats_no_line(run, no_pictures, monkeypatch):
     disk = Full(monkeypatch, "timing.jsonl")
-    monkeypatch.setattr(training.Metrics, "write_speed", counted := Counted(training.Metrics.write_speed))
+    monkeypatch.setattr(training.StepLog, "write_speed", counted := Counted(training.StepLog.write_speed))
     counted.before[6] = lambda: setattr(disk, "on", False)
     _, said = run(*SMALL, "--set", "log_every=1", "--steps", 8, "--out", "run")
     assert said.count("warning: after step 1 timing.jsonl could not be written: No space left on device") == 1
@@ -449,7 +449,7 @@ class Counted:
 def test_a_best_checkpoint_that_finds_no_room_is_written_when_there_is_some(run, no_pictures, monkeypatch):
     run(*SMALL, "--steps", 8, "--every", 4, "--out", "whole")
     disk = Full(monkeypatch, "best.safetensors")
-    monkeypatch.setattr(training.Metrics, "record", counted := Counted(training.Metrics.record))
+    monkeypatch.setattr(training.StepLog, "record", counted := Counted(training.StepLog.record))
     counted.before[6] = lambda: setattr(disk, "on", False)
     _, said = run(*SMALL, "--steps", 8, "--every", 4, "--out", "run")
     assert said.count("the evaluation could not be written: No space left on device") == 1

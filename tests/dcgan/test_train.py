@@ -17,6 +17,7 @@ import minigrad as mg
 from dcgan import animate, console, presets, sample, train
 from dcgan.errors import UserError
 from dcgan.run import checkpoint, outputs, progress
+from dcgan.steps import StepLine
 from minigrad.backend import get as get_backend
 
 SMALL = ("--preset", "quick", "--steps", "3", "--batch-size", "8", "--set", "frame_every=1")
@@ -348,7 +349,7 @@ def test_a_long_run_says_so_with_a_measured_estimate(monkeypatch, capsys, second
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(readings) * seconds_a_step / 2)
     shown = progress.Progress(11_725, " The short way to digits is --preset quick.")
     for _ in range(10):
-        shown.step(128, {"loss_d": 1.0, "loss_g": 1.0, "d_x": 0.5, "d_g_z1": 0.5})
+        shown.step(128, StepLine(1, loss_d=1.0, loss_g=1.0, d_x=0.5, d_g_z1=0.5))
     said = capsys.readouterr().out
     assert ("This run will take about" in said) == told
     assert ("--preset quick" in said) == told

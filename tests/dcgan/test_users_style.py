@@ -9,17 +9,19 @@ from reported import vital_signs
 
 from dcgan import pictures
 from dcgan.evaluation import show
-from dcgan.evaluation.comparison import Figures
+from dcgan.evaluation.comparison import EvaluationResult
+from dcgan.steps import StepLine
 from dcgan.vitals import picture
+from dcgan.vitals.line import VitalsLine
 
 IMAGES = np.full((64, 4, 4, 1), 200, np.uint8)
-FIGURES = Figures(1.0, 0.1, 0.5, 0.25, 9.0, [0.1] * 10, 2.0)
-LOSSES = {"step": 1, "loss_d": 1.0, "loss_g": 0.5, "d_x": 0.7, "d_g_z1": 0.2, "d_g_z2": 0.1}
+RESULT = EvaluationResult(1.0, 0.1, 0.5, 0.25, 9.0, [0.1] * 10, 2.0)
+LOSSES = StepLine(1, loss_d=1.0, loss_g=0.5, d_x=0.7, d_g_z1=0.2, d_g_z2=0.1)
 
 
 def draw_evaluation(path, about="a set"):
     evaluation = show.Evaluation(
-        "recipe", 5, 1, "last", "running", 100, about, "features", 0.99, FIGURES, FIGURES, IMAGES,
+        "recipe", 5, 1, "last", "running", 100, about, "features", 0.99, RESULT, RESULT, IMAGES,
         IMAGES[:10], IMAGES[:10],
     )  # fmt: skip
     show.draw(evaluation, path)
@@ -29,7 +31,9 @@ DRAWN = {
     "losses": lambda path: pictures.save_losses([LOSSES] * 3, path),
     "side by side": lambda path: pictures.save_side_by_side({"real": IMAGES[0], "fake": IMAGES[0]}, path),
     "rows": lambda path: pictures.save_rows({"result": IMAGES[:3]}, path),
-    "vital signs": lambda path: picture.save([vital_signs(1), vital_signs(2)], path),
+    "vital signs": lambda path: picture.save(
+        [VitalsLine.from_json(vital_signs(step)) for step in (1, 2)], path
+    ),
     "an evaluation": draw_evaluation,
 }
 

@@ -1,8 +1,8 @@
 """The vital signs: measured beside NumPy, not a bit of training changed; and each planted illness named."""
 
-import dataclasses
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,8 @@ from dcgan.recipe.layers import (
 )
 from dcgan.run import checkpoint, checkup
 from dcgan.vitals import diagnosis, measure, picture
+from dcgan.vitals.line import VitalsLine
+from dcgan.vitals.values import BatchNormGap, StepVitals
 
 N = 16
 TINY = {
@@ -59,7 +61,7 @@ class Small:
     def measured(self, rule=None):
         with measure.Measurement(self.gan, self.real) as seen:
             result = (rule or self.rule)(self.gan, self.real)
-        return seen.line(1, 1, result)
+        return seen.vitals(1, 1, result)
 
     def arrays(self):
         networks = {"generator": self.g, "discriminator": self.d}
@@ -67,7 +69,7 @@ class Small:
 
 
 def by_name(line):
-    return {f"{layer['network']}.{layer['name']}": layer for layer in line["layers"]}
+    return {f"{layer.network}.{layer.name}": layer for layer in line.layers}
 
 
 # -- what is measured --------------------------------------------------------------------------------
@@ -79,8 +81,8 @@ def test_a_measured_step_is_the_same_step_bit_for_bit(rule):
     for _ in range(3):
         expected = plain.rule(plain.gan, plain.real)
         line = watched.measured()
-        assert line["d_x"] == expected.d_x.item()
-        assert line["d_g_z2"] == expected.d_g_z2.item()
+        assert line.d_x == expected.d_x.item()
+        assert line.d_g_z2 == expected.d_g_z2.item()
     a, b = plain.arrays(), watched.arrays()
     assert all(np.array_equal(a[key], b[key]) for key in a)
     for one, other in (
@@ -108,14 +110,14 @@ def test_gradients_and_updates_are_those_of_the_step(rule):
         for name in (n for n in layers if n.startswith(network)):
             keys = [key for key in grads if key.rpartition(".")[0] == name]
             if not keys:
-                assert layers[name]["gradient_norm"] is layers[name]["update_ratio"] is None
+                assert layers[name].gradient_norm is layers[name].update_ratio is None
                 continue
             flat = np.concatenate([grads[key].ravel() for key in keys])
-            assert layers[name]["gradient_norm"] == pytest.approx(np.sqrt(np.sum(flat**2)), rel=1e-5)
+            assert layers[name].gradient_norm == pytest.approx(np.sqrt(np.sum(flat**2)), rel=1e-5)
             old = np.concatenate([before[key].ravel() for key in keys]).astype(np.float64)
             new = np.concatenate([after[key].ravel() for key in keys]).astype(np.float64)
             ratio = np.sqrt(np.sum((new - old) ** 2)) / np.sqrt(np.sum(old**2))
-            assert layers[name]["update_ratio"] == pytest.approx(ratio, rel=1e-5)
+            assert layers[name].update_ratio == pytest.approx(ratio, rel=1e-5)
 
 
 def drawn(small, rule):
@@ -145,7 +147,7 @@ def test_spread_and_statistics_are_those_of_the_pictures(rule):
     line = small.measured()
     learned, judged = (images.astype(np.float64) for images in drawn(by_hand, rule))
     real = by_hand.real.numpy().astype(np.float64)
-    assert line["spread"] == pytest.approx(mean_distance(learned) / mean_distance(real), rel=1e-4)
+    assert line.spread == pytest.approx(mean_distance(learned) / mean_distance(real), rel=1e-4)
 
     def statistics(images):
         """D's BatchNorm sees its second convolution's result."""
@@ -158,7 +160,7 @@ def test_spread_and_statistics_are_those_of_the_pictures(rule):
 
     (mean_r, std_r), (mean_f, std_f) = statistics(real), statistics(judged)
     apart = np.sqrt(((mean_r - mean_f) ** 2 + (std_r - std_f) ** 2) / ((std_r**2 + std_f**2) / 2 + 1e-5))
-    assert line["batch_norm_gap"] == [{"name": "3", "gap": pytest.approx(apart.mean(), rel=1e-3)}]
+    assert line.batch_norm_gap == (BatchNormGap("3", pytest.approx(apart.mean(), rel=1e-3)),)
 
 
 def test_dead_units_are_counted_of_relus_fused_or_not():
@@ -170,17 +172,17 @@ def test_dead_units_are_counted_of_relus_fused_or_not():
     small.d[0].bias.data = np.array([0.0, -100.0, -100.0], np.float32)
     small.d[3].bias.data = np.array([-900.0, 900.0, 900.0, 900.0], np.float32)
     layers = by_name(small.measured())
-    assert layers["generator.2"]["dead"] == pytest.approx(4 / 98, rel=1e-5)
-    assert layers["discriminator.1"]["dead"] == pytest.approx(2 / 3, rel=1e-5)
-    assert layers["discriminator.5"]["dead"] == pytest.approx(1 / 4, rel=1e-5)  # of its own pass
-    assert layers["generator.8"]["dead"] is layers["generator.0"]["dead"] is None
+    assert layers["generator.2"].dead == pytest.approx(4 / 98, rel=1e-5)
+    assert layers["discriminator.1"].dead == pytest.approx(2 / 3, rel=1e-5)
+    assert layers["discriminator.5"].dead == pytest.approx(1 / 4, rel=1e-5)  # of its own pass
+    assert layers["generator.8"].dead is layers["generator.0"].dead is None
 
 
 def test_a_leaky_unit_can_not_die():
     small = Small()
     small.d[0].bias.data = np.full(3, -100.0, np.float32)
     layers = by_name(small.measured())
-    assert layers["discriminator.0"]["gradient_norm"] > 0
+    assert layers["discriminator.0"].gradient_norm > 0
     assert not {"generator.6", "discriminator.1", "discriminator.4"} & layers.keys()
 
 
@@ -190,14 +192,14 @@ def test_saturated_outputs_are_counted_of_tanh_and_sigmoid():
     small.d[6].bias.data = np.array([50.0], np.float32)
     small.g[7].bias.data = np.array([20.0], np.float32)
     layers = by_name(small.measured())
-    assert layers["generator.8"]["saturated"] == 1.0
-    assert layers["discriminator.7"]["saturated"] == 1.0
+    assert layers["generator.8"].saturated == 1.0
+    assert layers["discriminator.7"].saturated == 1.0
     small = Small()
     small.g[7].weight.data = small.g[7].weight.numpy() * 60
     learned, _ = drawn(small, "same_fakes")
     share = np.mean(np.abs(learned) >= 0.99)
     assert 0.1 < share < 0.9
-    assert by_name(small.measured())["generator.8"]["saturated"] == pytest.approx(share, abs=1e-4)
+    assert by_name(small.measured())["generator.8"].saturated == pytest.approx(share, abs=1e-4)
 
 
 @RULES
@@ -206,11 +208,11 @@ def test_units_of_a_discriminator_that_sees_both_kinds_at_once_are_those_of_the_
     small.g[7].bias.data = np.array([20.0], np.float32)  # white pictures
     small.d[1].weight.data = np.ones((784, 1), np.float32).reshape(small.d[1].weight.shape)
     small.real = mg.tensor(np.zeros((N, 1, 28, 28), np.float32))
-    assert by_name(small.measured())["discriminator.2"]["saturated"] == 1.0
+    assert by_name(small.measured())["discriminator.2"].saturated == 1.0
     small.g[7].bias.data = np.array([0.0], np.float32)
     small.g[7].weight.data = small.g[7].weight.numpy() * 0  # grey ones
     small.real = mg.tensor(np.ones((N, 1, 28, 28), np.float32))
-    assert by_name(small.measured())["discriminator.2"]["saturated"] == 0.0
+    assert by_name(small.measured())["discriminator.2"].saturated == 0.0
 
 
 @pytest.mark.parametrize("count", [3, N])
@@ -246,7 +248,7 @@ def test_black_and_white_of_the_real_pictures_are_counted():
     real[: N // 4] = -1.0
     real[0] = 0.995
     small.real = mg.tensor(real)
-    assert small.measured()["real_saturated"] == 0.25
+    assert small.measured().real_saturated == 0.25
 
 
 # -- planted illnesses, each named -------------------------------------------------------------------
@@ -254,12 +256,12 @@ def test_black_and_white_of_the_real_pictures_are_counted():
 
 def signs(*lines):
     """The signs found at the last of lines, which stand for successive measures; each has its sentence."""
-    lines = [{**line, "step": 100 * i} for i, line in enumerate(lines, 1)]
+    lines = [replace(line, step=100 * i) for i, line in enumerate(lines, 1)]
     found = diagnosis.findings(lines)
     for each in found:
-        assert re.fullmatch(rf"At step {100 * len(lines)} .*\d.*\.", each["sentence"])
-        assert "eople" in each["remedy"]
-    return {each["sign"]: each["sentence"] for each in found}
+        assert re.fullmatch(rf"At step {100 * len(lines)} .*\d.*\.", each.sentence)
+        assert "eople" in each.remedy
+    return {each.sign: each.sentence for each in found}
 
 
 def cut_off(gan, real):
@@ -311,9 +313,7 @@ def test_a_generator_that_only_drifts_is_named():
         p.data = np.zeros_like(p.numpy())
     small.gan.optimizer_d.lr = 0.0
     line = small.measured()
-    assert (
-        max(layer["update_ratio"] or 0 for layer in line["layers"] if layer["network"] == "generator") > 1e-3
-    )
+    assert max(layer.update_ratio or 0 for layer in line.layers if layer.network == "generator") > 1e-3
     assert "is the optimiser's momentum" in signs(line)["generator-does-not-move"]
 
 
@@ -323,13 +323,13 @@ def test_a_generator_that_ignores_its_noise_is_named(rule):
     small.g[0].weight.data = np.zeros_like(small.g[0].weight.numpy())
     small.gan.optimizer_g.lr = 1e-6
     lines = [small.measured() for _ in range(2)]
-    assert lines[0]["spread"] == 0
+    assert lines[0].spread == 0
     assert "collapse" not in signs(lines[0])  # not at the first sight
     assert "differ from each other by 0" in signs(*lines)["collapse"]
 
 
 def judging(line, d_x, d_g_z1, d_g_z2):
-    return {**line, "d_x": d_x, "d_g_z1": d_g_z1, "d_g_z2": d_g_z2}
+    return replace(line, d_x=d_x, d_g_z1=d_g_z1, d_g_z2=d_g_z2)
 
 
 def test_a_discriminator_that_wins_is_named():
@@ -359,7 +359,7 @@ def test_statistics_that_are_apart_are_named():
     small.gan.optimizer_d.lr = 0.0
     small.g[7].bias.data = np.array([-3.0], np.float32)
     lines = [small.measured() for _ in range(3)]
-    gap = lines[-1]["batch_norm_gap"][0]["gap"]
+    gap = lines[-1].batch_norm_gap[0].gap
     assert gap > 2
     assert f"by {gap:.1f} in discriminator.3" in signs(*lines)["statistics-apart"]
 
@@ -377,7 +377,7 @@ def test_saturated_pictures_are_named_where_real_ones_are_not():
     small.g[7].bias.data = np.array([-20.0], np.float32)
     line = small.measured()
     assert "100.0% of generator.8 (Tanh); of real pixels 0.0%" in signs(line, line)["saturated"]
-    line["real_saturated"] = 1.0  # black and white only
+    line = replace(line, real_saturated=1.0)  # black and white only
     assert "saturated" not in signs(line, line)
 
 
@@ -385,13 +385,13 @@ def test_a_planted_nan_is_named_and_is_null():
     small = Small()
     small.d[2].weight.data = np.full_like(small.d[2].weight.numpy(), np.nan)
     line = small.measured()
-    assert line["d_x"] is line["d_g_z1"] is by_name(line)["discriminator.0"]["gradient_norm"] is None
-    assert json.loads(json.dumps(line, allow_nan=False)) == line
+    assert line.d_x is line.d_g_z1 is by_name(line)["discriminator.0"].gradient_norm is None
+    assert StepVitals.from_json(json.loads(json.dumps(line.to_json(), allow_nan=False))) == line
     found = diagnosis.findings([line])
-    assert [each["sign"] for each in found] == ["not-finite"]
+    assert [each.sign for each in found] == ["not-finite"]
     assert (
         "D(x), D(G(z)), D(G(z)) after the first update, the gradient of generator.0 (Dense)"
-        in found[0]["sentence"]
+        in found[0].sentence
     )
 
 
@@ -415,7 +415,7 @@ FEW = (
 def tiny(monkeypatch, few_digits):
     """`quick` with the tiny networks, on as many images as make two batches."""
     monkeypatch.setattr(mnist, "images", lambda split="train": few_digits[:32])
-    monkeypatch.setitem(presets.PRESETS, "quick", dataclasses.replace(presets.QUICK, **TINY))
+    monkeypatch.setitem(presets.PRESETS, "quick", replace(presets.QUICK, **TINY))
 
 
 @pytest.fixture
@@ -423,6 +423,10 @@ def no_plots(monkeypatch):
     for name in ("save_losses", "save_side_by_side"):
         monkeypatch.setattr(f"dcgan.pictures.{name}", lambda content, path: None)
     monkeypatch.setattr(picture, "save", lambda lines, path: path.write_bytes(repr(lines).encode()))
+
+
+def nothing_measured(step, found=()):
+    return VitalsLine(step, 1, None, None, None, (), None, None, (), tuple(found))
 
 
 def lines(path):
@@ -442,7 +446,8 @@ def test_a_run_measures_its_first_step_and_every_so_many(run, tiny, no_plots, tm
         assert {key: line[key] for key in ("d_x", "d_g_z1", "d_g_z2")}.items() <= metrics[
             line["step"] - 1
         ].items()
-    assert (tmp_path / "with" / "vitals.png").read_bytes() == repr(found).encode()
+    drawn = [VitalsLine.from_json(line) for line in found]
+    assert (tmp_path / "with" / "vitals.png").read_bytes() == repr(drawn).encode()
     assert not {"vitals.jsonl", "vitals.png"} & {p.name for p in (tmp_path / "without").iterdir()}
     a, b = ((tmp_path / out / checkpoint.FILE_NAME).read_bytes() for out in ("with", "without"))
     assert a == b
@@ -473,7 +478,7 @@ def test_what_comes_and_goes_is_told_three_times(tmp_path):
     looking = checkup.Checkup(1, None, checkup.RunDirectory(tmp_path), progress)
     found = diagnosis.finding("collapse", 1, "the generator has collapsed")
     for step in range(1, 12):
-        looking._add({"step": step, "findings": [found] if step % 2 else []})
+        looking._add(nothing_measured(step, [found] if step % 2 else []))
     assert len(said) == 3
 
 
@@ -516,11 +521,24 @@ def test_a_run_that_diverges_says_so_among_the_vital_signs(run, tiny, no_plots, 
     assert [f["sign"] for f in found[-1]["findings"]].count("not-finite") == 1
 
 
+@pytest.mark.parametrize(("last", "expected"), [(3, (0.5, 0.25, 0.125)), (2, (None, None, None))])
+def test_a_step_that_diverged_unmeasured_is_written_with_its_own_judgements(tmp_path, last, expected):
+    scalars = {"loss_d": None, "loss_g": 1.0, "d_x": 0.5, "d_g_z1": 0.25, "d_g_z2": 0.125}
+    written = [json.dumps({"step": step, "epoch": 1, **scalars}) for step in range(1, last + 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*written, ""]))
+    batches = type("Batches", (), {"epoch_of": lambda self, step: 10 * step})()
+    checkup.Checkup(100, batches, checkup.RunDirectory(tmp_path), None).diverged(3, "in a layer")
+    (line,) = lines(tmp_path)
+    assert (line["d_x"], line["d_g_z1"], line["d_g_z2"]) == expected
+    assert (line["step"], line["epoch"], line["layers"], line["batch_norm_gap"]) == (3, 30, [], [])
+    assert line["spread"] is line["real_saturated"] is None
+    assert [found["sign"] for found in line["findings"]] == ["not-finite"]
+
+
 def test_the_picture_shows_lines_with_nothing_in_them(tmp_path):
     small = Small()
-    line = small.measured()
-    bad = {**line, "step": 3, "spread": None, "d_x": None, "layers": [], "batch_norm_gap": []}
-    bad["findings"] = [diagnosis.finding("not-finite", 3, "numbers are not finite")]
-    picture.save([{**line, "findings": []}, {**line, "step": 2, "findings": []}, bad], tmp_path / "a.png")
+    line = VitalsLine(**vars(small.measured()), findings=())
+    bad = nothing_measured(3, [diagnosis.finding("not-finite", 3, "numbers are not finite")])
+    picture.save([line, replace(line, step=2), bad], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as png:
         assert np.asarray(png.convert("RGB")).std() > 5
