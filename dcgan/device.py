@@ -36,7 +36,7 @@ def choose(name: str, tf32: bool = False) -> str:
 
 
 def _missing(error: Exception) -> str:
-    """Which of CuPy and the GPU is not there, and what to do."""
+    """Return a sentence about the lack of CuPy or of a GPU, with the remedy."""
     goes_on = "Going on on the CPU"
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
         return f"CuPy is not installed. {goes_on}. To install it: {INSTALL}"

@@ -250,7 +250,7 @@ def _conv_transpose(layer: nn.ConvTranspose2d, size: Shape) -> dict[str, Any]:
 
 
 def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
-    """What both kinds of convolution are told; ONNX pads as (top, left, bottom, right)."""
+    """Return the attributes of both kinds of convolution; ONNX pads as (top, left, bottom, right)."""
     (top, bottom), (left, right) = geometry.padding
     return {
         "kernel_shape": geometry.kernel_size,

@@ -81,7 +81,7 @@ class Layer:
 
     @property
     def axes(self) -> int:
-        """How many axes its weight has, which tells its kind: 1 BatchNorm, 2 Dense, 4 a convolution."""
+        """The number of axes of its weight, which tells its kind: 1 BatchNorm, 2 Dense, 4 a convolution."""
         return max(array.ndim for array in self.tensors.values())
 
 
@@ -215,7 +215,7 @@ def _numbers(path: str) -> tuple[int, ...]:
 
 
 def compare(network: nn.Module, given: State) -> list[Line]:
-    """What becomes of every key of a file, and where every key of a network comes from.
+    """Match the keys of a file with the keys of a network, and return a line for each.
 
     Layers are matched in order. Where one is missing, those before and after it are still matched by
     their kinds, so that the message is about what is missing.
@@ -251,7 +251,7 @@ def _lines(kind: str, ours: Layer, given: Layer) -> Iterator[Line]:
 
 
 def _line(key: str, own_key: str, wanted: NDArray[Any], found: NDArray[Any], same: str) -> Line:
-    """What becomes of a tensor that has a place in the recipe; `same` is what both agree on."""
+    """Return the line of a tensor that has a place in the recipe; `same` is the part on which both agree."""
     if found.shape != wanted.shape:
         note = f"expected {_text(wanted.shape)}, got {_text(found.shape)}"
         return Line(key, own_key, found.shape, note, fits=False)

@@ -49,7 +49,7 @@ def build_discriminator(preset: Preset, most: int = sizes.MAX_WEIGHTS) -> nn.Mod
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module learns."""
+    """Return the number of parameters of a module, in numbers."""
     return sum(p.size for p in module.parameters())
 
 

@@ -277,7 +277,7 @@ def replacements(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(field: str, text: str) -> Any:
-    """What --set FIELD=TEXT means: layers, a Python literal, or else the text itself, without quotes."""
+    """Return the value of --set FIELD=TEXT: layers, a Python literal, or else the text, without quotes."""
     if field in ("generator", "discriminator"):
         try:
             return layers.parse(text)

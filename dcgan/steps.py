@@ -40,7 +40,7 @@ class Recipe(Protocol):
 
 @dataclass
 class Gan:
-    """What a step works on; `noise(n)` draws z for n images, `loss` is the recipe's."""
+    """The networks and optimizers that a step works on; `noise(n)` draws z for n images."""
 
     generator: nn.Module
     discriminator: nn.Module

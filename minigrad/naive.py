@@ -211,7 +211,7 @@ def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int
 def dropout_mask(
     count: int, p: float, key: tuple[int, int], counter: tuple[int, int, int, int]
 ) -> list[bool]:
-    """Which of `count` elements are kept: those whose draw of 16 bits is p * 2^16 or more.
+    """Return which of `count` elements are kept: those whose draw of 16 bits is p * 2^16 or more.
 
     The first block's counter is one more than the given one.
     """

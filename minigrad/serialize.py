@@ -120,7 +120,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _behind_links(path: Path) -> Path:
-    """Where a symbolic link leads, through others; `path` itself if it is none. Raises OSError for a loop."""
+    """Return the path that a link leads to, through others, or `path` if it is none. OSError for a loop."""
     for _ in range(MAX_LINKS):
         try:
             path = path.parent / os.readlink(path)
@@ -190,7 +190,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """What `load` and `load_metadata` give, of one file, though another may take its place meanwhile.
+    """Return what `load` and `load_metadata` give, from one file, though another may take its place.
 
     Raises as they do.
     """

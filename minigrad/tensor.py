@@ -25,7 +25,7 @@ FLOATS = ("float32", "float64")
 
 
 class Node(Protocol):
-    """What the walk needs of a node of the graph; every `Operation` has it (ops/operation.py).
+    """The part of a graph's node that the walk needs; every `Operation` has it (ops/operation.py).
 
     Attributes:
         name: of the operation, for messages.

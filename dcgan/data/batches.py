@@ -1,4 +1,4 @@
-"""Which images make up which batch: a function of the seed and the step, and of nothing else."""
+"""Batches of images, each a function of the seed and the step, and of nothing else."""
 
 import hashlib
 import math
@@ -117,7 +117,7 @@ class Batches:
         return pixels.repeat(3, axis=1) if (pixels.shape[1], self.channels) == (1, 3) else pixels
 
     def _shown(self, chosen: NDArray[Any], step: int) -> NDArray[Any]:
-        """What the batch shows of each image, as bytes (n, H, W, C)."""
+        """Return the windows of the batch on its images, as bytes (n, H, W, C)."""
         if isinstance(self.images, np.ndarray) and not self.flip and self._needs_no_crop(self.images):
             picked = self.images[chosen]
             return picked if picked.ndim == 4 else picked[..., None]
@@ -150,7 +150,7 @@ _AUGMENT_CALLS = 2**40  # draws of crops are counted from here on, those of orde
 
 
 class Window(NamedTuple):
-    """What is shown of an image: rows and columns from its top left corner on, and whether mirrored."""
+    """The part of an image that a batch shows: rows and columns from a corner on, and whether mirrored."""
 
     top: int
     left: int
@@ -160,7 +160,7 @@ class Window(NamedTuple):
 
 
 def _window(shape: tuple[int, ...], draw: NDArray[Any], crop: str | None, flip: float) -> Window:
-    """What is shown of an image of a shape (H, W, ...): a square, or all of it where nothing is cropped.
+    """Return the window on an image of a shape (H, W, ...): a square, or all of it where nothing is cropped.
 
     Args:
         draw: four numbers from 0 to 1 (see `Batches._draws`).
@@ -175,7 +175,7 @@ def _window(shape: tuple[int, ...], draw: NDArray[Any], crop: str | None, flip: 
 
 
 def _cut(image: NDArray[Any], draw: NDArray[Any], crop: str | None, flip: float) -> NDArray[Any]:
-    """What is shown of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it."""
+    """Cut the window out of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it."""
     image = image if image.ndim == 3 else image[..., None]
     top, left, height, width, mirrored = _window(image.shape, draw, crop, flip)
     shown = image[top : top + height, left : left + width]

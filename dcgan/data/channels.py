@@ -1,11 +1,11 @@
-"""What the numbers of a pixel are, by how many there are; one order and one naming for all files."""
+"""The meaning of a pixel's numbers, by how many there are: one order and one naming for all files."""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's
 NAMES = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
 def conversion(given: int, wanted: int) -> str:
-    """How images of `given` channels become images of `wanted`, for people; "" where they stay."""
+    """Return a description of the change from `given` to `wanted` channels; "" for no change."""
     if given == wanted:
         return ""
     steps = []

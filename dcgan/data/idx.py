@@ -51,7 +51,7 @@ def parse(content: bytes) -> NDArray[Any]:
 
 
 def room(packed: int) -> int:
-    """How many bytes so many compressed ones may unpack to: more is no picture of anything, but a bomb."""
+    """Return the bytes that so many compressed ones may unpack to. More is taken for a decompression bomb."""
     return max(MAX_UNPACKED_BYTES, MAX_RATIO * packed)
 
 

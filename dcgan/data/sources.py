@@ -1,4 +1,4 @@
-"""What --data names: digits that come with the package, a folder of images, or a file of many."""
+"""The sources of images that --data names: the package's digits, a folder of images, or a file of many."""
 
 import os
 from collections.abc import Sequence
@@ -190,7 +190,7 @@ def _described(shape: tuple[int, ...], what: str) -> str:
 
 
 def _changes(shape: tuple[int, ...], size: int, channels: int) -> str:
-    """How images (n, H, W, C) are fitted to a recipe, for people; "" if they are as they were."""
+    """Return a description of how images (n, H, W, C) are fitted to a recipe; "" for no change."""
     _, height, width, given = shape
     changes = [f"resized, {size} on the shorter side"] if min(height, width) != size else []
     changes += [how] if (how := conversion(given, channels)) else []

@@ -1,4 +1,4 @@
-"""What one step of a recipe does, watched as it happens: who runs on what, who is updated, what moves.
+"""The events of one step of a recipe, watched as it happens: forward passes, updates, changes.
 
 The step runs for real on a few random images; nothing here is declared, so the ledger can't differ from
 the step. explain.py puts it in words.
@@ -124,7 +124,7 @@ class _Watcher:
         self._names[_place(tensor)] = (name, tensor)
 
     def _parts_of(self, tensor: mg.Tensor) -> list[tuple[str, int]]:
-        """What it consists of, one after the other: names, and how many images each.
+        """Return the parts of a batch in their order: names, and the number of images of each.
 
         Raises KeyError where it holds anything else than what has been named.
         """
@@ -252,7 +252,7 @@ class _Watcher:
 
 
 def _place(tensor: mg.Tensor) -> Place:
-    """Where its numbers lie, and their shape: the same for what is cut off from the graph."""
+    """Return the address of a tensor's numbers and their shape: the same for a detached tensor."""
     return tensor.numpy().__array_interface__["data"][0], tensor.shape
 
 

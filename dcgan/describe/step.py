@@ -13,7 +13,7 @@ COLUMNS = ("half", "G ran on", "D ran on", "parameters moved", "running statisti
 
 
 def explain(preset: Preset) -> str:
-    """What is drawn, what runs, where the graph is cut, whose gradients are made, who is updated."""
+    """Return the description of a step: draws, forward passes, cuts of the graph, gradients and updates."""
     events = watch(preset)
     halves = _halves(events)
     text = [

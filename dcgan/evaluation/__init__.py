@@ -1,1 +1,1 @@
-"""How good samples are: a classifier of digits, features of images, and distances between sets of them."""
+"""The quality of samples: a classifier of digits, features of images, and distances between sets of them."""

@@ -88,7 +88,7 @@ def judge(classifier: Classifier, images: NDArray[Any]) -> tuple[NDArray[Any], N
 def in_batches(
     function: Callable[[mg.Tensor], tuple[NDArray[Any], ...]], images: NDArray[Any], batch_size: int = 250
 ) -> tuple[NDArray[Any], ...]:
-    """What a function gives for tensors of a few images each, one after another, without a graph."""
+    """Apply a function to tensors of a few images each, one after another, without a graph."""
     with mg.no_grad():
         starts = range(0, len(images), batch_size)
         parts = [function(mg.tensor(images[i : i + batch_size])) for i in starts]

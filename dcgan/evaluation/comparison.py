@@ -31,7 +31,7 @@ NOISE_STREAM, SPLIT_STREAM = 7, 8
 
 @dataclass(frozen=True)
 class Described:
-    """What a judge said of a set of images: features (n, d), and probabilities (n, classes) or None."""
+    """A set of images as a judge describes it: features (n, d), and probabilities (n, classes) or None."""
 
     features: NDArray[Any]
     probabilities: NDArray[Any] | None
@@ -143,7 +143,7 @@ def judge_of(data: str) -> Judge:
 
 
 def describe(judge: Judge, chunks: Iterable[NDArray[Any]]) -> Described:
-    """What the judge says of images that come in chunks."""
+    """Return the judge's description of images that come in chunks."""
     features, probabilities = zip(*(judge.look(chunk) for chunk in chunks), strict=True)
     known = None if probabilities[0] is None else np.concatenate(probabilities)
     return Described(np.concatenate(features), known)

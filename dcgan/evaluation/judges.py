@@ -1,4 +1,4 @@
-"""Who looks at the images: what an image is described by, before two sets of them are compared."""
+"""Judges: networks that turn images into features, by which two sets of images are compared."""
 
 from typing import Any, Protocol
 

@@ -15,7 +15,7 @@ GAMMA = BatchNorm(gamma_std=0.02)
 
 
 def doublings(image_size: int) -> int:
-    """How often 4 x 4 is doubled to `image_size`: n of 4 * 2^n. UserError for other sizes."""
+    """Return n where `image_size` is 4 * 2^n. UserError for other sizes."""
     if image_size not in SIZES:
         raise UserError(f"image_size={image_size}: expected one of {', '.join(map(str, SIZES))}")
     return SIZES.index(image_size) + 1

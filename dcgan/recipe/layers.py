@@ -21,7 +21,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """What both kinds of convolution are told. `init` starts the weight, biases start at 0."""
+    """The fields of both kinds of convolution. `init` starts the weight, biases start at 0."""
 
     channels: int
     kernel: int

@@ -1,4 +1,4 @@
-"""How much memory a command would take, worked out before it takes any, and the limit on it.
+"""The memory that a command would take, computed before it takes any, and the limit on it.
 
 The estimates are of what a process holds beyond the interpreter and its libraries, on the CPU. They follow
 from the sizes of the recipe (sizes.py) and of the files. The shares of temporary arrays in them are measured.

@@ -1,4 +1,4 @@
-"""Whether a recipe and a set of images go together, and how long a run of them is or should be."""
+"""The length of a run, and the check that a recipe and a set of images go together."""
 
 from ..errors import UserError
 from . import layers
@@ -33,7 +33,7 @@ def _next_size(batch_size: int, count: int) -> int:
 
 
 def total_steps(preset: Preset, per_epoch: int) -> int:
-    """How many steps the recipe asks for: its epochs or its steps, whichever ends first."""
+    """Return the steps that the recipe asks for: its epochs or its steps, whichever ends first."""
     return min(steps for steps in (preset.epochs * per_epoch, preset.steps) if steps)
 
 

@@ -1,4 +1,4 @@
-"""What a recipe is: every field of it, and what each may be."""
+"""The fields of a recipe, and the checks of their values."""
 
 import dataclasses
 import json
@@ -120,7 +120,7 @@ class Preset:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Preset":
-        """What `to_json` wrote; ValueError or TypeError for anything else."""
+        """Return the recipe that `to_json` wrote; ValueError or TypeError for anything else."""
         return cls(**_fields(data))
 
     def replaced(self, overrides: dict[str, Any]) -> "Preset":
@@ -297,7 +297,7 @@ def _as_python(value: Any) -> Any:
 
 
 def _all_fields() -> str:
-    """What can be replaced, with its type, for people."""
+    """Return the fields that can be replaced, with their types, as text."""
     types = {f.name: getattr(f.type, "__name__", "") for f in dataclasses.fields(Preset)}
     types |= {"generator": "layers", "discriminator": "layers", "z_shape": "integers"}
     return "The fields are " + ", ".join(f"{n} ({t})" for n, t in types.items() if n not in _FOR_PEOPLE)

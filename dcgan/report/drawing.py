@@ -1,4 +1,4 @@
-"""What the page's script draws, and how it is put into the page."""
+"""Charts and their numbers, as the page's script draws them."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ class Chart:
 
 
 class Data:
-    """What the page's script draws: charts and their numbers, each array once, and the frames."""
+    """The data of the page's script: charts and their numbers, each array once, and the frames."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, bytes], int] = {}

@@ -23,7 +23,7 @@ def url(png: bytes) -> str:
 
 
 def policy_hash(content: str) -> str:
-    """What a Content-Security-Policy calls a script or a style of this content."""
+    """Return the name of a script or a style of this content in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 

@@ -1,4 +1,4 @@
-"""How good the samples were: on the way, and as `dcgan.evaluate` measured them."""
+"""The section on the samples' quality: during training, and as `dcgan.evaluate` measured it."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def evaluation(reading: Reading, data: Data) -> Markup:
 
 
 def _measured(reading: Reading) -> list[Markup]:
-    """What evaluation.json says, with its picture; nothing where there is none."""
+    """Return the content of evaluation.json, with its picture; nothing if there is none."""
     found = json_file(reading, "evaluation.json")
     ours, floor = (_object(found.get(key)) for key in ("samples", "floor"))
     if not ours:

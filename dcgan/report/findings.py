@@ -1,4 +1,4 @@
-"""What went wrong in a run, in sentences: from its vital signs, and from losses that are no numbers."""
+"""The section on what went wrong in a run: from its vital signs, and from losses that are not finite."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every layer of a network makes of some pictures."""
+"""The outputs of every layer of a network for some pictures."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +86,7 @@ def look_at_discriminator(discriminator: nn.Module, images: NDArray[Any]) -> lis
 
 
 def words(preset: Preset, looks: list[Look]) -> list[float]:
-    """How likely D finds each picture to be real, from its last layer."""
+    """Return D's probability that each picture is real, from its last layer."""
     probability = LOSSES[preset.loss].probability(mg.tensor(looks[-1].made))
     return [float(p) for p in probability.numpy().ravel()]
 

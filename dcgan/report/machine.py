@@ -1,4 +1,4 @@
-"""Where a run was trained, with which versions, and how to go on with it."""
+"""The section on the machine and the versions of a run, and on how to go on with it."""
 
 import shlex
 from typing import Any

@@ -1,4 +1,4 @@
-"""How much memory a page takes, worked out before its networks are built."""
+"""The memory that a page takes, computed before its networks are built."""
 
 import math
 from dataclasses import replace

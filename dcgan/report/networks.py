@@ -139,7 +139,7 @@ def _shape(batch: NDArray[Any]) -> str:
 
 
 def _activations(made: NDArray[Any], names: list[str]) -> Iterator[Markup]:
-    """What a layer makes of each picture (N, ...), in one scale of colours."""
+    """Return a layer's outputs for each picture (N, ...), in one scale of colours."""
     limit = limit_of(made)
     for values, name in zip(made, names, strict=True):
         yield _figure(*_activation(values), limit, name, values)

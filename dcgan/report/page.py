@@ -77,7 +77,7 @@ def _head(title: str, style: str, script: str) -> Markup:
 
 
 def _facts(reading: Reading) -> list[Markup]:
-    """What a person wants to know first."""
+    """Return the facts at the top of the page."""
     total, last = reading.total, reading.metrics[-1] if reading.metrics else {}
     done = f"{reading.step:,}" + (f" of {total:,}" if total else "")
     if reading.diverged is not None:

@@ -1,4 +1,4 @@
-"""What a run's directory holds, as far as it can be read."""
+"""The content of a run's directory, as far as it can be read."""
 
 import json
 import math

@@ -69,7 +69,7 @@ _NONE_YET = "a run writes the first before its first step"
 
 
 def evenly(sizes: list[int], most: int) -> list[int]:
-    """Which of so many files are taken, evenly, the first and the last among them, so that all fit in `most`.
+    """Choose from files evenly, the first and the last among them, so that all fit in `most`.
 
     The last one is always taken.
     """

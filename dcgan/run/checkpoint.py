@@ -1,4 +1,4 @@
-"""What a run leaves to go on from: one safetensors file, checked by a checksum.
+"""Checkpoints: one safetensors file from which a run continues, with a checksum.
 
 Its keys are `generator.<key>`, `discriminator.<key>`, `generator_ema.<key>` (the averaged weights,
 where the recipe has them), `optimizer_g.*`, `optimizer_d.*`, `fixed_z` and `rng.*`. The recipe and
@@ -221,7 +221,7 @@ def _step_of(path: Path) -> int:
 
 
 def generator_state(array: NDArray[Any]) -> dict[str, int]:
-    """What `random_state` made an array of, for `Generator.state`; ValueError for anything else."""
+    """Return the `Generator.state` of which `random_state` made an array; ValueError for anything else."""
     if array.shape != (3,) or array.dtype != np.uint64:
         raise ValueError(f"expected three integers of a random generator, got {array.dtype} {array.shape}")
     return dict(zip(("seed", "stream", "calls"), map(int, array), strict=True))

@@ -1,4 +1,4 @@
-"""Where a run went wrong: the first operation whose numbers are no longer finite."""
+"""The search for the first operation of a run whose numbers are no longer finite."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ class _Deadline(observer.Observer):
 def first_not_finite(
     networks: Mapping[str, nn.Module], steps: Callable[[], Any], seconds: float = 60.0
 ) -> str | None:
-    """Where the first number that is not finite comes up while `steps()` trains the networks.
+    """Return the place of the first number that is not finite while `steps()` trains the networks.
 
     Args:
         networks: by name.

@@ -1,4 +1,4 @@
-"""What a person sees while it trains: a bar on a terminal, a plain line now and then elsewhere."""
+"""The progress of a run: a bar on a terminal, elsewhere a plain line now and then."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""What the vital signs say is wrong, in plain sentences, and what people do about it.
+"""The diagnosis of vital signs: signs of trouble in plain sentences, with their remedies.
 
 A pure function of the measured steps. A limit that a healthy run may pass for a moment must be passed
 at several of them in a row. Not seen are pictures of a few kinds only: those still differ from each other.

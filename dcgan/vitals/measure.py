@@ -198,7 +198,7 @@ class Measurement(observer.Observer):
         self._outputs.clear()
 
     def _count_real(self, images: mg.Tensor) -> int:
-        """How many of the images that D judges are the real ones: the first, where it sees both at once."""
+        """Return how many of D's images are real: the first ones, where it sees both kinds at once."""
         count = len(self._real)
         if len(images) <= count:
             return 0
@@ -276,7 +276,7 @@ def _share_near(output: Array, limits: tuple[float, float]) -> float | None:
 
 @np.errstate(all="ignore")
 def _gap(real: tuple[Array, Array], fake: tuple[Array, Array], eps: float) -> float:
-    """How far two batches' (mean, variance) by channel, each (C,), are apart: the mean over the channels.
+    """Return the distance of two batches' (mean, variance) by channel, each (C,): its mean over the channels.
 
     Of a channel: the 2-Wasserstein distance of the normal distributions with these moments,
     sqrt((m_r - m_f)^2 + (s_r - s_f)^2), in units of sqrt((s_r^2 + s_f^2) / 2 + eps), the deviation that

@@ -1,4 +1,4 @@
-"""Where arrays live: a device's name, "cpu" or "gpu", gives the `Backend` that computes there.
+"""Devices: a name, "cpu" or "gpu", gives the `Backend` that computes there.
 
 Importing this package imports no CuPy; a backend is made the first time it is asked for.
 """

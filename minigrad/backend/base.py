@@ -257,7 +257,7 @@ class Backend(ReferenceConvolution):
     def normalize_coefficients(
         count: int, rest: Array, inv_std: Array, weight: Array, product: Array, dbias: Array
     ) -> tuple[Array, Array, Array, Array]:
-        """What BatchNorm's backward needs of each channel, (C,) in float64, from the sums over it.
+        """Return the coefficients of BatchNorm's backward by channel, (C,) in float64, from the sums over it.
 
         Args:
             count: values a channel.

@@ -37,7 +37,7 @@ class ReferenceConvolution:
         return canvas
 
     def patches(self, canvas: Array, geometry: ConvGeometry) -> Array:
-        """What the kernel sees at every position: a view (N, oh, ow, kh, kw, C) of the canvas."""
+        """Return the patch at every position of the kernel: a view (N, oh, ow, kh, kw, C) of the canvas."""
         n, _, _, c = canvas.shape
         along_n, along_h, along_w, along_c = canvas.strides
         (sh, sw), (dh, dw) = geometry.stride, geometry.dilation

@@ -307,7 +307,7 @@ class CPUBackend(Backend):
         return canvas
 
     def _laid_in_pixels(self, rows: Array, kernel: Array, n: int, geometry: ConvGeometry) -> Array:
-        """What rows of dy (n * oh * ow, O) lay on x by a kernel (kh * kw * C, O), added up: (n, H, W, C)."""
+        """Return x's share (n, H, W, C) of rows of dy (n * oh * ow, O) by a kernel (kh * kw * C, O)."""
         columns = self.scratch.get("columns", (len(rows), len(kernel)), rows.dtype)
         return self._overlapped(np.matmul(rows, kernel.T, out=columns), n, geometry)
 
@@ -453,7 +453,7 @@ class CPUBackend(Backend):
         geometry: ConvGeometry,
         finish: Callable[[Array, slice], None],
     ) -> Array:
-        """What each position of dy lays on x by its taps, added up, channels innermost: (N, H, W, C)."""
+        """Add up what the taps of each position of dy lay on x, channels innermost: (N, H, W, C)."""
         n, c = len(dy), weight.shape[1]
         kernel = self.kernel_matrix(weight)  # (kh * kw * C, O)
         if geometry.input_size == geometry.canvas_size == geometry.kernel_size:  # each tap has its own pixel

@@ -44,7 +44,7 @@ def explicit_padding(padding: Padding) -> tuple[Pair, Pair]:
 
 
 def extent(kernel: int, dilation: int) -> int:
-    """How many pixels a dilated kernel spans: dilation * (kernel - 1) + 1."""
+    """Return the pixels that a dilated kernel spans: dilation * (kernel - 1) + 1."""
     return dilation * (kernel - 1) + 1
 
 
@@ -168,7 +168,7 @@ class ConvGeometry:
 
     @property
     def positions(self) -> int:
-        """How many places the kernel is laid on an image: output height times width."""
+        """The number of the kernel's positions on an image: output height times width."""
         return self.output_size[0] * self.output_size[1]
 
     @property
@@ -200,7 +200,7 @@ class ConvGeometry:
 
     @property
     def _reaches(self) -> list[int]:
-        """How far the last tap is from the first, along each axis."""
+        """Return the distance of the last tap from the first, along each axis."""
         return [extent(k, d) - 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
 
     @property

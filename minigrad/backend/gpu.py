@@ -359,7 +359,7 @@ def _rows(x: Array) -> Array:
 
 
 def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
-    """How batch_norm.cu cuts (M, C): room for the sums of each chunk, the grid, and (M, C, rows a chunk)."""
+    """Cut (M, C) as batch_norm.cu does: room for each chunk's sums, the grid, and (M, C, rows a chunk)."""
     m, c = rows.shape
     chunk = max(MIN_CHUNK_ROWS, -(-m // MAX_CHUNKS))
     chunks = max(1, -(-m // chunk))

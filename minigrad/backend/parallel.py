@@ -302,7 +302,7 @@ def _nothing(_: Any) -> None:
 
 @ieee()  # a thread has an error state of its own
 def _help(jobs: "SimpleQueue[Job | None]") -> None:
-    """What a helper does all its life."""
+    """Work off the jobs of a queue until it gives None."""
     while (job := jobs.get()) is not None:
         job.work_off()
         del job  # while this thread waits it must not hold the arrays that the work is on

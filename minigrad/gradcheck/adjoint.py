@@ -223,7 +223,7 @@ def _less(a: list[Array], b: list[Array]) -> list[Array]:
 
 
 def _relative(left: float, right: float, scale: float) -> float:
-    """How far two numbers are apart, as a share of the scale; infinite where one is NaN."""
+    """Return the distance of two numbers as a share of the scale; infinite where one is NaN."""
     gap = abs(left - right)
     if not np.isfinite(gap):
         return float("inf")

@@ -1,4 +1,4 @@
-"""What the checks of gradients measured; where one is wrong, the error holds it."""
+"""The results of gradient checks; the error of a failed check holds them."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Report:
-    """What the differences measured, over one or several checks.
+    """The results of finite differences, over one or several checks.
 
     Attributes:
         error: the largest relative error: |analytic - numeric| / max(|analytic|, |numeric|, 1e-3), in norms
@@ -53,7 +53,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """What the adjoint test measured.
+    """The result of the adjoint test.
 
     Attributes:
         error: the largest |<A x, y> - <x, A^T y>| beside the product of the norms.

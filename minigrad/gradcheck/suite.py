@@ -22,7 +22,7 @@ SEED = 7  # of the cases' inputs
 
 @dataclass
 class Row:
-    """What was found of one operation.
+    """The results for one operation.
 
     Attributes:
         name: of the operation.
@@ -122,7 +122,7 @@ def _in_words(error: Exception, operation: type[Operation]) -> str:
 
 
 def input_names(case: Case, count: int) -> list[str]:
-    """What the case's call names its inputs; "input 0" where it has no name for one."""
+    """Return the names that the case's call gives its inputs; "input 0" for one without a name."""
     names = [f"input {i}" for i in range(count)]
     try:
         parameters = list(inspect.signature(case.call).parameters.values())

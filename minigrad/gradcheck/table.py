@@ -44,7 +44,7 @@ def total(rows: Sequence[Row], width: int) -> str:
 
 
 def notes(rows: Sequence[Row]) -> str:
-    """What stands under the table: what the columns mean, what was left out, each failure in full."""
+    """Return the text under the table: the columns' meaning, the omissions, each failure in full."""
     left_out = {row.name: row.report.left_out for row in rows if row.report and row.report.left_out}
     lines = [LEGEND]
     if left_out:

@@ -1,4 +1,4 @@
-"""Where the first number that is not finite comes from."""
+"""The origin of the first number that is not finite."""
 
 from typing import Any
 from weakref import WeakKeyDictionary

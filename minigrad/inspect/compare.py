@@ -74,7 +74,7 @@ def measure(got: Any, expected: Any) -> tuple[float, tuple[int, ...]]:
 
 
 def _index(array: Host) -> tuple[int, ...]:
-    """Where the largest is."""
+    """Return the index of the largest element."""
     return tuple(int(i) for i in np.unravel_index(array.argmax(), array.shape))
 
 

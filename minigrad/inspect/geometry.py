@@ -83,7 +83,7 @@ class Geometry:
 
 
 def geometry(layer: Module, input_shape: tuple[int, ...]) -> Geometry:
-    """What the sizes of a convolution come to.
+    """Return the sizes of a convolution over an image, with their derivation.
 
     Args:
         layer: a Conv2d or a ConvTranspose2d.

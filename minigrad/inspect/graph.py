@@ -42,7 +42,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Graph:
-    """How a tensor was computed.
+    """The computation of a tensor, as a graph.
 
     Attributes:
         boxes: each behind its inputs; the tensor itself is the last.
@@ -107,7 +107,7 @@ class Graph:
 
 
 def graph(tensor: Tensor, model: Module | None = None) -> Graph:
-    """How a tensor was computed from its leaves, as far as gradients go.
+    """Return how a tensor was computed from its leaves, as far as gradients go.
 
     Python numbers are left out, and what no gradient passes is a constant, once for each use.
 
@@ -195,7 +195,7 @@ def _rows(boxes: tuple[Box, ...]) -> list[int]:
 
 
 def _layout(boxes: tuple[Box, ...], rows: list[int]) -> tuple[list[float], list[Way]]:
-    """Where boxes lie across, and for each line the places (across, row) that it goes through.
+    """Return the boxes' places across, and for each line the places (across, row) that it goes through.
 
     From the bottom up, each box is put above the middle of those that use it, as far as there is room.
     A line over more than one row has a place of its own in the rows between.

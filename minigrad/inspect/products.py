@@ -1,4 +1,4 @@
-"""How many operations the products of a network take, as plain matrix products."""
+"""The number of operations of a network's products, as plain matrix products."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where the time goes, by operation."""
+"""The time that each operation takes."""
 
 import json
 import os
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass
 class Profile(observer.Observer):
-    """What ran while it was entered, and how long. See `profile`.
+    """The operations that ran while it was entered, with their times. See `profile`.
 
     Attributes:
         events: in the order in which they began.

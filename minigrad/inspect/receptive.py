@@ -1,4 +1,4 @@
-"""Which pixels of an image a pixel of a result sees."""
+"""The receptive field: the pixels of an image that a pixel of a result depends on."""
 
 from dataclasses import dataclass
 from typing import Any

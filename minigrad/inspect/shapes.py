@@ -1,4 +1,4 @@
-"""What can be the shape of an input."""
+"""The check of an input's shape."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -97,7 +97,7 @@ class _Work(observer.Observer):
 
 
 def summary(model: Module, input_shape: "tuple[int, ...] | Tensor") -> Summary:
-    """What is in a model, layer by layer, from one forward in eval mode.
+    """Summarize a model layer by layer, from one forward in eval mode.
 
     It runs on a copy: the model's mode, statistics and hooks, and the random state, are left alone.
 

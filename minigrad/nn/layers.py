@@ -72,7 +72,7 @@ class Dense(Module):
 
 
 class _Convolution(Module):
-    """What Conv2d and ConvTranspose2d share: the weight's axes 0 and 1 are named by `channels`."""
+    """The common part of Conv2d and ConvTranspose2d; `channels` are the weight's axes 0 and 1."""
 
     def __init__(
         self,

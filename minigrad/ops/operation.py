@@ -1,4 +1,4 @@
-"""What an operation is: a forward on arrays, a backward on tensors, and the cases that test it.
+"""Operations: a forward on arrays, a backward on tensors, and the cases that test both.
 
 To add one, write a subclass with `forward`, `backward` and `cases`, and call it through
 `apply`. Defining the class registers it: from then on every check of the engine (reference,
@@ -139,7 +139,7 @@ class Operation:
 
     @property
     def result_backend(self) -> Backend:
-        """Where the result lives: with the inputs, but for the operation that moves it."""
+        """The backend of the result: that of the inputs, but for the operation that moves it."""
         return self.backend
 
     @property

@@ -138,7 +138,7 @@ def max_(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 def _count(shape: tuple[int, ...], axes: Axes, name: str) -> int:
-    """How many values go into each result; ValueError where there are none."""
+    """Return the number of values that go into each result; ValueError if there are none."""
     count = 1
     for axis in axes:
         count *= shape[axis]

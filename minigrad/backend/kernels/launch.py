@@ -39,7 +39,7 @@ def vector(x: Array, size: int, dtype: Any) -> Array:
 
 
 def pack(dtype: Any, channels: int, *arrays: Array) -> int:
-    """How many channels one thread takes: 16 bytes of them, where they and the addresses allow it."""
+    """Return the channels that one thread takes: 16 bytes of them, where they and the addresses allow it."""
     width = 16 // dtype.itemsize
     fits = channels % width == 0 and all(array.data.ptr % 16 == 0 for array in arrays)
     return width if fits else 1

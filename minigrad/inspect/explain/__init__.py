@@ -24,7 +24,7 @@ __all__ = ["Check", "Explanation", "Opened", "Step", "Steps", "explain", "explai
 
 
 def explain(layer: Module, x: Any, *, grad: Any = None, seed: int = 0) -> Explanation:
-    """What a layer computes on x, step by step, forward and back; `str()` is all of it as text.
+    """Explain what a layer computes on x, step by step, forward and back; `str()` gives all of it as text.
 
     The steps are the backend's own primitives in their plain form (`minigrad/backend/base.py` and
     `convolution.py`): im2col, product and col2im of a convolution, the statistics of a BatchNorm. What comes

@@ -64,7 +64,7 @@ def check_places(
 
 
 def chosen(count: int, products: int, seed: int) -> Host:
-    """Which of `count` things are looked at that take so many products each: sorted, all if that is quick."""
+    """Choose which of `count` things to check, each of so many products: sorted, all if that is quick."""
     most = min(MAX_PLACES, max(MIN_PLACES, MAX_PRODUCTS // max(products, 1)))
     if count <= most:
         return np.arange(count)

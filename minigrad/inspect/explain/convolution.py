@@ -227,7 +227,7 @@ def _bias_gradient(steps: Steps, dy: Array) -> Array:
 
 
 def _forms(x: Tensor, g: ConvGeometry, n: int, c: int, o: int, products: dict[str, str]) -> str:
-    """Which form the engine itself picks for each product, by the symbol of what it gives."""
+    """Return the form that the engine picks for each product, by the symbol of its result."""
     by_form: dict[str, list[str]] = {}
     for symbol, product in products.items():
         by_form.setdefault(x.backend.convolution_form(product, g, n, c, o), []).append(symbol)

@@ -1,4 +1,4 @@
-"""What the engine itself makes of a layer: its own forward and backward, on a copy."""
+"""The engine's own forward and backward of a layer, on a copy."""
 
 import copy
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def given(layer: Module, x: Any) -> Tensor:
 
 
 def _taken(name: str, given: Any, dtype: str | None = None, device: str | None = None) -> Tensor:
-    """What was given as a tensor; TypeError for what are no real numbers.
+    """Return the given value as a tensor; TypeError unless it holds real numbers.
 
     What `dtype` can't hold becomes infinite, for `_check_finite` to find.
     """

@@ -1,4 +1,4 @@
-"""What `explain` finds: the steps of a layer, what they were checked against, and all that as text."""
+"""The result of `explain`: the steps of a layer, the checks of them, and both as text."""
 
 import textwrap
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ def batch_norm(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
 
 @dataclass(frozen=True)
 class _Normalised:
-    """What the forward gives that the backward reads: x - mean, (N, C, ...), and the rest (C,)."""
+    """The values of the forward that the backward reads: x - mean, (N, C, ...), and the rest (C,)."""
 
     centred: Array
     rest: Array
@@ -122,7 +122,7 @@ def _by_kept(layer: BatchNorm, x: Tensor, dy: Tensor, seed: int) -> Opened:
 
 
 def _running(steps: Steps, layer: BatchNorm, mean: Array, variance: Array, count: int) -> dict[str, Array]:
-    """What the running statistics are after this forward."""
+    """Return the running statistics after this forward."""
     keep, share = 1 - layer.momentum, layer.momentum
     blend = steps.backend.blend
     return {
@@ -167,7 +167,7 @@ def _normalise(steps: Steps, layer: BatchNorm, x: Tensor, mean: Array, variance:
 
 
 def _sizes(dy: Tensor, xhat: Array) -> dict[str, Host]:
-    """How large the two sums are as a rule."""
+    """Return the usual size of the two sums."""
     return {"weight": norms(host(dy.backend, dy.data * xhat)), "bias": norms(host(dy.backend, dy.data))}
 
 

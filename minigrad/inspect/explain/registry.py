@@ -1,4 +1,4 @@
-"""Who explains which layer.
+"""The table of explainers, by layer.
 
 To teach `explain` a layer, write a function that takes the steps, and say `@explains(TheLayer)` above it:
 
@@ -39,7 +39,7 @@ class Steps(list[Step]):
 
 @dataclass(frozen=True)
 class Opened:
-    """What is known of a layer once its steps were taken.
+    """A layer whose steps have been taken.
 
     Attributes:
         forward, backward: the steps.
@@ -78,7 +78,7 @@ def explains(layer: type[Module]) -> Callable[[Explainer], Explainer]:
 
 
 def explainer_of(layer: Any) -> Explainer:
-    """Who explains a layer. Raises TypeError, with what to do, where nobody does."""
+    """Return the explainer of a layer. Raises TypeError, with the remedy, if there is none."""
     if not isinstance(layer, Module):
         raise TypeError(f"explain: expected a layer, got {type(layer).__name__}")
     for cls in type(layer).__mro__:

@@ -59,7 +59,7 @@ def _handed_on(layer: Sequential, x: Tensor) -> tuple[list[Tensor], list[random.
 def _gathered(
     layer: Sequential, parts: Mapping[str, Explanation], of: Callable[[Explanation], Mapping[str, Host]]
 ) -> dict[str, Host]:
-    """What the parts have for x and each parameter, by the whole's names; a shared one's is added up."""
+    """Return the parts' gradients of x and each parameter, by the whole's names; a shared one's add up."""
     names = {id(p): name for name, p in layer.named_parameters()}
     gathered = {name: value for name, value in of(next(iter(parts.values()))).items() if name == "x"}
     for place, child in layer.children():
@@ -72,7 +72,7 @@ def _gathered(
 
 
 def _notes(layer: Sequential) -> tuple[str, ...]:
-    """Which layers take those behind them along."""
+    """Return notes on the layers that take those behind them along."""
     named = list(layer.children())
     together = []
     for i, (name, first) in enumerate(named):

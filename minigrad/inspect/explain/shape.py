@@ -50,7 +50,7 @@ def _opened(x: Tensor, dy: Tensor, seed: int) -> Opened:
 
 
 def _rule(before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    """Where the numbers of an item are, if they come from a row, or go into one."""
+    """Return the rule for the places of an item's numbers in a row."""
     if len(before) == 2 < len(after):
         return f": number k of row n becomes y[n, {_place(after)}]"
     if len(after) == 2 < len(before):
