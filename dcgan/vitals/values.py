@@ -96,6 +96,7 @@ class StepVitals(Values):
 
 
 def _check_of(annotation: Any) -> Check:
+    """Return the check of a field by its annotation. It raises as `Values.from_json` does."""
     if annotation == float | None:
         return _number
     if annotation in (int, str):
