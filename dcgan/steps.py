@@ -96,46 +96,6 @@ class StepResult:
     d_g_z2: mg.Tensor
 
 
-@dataclass(frozen=True)
-class StepLine:
-    """A line of metrics.jsonl: the scalars of a `StepResult` as numbers, None for what is not finite.
-
-    A scalar that is added to `StepResult` needs a field of its name here.
-
-    Attributes:
-        step, epoch: from 1.
-    """
-
-    step: int
-    epoch: int | None = None
-    loss_d: float | None = None
-    loss_g: float | None = None
-    d_x: float | None = None
-    d_g_z1: float | None = None
-    d_g_z2: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields, in their order."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """Return the line that a JSON object holds; None for what it lacks, as lines of other versions may.
-
-        Raises ValueError if it has no step, or if any value of it is neither null nor a number below 2^63.
-        """
-        if not isinstance(value, dict) or type(value.get("step")) is not int:
-            raise ValueError("a line that is no step")
-        for name, number in value.items():
-            if number is not None and not (type(number) in (int, float) and abs(number) < 2**63):
-                raise ValueError(f"{name:.40}: no number of a size that is possible")
-        values: list[Any] = [value.get(name) for name in _LINE_FIELDS]
-        return cls(*values)
-
-
-_LINE_FIELDS = tuple(field.name for field in fields(StepLine))
-
-
 def fresh_noise(gan: Gan, real: mg.Tensor) -> StepResult:
     """Flux's step: D on fakes of one z, then G on a forward pass of its own with another.
 
@@ -251,3 +211,46 @@ RULES: dict[str, Callable[[Gan, mg.Tensor], StepResult]] = {
     "same_fakes": same_fakes,
     "generator_first": generator_first,
 }
+
+
+# -- the log -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepLine:
+    """A line of metrics.jsonl: the scalars of a `StepResult` as numbers, None for what is not finite.
+
+    A scalar that is added to `StepResult` needs a field of its name here.
+
+    Attributes:
+        step, epoch: from 1.
+    """
+
+    step: int
+    epoch: int | None = None
+    loss_d: float | None = None
+    loss_g: float | None = None
+    d_x: float | None = None
+    d_g_z1: float | None = None
+    d_g_z2: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, in their order."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Return the line that a JSON object holds; None for what it lacks, as lines of other versions may.
+
+        Raises ValueError if it has no step, or if any value of it is neither null nor a number below 2^63.
+        """
+        if not isinstance(value, dict) or type(value.get("step")) is not int:
+            raise ValueError("a line that is no step")
+        for name, number in value.items():
+            if number is not None and not (type(number) in (int, float) and abs(number) < 2**63):
+                raise ValueError(f"{name:.40}: no number of a size that is possible")
+        values: list[Any] = [value.get(name) for name in _LINE_FIELDS]
+        return cls(*values)
+
+
+_LINE_FIELDS = tuple(field.name for field in fields(StepLine))

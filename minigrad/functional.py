@@ -1,7 +1,7 @@
 """The operations as functions, under the names of the field."""
 
 from . import observer, random
-from .backend.epilogue import NOTHING, Epilogue, check_epilogue
+from .backend.epilogue import NO_EPILOGUE, Epilogue, check_epilogue
 from .ops.activation import leaky_relu, relu, sigmoid, softplus, tanh
 from .ops.conv import conv2d, conv_transpose2d
 from .ops.dropout import Dropout
@@ -93,7 +93,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *,
-    epilogue: Epilogue = NOTHING,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, channel by channel.
 

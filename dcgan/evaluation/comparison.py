@@ -42,7 +42,7 @@ class Described:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """How near one set is to another, by the measures of measures.py.
+    """The nearness of one set of images to another, by the measures of measures.py.
 
     Attributes:
         score, shares: of the set alone; None where the judge knows no classes.

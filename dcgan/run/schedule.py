@@ -1,4 +1,4 @@
-"""How often a run does something besides training, and the clock of its checkpoints."""
+"""The schedule of a run's evaluations, checkpoints and measurements, and the clock of its checkpoints."""
 
 import argparse
 import re
@@ -37,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often a run does something besides training; the recipe says how often it draws pictures.
+    """The schedule of evaluations, checkpoints and measurements; that of the pictures is the recipe's.
 
     Attributes:
         evaluate_every: steps between two evaluations of samples; 0 for none.

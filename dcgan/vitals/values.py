@@ -65,7 +65,7 @@ class LayerVitals(Values):
 
 @dataclass(frozen=True)
 class BatchNormGap(Values):
-    """How far a BatchNorm of D finds real and generated images apart, in standard deviations."""
+    """The distance of real from generated images at a BatchNorm of D, in standard deviations."""
 
     name: str
     gap: float | None

@@ -12,7 +12,7 @@ import numpy as np
 
 from .arrays import Array, channels_first, per_channel, refuse_masked
 from .convolution import ReferenceConvolution
-from .epilogue import NOTHING, Epilogue
+from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
 from .philox import Counter, Key, philox
 
@@ -75,7 +75,7 @@ class Backend(ReferenceConvolution):
         return isinstance(error, MemoryError)
 
     def allow_tf32(self, allowed: bool) -> None:
-        """Whether products of float32 may round their factors to TensorFloat-32; not at first.
+        """Allow products of float32 to round their factors to TensorFloat-32, or forbid it, as at first.
 
         Raises ValueError where the device has no such thing.
         """
@@ -200,7 +200,7 @@ class Backend(ReferenceConvolution):
         eps: float,
         weight: Array,
         bias: Array,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> Array:
         """f((x - mean) / sqrt(variance + eps) * weight + bias), f the epilogue, which has no dropout.
 
@@ -229,7 +229,7 @@ class Backend(ReferenceConvolution):
         variance: Array,
         eps: float,
         weight: Array,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> tuple[Array, Array, Array]:
         """The gradients (dx, dweight, dbias) of `normalize`, y its result, where mean and variance follow
         from x.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from .arrays import Array, channels_first, channels_last, per_channel
-from .epilogue import NOTHING, Epilogue
+from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo
 
@@ -84,7 +84,7 @@ class ReferenceConvolution:
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:
         """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw), through the epilogue f.
@@ -109,7 +109,7 @@ class ReferenceConvolution:
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> Array:
         """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).

@@ -14,7 +14,7 @@ from .arena import Arena, owns_memory
 from .arrays import Array, channels_first, channels_last
 from .base import AdamUpdate, Backend
 from .bilinear import BilinearForm, Transform
-from .epilogue import NOTHING, Epilogue
+from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo, sample
 from .parallel import (
@@ -363,7 +363,7 @@ class CPUBackend(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:
         if epilogue.dropout is None:
@@ -425,7 +425,7 @@ class CPUBackend(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> Array:
         n, c = len(dy), weight.shape[1]
@@ -616,7 +616,7 @@ class CPUBackend(Backend):
         eps: float,
         weight: Array,
         bias: Array,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> Array:
         rows = _rows(x)  # (M, C)
         y = self.arena.empty(rows.shape, rows.dtype)
@@ -641,7 +641,7 @@ class CPUBackend(Backend):
         variance: Array,
         eps: float,
         weight: Array,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> tuple[Array, Array, Array]:
         inv_std = 1 / np.sqrt(variance + eps)
         rows, grads, near = _rows(x), _rows(dy), Channels(mean.astype(x.dtype))  # (M, C), (M, C), (C,)

@@ -14,7 +14,7 @@ from cupy._core import _routines_linalg
 
 from .arrays import Array, channels_first, channels_last
 from .base import AdamUpdate
-from .epilogue import NOTHING, Epilogue
+from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .kernels import load
 from .kernels.launch import launch, types_of, vector
@@ -174,7 +174,7 @@ class GPUBackend(GPUConvolution):
         eps: float,
         weight: Array,
         bias: Array,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> Array:
         rows = _rows(x)  # (M, C)
         y = xp.empty_like(rows)
@@ -202,7 +202,7 @@ class GPUBackend(GPUConvolution):
         variance: Array,
         eps: float,
         weight: Array,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> tuple[Array, Array, Array]:
         if not x.size:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .arrays import Array, channels_first
 from .base import Backend
-from .epilogue import NOTHING, Epilogue
+from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo
 from .kernels.launch import launch, pack, types_of, vector
@@ -92,7 +92,7 @@ class GPUConvolution(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:
         y = self._convolved(self.im2col(x, geometry), len(x), weight, geometry, bias, epilogue.slope)
@@ -145,7 +145,7 @@ class GPUConvolution(Backend):
         weight: Array,
         bias: Array | None,
         geometry: ConvGeometry,
-        epilogue: Epilogue = NOTHING,
+        epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> Array:
         columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)

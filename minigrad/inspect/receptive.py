@@ -57,7 +57,7 @@ class Axis:
         return max(int((self.last - self.first).max()) + 1, 0)
 
     def through(self, source: Host, target: Host, size: int) -> "Axis":
-        """That of `size` pixels where target[i] is computed from source[i], of these."""
+        """Return the receptive field of `size` pixels where target[i] is computed from source[i]."""
         first, last = np.full(size, self.last.max() + 1), np.full(size, -1)
         np.minimum.at(first, target, self.first[source])
         np.maximum.at(last, target, self.last[source])

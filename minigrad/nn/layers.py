@@ -6,7 +6,7 @@ from typing import Any
 from .. import backend as backends
 from .. import functional as F
 from ..backend.arguments import as_float, as_int, float_type
-from ..backend.epilogue import NOTHING, Epilogue
+from ..backend.epilogue import NO_EPILOGUE, Epilogue
 from ..backend.geometry import explicit_padding, pair, says
 from ..tensor import Tensor
 from . import init
@@ -138,7 +138,7 @@ class Conv2d(_Convolution):
             device,
         )
 
-    def forward(self, x: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[1], layout="(N, {}, H, W)", epilogue=epilogue)
         return F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, epilogue=epilogue
@@ -190,7 +190,7 @@ class ConvTranspose2d(_Convolution):
         )
         self.output_padding = _output_padding(output_padding, self.stride, self.dilation, self.padding)
 
-    def forward(self, x: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
         _check(self, x, ndim=(4,), channels=self.weight.shape[0], layout="(N, {}, H, W)", epilogue=epilogue)
         return F.conv_transpose2d(
             x,
@@ -245,7 +245,7 @@ class BatchNorm(Module):
         self.running_mean = Tensor(xp.zeros(num_features, dtype))
         self.running_var = Tensor(xp.ones(num_features, dtype))
 
-    def forward(self, x: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
         layout = "(N, {0}) or (N, {0}, H, W)"
         _check(self, x, ndim=(2, 4), channels=self.weight.shape[0], layout=layout, epilogue=epilogue)
         return F.batch_norm(
@@ -283,7 +283,7 @@ def _output_padding(value: Any, stride: Any, dilation: Any, padding: Any) -> tup
 
 
 def _check(
-    layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str, epilogue: Any = NOTHING
+    layer: Module, x: Any, ndim: tuple[int, ...], channels: int, layout: str, epilogue: Any = NO_EPILOGUE
 ) -> None:
     """Raise an error that names the layer where x is not what it takes."""
     weight: Tensor = layer.weight  # type: ignore[attr-defined]

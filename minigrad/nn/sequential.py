@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from ..backend.epilogue import NOTHING, Epilogue
+from ..backend.epilogue import NO_EPILOGUE, Epilogue
 from ..tensor import Tensor
 from .module import Module
 
@@ -67,7 +67,7 @@ def taken_along(module: Module, following: Sequence[Module]) -> list[Module]:
 def _joined(module: Module, following: Sequence[Module]) -> tuple[list[Module], Epilogue]:
     """Return the modules that a layer takes along, and as one epilogue what they do."""
     taken: list[Module] = []
-    epilogue = NOTHING
+    epilogue = NO_EPILOGUE
     if not module.takes or not _speaks_for_itself(module, "takes"):
         return taken, epilogue
     for follower in following:

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import naive, random
 from ..backend.arrays import Array
-from ..backend.epilogue import NOTHING, Epilogue, check_epilogue
+from ..backend.epilogue import NO_EPILOGUE, Epilogue, check_epilogue
 from ..backend.geometry import ConvGeometry
 from ..backend.kept import Memo
 from ..tensor import Tensor, is_grad_enabled
@@ -60,7 +60,7 @@ class Convolve(HasEpilogue, Operation):
     """
 
     geometry: ConvGeometry
-    epilogue: Epilogue = NOTHING
+    epilogue: Epilogue = NO_EPILOGUE
     keep_inputs = True
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -122,7 +122,7 @@ class ConvolveInputGradient(HasEpilogue, Operation):
     """
 
     geometry: ConvGeometry
-    epilogue: Epilogue = NOTHING
+    epilogue: Epilogue = NO_EPILOGUE
     keep_inputs = True
 
     def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -208,7 +208,7 @@ def conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     *,
-    epilogue: Epilogue = NOTHING,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> Tensor:
     """The cross-correlation of x with a kernel (what neural networks call a convolution).
 
@@ -248,7 +248,7 @@ def conv_transpose2d(
     output_padding: Any = 0,
     dilation: Any = 1,
     *,
-    epilogue: Epilogue = NOTHING,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> Tensor:
     """The transposed convolution: the backward of a convolution, used as a forward.
 

@@ -32,7 +32,7 @@ class Dropout(Operation):
 
     @property
     def scale(self) -> float:
-        """What the kept elements are multiplied by."""
+        """The factor of the kept elements."""
         return 1 / (1 - self.p)
 
     def forward(self, x: Array) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .. import naive
 from ..backend.arrays import Array
-from ..backend.epilogue import NOTHING, Epilogue
+from ..backend.epilogue import NO_EPILOGUE, Epilogue
 from ..tensor import Tensor
 from .cases import Case, normal
 from .epilogue import HasEpilogue
@@ -39,7 +39,7 @@ class BatchNorm(HasEpilogue, Operation):
     """
 
     eps: float
-    epilogue: Epilogue = NOTHING
+    epilogue: Epilogue = NO_EPILOGUE
     keep_inputs = True
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
@@ -102,7 +102,7 @@ class Normalize(HasEpilogue, Operation):
     mean: Array
     variance: Array
     eps: float
-    epilogue: Epilogue = NOTHING
+    epilogue: Epilogue = NO_EPILOGUE
     keep_inputs = True
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
@@ -125,7 +125,7 @@ class Normalize(HasEpilogue, Operation):
     def cases(cls) -> Iterable[Case]:
         mean, variance = (0.5, -1.0), (0.2, 3.0)
 
-        def call(x: Tensor, weight: Tensor, bias: Tensor, epilogue: Epilogue = NOTHING) -> Tensor:
+        def call(x: Tensor, weight: Tensor, bias: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
             m, v = (x.backend.asarray(values, x.dtype) for values in (mean, variance))
             return cls(m, v, 0.05, epilogue)(x, weight, bias)
 

@@ -10,7 +10,7 @@ from accuracy import assert_close
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import Epilogue, naive, nn
-from minigrad.backend.epilogue import NOTHING
+from minigrad.backend.epilogue import NO_EPILOGUE
 from minigrad.nn import sequential
 
 EVERY_DEVICE = True
@@ -25,11 +25,11 @@ def numbers(seed, *shape):
 @pytest.mark.parametrize(
     ("first", "second", "both"),
     [
-        (NOTHING, NOTHING, NOTHING),
-        (NOTHING, LEAKY, LEAKY),
-        (LEAKY, NOTHING, LEAKY),
-        (NOTHING, DROPOUT, DROPOUT),
-        (DROPOUT, NOTHING, DROPOUT),
+        (NO_EPILOGUE, NO_EPILOGUE, NO_EPILOGUE),
+        (NO_EPILOGUE, LEAKY, LEAKY),
+        (LEAKY, NO_EPILOGUE, LEAKY),
+        (NO_EPILOGUE, DROPOUT, DROPOUT),
+        (DROPOUT, NO_EPILOGUE, DROPOUT),
         (RELU, DROPOUT, Epilogue(0.0, 0.4)),
         (LEAKY, RELU, None),
         (DROPOUT, LEAKY, None),
@@ -42,7 +42,7 @@ def test_an_epilogue_holds_one_activation_and_then_one_dropout(first, second, bo
 
 
 def test_it_is_a_value():
-    assert Epilogue() == NOTHING
+    assert Epilogue() == NO_EPILOGUE
     assert hash(Epilogue(0.2, 0.4)) == hash(Epilogue(slope=0.2, p=0.4))
     with pytest.raises(dataclasses.FrozenInstanceError):
         LEAKY.slope = 0.3
@@ -118,7 +118,9 @@ def test_a_dropout_where_none_is_applied_is_told():
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("epilogue", [NOTHING, RELU, LEAKY, DROPOUT, Epilogue(0.0, 0.4), Epilogue(0.2, 0.4)])
+@pytest.mark.parametrize(
+    "epilogue", [NO_EPILOGUE, RELU, LEAKY, DROPOUT, Epilogue(0.0, 0.4), Epilogue(0.2, 0.4)]
+)
 def test_a_gradient_goes_back_through_every_part(default_device, epilogue, create_graph):
     """A 1x1 convolution that copies its image: y and dx are those of the epilogue alone."""
     values, above = numbers(0, 3, 2, 4, 5), numbers(1, 3, 2, 4, 5)
