@@ -28,7 +28,7 @@ import numpy as np
 
 from .geometry import ConvGeometry, Pair
 from .kept import KernelTransforms, Memo
-from .parallel import NO_EPILOGUE, Pool, Scratch, Stage, cut, side_by_side
+from .parallel import NOTHING, Pool, Scratch, Stage, cut, side_by_side
 
 Array = np.ndarray[Any, Any]
 Finish = Callable[[Array, slice], None]
@@ -93,7 +93,7 @@ class Kernel:
     """
 
     made: Array
-    there: Stage = NO_EPILOGUE
+    there: Stage = NOTHING
     keep: Callable[[], None] = _nothing
 
 
@@ -419,7 +419,7 @@ def _remembered(
     """
     known = None if memo is None else memo.get(images, matrix)
     if known is not None:
-        return known, NO_EPILOGUE
+        return known, NOTHING
     made, stage = make()
     if memo is not None:
         memo.keep(images, matrix, made)

@@ -61,7 +61,7 @@ class Epilogue:
         return Epilogue(self.slope, self.p or following.p)
 
 
-NOTHING = Epilogue()
+NO_EPILOGUE = Epilogue()
 
 
 def check_epilogue(function: str, epilogue: Epilogue, takes: tuple[str, ...] = ("activation",)) -> None:
