@@ -1,6 +1,7 @@
 """A smaller evaluation now and then while a run trains, to know which of its steps was the best."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from minigrad import nn
@@ -9,6 +10,7 @@ from ..data import mnist
 from ..recipe.preset import Preset
 from . import comparison
 from .comparison import EvaluationResult, compare, describe, in_chunks, sample
+from .line import EvaluationLine
 
 COUNT = 2000  # samples
 SEED = 0  # of their noise, which is the same each time
@@ -45,16 +47,16 @@ class Monitor:
             return None
         return float((self.reference.probabilities.argmax(axis=1) == mnist.labels("test")).mean())
 
-    def remember(self, lines: Sequence[Mapping[str, Any]], has_best: bool) -> None:
+    def remember(self, lines: Sequence[EvaluationLine], has_best: bool) -> None:
         """Take the last evaluation, and the best one, from the lines of an earlier part of the run.
 
         Args:
             has_best: whether the checkpoint of the best one is kept; without it the next evaluation is the
                 best that there is.
         """
-        self.last = max((line["step"] for line in lines), default=0)
-        distances = (line.get("frechet") for line in lines)
-        self.best = min((d for d in distances if isinstance(d, float)), default=None) if has_best else None
+        self.last = max((line.step for line in lines), default=0)
+        distances = [line.samples.frechet for line in lines if not math.isnan(line.samples.frechet)]
+        self.best = min(distances, default=None) if has_best else None
 
     def measure(self, generator: nn.Module, step: int) -> tuple[EvaluationResult, bool]:
         """Return the result of the generator after `step`, and whether it is the best so far.

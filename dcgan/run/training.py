@@ -83,7 +83,8 @@ class Training:
         self.checkup.remember()
         if self.monitor is not None:
             has_best = (self.run.path / checkpoint.BEST_NAME).is_file()
-            self.monitor.remember(self.run.lines("evaluations.jsonl"), has_best)
+            lines = [EvaluationLine.from_json(line) for line in self.run.lines("evaluations.jsonl")]
+            self.monitor.remember(lines, has_best)
 
     def train(self, total: int, stopped: Callable[[], bool]) -> None:
         """Steps up to `total` in all, or until `stopped()`; then all that belongs to the end.

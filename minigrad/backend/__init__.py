@@ -3,6 +3,7 @@
 Importing this package imports no CuPy; a backend is made the first time it is asked for.
 """
 
+import copyreg
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -113,8 +114,15 @@ def get(device: str | None = None) -> Backend:
     if device not in _factories:
         expected = ", ".join(map(repr, known()))
         raise ValueError(f"unknown device {device!r}: expected one of {expected}")
-    _backends[device] = _factories[device]()
-    return _backends[device]
+    made = _factories[device]()
+    copyreg.pickle(type(made), _by_name)
+    _backends[device] = made
+    return made
+
+
+def _by_name(backend: Backend) -> tuple[Callable[[str], Backend], tuple[str]]:
+    """Copy and pickle a backend by its device's name."""
+    return get, (backend.device,)
 
 
 def backend_of(array: object) -> Backend | None:

@@ -26,12 +26,6 @@ class Backend(ReferenceConvolution):
     device: str
     xp: ModuleType
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A backend is copied and pickled by its device's name."""
-        from . import get  # which imports this module
-
-        return get, (self.device,)
-
     # -- arrays ------------------------------------------------------------------------------
 
     def owns(self, array: object) -> bool:
