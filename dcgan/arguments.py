@@ -18,13 +18,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Add --weights, as `dcgan.run.trained.load_generator` takes them."""
+def add_weights(parser: argparse.ArgumentParser, of_what: str = "") -> None:
+    """Add --weights, as `dcgan.run.trained.load_generator` takes them; `of_what` opens the help."""
     parser.add_argument(
         "--weights",
         choices=WEIGHTS,
-        help="of the last step, averaged over the last steps, or those of the best evaluation on the way "
-        "(default: the recipe's, averaged where it averages)",
+        help=f"{of_what}of the last step, averaged over the last steps, or those of the best evaluation on "
+        "the way (default: the recipe's, averaged where it averages)",
     )
 
 

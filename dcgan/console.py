@@ -32,7 +32,7 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
         code = main(None)
     except UserError as error:
         code = _fail(program, str(error))
-    except BadEnvironment as error:  # told where the engine is first used
+    except BadEnvironment as error:  # reported where the engine is first used
         code = _fail(program, str(error))
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""

@@ -20,7 +20,7 @@ from .evaluation.comparison import (
     CHUNK,
     LOOKED_AT,
     LOOKED_UP,
-    MAX_IMAGES,
+    MAX_SET_IMAGES,
     RealImages,
     compare,
     describe,
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--count",
         type=int,
-        help=f"samples (default: {MAX_IMAGES}, or as many as there are real images to compare)",
+        help=f"samples (default: {MAX_SET_IMAGES}, or as many as there are real images to compare)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument(
@@ -62,13 +62,13 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = _parser().parse_args(argv)
-    if arguments.count is not None and not MIN_SAMPLES <= arguments.count <= 10 * MAX_IMAGES:
-        raise UserError(f"--count {arguments.count}: expected {MIN_SAMPLES} to {10 * MAX_IMAGES}")
+    if arguments.count is not None and not MIN_SAMPLES <= arguments.count <= 10 * MAX_SET_IMAGES:
+        raise UserError(f"--count {arguments.count}: expected {MIN_SAMPLES} to {10 * MAX_SET_IMAGES}")
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
     directory = checkpoint.directory_of(arguments.run)
     out = arguments.out or directory
-    _prepare(out, make=arguments.out is not None)  # before the work, so that what can't be is told at once
+    _prepare(out, make=arguments.out is not None)  # before the work: an error is reported at once
     evaluation = evaluate(arguments, directory)
     with os_errors_as(f"--out {out}"):
         text = json.dumps(evaluation.to_json(), indent=2) + "\n"
@@ -103,7 +103,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     for note in real.notes:
         tell(note)
     judge = comparison.judge_of(data)
-    count = arguments.count or (MAX_IMAGES if judge.classes else len(real.reference))
+    count = arguments.count or (MAX_SET_IMAGES if judge.classes else len(real.reference))
     further = needed(count, real)
     check_memory(
         f"evaluating {count} images", loaded, arguments.statistics, batch, arguments.max_memory, further

@@ -257,7 +257,7 @@ def _line(key: str, own_key: str, wanted: NDArray[Any], found: NDArray[Any], sam
         return Line(key, own_key, found.shape, note, fits=False)
     if found.dtype.kind != "f":
         return Line(key, own_key, found.shape, f"expected floats, got {found.dtype}", fits=False)
-    with np.errstate(over="ignore"):  # told as infinity
+    with np.errstate(over="ignore"):  # reported as infinity
         array = found.astype(np.float32)
     if not np.isfinite(array).all():
         return Line(key, own_key, found.shape, "holds NaN or infinity, as float32", fits=False)

@@ -16,7 +16,7 @@ from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
-from .recipe.preset import MAX_IMAGES, Preset
+from .recipe.preset import MAX_GRID_IMAGES, Preset
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
 from .sampling import choose_statistics, generate
@@ -84,8 +84,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--mean, --minus and --plus: expected at most {MAX_SUMMED} Z for each")
     if arguments.frames is not None and not 1 <= arguments.frames <= 1000:
         raise UserError(f"--frames {arguments.frames}: expected 1 to 1000")
-    if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MAX_IMAGES:
-        raise UserError(f"--between and --frames: expected at most {MAX_IMAGES} images in all")
+    if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MAX_GRID_IMAGES:
+        raise UserError(f"--between and --frames: expected at most {MAX_GRID_IMAGES} images in all")
 
 
 def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:

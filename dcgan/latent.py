@@ -15,7 +15,7 @@ import minigrad as mg
 from .data import arrays
 from .errors import UserError
 from .recipe import memory
-from .recipe.preset import MAX_IMAGES, Preset
+from .recipe.preset import MAX_GRID_IMAGES, Preset
 
 
 def draw(preset: Preset, count: int, generator: mg.Generator, device: str = "cpu") -> mg.Tensor:
@@ -38,11 +38,11 @@ def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDAr
     left out. Raises UserError for other words, and if the draw takes more than `max_memory` bytes.
     """
     match = re.fullmatch(r"(\d{1,18})(?:/(\d{1,9}))?", name)
-    index = int(match[2] or 0) if match else MAX_IMAGES
-    if match is None or index >= MAX_IMAGES:
+    index = int(match[2] or 0) if match else MAX_GRID_IMAGES
+    if match is None or index >= MAX_GRID_IMAGES:
         raise UserError(
             f"{name!r}: expected SEED or SEED/INDEX, such as 3/12 for the image number 12 (from 0) of "
-            f"dcgan.sample --seed 3, INDEX below {MAX_IMAGES}"
+            f"dcgan.sample --seed 3, INDEX below {MAX_GRID_IMAGES}"
         )
     drawn = memory.NOISE * (index + 1) * math.prod(preset.z_shape)
     memory.check(f"drawing the noise {name}", drawn, max_memory)
@@ -65,8 +65,8 @@ def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> N
     if not fits or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
         expected = " or ".join(f"({', '.join(('n', *map(str, shape)))})" for shape in dict.fromkeys(forms))
         raise UserError(f"--z {path}: it holds {array.dtype} {array.shape}; expected floats {expected}")
-    if len(array) > MAX_IMAGES and array.shape not in forms:
-        raise UserError(f"--z {path}: it holds {len(array)} z; expected {MAX_IMAGES} at most")
+    if len(array) > MAX_GRID_IMAGES and array.shape not in forms:
+        raise UserError(f"--z {path}: it holds {len(array)} z; expected {MAX_GRID_IMAGES} at most")
     memory.check(f"reading --z {path}", array.nbytes + 5 * array.size, max_memory)  # as float32, and checked
     with np.errstate(over="ignore"):
         z = np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)

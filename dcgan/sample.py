@@ -18,7 +18,7 @@ from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
-from .recipe.preset import MAX_IMAGES
+from .recipe.preset import MAX_GRID_IMAGES
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
 from .sampling import choose_statistics, generate
@@ -30,9 +30,9 @@ def parse_grid(text: str) -> tuple[int, int]:
     """ "8x8" as (rows, columns)."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     rows, columns = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= rows * columns <= MAX_IMAGES:
+    if not 1 <= rows * columns <= MAX_GRID_IMAGES:
         raise argparse.ArgumentTypeError(
-            f"expected ROWSxCOLUMNS, such as 4x10, of at most {MAX_IMAGES} images, got {text!r}"
+            f"expected ROWSxCOLUMNS, such as 4x10, of at most {MAX_GRID_IMAGES} images, got {text!r}"
         )
     return rows, columns
 
@@ -101,7 +101,7 @@ def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[NDArray[A
     _check_memory(arguments, loaded, len(z))
     columns = math.ceil(math.sqrt(len(z)))
     rows, columns = arguments.grid or (math.ceil(len(z) / columns), columns)
-    if len(z) > min(rows * columns, MAX_IMAGES):
+    if len(z) > min(rows * columns, MAX_GRID_IMAGES):
         raise UserError(f"--z {arguments.z}: {len(z)} z do not fit into a grid of {rows}x{columns}")
     return z, (rows, columns)
 

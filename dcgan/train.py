@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse_arguments(argv)
     if arguments.list:
-        tell(table.table())
+        tell(table.recipes())
         return 0
     with ExitStack() as stack:
         if arguments.explain_step:
@@ -191,7 +191,7 @@ def _fresh_recipe(arguments: argparse.Namespace) -> tuple[Preset, str]:
     """Return the recipe of a new run, and the device."""
     preset = chosen_preset(arguments)
     device = _device(arguments)
-    models.build(preset)  # a recipe that does not fit together is told before anything is read or made
+    models.build(preset)  # a recipe that does not fit together is refused before anything is read or made
     return preset, device
 
 

@@ -29,6 +29,7 @@ class Gradient:
     """
 
     name: ClassVar[str] = "gradient"
+    has_fused_backward: ClassVar[bool] = False
     released = False
 
     def __init__(self, gradient: Tensor, reached: Reached) -> None:
@@ -246,9 +247,9 @@ def _reached(outputs: list[Tensor], order: list[Node], gradients: list[Gradient]
 def _gradients(node: Node, dy: Tensor, create_graph: bool) -> tuple[Tensor | None, ...]:
     """Return the gradients of the node's inputs, and notify the observers.
 
-    They come from `backward` where they are recorded, else from `fused_backward`.
+    They come from `backward` where they are recorded, else from `fused_backward` if there is one.
     """
-    rule = node.backward if create_graph else node.fused_backward
+    rule = node.fused_backward if node.has_fused_backward and not create_graph else node.backward
     if not observer.observers or isinstance(node, Gradient):  # which computes nothing
         gradients = rule(dy)
         _check_gradients(node, gradients, create_graph)
@@ -290,8 +291,7 @@ def _wrong_rule(node: Node, create_graph: bool, got: str) -> TypeError:
 
 def _rule_name(node: Node, create_graph: bool) -> str:
     """Return the name of the method that the gradients came from, for messages."""
-    has_fused = "fused_backward" in vars(type(node))
-    return "fused_backward" if has_fused and not create_graph else "backward"
+    return "fused_backward" if node.has_fused_backward and not create_graph else "backward"
 
 
 def _check_start(out: Tensor, start: Tensor | None) -> Tensor:

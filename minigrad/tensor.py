@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from . import backend as backends
 from .backend import Backend
-from .backend.arrays import FLOAT_TYPES
+from .backend.arrays import FLOAT_TYPES, Array
 from .copies import Copies
 from .for_numpy import ForNumPy
 from .version_counter import VersionCounter
 
-Array = Any
 FLOATS = ("float32", "float64")
 
 
@@ -29,6 +28,7 @@ class Node(Protocol):
 
     Attributes:
         name: of the operation, for messages.
+        has_fused_backward: whether there is a `fused_backward`.
         number: nodes are numbered in the order in which they are made.
         edges: for each input the node that made it, the leaf that it is, or None for neither.
         shapes: of the inputs.
@@ -36,6 +36,7 @@ class Node(Protocol):
     """
 
     name: ClassVar[str]
+    has_fused_backward: ClassVar[bool]
     number: int
     edges: "tuple[Node | Tensor | None, ...]"
     shapes: tuple[tuple[int, ...], ...]
@@ -46,7 +47,7 @@ class Node(Protocol):
         ...
 
     def fused_backward(self, dy: "Tensor") -> "tuple[Tensor | None, ...]":
-        """The same where no graph of the gradients is recorded."""
+        """The same where no graph of the gradients is recorded, if the operation has such a form."""
         ...
 
     def check_alive(self) -> None:

@@ -68,7 +68,7 @@ class Decoded(Sequence[NDArray[Any]]):
             weakref.finalize(self, self._file.close)
         self._places.append((self._file.tell(), image.shape))
         self._file.write(image.tobytes())
-        self._file.flush()  # a full disk is told here
+        self._file.flush()  # a full disk is reported here
         self._bytes = None
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ def _leaves(path: Path, root: str) -> bool:
 
 
 def _unreadable_folder(error: OSError) -> None:
-    raise UserError(f"--data: {error.filename} can't be read: {error.strerror}") from error
+    raise UserError(f"--data: {error.filename} can't be read: {reason(error)}") from error
 
 
 def read(

@@ -1,7 +1,7 @@
 """The events of one step of a recipe, watched as it happens: forward passes, updates, changes.
 
 The step runs for real on a few random images; nothing here is declared, so the ledger can't differ from
-the step. explain.py puts it in words.
+the step. step.py puts it in words.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ from .. import models, presets
 COLUMNS = ("preset", "images", "batch", "epochs", "parameters of G", "of D", "what it is")
 
 
-def table() -> str:
+def recipes() -> str:
     """Every recipe in a line: its sizes, its parameter counts, and what it is."""
     rows: list[tuple[str, ...]] = [COLUMNS]
     for preset in presets.PRESETS.values():

@@ -21,7 +21,7 @@ from ..sampling import generate
 from . import measures
 from .judges import DigitJudge, FixedNetworkJudge, Judge
 
-MAX_IMAGES = 10_000  # images in a set
+MAX_SET_IMAGES = 10_000  # images in a set
 MIN_IMAGES = 16  # of which features can be compared at all
 LOOKED_UP = 1000  # images whose nearest training image is looked for
 LOOKED_AT = 5000  # training images at a time, meanwhile
@@ -129,11 +129,11 @@ def real_images(
     if len(images) < 2 * MIN_IMAGES:
         raise UserError(f"--data {data}: {len(images)} images; expected {2 * MIN_IMAGES} or more to compare")
     batches = Batches(
-        images, MAX_IMAGES, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center"
+        images, MAX_SET_IMAGES, mg.Generator(0, SPLIT_STREAM), channels=preset.channels, crop="center"
     )
-    training = batches.first_bytes(2 * MAX_IMAGES)  # in a random order
+    training = batches.first_bytes(2 * MAX_SET_IMAGES)  # in a random order
     half = len(training) // 2
-    about = "a random half" if len(images) <= 2 * MAX_IMAGES else f"{half} random images"
+    about = "a random half" if len(images) <= 2 * MAX_SET_IMAGES else f"{half} random images"
     return RealImages(training[:half], training[half:], training, f"{about} of {data}", notes)
 
 

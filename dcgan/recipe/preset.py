@@ -16,7 +16,7 @@ from ..steps import RULES
 from . import family, layers
 from .layers import Layer
 
-MAX_IMAGES = 10_000  # in one grid
+MAX_GRID_IMAGES = 10_000  # in one grid
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ def _check_numbers(preset: Preset) -> None:
         raise UserError(f"flip={preset.flip}: expected a chance from 0 to 1")
     if preset.channels not in family.CHANNELS:
         raise UserError(f"channels={preset.channels}: expected 1 (grey), 2 (and alpha), 3 (RGB) or 4 (RGBA)")
-    if preset.grid_rows * preset.grid_columns > MAX_IMAGES:
+    if preset.grid_rows * preset.grid_columns > MAX_GRID_IMAGES:
         raise UserError(
             f"grid_rows={preset.grid_rows}, grid_columns={preset.grid_columns}: expected a grid of at most "
-            f"{MAX_IMAGES} images"
+            f"{MAX_GRID_IMAGES} images"
         )
 
 

@@ -13,7 +13,7 @@ from .preset import Preset
 Shape = tuple[int, ...]  # of one image or one row, without the batch
 MAX_WEIGHTS = 2**29  # of a network: 2 GiB
 MAX_VALUES = 2**24  # that a layer makes of one image
-MAX_NUMBER = 2**40  # number in a layer: products of larger ones could not even be printed
+MAX_SIZE = 2**40  # number in a layer: products of larger ones could not even be printed
 
 
 @dataclass(frozen=True)
@@ -162,5 +162,5 @@ def _of_convolution(spec: layers.Conv | layers.ConvTranspose, shape: Shape) -> S
 def _check_numbers(spec: layers.Layer) -> None:
     """Raise ValueError if a whole number of a layer is out of all proportion."""
     for name, value in vars(spec).items():
-        if isinstance(value, int) and abs(value) > MAX_NUMBER:
-            raise ValueError(f"{name} is beyond {MAX_NUMBER}")
+        if isinstance(value, int) and abs(value) > MAX_SIZE:
+            raise ValueError(f"{name} is beyond {MAX_SIZE}")

@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, help=f"the file to write (default: {FILE_NAME} in the run's directory)"
     )
-    add_weights(parser)
+    add_weights(parser, "of the generator whose layers are shown: ")
     add_max_memory(parser)
     return parser
 

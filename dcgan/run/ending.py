@@ -1,4 +1,4 @@
-"""The end of a run, told to a person: what it left, or what went wrong and what to do."""
+"""The report at the end of a run: the files that it left, or the error and its remedy."""
 
 from minigrad.inspect import ShadowError
 

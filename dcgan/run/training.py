@@ -8,6 +8,7 @@ from typing import Any
 
 from minigrad.inspect import ShadowError
 
+from ..errors import reason
 from ..evaluation.line import EvaluationLine
 from ..evaluation.monitor import Monitor
 from ..recipe.preset import Preset
@@ -47,7 +48,7 @@ class Training:
         self.learner, self.run, self.progress = learner, run, progress
         self.schedule, self.monitor = schedule, monitor
         self.preset, self.batches = learner.preset, learner.batches
-        self.metrics = StepLog(self.preset, self.batches, run, progress, learner.device)
+        self.step_log = StepLog(self.preset, self.batches, run, progress, learner.device)
         self.checkup = Checkup(schedule.vitals_every, self.batches, run, progress)
         self.outputs = Outputs(self.preset, self.batches, run, learner.sampler, learner.device)
         self.evaluations = Evaluations(run)
@@ -101,29 +102,29 @@ class Training:
             result = self.checkup.do(self.done + 1, learner.rule, learner.gan, real)
             learner.count_step()
             self._try("vitals.jsonl", self.checkup.write)
-            self._try("metrics.jsonl", partial(self.metrics.record, self.done, result, len(real)))
-            self._try("timing.jsonl", self.metrics.write_speed)
-            self.progress.step(len(real), self.metrics.latest)
-            self.metrics.report(self.done)
+            self._try("metrics.jsonl", partial(self.step_log.record, self.done, result, len(real)))
+            self._try("timing.jsonl", self.step_log.write_speed)
+            self.progress.step(len(real), self.step_log.latest)
+            self.step_log.report(self.done)
             self._write_due()
             self._evaluate_if_due()
         self._finish()
 
     def _finish(self) -> None:
         """Write the last checkpoint, if this step has none, and the pictures of the end."""
-        self._try("metrics.jsonl", self.metrics.flush)
+        self._try("metrics.jsonl", self.step_log.flush)
         self.progress.close()
         if self.saved != self.done:
             self.save()
         else:  # perhaps by a run that was killed before it had removed older ones
             self._try("a checkpoint", partial(checkpoint.prune, self.run.path, self.schedule.keep))
-        self._try("timing.jsonl", self.metrics.write_speed)
+        self._try("timing.jsonl", self.step_log.write_speed)
         self._try("vitals.jsonl", self.checkup.write)
         self._try("the evaluation", self.evaluations.flush)
         for name, draw in self.outputs.final(self.done).items():
             self._draw(name, draw)
         self._draw("vitals.png", self.checkup.finish)
-        self._try("metrics.jsonl", self.metrics.flush)  # again: there may be room by now
+        self._try("metrics.jsonl", self.step_log.flush)  # again: there may be room by now
 
     def save(self) -> None:
         """Write a checkpoint.
@@ -131,7 +132,7 @@ class Training:
         Raises Diverged, and writes nothing, if a step until now had a loss that is no finite number. Raises
         OSError if it can't be written.
         """
-        self._try("metrics.jsonl", self.metrics.flush)  # the weights are worth more than their log
+        self._try("metrics.jsonl", self.step_log.flush)  # the weights are worth more than their log
         last = self.run.place(checkpoint.FILE_NAME)
         if self.saved is not None and self.schedule.keep > 1 and last.is_file():
             (self.run.path / checkpoint.OLDER_NAME).mkdir(exist_ok=True)
@@ -159,7 +160,7 @@ class Training:
                 again.rule(again.gan, again.feed(done + 1))
 
         where = first_not_finite(again.networks, steps)
-        self._try("timing.jsonl", self.metrics.write_speed)
+        self._try("timing.jsonl", self.step_log.write_speed)
         self._try("vitals.jsonl", partial(self.checkup.diverged, step, where))
         return where
 
@@ -167,7 +168,7 @@ class Training:
         """The pictures that are due after `done` steps, and a checkpoint with a grid, or where one is due."""
         with_grid = self.outputs.sample_is_due(self.done)
         if with_grid and self.preset.plot_with_samples:
-            self._try("metrics.jsonl", self.metrics.flush)
+            self._try("metrics.jsonl", self.step_log.flush)
             self._draw("losses.png", self.outputs.write_curves)
         self._draw_due()
         if with_grid or self.timer.is_due(self.done):
@@ -199,10 +200,10 @@ class Training:
                 raise
             if what not in self._failed:
                 self._failed.add(what)
-                reason = (error.strerror if isinstance(error, OSError) else "") or f"{error!s:.300}"
+                cause = reason(error) if isinstance(error, OSError) else str(error)
                 self.progress.say(
                     f"warning: after step {self.done} {what} could not be written: "
-                    f"{reason or type(error).__name__}"
+                    f"{cause[:300] or type(error).__name__}"
                 )
 
     def _evaluate_if_due(self) -> None:
@@ -214,7 +215,7 @@ class Training:
 
     def _evaluate(self, monitor: Monitor) -> None:
         """Measure the samples, and keep the checkpoint if they are the best so far."""
-        self._try("metrics.jsonl", self.metrics.flush)  # the best step is never one that diverged
+        self._try("metrics.jsonl", self.step_log.flush)  # the best step is never one that diverged
         result, best = monitor.measure(self.learner.sampler, self.done)
         floor = monitor.floor
         line = EvaluationLine(self.done, self.batches.epoch_of(self.done), result, floor, monitor.accuracy)

@@ -20,7 +20,7 @@ FOOLED_THRESHOLD = 0.9
 # has, this is no more than 1e-8 for each, and the step shrinks with it.
 VANISHED_THRESHOLD = 1e-6
 # Of a weight's size. float32 keeps 6e-8 of it; healthy layers move by 1e-4 to 1e-2.
-STILL_THRESHOLD = 1e-7
+UPDATE_THRESHOLD = 1e-7
 # Of the differences between real pictures. At their first steps recipes have 0.25 to 0.7; flux, before it
 # finds its way, stays at 0.08 from step 40 to 50.
 SPREAD_THRESHOLD = 0.05
@@ -106,10 +106,10 @@ def _generator_does_not_move(vitals: StepVitals) -> str:
     fastest = max((ratio for ratio in ratios if ratio is not None), default=0.0)
     if norm < VANISHED_THRESHOLD:
         drifts = (
-            "; what its weights still move is the optimiser's momentum" if fastest > STILL_THRESHOLD else ""
+            "; what its weights still move is the optimiser's momentum" if fastest > UPDATE_THRESHOLD else ""
         )
         return f"the generator does not move: its gradient is gone, its norm is {norm:.2g}{drifts}"
-    if fastest < STILL_THRESHOLD and None not in ratios:
+    if fastest < UPDATE_THRESHOLD and None not in ratios:
         return (
             f"the generator does not move: no layer goes further than {fastest:.2g} of its weights' size, "
             f"though its gradient's norm is {norm:.2g}"

@@ -1,6 +1,6 @@
 """A line of vitals.jsonl."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .diagnosis import Finding
 from .values import StepVitals
@@ -13,4 +13,4 @@ class VitalsLine(StepVitals):
     A field that is added here or to `StepVitals` is written and read with the others.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = field(kw_only=True)  # so that `StepVitals` may have fields with defaults

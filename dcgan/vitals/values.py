@@ -1,7 +1,7 @@
 """The vital signs of one step as values, to JSON and from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Self, get_args
 
@@ -13,8 +13,9 @@ MAX_NUMBER = 2**1000  # of a larger one there may be no float
 class Values:
     """Base of the dataclasses that lines of vitals.jsonl are made of.
 
-    A new field needs its annotation only: `int`, `str`, `float | None` (a number of at least 0, None where
-    it is not known), or `tuple[part, ...]` of another such dataclass.
+    A new field needs its annotation, and a default, which lines of earlier versions are read with. It is an
+    `int`, a `str`, a `float | None` (a number of at least 0, None where it is not known), or a
+    `tuple[part, ...]` of another such dataclass.
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -29,16 +30,20 @@ class Values:
     def from_json(cls, value: Any) -> Self:
         """Return the values that a JSON object holds. What is not a field is left out.
 
-        Raises KeyError for a field that is missing, TypeError or ValueError for a value of another kind.
+        Raises KeyError for a field that is missing and has no default, TypeError or ValueError for a value of
+        another kind.
         """
         _expect(value, dict)
-        return cls(*(check(name, value[name]) for name, check in cls._checks()))
+        checks = cls._checks()
+        return cls(
+            **{name: check(name, value[name]) for name, check, needed in checks if needed or name in value}
+        )
 
     @classmethod
     @cache
-    def _checks(cls) -> tuple[tuple[str, Check], ...]:
-        """Return the name of each field, and the check of its annotation."""
-        return tuple((field.name, _check_of(field.type)) for field in fields(cls))
+    def _checks(cls) -> tuple[tuple[str, Check, bool], ...]:
+        """Return the name of each field, the check of its annotation, and whether a line must have it."""
+        return tuple((f.name, _check_of(f.type), f.default is MISSING) for f in fields(cls))
 
 
 @dataclass(frozen=True)

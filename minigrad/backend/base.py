@@ -166,7 +166,7 @@ class Backend(ReferenceConvolution):
 
     def apply_epilogue(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
         """Apply an epilogue to y. Returns the result and the mask of its dropout, None without one."""
-        if epilogue.slope != 1:
+        if epilogue.has_activation:
             y = self.leaky_relu(y, epilogue.slope)
         return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
 
@@ -232,7 +232,7 @@ class Backend(ReferenceConvolution):
         dx = weight * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)).
         Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, simplified.
         """
-        if epilogue.slope != 1:
+        if epilogue.has_activation:
             dy = self.leaky_relu_backward(dy, y, epilogue.slope)
         inv_std = 1 / self.xp.sqrt(variance + eps)
         axes = (0, 2, 3)[: x.ndim - 1]

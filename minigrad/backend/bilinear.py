@@ -115,14 +115,9 @@ class BilinearForm:
         self._kernels = KernelTransforms()
 
     def convolve(
-        self,
-        x: Array,
-        weight: Array,
-        geometry: ConvGeometry,
-        t: Transform,
-        finish: Finish | None = None,
+        self, x: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None,
         memo: Memo | None = None,
-    ) -> Array:
+    ) -> Array:  # fmt: skip
         """`Backend.convolve` without a bias, channels innermost: (N, oh, ow, O)."""
         kernel = self._of_weight(weight, t, memo)
         image, images_there = self._of_images(x, t, memo)
@@ -131,14 +126,9 @@ class BilinearForm:
         return y
 
     def input_gradient(
-        self,
-        dy: Array,
-        weight: Array,
-        geometry: ConvGeometry,
-        t: Transform,
-        finish: Finish | None = None,
+        self, dy: Array, weight: Array, geometry: ConvGeometry, t: Transform, finish: Finish | None = None,
         memo: Memo | None = None,
-    ) -> Array:
+    ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient` without a bias, channels innermost: (N, H, W, C)."""
         kernel = self._of_weight(weight, t, memo)
         result, results_there = self._of_results(dy, t, memo)
@@ -157,14 +147,9 @@ class BilinearForm:
         return dw
 
     def convolve_and_weight_gradient(
-        self,
-        x: Array,
-        weight: Array,
-        y: Array,
-        geometry: ConvGeometry,
-        t: Transform,
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, t: Transform,
         memo: Memo | None = None,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array]:  # fmt: skip
         """`convolve(x, weight)` and `weight_gradient(x, y)`, with one transform of x."""
         kernel = self._of_weight(weight, t, memo)
         image, images_there = self._of_images(x, t)
@@ -176,14 +161,9 @@ class BilinearForm:
         return convolved, dw
 
     def gradients(
-        self,
-        x: Array,
-        weight: Array,
-        dy: Array,
-        geometry: ConvGeometry,
-        t: Transform,
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, t: Transform,
         memo: Memo | None = None,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array]:  # fmt: skip
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`, with one transform of dy."""
         kernel = self._of_weight(weight, t, memo)
         image, images_there = self._of_images(x, t, memo)

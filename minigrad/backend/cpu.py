@@ -647,7 +647,7 @@ class CPUBackend(Backend):
         rows, grads, near = _rows(x), _rows(dy), Channels(mean.astype(x.dtype))  # (M, C), (M, C), (C,)
         dx = self.arena.empty(rows.shape, rows.dtype)
         # With an activation, dx holds dy taken back through it for a while.
-        result, given = (_rows(y), dx) if epilogue.reads_result else (None, grads)
+        result, given = (_rows(y), dx) if epilogue.has_activation else (None, grads)
         slices = _slices_of(rows)
         places = {s.start: i for i, s in enumerate(slices)}
         products, dbiases = np.empty((2, len(slices), rows.shape[1]))  # each (slices, C)

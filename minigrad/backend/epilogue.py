@@ -1,5 +1,6 @@
 """The activation and the dropout that an operation applies to its own result."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .philox import Counter, Key
@@ -27,8 +28,8 @@ class Epilogue:
         return activation if self.p == 0 else (*activation, "dropout")
 
     @property
-    def reads_result(self) -> bool:
-        """Whether the gradient depends on the result: on its sign, if there is an activation."""
+    def has_activation(self) -> bool:
+        """Whether there is an activation. Then the gradient depends on the sign of the result."""
         return self.slope != 1
 
     @property
@@ -53,7 +54,10 @@ class Epilogue:
         return Epilogue(self.slope, self.p, (key, counter))
 
     def then(self, following: "Epilogue") -> "Epilogue | None":
-        """Return both in one, or None if there is an activation behind any part, or a second dropout."""
+        """Return both in one, or None if there is an activation behind any part, or a second dropout.
+
+        Its random numbers are not drawn yet, even if those of a part were.
+        """
         if self.slope == 1 and self.p == 0:
             return following
         if following.slope != 1 or (self.p and following.p):
@@ -64,7 +68,7 @@ class Epilogue:
 NO_EPILOGUE = Epilogue()
 
 
-def check_epilogue(function: str, epilogue: Epilogue, takes: tuple[str, ...] = ("activation",)) -> None:
+def check_epilogue(function: str, epilogue: Epilogue, takes: Collection[str] = ("activation",)) -> None:
     """Raise ValueError, in the name of a function, for numbers out of range and for a part it does not take.
 
     Raises TypeError for anything but an Epilogue.

@@ -208,7 +208,7 @@ class GPUBackend(GPUConvolution):
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
         rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
         # The result is not read where there is no activation.
-        result = _rows(_fitted(y, x)) if epilogue.reads_result else rows
+        result = _rows(_fitted(y, x)) if epilogue.has_activation else rows
         dtype, types, channels = x.dtype, types_of(x.dtype), rows.shape[1]
         mean, variance = (vector(v, channels, np.dtype("float64")) for v in (mean, variance))
         weight = vector(weight, channels, dtype)

@@ -127,7 +127,8 @@ class Shadow(observer.Observer):
         expected = []
         for twin, dtype in ((twins.same, None), (twins.double, "float64")):
             twin.needs = operation.needs
-            rule = twin.backward if is_grad_enabled() else twin.fused_backward  # as the walk chooses
+            fused = twin.has_fused_backward and not is_grad_enabled()  # as the walk chooses
+            rule = twin.fused_backward if fused else twin.backward
             expected.append(rule(self._moved(dy, dtype)))
         for i, (got, same, double) in enumerate(zip(gradients, *expected, strict=True)):
             if got is not None and operation.needs[i]:

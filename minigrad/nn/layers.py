@@ -110,7 +110,7 @@ class Conv2d(_Convolution):
     `weight` is (out_channels, in_channels, kh, kw). Sizes: see `functional.conv2d`.
     """
 
-    takes = frozenset({"activation", "dropout"})
+    takes = ("activation", "dropout")
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class ConvTranspose2d(_Convolution):
     `weight` is (in_channels, out_channels, kh, kw). Sizes: see `functional.conv_transpose2d`.
     """
 
-    takes = frozenset({"activation"})
+    takes = ("activation",)
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class BatchNorm(Module):
         momentum: the new share, in [0, 1].
     """
 
-    takes = frozenset({"activation"})
+    takes = ("activation",)
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Module: parameters, buffers and modules in a tree, by the names of their attributes."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import backend as backends
@@ -82,7 +82,7 @@ class Module:
     training: bool
     # The parts ("activation", "dropout") that `forward` takes in an Epilogue beside x: a Sequential makes one
     # of the modules that follow. Empty: `forward` takes x alone.
-    takes: frozenset[str] = frozenset()
+    takes: Collection[str] = ()
 
     def __init__(self) -> None:
         self.training = True

@@ -73,7 +73,7 @@ def _joined(module: Module, following: Sequence[Module]) -> tuple[list[Module], 
     for follower in following:
         own = follower.as_epilogue() if _speaks_for_itself(follower, "as_epilogue") else None
         both = None if own is None else epilogue.then(own)
-        if both is None or not module.takes.issuperset(both.parts):
+        if both is None or not all(part in module.takes for part in both.parts):
             break
         epilogue = both
         taken.append(follower)

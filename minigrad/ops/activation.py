@@ -152,11 +152,6 @@ def relu(x: Tensor) -> Tensor:
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, negative_slope * x elsewhere; 0 <= negative_slope <= 1."""
     require_float("leaky_relu", x)
-    check_slope("leaky_relu", negative_slope, "negative_slope")
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"leaky_relu: expected 0 <= negative_slope <= 1, got {negative_slope}")
     return LeakyRelu(float(negative_slope))(x)
-
-
-def check_slope(function: str, slope: float, name: str = "slope") -> None:
-    """Raise ValueError where a leaky ReLU would not be the larger one of x and slope * x."""
-    if not 0 <= slope <= 1:
-        raise ValueError(f"{function}: expected 0 <= {name} <= 1, got {slope}")

@@ -12,7 +12,7 @@ So each one's gradients are the other two, at every order, and no further mathem
 Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class Convolve(HasEpilogue, Operation):
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry, self._memo)(x, dy) if self.needs[1] else None,
-            *(dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
+            *_bias_gradient(self, dy, bias),
         )
 
     def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -83,7 +83,7 @@ class Convolve(HasEpilogue, Operation):
         x, weight, *bias = self.inputs
         dy = self.back_through_epilogue(dy)
         dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
-        db = (dy.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+        db = _bias_gradient(self, dy, bias)
         return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
     @classmethod
@@ -135,7 +135,7 @@ class ConvolveInputGradient(HasEpilogue, Operation):
         return (
             Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
             ConvolveWeightGradient(self.geometry, self._memo)(dx, y) if self.needs[1] else None,
-            *(dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias),
+            *_bias_gradient(self, dx, bias),
         )
 
     def fused_backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
@@ -146,7 +146,7 @@ class ConvolveInputGradient(HasEpilogue, Operation):
         dy, dw = self.backend.convolve_and_weight_gradient(
             dx.data, weight.data, y.data, self.geometry, self._memo
         )
-        db = (dx.sum(axis=(0, 2, 3)) if self.needs[2] else None for _ in bias)
+        db = _bias_gradient(self, dx, bias)
         return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
     @classmethod
@@ -198,6 +198,11 @@ class ConvolveWeightGradient(Operation):
                 lambda x, y, g=g: naive.convolve_weight_gradient(x, y, g),
                 label,
             )
+
+
+def _bias_gradient(operation: Operation, dy: Tensor, bias: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    """Return the gradient of the bias, if there is one, as the last part of a backward's tuple."""
+    return tuple(dy.sum(axis=(0, 2, 3)) if operation.needs[2] else None for _ in bias)
 
 
 def conv2d(

@@ -26,17 +26,12 @@ class Dropout(Operation):
     counter: Counter
 
     @property
-    def place(self) -> tuple[float, Key, Counter]:
-        """(p, key, counter), as the backend takes them."""
-        return self.p, self.key, self.counter
-
-    @property
     def scale(self) -> float:
         """The factor of the kept elements."""
         return 1 / (1 - self.p)
 
     def forward(self, x: Array) -> Array:
-        y, self._mask = self.backend.dropout(x, *self.place)
+        y, self._mask = self.backend.dropout(x, self.p, self.key, self.counter)
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -44,12 +39,12 @@ class Dropout(Operation):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        place = (5, 7), (0, 3, 0, 0)
+        draw = (5, 7), (0, 3, 0, 0)
         for shape, label in (((3, 5), "(N, C)"), ((2, 3, 2, 3), "(N, C, H, W)")):
             yield Case(
-                lambda x: cls(0.4, *place)(x),
+                lambda x: cls(0.4, *draw)(x),
                 normal(shape),
-                lambda x: naive.dropout(x, 0.4, *place),
+                lambda x: naive.dropout(x, 0.4, *draw),
                 label,
                 second_order=False,
             )

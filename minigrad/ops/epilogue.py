@@ -21,13 +21,13 @@ class HasEpilogue:
     keep_output: bool
 
     def __post_init__(self) -> None:
-        self.keep_output = self.epilogue.reads_result
+        self.keep_output = self.epilogue.has_activation
 
     def back_through_epilogue(self, dy: Tensor) -> Tensor:
         """Return the gradient of what the epilogue was applied to, from that of the result."""
         assert isinstance(self, Operation)
         epilogue, mask = self.epilogue, self.mask
-        if not epilogue.reads_result:
+        if not epilogue.has_activation:
             return dy if mask is None else MaskScale(mask, epilogue.scale)(dy)
         if mask is None:
             return LeakyReluGradient(epilogue.slope, self._output, self.result_version)(dy)

@@ -37,6 +37,7 @@ class Operation:
       returns what `backward` does, and is called in its place where no graph of the gradients is recorded
       (`create_graph=False`). So it may compute on arrays and make tensors of them, by
       `Tensor(array, backend=self.backend)`, or return `self.backward(dy)` where the faster form does not pay.
+      A subclass that defines `backward` alone does not inherit it.
     - `keep_inputs`, `keep_output`: whether either backward reads `self.inputs` or `self.output`.
     - `view`: whether the result may lie in an input's memory, and so changes where that does.
 
@@ -46,6 +47,7 @@ class Operation:
     keep_inputs: ClassVar[bool] = False
     keep_output = False
     view: ClassVar[bool] = False
+    has_fused_backward: ClassVar[bool] = False  # set for each class that defines one
     name: ClassVar[str] = "Operation"
 
     backend: Backend = field(init=False, repr=False)
@@ -60,6 +62,11 @@ class Operation:
         # CamelCase to snake_case: ConvolveWeightGradient is convolve_weight_gradient.
         cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         OPERATIONS[cls.name] = cls
+        own = vars(cls)
+        if "fused_backward" in own:
+            cls.has_fused_backward = True
+        elif "backward" in own:  # another rule than that of the class it inherits a fused form from
+            cls.has_fused_backward = False
 
     def forward(self, *arrays: Any) -> Array:
         raise NotImplementedError
@@ -68,7 +75,7 @@ class Operation:
         raise NotImplementedError
 
     def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return self.backward(dy)
+        raise NotImplementedError
 
     @classmethod
     def cases(cls) -> Iterable[Case]:

@@ -704,7 +704,7 @@ def test_the_list_shows_every_recipe_with_its_figures(capsys):
     assert len(shown) == 1 + len(PRESETS)
     rows = {line.split()[0]: line for line in shown[1:]}
     assert list(rows) == list(PRESETS)
-    assert table.table().splitlines() == shown
+    assert table.recipes().splitlines() == shown
     for name, (g, d) in COUNTS.items():
         figures = FIGURES[name]
         side = f"{figures['image_size']} x {figures['image_size']}"

@@ -52,6 +52,12 @@ def named(path, tree):
             yield from ((*base, alias.name) for alias in node.names)
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("__init__.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_packages_import_none_of_their_modules(path):
+    """A module of a package imports the package first, and would so depend on all that it imports."""
+    assert not [names for names in named(path, ast.parse(path.read_text())) if names[0] == "dcgan"]
+
+
 def imports_of(path):
     """The modules of dcgan that a module imports."""
     found = set()

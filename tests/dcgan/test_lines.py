@@ -123,11 +123,11 @@ def test_what_is_read_are_the_numbers():
     )
 
 
-def test_a_new_field_needs_its_annotation_only():
+def test_a_new_field_needs_its_annotation_and_a_default_for_older_lines():
     @dataclass(frozen=True)
     class Longer(VitalsLine):
-        further: float | None
-        parts: tuple[BatchNormGap, ...]
+        further: float | None = None
+        parts: tuple[BatchNormGap, ...] = ()
 
     value = {**VITALS_LINE, "further": 0.5, "parts": [{"name": "a", "gap": 1.0}]}
     line = Longer.from_json(value)
@@ -135,6 +135,8 @@ def test_a_new_field_needs_its_annotation_only():
     assert line.to_json() == value
     with pytest.raises(ValueError, match=r"further='x': expected a number"):
         Longer.from_json({**value, "further": "x"})
+    older = Longer.from_json(VITALS_LINE)
+    assert (older.further, older.parts) == (None, ())
 
 
 # -- damage ------------------------------------------------------------------------------------------

@@ -426,7 +426,7 @@ def no_plots(monkeypatch):
 
 
 def nothing_measured(step, found=()):
-    return VitalsLine(step, 1, None, None, None, (), None, None, (), tuple(found))
+    return VitalsLine(step, 1, None, None, None, (), None, None, (), findings=tuple(found))
 
 
 def lines(path):

@@ -12,6 +12,7 @@ import minigrad.functional as F
 from minigrad import inspect, naive
 from minigrad.gradcheck.check import check_second_order
 from minigrad.ops import OPERATIONS
+from minigrad.ops.activation import Tanh
 from minigrad.ops.methods import METHODS
 from minigrad.tensor import is_grad_enabled
 
@@ -259,6 +260,34 @@ FUSED = [
 def test_a_fused_backward_that_returns_something_else_is_named(registry, rule, got):
     y = twice(fused_backward=rule)(leaf()).sum()
     with pytest.raises(TypeError, match=f"twice: expected its fused_backward to return .*, got {got}"):
+        y.backward()
+
+
+def test_a_backward_of_ones_own_is_not_passed_over_for_an_inherited_fused_one(registry):
+    class Wrong(Tanh):
+        def backward(self, dy):
+            return (dy * 100.0,)
+
+    class Fused(Tanh):
+        pass
+
+    for operation, expected in ((Wrong, 100.0), (Fused, 1.0)):
+        x = mg.tensor([0.0, 0.0], requires_grad=True)
+        operation()(x).sum().backward()
+        assert x.grad.numpy().tolist() == [expected, expected]
+        assert operation.has_fused_backward is (operation is Fused)
+
+
+def test_an_inherited_fused_backward_is_named_where_it_is_wrong(registry):
+    class Bad(Tanh):
+        def fused_backward(self, dy):
+            return (dy.data,)
+
+    class Worse(Bad):
+        pass
+
+    y = Worse()(leaf()).sum()
+    with pytest.raises(TypeError, match="worse: expected its fused_backward to return"):
         y.backward()
 
 
