@@ -71,8 +71,8 @@ class EvaluationResult:
     def from_json(cls, value: Any) -> Self:
         """Return the result that a JSON object holds, as far as it can be read.
 
-        What is missing or of another type is None, or NaN where the field may not be None. All that is no
-        object reads as an empty one.
+        A value that is missing or of another type is read as None, or as NaN for a field that may not be
+        None. Anything but an object is read as an empty one.
         """
         known = value if isinstance(value, dict) else {}
         return cls(**{f.name: _read(f.type, known.get(f.name)) for f in fields(cls)})

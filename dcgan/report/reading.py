@@ -71,7 +71,7 @@ class Reading:
 def read(run: Path, weights: str | None, max_memory: int = memory.DEFAULT) -> Reading:
     """Read a run's directory, or that of a checkpoint file, with the checkpoint that `weights` asks for.
 
-    What is missing or damaged is left out, and reported in `notes`. Raises UserError where `run` is none of
+    Damaged or missing parts are left out, and reported in `notes`. Raises UserError where `run` is none of
     both, where the recipe can't be read, where there is not the checkpoint that was asked for by name, or
     where reading takes more than `max_memory` bytes.
     """

@@ -235,7 +235,7 @@ def conv2d(
     _check_bias("conv2d", bias, weight, 0)
     check_epilogue("conv2d", epilogue, ("activation", "dropout"))
     try:
-        geometry = ConvGeometry.of_conv(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
+        geometry = ConvGeometry.of_conv(_image_size(x), _image_size(weight), stride, padding, dilation)
     except ValueError as error:
         raise ValueError(f"conv2d: {error}") from None
     if epilogue.p and epilogue.draw is None:
@@ -277,8 +277,8 @@ def conv_transpose2d(
     check_epilogue("conv_transpose2d", epilogue)
     try:
         geometry = ConvGeometry.of_conv_transpose(
-            x.shape[2:],  # type: ignore[arg-type]
-            weight.shape[2:],  # type: ignore[arg-type]
+            _image_size(x),
+            _image_size(weight),
             stride,
             padding,
             output_padding,
@@ -288,6 +288,11 @@ def conv_transpose2d(
         raise ValueError(f"conv_transpose2d: {error}") from None
     operation = ConvolveInputGradient(geometry, epilogue)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
+
+
+def _image_size(x: Tensor) -> tuple[int, int]:
+    """Return (H, W) of x (N, C, H, W)."""
+    return x.shape[2], x.shape[3]
 
 
 def _check_image(name: str, x: Tensor, weight: Tensor, channels: int, where: str) -> None:

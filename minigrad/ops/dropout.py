@@ -15,8 +15,8 @@ from .operation import Operation, ResultVersion, check_unchanged
 class Dropout(Operation):
     """y = x / (1 - p) with probability 1 - p, 0 otherwise: dx = dy by the same mask.
 
-    What is dropped is 0 even where x, or dy, is infinite or NaN. (PyTorch multiplies by 0, which gives NaN
-    there.)
+    A dropped element is 0 even if x, or dy, is infinite or NaN there. (PyTorch multiplies by 0, which gives
+    NaN.)
 
     Which elements are kept follows from the key and the counter alone (`Backend.dropout_mask`).
     """

@@ -41,7 +41,7 @@ FILES = {name_of(path): path for path in ROOT.rglob("*.py") if path != ROOT / "_
 
 
 def named(path, tree):
-    """What the imports of a module name, wherever they stand, as the parts of full names."""
+    """The names that a module imports, wherever the import stands, as the parts of full names."""
     package = ("dcgan", *path.relative_to(ROOT).parent.parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
