@@ -149,7 +149,7 @@ class CPUBackend(Backend):
     def _each_slice(self, work: Callable[..., None], *arrays: Array) -> Array:
         """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice.
 
-        Where all have the same memory order, `work` gets flat views in that order, (numbers,).
+        If all arrays have the same memory order, `work` gets flat views of them, (numbers,), in that order.
         """
         out = self._empty_like(arrays[-1])
         if out.ndim == 0:

@@ -53,7 +53,7 @@ def test_its_random_numbers_must_be_drawn_before_a_backend_uses_them():
     with pytest.raises(
         ValueError, match=r"Epilogue\(slope=1.0, p=0.4, draw=None\): .* call drawn\(key, counter\)"
     ):
-        DROPOUT.dropout  # noqa: B018
+        _ = DROPOUT.dropout
     assert DROPOUT.drawn(*DRAW).dropout == (0.4, *DRAW)
 
 
