@@ -17,7 +17,7 @@ from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .kernels import load
-from .kernels.launch import launch, types_of, vector
+from .kernels.launch import launch, launch_blocks, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
@@ -129,7 +129,10 @@ class GPUBackend(GPUConvolution):
         place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
         blocks = -(-numbers.size // DRAWS_PER_BLOCK)
         if blocks:
-            load.function("dropout", "dropout", types_of(x.dtype))(
+            launch_blocks(
+                "dropout",
+                "dropout",
+                types_of(x.dtype),
                 (-(-blocks // DROPOUT_BLOCK),),
                 (DROPOUT_BLOCK,),
                 (
@@ -265,8 +268,13 @@ class GPUBackend(GPUConvolution):
         given = self.owns(target)
         labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
         number = x.dtype.type(0 if given else target)
-        load.function("logit_bce", "logit_bce", types_of(x.dtype))(
-            (1,), (load.BLOCK,), (logits, labels, number, loss, gradient, np.int64(x.size))
+        launch_blocks(
+            "logit_bce",
+            "logit_bce",
+            types_of(x.dtype),
+            (1,),
+            (load.BLOCK,),
+            (logits, labels, number, loss, gradient, np.int64(x.size)),
         )
         return loss, gradient.reshape(x.shape)
 
@@ -328,8 +336,13 @@ class GPUBackend(GPUConvolution):
             table["size"][i] = arrays[0].size
             table["rate"][i], table["correction"][i] = rate, correction
         numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
-        load.function("adam", "adam", types_of(dtype))(
-            (ADAM_BLOCKS, len(updates)), (load.BLOCK,), (table[()], *(dtype.type(n) for n in numbers))
+        launch_blocks(
+            "adam",
+            "adam",
+            types_of(dtype),
+            (ADAM_BLOCKS, len(updates)),
+            (load.BLOCK,),
+            (table[()], *(dtype.type(n) for n in numbers)),
         )
 
 
@@ -368,4 +381,4 @@ def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], 
 
 
 def _tiles(kernel: str, types: str, grid: tuple[int, int], args: tuple[Any, ...]) -> None:
-    load.function("batch_norm", kernel, types)(grid, (CHANNELS, ROWS), args)
+    launch_blocks("batch_norm", kernel, types, grid, (CHANNELS, ROWS), args)

@@ -15,8 +15,14 @@ from . import load
 def launch(file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
     """Run a kernel of a file with at least `threads` threads; nothing for 0 threads."""
     if threads:
-        function = load.function(file, kernel, types)
-        function((-(-threads // load.BLOCK),), (load.BLOCK,), args)
+        launch_blocks(file, kernel, types, (-(-threads // load.BLOCK),), (load.BLOCK,), args)
+
+
+def launch_blocks(
+    file: str, kernel: str, types: str, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
+) -> None:
+    """Run a kernel of a file on a grid of blocks. Every kernel of our own is launched here."""
+    load.function(file, kernel, types)(grid, block, args)
 
 
 def types_of(dtype: Any, second: Any = None) -> str:
