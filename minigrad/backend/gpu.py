@@ -12,12 +12,13 @@ import cupy as xp
 import numpy as np
 from cupy._core import _routines_linalg
 
+from . import launches
 from .arrays import Array, channels_first, channels_last
 from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
-from .kernels import load
-from .kernels.launch import launch, launch_blocks, types_of, vector
+from .kernels import load, work
+from .kernels.launch import by_cupy, contiguous, launch, launch_blocks, reshaped, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
@@ -82,12 +83,27 @@ class GPUBackend(GPUConvolution):
         kind = _routines_linalg.COMPUTE_TYPE_TF32 if allowed else _routines_linalg.COMPUTE_TYPE_DEFAULT
         _routines_linalg.set_compute_type("float32", kind)
 
+    # -- shapes --------------------------------------------------------------------------------
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return reshaped(x, shape)
+
     # -- sums ----------------------------------------------------------------------------------
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         if x.dtype != "float32":
-            return x.sum(axis=axes, keepdims=keepdims)
-        return self._sum(x, axis=axes, keepdims=keepdims)
+            y = x.sum(axis=axes, keepdims=keepdims)
+        else:
+            y = self._sum(x, axis=axes, keepdims=keepdims)
+        return by_cupy("sum", y, x, flop=1)
+
+    # -- products ----------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        y = xp.matmul(a, b)
+        if launches.listeners:
+            launches.notify(work.of_product(a, b, y))
+        return y
 
     def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
         """A new array like the first, made by a kernel of elementwise.cu.
@@ -247,7 +263,7 @@ class GPUBackend(GPUConvolution):
     def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
         single = old.dtype == new.dtype == "float32"
         source = np.dtype("float32" if single else "float64")
-        old, new = xp.ascontiguousarray(old), vector(new, old.size, source)
+        old, new = contiguous(old), vector(new, old.size, source)
         mixed = xp.empty_like(old)
         launch(
             "elementwise",
@@ -263,10 +279,10 @@ class GPUBackend(GPUConvolution):
     def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
         if not x.size:
             return super().logit_bce(x, target)
-        logits = xp.ascontiguousarray(x)
+        logits = contiguous(x)
         loss, gradient = xp.empty((), x.dtype), xp.empty_like(logits)
         given = self.owns(target)
-        labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
+        labels = contiguous(_fitted(target, x)) if given else np.uint64(0)
         number = x.dtype.type(0 if given else target)
         launch_blocks(
             "logit_bce",
@@ -291,8 +307,8 @@ class GPUBackend(GPUConvolution):
             "",
             y.size,
             (
-                xp.ascontiguousarray(images),
-                xp.ascontiguousarray(squares),
+                contiguous(images),
+                contiguous(squares),
                 y,
                 np.int32(side),
                 np.int32(channels),
@@ -309,7 +325,7 @@ class GPUBackend(GPUConvolution):
         for update in updates:
             parameter, gradient, first, second, rate, correction = update
             if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
-                gradient = xp.ascontiguousarray(_fitted(gradient, parameter))
+                gradient = contiguous(_fitted(gradient, parameter))
                 fitting = (parameter, gradient, first, second, rate, correction)
                 together.setdefault(parameter.dtype, []).append(fitting)
             else:  # changed in place, so that no copy will do
@@ -349,12 +365,13 @@ class GPUBackend(GPUConvolution):
 def _fitted(x: Array, like: Array) -> Array:
     """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
     dtype = x.dtype if x.dtype == "bool" else like.dtype
-    return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
+    stretched = xp.broadcast_to(x, like.shape)
+    return stretched if x.dtype == dtype else by_cupy("cast", stretched.astype(dtype), stretched)
 
 
 def _channels_innermost(x: Array) -> Array:
     """Return x contiguous; images with the channels innermost, (N, H, W, C)."""
-    return xp.ascontiguousarray(channels_last(x) if x.ndim == 4 else x)
+    return contiguous(channels_last(x) if x.ndim == 4 else x)
 
 
 def _in_shape_of(x: Array, result: Array) -> Array:

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, channels_first
+from .arrays import Array, channels_first, channels_last
 from .base import Backend
 from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo
-from .kernels.launch import launch, pack, types_of, vector
+from .kernels.launch import contiguous, launch, pack, reshaped, types_of, vector
 
 # The structure that `im2col` and `col2im` take by value.
 GEOMETRY = np.dtype(
@@ -36,6 +36,15 @@ GEOMETRY = np.dtype(
 
 class GPUConvolution(Backend):
     """The convolutions of `GPUBackend`."""
+
+    def kernel_matrix(self, weight: Array) -> Array:
+        o, c, kh, kw = weight.shape
+        return reshaped(weight.transpose(2, 3, 1, 0), (kh * kw * c, o))
+
+    @staticmethod
+    def position_rows(y: Array) -> Array:
+        n, o, oh, ow = y.shape
+        return reshaped(channels_last(y), (n * oh * ow, o))
 
     def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
         if x.shape[2:] != geometry.input_size:
@@ -69,7 +78,7 @@ class GPUConvolution(Backend):
         slope: float = 1.0,
     ) -> Array:
         """`col2im`, plus a bias, through a leaky ReLU: (N, C, H, W)."""
-        columns = self.xp.ascontiguousarray(columns)
+        columns = contiguous(columns)
         c = columns.shape[1] // geometry.taps
         if columns.shape != (n * geometry.positions, geometry.taps * c):
             raise ValueError(f"col2im: columns of {columns.shape} are not those of {n} images by {geometry}")
@@ -130,7 +139,7 @@ class GPUConvolution(Backend):
         c = columns.shape[1] // geometry.taps
         product = self.matmul(columns.T, self.position_rows(dy))  # (kh * kw * C, O)
         dw = product.reshape(*geometry.kernel_size, c, dy.shape[1])  # (kh, kw, C, O)
-        return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+        return contiguous(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None

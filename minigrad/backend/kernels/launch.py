@@ -8,8 +8,9 @@ from typing import Any
 
 import cupy as xp
 
+from .. import launches
 from ..arrays import Array
-from . import load
+from . import load, work
 
 
 def launch(file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
@@ -23,6 +24,33 @@ def launch_blocks(
 ) -> None:
     """Run a kernel of a file on a grid of blocks. Every kernel of our own is launched here."""
     load.function(file, kernel, types)(grid, block, args)
+    if launches.listeners:
+        launches.notify(work.of_kernel(kernel, types, grid, args))
+
+
+def by_cupy(kernel: str, result: Array, *inputs: Array, flop: int = 0) -> Array:
+    """Return a result of one of CuPy's own kernels, whose launch is recorded here.
+
+    Args:
+        kernel: what it did, such as "copy".
+        inputs: the arrays that it read.
+        flop: its operations an element of the largest array.
+    """
+    if launches.listeners:
+        launches.notify(work.of_cupy(kernel, (*inputs, result), flop))
+    return result
+
+
+def reshaped(x: Array, shape: tuple[int, ...]) -> Array:
+    """Return x in another shape; a copy only if it must be."""
+    y = x.reshape(shape)
+    return y if y.data.ptr == x.data.ptr else by_cupy("copy", y, x)
+
+
+def contiguous(x: Array, dtype: Any = None) -> Array:
+    """Return x contiguous, of `dtype` if one is given; a copy only if it must be."""
+    result = xp.ascontiguousarray(x, dtype)
+    return x if result is x else by_cupy("copy", result, x)
 
 
 def types_of(dtype: Any, second: Any = None) -> str:
@@ -41,7 +69,7 @@ def vector(x: Array, size: int, dtype: Any) -> Array:
     """x (size,) as a kernel reads it: contiguous, of `dtype`. Raises ValueError for another shape."""
     if x.shape != (size,):
         raise ValueError(f"expected an array of shape ({size},), got {x.shape}")
-    return xp.ascontiguousarray(x, dtype)
+    return contiguous(x, dtype)
 
 
 def pack(dtype: Any, channels: int, *arrays: Array) -> int:

@@ -48,6 +48,39 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "crop_images": {"crop_images": [""]},
 }
 
+# Arithmetic operations of each kernel, an element of the largest array that it goes through. A root, a division
+# or an exponential is one; that of indices and of random numbers is left out.
+FLOP = {
+    "im2col": 0,
+    "col2im": 1,
+    "sums_forward": 4,
+    "merge_forward": 1,
+    "normalize": 4,
+    "sums_backward": 5,
+    "merge_backward": 1,
+    "gradient": 6,
+    "leaky_relu": 1,
+    "leaky_relu_backward": 1,
+    "bias_leaky_relu": 2,
+    "tanh_forward": 1,
+    "tanh_backward": 3,
+    "sigmoid": 3,
+    "softplus": 4,
+    "mask_scale": 1,
+    "blend": 3,
+    "dropout": 1,
+    "logit_bce": 17,
+    "adam": 15,
+    "crop_images": 2,
+}
+# The arguments of a kernel that it reads and writes: their places, or their names in a table of addresses.
+IN_PLACE: dict[str, tuple[int | str, ...]] = {
+    "bias_leaky_relu": (0,),
+    "adam": ("parameter", "first", "second"),
+}
+# The argument of a kernel that it reads only so many elements of as another argument has: both places.
+READS_FEW = {"merge_forward": (0, 2), "crop_images": (0, 2)}
+
 
 def source(name: str) -> str:
     """The text of a file, without its ending."""
