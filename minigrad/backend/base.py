@@ -270,6 +270,20 @@ class Backend(ReferenceConvolution):
         mixed: Array = keep * old + (share * new).astype(old.dtype)
         return mixed
 
+    def move_statistics(
+        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
+    ) -> None:
+        """Move BatchNorm's running mean and variance towards those of a batch, in place.
+
+        Args:
+            running: the mean and the variance, (C,) each; None for one that is not kept.
+            batch: the same of the batch; they may be float64.
+            keep, shares: each becomes keep * running + share * batch, as by `blend`.
+        """
+        for old, new, share in zip(running, batch, shares, strict=True):
+            if old is not None:
+                old[...] = self.blend(old, new, keep, share)
+
     # -- losses --------------------------------------------------------------------------------
 
     def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:

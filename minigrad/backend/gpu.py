@@ -260,19 +260,27 @@ class GPUBackend(GPUConvolution):
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
         return _in_shape_of(x, dx), dweight, dbias
 
-    def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
-        single = old.dtype == new.dtype == "float32"
-        source = np.dtype("float32" if single else "float64")
-        old, new = contiguous(old), vector(new, old.size, source)
-        mixed = xp.empty_like(old)
-        launch(
-            "elementwise",
-            "blend",
-            types_of(old.dtype, source),
-            old.size,
-            (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
-        )
-        return mixed
+    def move_statistics(
+        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
+    ) -> None:
+        kept = [array for array in running if array is not None]
+        if any(not array.flags.c_contiguous or array.dtype != kept[0].dtype for array in kept):
+            super().move_statistics(running, batch, keep, shares)  # in place, so that no copy will do
+        elif kept:
+            channels, dtype = kept[0].size, kept[0].dtype
+            launch(
+                "batch_norm",
+                "move_statistics",
+                types_of(dtype),
+                channels,
+                (
+                    *(np.uint64(0) if array is None else array for array in running),
+                    *(vector(array, channels, np.dtype("float64")) for array in batch),
+                    dtype.type(keep),
+                    *(np.float64(share) for share in shares),
+                    np.int32(channels),
+                ),
+            )
 
     # -- losses --------------------------------------------------------------------------------
 

@@ -25,23 +25,21 @@ SOURCES: dict[str, dict[str, list[str]]] = {
         "sums_backward": _TYPES,
         "merge_backward": _TYPES,
         "gradient": _TYPES,
+        "move_statistics": _TYPES,
     },
-    "elementwise": {
-        **dict.fromkeys(
-            (
-                "leaky_relu",
-                "leaky_relu_backward",
-                "bias_leaky_relu",
-                "tanh_forward",
-                "tanh_backward",
-                "sigmoid",
-                "softplus",
-                "mask_scale",
-            ),
-            _TYPES,
+    "elementwise": dict.fromkeys(
+        (
+            "leaky_relu",
+            "leaky_relu_backward",
+            "bias_leaky_relu",
+            "tanh_forward",
+            "tanh_backward",
+            "sigmoid",
+            "softplus",
+            "mask_scale",
         ),
-        "blend": _MIXED,
-    },
+        _TYPES,
+    ),
     "dropout": {"dropout": _TYPES},
     "logit_bce": {"logit_bce": _TYPES},
     "adam": {"adam": _TYPES},
@@ -59,6 +57,7 @@ FLOP = {
     "sums_backward": 5,
     "merge_backward": 1,
     "gradient": 6,
+    "move_statistics": 3,
     "leaky_relu": 1,
     "leaky_relu_backward": 1,
     "bias_leaky_relu": 2,
@@ -67,7 +66,6 @@ FLOP = {
     "sigmoid": 3,
     "softplus": 4,
     "mask_scale": 1,
-    "blend": 3,
     "dropout": 1,
     "logit_bce": 17,
     "adam": 15,
@@ -76,6 +74,7 @@ FLOP = {
 # The arguments of a kernel that it reads and writes: their places, or their names in a table of addresses.
 IN_PLACE: dict[str, tuple[int | str, ...]] = {
     "bias_leaky_relu": (0,),
+    "move_statistics": (0, 1),
     "adam": ("parameter", "first", "second"),
 }
 # The argument of a kernel that it reads only so many elements of as another argument has: both places.
