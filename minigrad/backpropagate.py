@@ -92,17 +92,24 @@ def backward(
         wanted = list({id(t): t for t in wanted}.values())  # one asked for twice gets its gradient once
     given = set() if grad is None else {id(grad.data)}
     found = _backpropagate([self], [grad], wanted, create_graph, retain_graph)
+    _add_to_leaves(found, given, create_graph)
+
+
+@observer.differentiating()
+def _add_to_leaves(found: list[tuple[Tensor, Tensor | None]], given: set[int], create_graph: bool) -> None:
+    """Add its gradient to the `.grad` of each leaf. `given` holds the ids of arrays of the caller's."""
     for leaf, gradient in found:
         if gradient is None:
             continue
+        observer.differentiate(leaf)
         if leaf.grad is not None:
             with recording(create_graph):
                 leaf.grad = leaf.grad + gradient
             continue
         # Users write into `.grad`, so no two gradients share memory, with each other or with `grad`.
         array = gradient.data
-        if not self.backend.owns_memory(array) or id(array) in given:
-            gradient = Tensor(array.copy(), node=gradient.node, backend=self.backend)
+        if not gradient.backend.owns_memory(array) or id(array) in given:
+            gradient = Tensor(gradient.backend.copy(array), node=gradient.node, backend=gradient.backend)
         given.add(id(array))
         leaf.grad = gradient
 
@@ -166,6 +173,7 @@ def _unused(inputs: list[Tensor], target: Tensor) -> str:
 
 
 @throughout
+@observer.differentiating()
 def _backpropagate(
     outputs: list[Tensor],
     grad_outputs: list[Tensor | None],
@@ -212,6 +220,7 @@ def _backpropagate(
             if dy is None or not any(needs):
                 continue
             node.needs = needs
+            observer.differentiate(node)
             gradients_of_inputs = _gradients(node, dy, create_graph)
             for edge, shape, needed, gradient in zip(
                 node.edges, node.shapes, node.needs, gradients_of_inputs, strict=True
@@ -312,7 +321,8 @@ def _check_start(out: Tensor, start: Tensor | None) -> Tensor:
                 f"backward: the gradient of a tensor of shape {out.shape} needs a starting gradient of "
                 "that shape; without one, reduce it to one number first, with .sum() or .mean()"
             )
-        return Tensor(out.backend.xp.ones_like(out.data), backend=out.backend)
+        observer.differentiate(out.node or out)
+        return Tensor(out.backend.ones_like(out.data), backend=out.backend)
     if not isinstance(start, Tensor):
         raise TypeError(f"backward: expected a Tensor as the starting gradient, got {type(start).__name__}")
     if start.shape != out.shape or start.dtype != out.dtype or start.device != out.device:

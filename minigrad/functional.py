@@ -149,7 +149,8 @@ def _move(
     """Move the running mean and variance towards the batch's, in place, and notify the observers."""
     batch = operation.mean, operation.variance
     arrays = [None if t is None else t.data for t in running]
-    before = [a.copy() for a in arrays if a is not None] if observer.observers else []
+    watched = any(each.follows_updates for each in observer.observers)
+    before = [a.copy() for a in arrays if a is not None] if watched else []
     operation.backend.move_statistics(arrays, batch, keep, shares)
     moved = [(t, new, share) for t, new, share in zip(running, batch, shares, strict=True) if t is not None]
     for statistic, _, _ in moved:

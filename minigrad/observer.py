@@ -18,10 +18,15 @@ class Observer:
 
     Attributes:
         modules: the modules whose forward is running, the innermost last.
+        differentiated: the node or the leaf whose gradient is being computed, or summed up; None outside of
+            a backward pass.
     """
+
+    follows_updates = True  # else `end` need not be called for updates: running statistics are copied for it
 
     def __init__(self) -> None:
         self.modules: list[Any] = []
+        self.differentiated: Any = None
 
     def begin(self, subject: Any, phase: str) -> None:
         """An operation's forward or backward begins, or an optimizer's step."""
@@ -54,6 +59,21 @@ def notify_end(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple
     with _muted() as watching:
         for observer in watching:
             observer.end(subject, phase, inputs, outputs)
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """A context that ends with `differentiate(None)`."""
+    try:
+        yield
+    finally:
+        differentiate(None)
+
+
+def differentiate(subject: Any) -> None:
+    """Tell every observer which node or leaf a backward pass has come to; None where it ends."""
+    for observer in observers:
+        observer.differentiated = subject
 
 
 @contextmanager

@@ -76,6 +76,14 @@ class Backend(ReferenceConvolution):
         if allowed:
             raise ValueError(f"{self.device!r} has no TensorFloat-32")
 
+    def ones_like(self, array: Array) -> Array:
+        """Return ones in the shape and the dtype of an array."""
+        return self.xp.ones_like(array)
+
+    def copy(self, array: Array) -> Array:
+        """Return a copy of an array in memory of its own."""
+        return array.copy()
+
     # -- shapes --------------------------------------------------------------------------------
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:

@@ -83,6 +83,12 @@ class GPUBackend(GPUConvolution):
         kind = _routines_linalg.COMPUTE_TYPE_TF32 if allowed else _routines_linalg.COMPUTE_TYPE_DEFAULT
         _routines_linalg.set_compute_type("float32", kind)
 
+    def ones_like(self, array: Array) -> Array:
+        return by_cupy("fill", xp.ones_like(array))
+
+    def copy(self, array: Array) -> Array:
+        return by_cupy("copy", array.copy(), array)
+
     # -- shapes --------------------------------------------------------------------------------
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:

@@ -29,11 +29,23 @@ class Names:
                 )
         self.networks = networks  # kept, so that no other module takes an id
         self._by_id: dict[int, str] = {}
+        self._of_parameters: dict[int, tuple[str, str]] = {}  # network, layer
         for network, root in networks.items():
             for path, module in root.named_modules():
                 name = ".".join(part for part in (network, path) if part)
                 self._by_id[id(module)] = f"{name} {module.describe()}".strip()
+                for parameter in vars(module).values():
+                    self._of_parameters.setdefault(id(parameter), (network, self._by_id[id(module)]))
 
     def of(self, modules: list[Any]) -> str:
         """The innermost of the modules that has a name."""
         return next((self._by_id[id(m)] for m in reversed(modules) if id(m) in self._by_id), "")
+
+    def of_parameter(self, parameter: Any) -> str:
+        """The layer that has the parameter, "" for none."""
+        return self._of_parameters.get(id(parameter), ("", ""))[1]
+
+    def of_optimizer(self, optimizer: Any) -> str:
+        """The network whose parameters the optimizer moves; "" for none, or where several share it."""
+        networks = {self._of_parameters.get(id(p), ("", ""))[0] for p in optimizer.params}
+        return networks.pop() if len(networks) == 1 else ""
