@@ -41,7 +41,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
         _TYPES,
     ),
     "dropout": {"dropout": _TYPES},
-    "logit_bce": {"logit_bce": _TYPES},
+    "bce": {"logit_bce": _TYPES, "bce": _TYPES},
     "adam": {"adam": _TYPES},
     "crop_images": {"crop_images": [""]},
 }
