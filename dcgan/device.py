@@ -29,21 +29,28 @@ def choose(name: str, tf32: bool = False) -> str:
     try:
         backend = backends.get(name)
     except (ImportError, RuntimeError) as error:
-        warn(f"warning: --device {name}: {_missing(error)}")
+        warn(f"warning: --device {name}: {_missing(error, 'Going on on the CPU. ')}")
         return "cpu"
     backend.allow_tf32(tf32)
     return backend.device
 
 
-def _missing(error: Exception) -> str:
-    """Return a sentence about the lack of CuPy or of a GPU, with the remedy."""
-    goes_on = "Going on on the CPU"
+def require(name: str, what: str) -> None:
+    """Raise UserError where the device can't be used; `what` is the clause that says what needs it."""
+    try:
+        backends.get(name)
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"{what}: {_missing(error)}") from None
+
+
+def _missing(error: Exception, goes_on: str = "") -> str:
+    """Return sentences about the lack of CuPy or of a GPU, with the remedy; `goes_on` comes before that."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-        return f"CuPy is not installed. {goes_on}. To install it: {INSTALL}"
+        return f"CuPy is not installed. {goes_on}To install it: {INSTALL}"
     if isinstance(error, ImportError):
-        return f"CuPy is installed, but can't be imported ({error}). {goes_on}. To install it anew: {INSTALL}"
+        return f"CuPy is installed, but can't be imported ({error}). {goes_on}To install it anew: {INSTALL}"
     return (
-        f"CuPy is installed, but there is no GPU that it can use ({error}). {goes_on}. With an NVIDIA GPU in "
+        f"CuPy is installed, but there is no GPU that it can use ({error}). {goes_on}With an NVIDIA GPU in "
         f"this machine, look at its driver (nvidia-smi) and at CuPy's CUDA version: {INSTALL}"
     )
 

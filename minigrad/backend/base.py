@@ -1,7 +1,7 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
 A backend may override any primitive with a faster form; what it leaves out falls back to the one
-here and in convolution.py, which is also the truth that the faster form is tested against.
+here, in convolution.py and in losses.py, which is also the truth that the faster form is tested against.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ from .arrays import Array, channels_first, per_channel, refuse_masked
 from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
+from .losses import ReferenceLosses
 from .philox import Counter, Key, philox
 
 # A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
 AdamUpdate = tuple[Array, Array, Array, Array, float, float]
 
 
-class Backend(ReferenceConvolution):
+class Backend(ReferenceConvolution, ReferenceLosses):
     """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
 
     device: str
@@ -291,18 +292,6 @@ class Backend(ReferenceConvolution):
         for old, new, share in zip(running, batch, shares, strict=True):
             if old is not None:
                 old[...] = self.blend(old, new, keep, share)
-
-    # -- losses --------------------------------------------------------------------------------
-
-    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        """The mean over all elements of -t log(p) - (1 - t) log(1 - p), p = sigmoid(x), and its gradient.
-
-        The first is max(x, 0) - x t + log(1 + exp(-|x|)), where nothing overflows; the second is
-        (p - t) / n, as (1 - t) sigmoid(x) - t sigmoid(-x), which keeps its small values.
-        """
-        loss = (self.xp.maximum(x, 0) - x * target) + self.softplus(-self.xp.abs(x))
-        gradient = ((1 - target) * self.sigmoid(x) - target * self.sigmoid(-x)) / x.size
-        return self.sum(loss, tuple(range(x.ndim))) / x.size, gradient
 
     # -- batches ---------------------------------------------------------------------------------
 

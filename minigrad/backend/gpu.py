@@ -17,8 +17,9 @@ from .arrays import Array, channels_first, channels_last
 from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
+from .gpu_losses import GPULosses
 from .kernels import load, work
-from .kernels.launch import by_cupy, contiguous, launch, launch_blocks, reshaped, types_of, vector
+from .kernels.launch import by_cupy, contiguous, fitted, launch, launch_blocks, reshaped, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
@@ -39,7 +40,7 @@ def _table(dtype: Any) -> np.dtype[Any]:
     return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
 
 
-class GPUBackend(GPUConvolution):
+class GPUBackend(GPUConvolution, GPULosses):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -117,7 +118,7 @@ class GPUBackend(GPUConvolution):
         The others are stretched to its shape, and converted to its dtype but for masks.
         """
         like = arrays[0]
-        inputs = [_channels_innermost(_fitted(array, like)) for array in arrays]
+        inputs = [_channels_innermost(fitted(array, like)) for array in arrays]
         out = xp.empty_like(inputs[0])
         count = out.size
         launch("elementwise", kernel, types_of(out.dtype), count, (*inputs, out, *numbers, np.int64(count)))
@@ -231,9 +232,9 @@ class GPUBackend(GPUConvolution):
     ) -> tuple[Array, Array, Array]:
         if not x.size:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
-        rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
+        rows, grads = _rows(x), _rows(fitted(dy, x))  # (M, C)
         # The result is not read where there is no activation.
-        result = _rows(_fitted(y, x)) if epilogue.has_activation else rows
+        result = _rows(fitted(y, x)) if epilogue.has_activation else rows
         dtype, types, channels = x.dtype, types_of(x.dtype), rows.shape[1]
         mean, variance = (vector(v, channels, np.dtype("float64")) for v in (mean, variance))
         weight = vector(weight, channels, dtype)
@@ -288,26 +289,6 @@ class GPUBackend(GPUConvolution):
                 ),
             )
 
-    # -- losses --------------------------------------------------------------------------------
-
-    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        if not x.size:
-            return super().logit_bce(x, target)
-        logits = contiguous(x)
-        loss, gradient = xp.empty((), x.dtype), xp.empty_like(logits)
-        given = self.owns(target)
-        labels = contiguous(_fitted(target, x)) if given else np.uint64(0)
-        number = x.dtype.type(0 if given else target)
-        launch_blocks(
-            "logit_bce",
-            "logit_bce",
-            types_of(x.dtype),
-            (1,),
-            (load.BLOCK,),
-            (logits, labels, number, loss, gradient, np.int64(x.size)),
-        )
-        return loss, gradient.reshape(x.shape)
-
     # -- batches ---------------------------------------------------------------------------------
 
     def crop_images(self, images: Array, squares: Array, side: int, channels: int, given: int) -> Array:
@@ -339,7 +320,7 @@ class GPUBackend(GPUConvolution):
         for update in updates:
             parameter, gradient, first, second, rate, correction = update
             if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
-                gradient = contiguous(_fitted(gradient, parameter))
+                gradient = contiguous(fitted(gradient, parameter))
                 fitting = (parameter, gradient, first, second, rate, correction)
                 together.setdefault(parameter.dtype, []).append(fitting)
             else:  # changed in place, so that no copy will do
@@ -374,13 +355,6 @@ class GPUBackend(GPUConvolution):
             (load.BLOCK,),
             (table[()], *(dtype.type(n) for n in numbers)),
         )
-
-
-def _fitted(x: Array, like: Array) -> Array:
-    """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
-    dtype = x.dtype if x.dtype == "bool" else like.dtype
-    stretched = xp.broadcast_to(x, like.shape)
-    return stretched if x.dtype == dtype else by_cupy("cast", stretched.astype(dtype), stretched)
 
 
 def _channels_innermost(x: Array) -> Array:

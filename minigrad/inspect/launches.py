@@ -13,8 +13,6 @@ from ..tensor import Tensor
 from .names import Names, Networks
 
 HEADS = ("", "operation", "kernel", "blocks", "bytes", "MFLOP")
-# Operations whose forward takes more than one of CuPy's kernels.
-SEVERAL = {"floored_log": 4, "floored_log_complement": 4}
 MOVES = ("cast", "concatenate", "get_item", "pad", "put_item")  # those that compute nothing
 
 
@@ -140,10 +138,11 @@ def _by_cupy(operation: Any, inputs: tuple[Any, ...], output: Tensor) -> list[Wo
     As a rule it is one, that reads the inputs and writes the output. A view is none, nor is a copy of
     contiguous memory, which the driver does.
     """
-    if output.device != "gpu" or operation.backend.device != "gpu" or not output.size:
+    backend = operation.backend
+    if backend.device != "gpu" or operation.result_backend is not backend or not output.size:
         return []
     arrays = [t.data for t in inputs if isinstance(t, Tensor)]
-    if operation.view and any(operation.xp.may_share_memory(a, output.data) for a in arrays):
+    if operation.view and any(backend.xp.may_share_memory(a, output.data) for a in arrays):
         return []
     if operation.name == "put_item" and output.data[operation.index].flags.c_contiguous:
         return []
@@ -151,7 +150,7 @@ def _by_cupy(operation: Any, inputs: tuple[Any, ...], output: Tensor) -> list[Wo
         return [Work("CuPy copy", (), 2 * array.nbytes, 0) for array in arrays]
     moved = sum(array.nbytes for array in arrays) + output.data.nbytes
     flop = 0 if operation.name in MOVES else output.size
-    return [Work(f"CuPy {operation.name}", (), moved, flop)] * SEVERAL.get(operation.name, 1)
+    return [Work(f"CuPy {operation.name}", (), moved, flop)]
 
 
 def launches(model: Networks = None) -> Launches:

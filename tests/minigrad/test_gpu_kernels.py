@@ -618,6 +618,38 @@ def test_logit_bce_takes_labels_of_another_dtype(gpu):
         assert_close(off(gpu, gradient), expected[1], "float32")
 
 
+EPSILONS = pytest.mark.parametrize("epsilon", [None, 0.0, 1e-12, 0.25])
+
+
+@DTYPES
+@EPSILONS
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(1,), (31,), (33, 1), (257,), (3, 5, 7), (2, 3, 5, 7), ()], ids=str)
+def test_bce(gpu, shape, layout, epsilon, dtype):
+    p, target = (np.asarray(np.random.default_rng(i).uniform(size=shape), dtype) for i in (32, 33))
+    for t in (target, 0.3, 0.0, 1.0):
+        expected = REFERENCE.bce(*double(p), np.asarray(t, dtype).astype("float64"), epsilon)
+        given = on(gpu, t, layout) if t is target else t
+        loss, gradient = gpu.bce(on(gpu, p, layout), given, epsilon)
+        assert loss.shape == ()
+        assert gradient.shape == shape
+        assert_close(off(gpu, loss), expected[0], dtype)
+        assert_close(off(gpu, gradient), expected[1], dtype)
+
+
+@DTYPES
+@EPSILONS
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("p", [0.0, -0.0, 1.0, 1e-30, 1e-7, 1 - 2.0**-24, -0.5, 1.5, np.nan, np.inf, -np.inf])
+def test_bce_at_the_ends(gpu, p, target, epsilon, dtype):
+    p = np.array([p], dtype)
+    with np.errstate(all="ignore"):
+        expected = REFERENCE.bce(p, target, epsilon)  # in p's dtype, where 1 - p is rounded
+    found = gpu.bce(on(gpu, p), target, epsilon)
+    for array, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(off(gpu, array), right, rtol=ACCURACY[dtype], atol=1e-37)
+
+
 # -- Adam ----------------------------------------------------------------------------------------------
 
 CONSTANTS = {"betas": (0.5, 0.999), "eps": 1e-3}

@@ -41,7 +41,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
         _TYPES,
     ),
     "dropout": {"dropout": _TYPES},
-    "logit_bce": {"logit_bce": _TYPES},
+    "bce": {"logit_bce": _TYPES, "bce": _TYPES},
     "adam": {"adam": _TYPES},
     "crop_images": {"crop_images": [""]},
 }
@@ -68,6 +68,7 @@ FLOP = {
     "mask_scale": 1,
     "dropout": 1,
     "logit_bce": 17,
+    "bce": 14,
     "adam": 15,
     "crop_images": 2,
 }

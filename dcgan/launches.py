@@ -1,0 +1,53 @@
+"""`python -m dcgan.launches`: what a GPU is given to run in one step of a recipe.
+
+Every launch of a kernel and every matrix product in their order, by layer, with bytes and operations.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from minigrad.serialize import write_whole
+
+from . import device, presets
+from .arguments import positive
+from .console import run_command, tell
+from .describe import launches
+from .errors import UserError, os_errors_as
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan.launches",
+        description="List what a GPU is given to run in one training step: kernels and matrix products in their "
+        "order, by layer, each with its bytes and its operations.",
+    )
+    parser.add_argument(
+        "--preset", choices=list(presets.PRESETS), default=presets.FLUX.name, help="the recipe (default: flux)"
+    )
+    parser.add_argument("--batch-size", type=positive, help="images a step (default: the recipe's)")
+    parser.add_argument("--out", type=Path, help="write the list into this file, not to the terminal")
+    parser.add_argument("--picture", type=Path, help="draw it, too, into this .png file")
+    arguments = parser.parse_args(argv)
+    if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
+        raise UserError(f"--picture {arguments.picture}: expected a name that ends in .png")
+    device.require(launches.DEVICE, "the launches of a step can be listed on a GPU only")
+    sizes = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
+    preset = presets.get(arguments.preset, **sizes)
+    with device.enough_memory(launches.DEVICE, preset.batch_size):
+        found = launches.watch(preset)
+    if arguments.picture is not None:
+        with os_errors_as(f"--picture {arguments.picture}"):
+            launches.save_picture(found, arguments.picture)
+    if arguments.out is None:
+        tell(str(found))
+        return 0
+    with os_errors_as(f"--out {arguments.out}"):
+        write_whole(arguments.out, f"{found}\n".encode())
+    tell(f"{arguments.out}: {found.sums}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, "dcgan.launches")
