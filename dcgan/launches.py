@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "order, by layer, each with its bytes and its operations.",
     )
     parser.add_argument(
-        "--preset", choices=list(presets.PRESETS), default=presets.FLUX.name, help="the recipe (default: flux)"
+        "--preset",
+        choices=list(presets.PRESETS),
+        default=presets.FLUX.name,
+        help="the recipe (default: flux)",
     )
     parser.add_argument("--batch-size", type=positive, help="images a step (default: the recipe's)")
     parser.add_argument("--out", type=Path, help="write the list into this file, not to the terminal")

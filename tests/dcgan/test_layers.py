@@ -24,7 +24,7 @@ LAYERS = [
     "run",
     "arguments",
     "report",
-    "train sample interpolate animate evaluate export import_weights bench",
+    "train sample interpolate animate evaluate export import_weights bench launches",
 ]
 PLACES = {name: place for place, names in enumerate(LAYERS) for name in names.split()}
 
