@@ -1,7 +1,7 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
 A backend may override any primitive with a faster form; what it leaves out falls back to the one
-here and in convolution.py, which is also the truth that the faster form is tested against.
+here, in convolution.py and in losses.py, which is also the truth that the faster form is tested against.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from .arrays import Array, channels_first, per_channel, refuse_masked
 from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
+from .losses import ReferenceLosses
 from .philox import Counter, Key, philox
 from .tape import Graph, checked
 
@@ -21,7 +22,7 @@ AdamUpdate = tuple[Array, Array, Array, Array]  # a parameter, its gradient, its
 Factors = Callable[[], Sequence[tuple[float, float]]]  # gives `rate` and `correction` of each `adam_update`
 
 
-class Backend(ReferenceConvolution):
+class Backend(ReferenceConvolution, ReferenceLosses):
     """Array primitives on one device.
 
     Attributes:
@@ -298,17 +299,19 @@ class Backend(ReferenceConvolution):
         mixed: Array = keep * old + (share * new).astype(old.dtype)
         return mixed
 
-    # -- losses --------------------------------------------------------------------------------
+    def move_statistics(
+        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
+    ) -> None:
+        """Move BatchNorm's running mean and variance towards those of a batch, in place.
 
-    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        """The mean over all elements of -t log(p) - (1 - t) log(1 - p), p = sigmoid(x), and its gradient.
-
-        The first is max(x, 0) - x t + log(1 + exp(-|x|)), where nothing overflows; the second is
-        (p - t) / n, as (1 - t) sigmoid(x) - t sigmoid(-x), which keeps its small values.
+        Args:
+            running: the mean and the variance, (C,) each; None for one that is not kept.
+            batch: the same of the batch; they may be float64.
+            keep, shares: each becomes keep * running + share * batch, as by `blend`.
         """
-        loss = (self.xp.maximum(x, 0) - x * target) + self.softplus(-self.xp.abs(x))
-        gradient = ((1 - target) * self.sigmoid(x) - target * self.sigmoid(-x)) / x.size
-        return self.sum(loss, tuple(range(x.ndim))) / x.size, gradient
+        for old, new, share in zip(running, batch, shares, strict=True):
+            if old is not None:
+                old[...] = self.blend(old, new, keep, share)
 
     # -- batches ---------------------------------------------------------------------------------
 

@@ -17,9 +17,10 @@ from .base import AdamUpdate, Factors
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .gpu_graph import FROM_HOST, GPUGraph
+from .gpu_losses import GPULosses
 from .gpu_products import GPUProducts
 from .kernels import load
-from .kernels.launch import launch, launch_blocks, types_of, vector
+from .kernels.launch import fitted, launch, launch_blocks, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
 from .tape import CaptureError, is_capturing, recording
 
@@ -40,7 +41,7 @@ TABLE = np.dtype(
 )
 
 
-class GPUBackend(GPUConvolution, GPUProducts):
+class GPUBackend(GPUConvolution, GPULosses, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -110,7 +111,7 @@ class GPUBackend(GPUConvolution, GPUProducts):
         The others are stretched to its shape, and converted to its dtype but for masks.
         """
         like = arrays[0]
-        inputs = [_channels_innermost(_fitted(array, like)) for array in arrays]
+        inputs = [_channels_innermost(fitted(array, like)) for array in arrays]
         out = xp.empty_like(inputs[0])
         count = out.size
         launch("elementwise", kernel, types_of(out.dtype), count, (*inputs, out, *numbers, np.int64(count)))
@@ -234,9 +235,9 @@ class GPUBackend(GPUConvolution, GPUProducts):
     ) -> tuple[Array, Array, Array]:
         if not x.size:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
-        rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
+        rows, grads = _rows(x), _rows(fitted(dy, x))  # (M, C)
         # The result is not read where there is no activation.
-        result = _rows(_fitted(y, x)) if epilogue.has_activation else rows
+        result = _rows(fitted(y, x)) if epilogue.has_activation else rows
         dtype, types, channels = x.dtype, types_of(x.dtype), rows.shape[1]
         mean, variance = (vector(v, channels, np.dtype("float64")) for v in (mean, variance))
         weight = vector(weight, channels, dtype)
@@ -269,39 +270,27 @@ class GPUBackend(GPUConvolution, GPUProducts):
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
         return _in_shape_of(x, dx), dweight, dbias
 
-    def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
-        single = old.dtype == new.dtype == "float32"
-        source = np.dtype("float32" if single else "float64")
-        old, new = xp.ascontiguousarray(old), vector(new, old.size, source)
-        mixed = xp.empty_like(old)
-        launch(
-            "elementwise",
-            "blend",
-            types_of(old.dtype, source),
-            old.size,
-            (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
-        )
-        return mixed
-
-    # -- losses --------------------------------------------------------------------------------
-
-    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        if not x.size:
-            return super().logit_bce(x, target)
-        logits = xp.ascontiguousarray(x)
-        loss, gradient = xp.empty((), x.dtype), xp.empty_like(logits)
-        given = self.owns(target)
-        labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
-        number = x.dtype.type(0 if given else target)
-        launch_blocks(
-            "logit_bce",
-            "logit_bce",
-            types_of(x.dtype),
-            (1,),
-            (load.BLOCK,),
-            (logits, labels, number, loss, gradient, np.int64(x.size)),
-        )
-        return loss, gradient.reshape(x.shape)
+    def move_statistics(
+        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
+    ) -> None:
+        kept = [array for array in running if array is not None]
+        if any(not array.flags.c_contiguous or array.dtype != kept[0].dtype for array in kept):
+            super().move_statistics(running, batch, keep, shares)  # in place, so that no copy will do
+        elif kept:
+            channels, dtype = kept[0].size, kept[0].dtype
+            launch(
+                "batch_norm",
+                "move_statistics",
+                types_of(dtype),
+                channels,
+                (
+                    *(np.uint64(0) if array is None else array for array in running),
+                    *(vector(array, channels, np.dtype("float64")) for array in batch),
+                    dtype.type(keep),
+                    *(np.float64(share) for share in shares),
+                    np.int32(channels),
+                ),
+            )
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -338,7 +327,7 @@ class GPUBackend(GPUConvolution, GPUProducts):
                 make = partial(_table_of, factors, dtype)
                 values[dtype] = self.from_host(make, (len(updates), 2), dtype)
             if all(a.flags.c_contiguous and a.dtype == dtype for a in (parameter, first, second)):
-                gradient = xp.ascontiguousarray(_fitted(gradient, parameter))
+                gradient = xp.ascontiguousarray(fitted(gradient, parameter))
                 fitting.setdefault(dtype, []).append((place, (parameter, gradient, first, second)))
             else:  # changed in place, so that no copy will do
                 rate, correction = values[dtype][place]
@@ -380,12 +369,6 @@ class GPUBackend(GPUConvolution, GPUProducts):
 def _table_of(factors: Factors, dtype: Any) -> Any:
     """Return (rate, correction) of each update: (n, 2)."""
     return np.array(factors(), dtype).reshape(-1, 2)  # (n, 2)
-
-
-def _fitted(x: Array, like: Array) -> Array:
-    """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
-    dtype = x.dtype if x.dtype == "bool" else like.dtype
-    return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
 
 
 def _channels_innermost(x: Array) -> Array:
