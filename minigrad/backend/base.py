@@ -4,7 +4,7 @@ A backend may override any primitive with a faster form; what it leaves out fall
 here, in convolution.py and in losses.py, which is also the truth that the faster form is tested against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,16 +16,24 @@ from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
 from .losses import ReferenceLosses
 from .philox import Counter, Key, philox
+from .tape import Graph, checked
 
-# A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
-AdamUpdate = tuple[Array, Array, Array, Array, float, float]
+AdamUpdate = tuple[Array, Array, Array, Array]  # a parameter, its gradient, its first and second moment
+Factors = Callable[[], Sequence[tuple[float, float]]]  # gives `rate` and `correction` of each `adam_update`
 
 
 class Backend(ReferenceConvolution, ReferenceLosses):
-    """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
+    """Array primitives on one device.
+
+    Attributes:
+        device: its name.
+        xp: its NumPy-like module.
+        has_graphs: whether `graph` returns one.
+    """
 
     device: str
     xp: ModuleType
+    has_graphs = False
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -40,6 +48,14 @@ class Backend(ReferenceConvolution, ReferenceLosses):
         """
         refuse_masked(data)
         return self.xp.asarray(data, dtype=dtype)
+
+    def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return the array that `make()` gives on the host, on this device.
+
+        In a captured step `make` is called again by each replay (tape.py). Raises ValueError if it gives
+        another shape or dtype.
+        """
+        return self.asarray(checked(make(), shape, np.dtype(dtype)))
 
     def plain(self, array: Array) -> Array:
         """This device's array without what a subclass makes of it, over the same memory.
@@ -76,6 +92,18 @@ class Backend(ReferenceConvolution, ReferenceLosses):
         """
         if allowed:
             raise ValueError(f"{self.device!r} has no TensorFloat-32")
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether products of float32 may round their factors to TensorFloat-32."""
+        return False
+
+    def graph(self) -> Graph:
+        """Return a new graph, which can capture launches.
+
+        Raises NotImplementedError where the device has no such thing.
+        """
+        raise NotImplementedError(f"{self.device!r} has no graphs")
 
     def ones_like(self, array: Array) -> Array:
         """Return ones in the shape and the dtype of an array."""
@@ -338,10 +366,28 @@ class Backend(ReferenceConvolution, ReferenceLosses):
 
     # -- optimisers (in place) -----------------------------------------------------------------
 
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        """`adam_update` of several parameters, each with its own gradient, moments and factors."""
-        for *arrays, rate, correction in updates:
+    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
+        """`adam_update` of several parameters, each with its own gradient, moments and factors.
+
+        Args:
+            factors: gives (rate, correction) of each of them. A captured step calls it in each replay.
+        """
+        for arrays, (rate, correction) in zip(updates, factors(), strict=True):
             self.adam_update(*arrays, rate=rate, correction=correction, **constants)
+
+    @ieee()
+    def average_updates(
+        self, pairs: Sequence[tuple[Array, Array]], weights: Callable[[], tuple[float, float]]
+    ) -> None:
+        """Move running averages, in place: average = keep * average + share * new for each (average, new).
+
+        Args:
+            weights: gives (keep, share). A captured step calls it in each replay.
+        """
+        keep, share = weights()
+        for average, new in pairs:
+            average *= keep
+            average += share * new
 
     def adam_update(
         self,

@@ -5,22 +5,24 @@ channels innermost, as everywhere (arrays.py).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import cupy as xp
 import numpy as np
-from cupy._core import _routines_linalg
 
-from . import launches
 from .arrays import Array, channels_first, channels_last
-from .base import AdamUpdate
+from .base import AdamUpdate, Factors
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
+from .gpu_graph import FROM_HOST, GPUGraph
 from .gpu_losses import GPULosses
-from .kernels import load, work
+from .gpu_products import GPUProducts
+from .kernels import load
 from .kernels.launch import by_cupy, contiguous, fitted, launch, launch_blocks, reshaped, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
+from .tape import CaptureError, is_capturing, recording
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
@@ -29,18 +31,17 @@ DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
 MAX_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
 
-# The structure that `dropout` takes: a place in the stream of random numbers.
-PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
+
+# The structure that `adam` takes: addresses and sizes of the parameters, and the places of their factors.
+TABLE = np.dtype(
+    [
+        *((name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")),
+        *((name, np.int64, MAX_PARAMETERS) for name in ("size", "place")),
+    ]
+)
 
 
-def _table(dtype: Any) -> np.dtype[Any]:
-    """The structure that `adam` takes: addresses, sizes and rates of the parameters."""
-    addresses = [(name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
-    rates = [(name, dtype, MAX_PARAMETERS) for name in ("rate", "correction")]
-    return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
-
-
-class GPUBackend(GPUConvolution, GPULosses):
+class GPUBackend(GPUConvolution, GPULosses, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -51,6 +52,7 @@ class GPUBackend(GPUConvolution, GPULosses):
 
     device = "gpu"
     xp = xp
+    has_graphs = True
 
     def __init__(self) -> None:
         try:
@@ -59,14 +61,31 @@ class GPUBackend(GPUConvolution, GPULosses):
             raise RuntimeError(f"CuPy finds no GPU: {error}") from error
         if not count:
             raise RuntimeError("CuPy finds no GPU")
+        super().__init__()
         self._sum = xp.ReductionKernel(
             "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
         )
 
     # -- arrays ------------------------------------------------------------------------------
 
+    def asarray(self, data: Any, dtype: Any = None) -> Array:
+        if is_capturing() and not self.owns(data) and np.ndim(data):
+            raise CaptureError(FROM_HOST)
+        return super().asarray(data, dtype)
+
+    def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
+        tape = recording()
+        if tape is None:
+            return super().from_host(make, shape, dtype)
+        return tape.input(make, shape, np.dtype(dtype))
+
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        if is_capturing():
+            raise CaptureError("there are no numbers yet to look at: return the tensor, and look at it later")
         return xp.asnumpy(array)
+
+    def graph(self) -> GPUGraph:
+        return GPUGraph()
 
     def free_memory(self) -> int | None:
         free, _ = xp.cuda.runtime.memGetInfo()
@@ -78,11 +97,6 @@ class GPUBackend(GPUConvolution, GPULosses):
         # CuPy's own error is a MemoryError; cuBLAS and the driver have theirs, with the reason in words.
         said = str(error)
         return isinstance(error, MemoryError) or "ALLOC_FAILED" in said or "MemoryAllocation" in said
-
-    def allow_tf32(self, allowed: bool) -> None:
-        # CuPy offers an environment variable only, which it reads once.
-        kind = _routines_linalg.COMPUTE_TYPE_TF32 if allowed else _routines_linalg.COMPUTE_TYPE_DEFAULT
-        _routines_linalg.set_compute_type("float32", kind)
 
     def ones_like(self, array: Array) -> Array:
         return by_cupy("fill", xp.ones_like(array))
@@ -103,14 +117,6 @@ class GPUBackend(GPUConvolution, GPULosses):
         else:
             y = self._sum(x, axis=axes, keepdims=keepdims)
         return by_cupy("sum", y, x, flop=1)
-
-    # -- products ----------------------------------------------------------------------------
-
-    def matmul(self, a: Array, b: Array) -> Array:
-        y = xp.matmul(a, b)
-        if launches.listeners:
-            launches.notify(work.of_product(a, b, y))
-        return y
 
     def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
         """A new array like the first, made by a kernel of elementwise.cu.
@@ -149,7 +155,6 @@ class GPUBackend(GPUConvolution, GPULosses):
     def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
         numbers = _channels_innermost(x)
         y, mask = xp.empty_like(numbers), xp.empty(numbers.shape, np.bool_)
-        place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
         blocks = -(-numbers.size // DRAWS_PER_BLOCK)
         if blocks:
             launch_blocks(
@@ -162,13 +167,24 @@ class GPUBackend(GPUConvolution, GPULosses):
                     numbers,
                     y,
                     mask,
-                    place,
+                    self._place_of(key, counter),
                     np.uint32(round(p * 2**16)),
                     x.dtype.type(1 / (1 - p)),
                     np.int64(numbers.size),
                 ),
             )
         return _in_shape_of(x, y), _in_shape_of(x, mask)
+
+    def _place_of(self, key: Key, counter: Counter) -> Array:
+        """A place in the stream of random numbers as the kernels read it: uint64 (6,), the key first."""
+        tape = recording()
+        draw = (lambda: (key, counter)) if tape is None else tape.draw_of(key, counter)
+
+        def place() -> Any:
+            key, counter = draw()
+            return np.array((*key, *counter), np.uint64)
+
+        return self.from_host(place, (6,), np.uint64)
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
@@ -315,37 +331,43 @@ class GPUBackend(GPUConvolution, GPULosses):
 
     # -- optimisers ------------------------------------------------------------------------------
 
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        together: dict[Any, list[AdamUpdate]] = {}
-        for update in updates:
-            parameter, gradient, first, second, rate, correction = update
-            if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
+    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
+        fitting: dict[Any, list[tuple[int, AdamUpdate]]] = {}
+        values: dict[Any, Array] = {}  # by dtype: (rate, correction) of each update
+        for place, (parameter, gradient, first, second) in enumerate(updates):
+            dtype = parameter.dtype
+            if dtype not in values:
+                make = partial(_table_of, factors, dtype)
+                values[dtype] = self.from_host(make, (len(updates), 2), dtype)
+            if all(a.flags.c_contiguous and a.dtype == dtype for a in (parameter, first, second)):
                 gradient = contiguous(fitted(gradient, parameter))
-                fitting = (parameter, gradient, first, second, rate, correction)
-                together.setdefault(parameter.dtype, []).append(fitting)
+                fitting.setdefault(dtype, []).append((place, (parameter, gradient, first, second)))
             else:  # changed in place, so that no copy will do
-                self.adam_update(*update[:4], rate=rate, correction=correction, **constants)
-        for dtype, same in together.items():
+                rate, correction = values[dtype][place]
+                self.adam_update(
+                    parameter, gradient, first, second, rate=rate, correction=correction, **constants
+                )
+        for dtype, same in fitting.items():
             for start in range(0, len(same), MAX_PARAMETERS):
-                self._adam(dtype, same[start : start + MAX_PARAMETERS], **constants)
+                self._adam(dtype, same[start : start + MAX_PARAMETERS], values[dtype], **constants)
 
     def _adam(
         self,
         dtype: Any,
-        updates: Sequence[AdamUpdate],
+        updates: Sequence[tuple[int, AdamUpdate]],
+        factors: Array,
         *,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
     ) -> None:
-        """One launch: at most MAX_PARAMETERS updates of contiguous arrays, all of `dtype`."""
+        """One launch: at most MAX_PARAMETERS updates, each with its place among the factors."""
         beta1, beta2 = betas
-        table = np.zeros((), _table(dtype))
-        for i, (*arrays, rate, correction) in enumerate(updates):
+        table = np.zeros((), TABLE)
+        for i, (place, arrays) in enumerate(updates):
             for name, array in zip(("parameter", "gradient", "first", "second"), arrays, strict=True):
                 table[name][i] = array.data.ptr
-            table["size"][i] = arrays[0].size
-            table["rate"][i], table["correction"][i] = rate, correction
+            table["size"][i], table["place"][i] = arrays[0].size, place
         numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
         launch_blocks(
             "adam",
@@ -353,8 +375,13 @@ class GPUBackend(GPUConvolution, GPULosses):
             types_of(dtype),
             (ADAM_BLOCKS, len(updates)),
             (load.BLOCK,),
-            (table[()], *(dtype.type(n) for n in numbers)),
+            (table[()], factors, *(dtype.type(n) for n in numbers)),
         )
+
+
+def _table_of(factors: Factors, dtype: Any) -> Any:
+    """Return (rate, correction) of each update: (n, 2)."""
+    return np.array(factors(), dtype).reshape(-1, 2)  # (n, 2)
 
 
 def _channels_innermost(x: Array) -> Array:
