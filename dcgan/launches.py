@@ -20,15 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.launches",
-        description="List what a GPU is given to run in one training step: kernels and matrix products in their "
-        "order, by layer, each with its bytes and its operations.",
+        description="List what a GPU is given to run in one training step: kernels and matrix products in "
+        "their order, by layer, each with its bytes and its operations.",
     )
-    parser.add_argument(
-        "--preset",
-        choices=list(presets.PRESETS),
-        default=presets.FLUX.name,
-        help="the recipe (default: flux)",
-    )
+    names, default = list(presets.PRESETS), presets.FLUX.name
+    parser.add_argument("--preset", choices=names, default=default, help="the recipe (default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, help="images a step (default: the recipe's)")
     parser.add_argument("--out", type=Path, help="write the list into this file, not to the terminal")
     parser.add_argument("--picture", type=Path, help="draw it, too, into this .png file")

@@ -24,12 +24,12 @@ def watch(preset: Preset) -> Launches:
     Raises as `minigrad.backend.get` does where there is no GPU.
     """
     mg.manual_seed(preset.seed)
-    networks = [network.to(DEVICE) for network in models.build(preset)]
+    generator, discriminator = (network.to(DEVICE) for network in models.build(preset))
     z = mg.Generator(preset.seed, 1)
-    gan = Gan.of(preset, *networks, lambda n: latent.draw(preset, n, z, DEVICE))
+    gan = Gan.of(preset, generator, discriminator, lambda n: latent.draw(preset, n, z, DEVICE))
     shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
     real = mg.tensor(mg.Generator(preset.seed, 2).uniform(shape, -1.0, 1.0), device=DEVICE)
-    with launches(dict(zip(NETWORKS, networks, strict=True))) as found:
+    with launches(dict(zip(NETWORKS, (generator, discriminator), strict=True))) as found:
         RULES[preset.step](gan, real)
     return found
 

@@ -12,8 +12,8 @@ class Work:
     """What one launch has to do.
 
     Attributes:
-        kernel: its name with its template arguments, as "im2col<float, 4>"; "CuPy copy" for one of CuPy's own;
-            "cuBLAS 6272x128 @ 128x1024" for a product.
+        kernel: its name with its template arguments, as "im2col<float, 4>"; "CuPy copy" for one of CuPy's
+            own; "cuBLAS 6272x128 @ 128x1024" for a product.
         grid: its blocks; () where CuPy or cuBLAS chooses them.
         bytes: of the arrays that it reads and of those that it writes, each counted once.
         flop: arithmetic operations. A root, a division or an exponential is one, a multiply-add two.

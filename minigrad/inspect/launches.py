@@ -21,9 +21,9 @@ class Launch(Work):
     """One launch of a kernel, or one product by cuBLAS, and its place in the networks.
 
     Attributes:
-        layer: the name of the layer with its description; of an optimizer's step the name of the network; "" for
-            what belongs to none.
-        operation: the operation that it is a part of, such as "convolve", or the optimizer.
+        layer: the name of the layer with its description; of an optimizer's step the name of the network; ""
+            for what belongs to none.
+        operation: the operation that it is a part of, such as "convolve", or the optimizer; "" between them.
         phase: "forward", "backward" or "step".
     """
 
@@ -97,7 +97,8 @@ class Launches(observer.Observer):
     def __str__(self) -> str:
         """The launches in their order, under the layers that they belong to, and their sums."""
         groups = [(key, list(group)) for key, group in groupby(self.launches, _place)]
-        rows, count = [HEADS], 0
+        rows: list[tuple[str, ...]] = [HEADS]
+        count = 0
         for _, group in groups:
             for each in group:
                 count += 1
@@ -117,8 +118,8 @@ class Launches(observer.Observer):
         bytes_, flop = (sum(getattr(each, key) for each in self.launches) for key in ("bytes", "flop"))
         of_products = sum(each.flop for each in products)
         return (
-            f"{kernels} launches and {len(products)} products: {in_bytes(bytes_)} and {flop / 1e9:.3g} GFLOP, "
-            f"{of_products / 1e9:.3g} of them in products"
+            f"{kernels} launches and {len(products)} products: {in_bytes(bytes_)} and "
+            f"{flop / 1e9:.3g} GFLOP, {of_products / 1e9:.3g} of them in products"
         )
 
 

@@ -91,8 +91,8 @@ def test_the_operations_of_flux_by_hand():
     g = [n * 100 * 12544, n * 49 * 256 * 3200, n * 49 * 128 * 1024, n * 196 * 64 * 16]
     d = [n * 196 * 16 * 64, n * 49 * 1024 * 128, n * 6272]  # of 128 images
     forward = 2 * sum(g) + 3 * sum(d)
-    # D's half: the weights' gradients of 256 images, and of what they are computed from. G's half: through D to the
-    # images, then both gradients of G's convolutions, and the first layer's weight.
+    # D's half: the gradients of the weights, for 256 images, and of what D's layers but the first read. G's
+    # half: through D to the images, then both gradients of G's layers, but for that of z.
     backward = 2 * (sum(d) + d[1] + d[2]) + sum(d) + 2 * sum(g) - g[0]
     assert sum(float(line.split()[-1].replace(",", "")) for line in products) == pytest.approx(
         2 * (forward + backward) / 1e6, abs=0.001 * len(products)
@@ -117,9 +117,8 @@ def command_output():
 
 @gpu
 def test_the_page_shows_what_the_command_writes():
-    (block,) = re.findall(
-        r"^```\n(     operation .*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    text = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```\n( +operation .*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert block == command_output()
 
 

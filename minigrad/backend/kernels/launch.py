@@ -69,7 +69,7 @@ def fitted(x: Array, like: Array) -> Array:
     """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
     dtype = x.dtype if x.dtype == "bool" else like.dtype
     stretched = xp.broadcast_to(x, like.shape)
-    return stretched if x.dtype == dtype else by_cupy("cast", stretched.astype(dtype), stretched)
+    return stretched if x.dtype == dtype else by_cupy("cast", stretched.astype(dtype), x)
 
 
 def vector(x: Array, size: int, dtype: Any) -> Array:

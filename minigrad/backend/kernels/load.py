@@ -46,8 +46,8 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "crop_images": {"crop_images": [""]},
 }
 
-# Arithmetic operations of each kernel, an element of the largest array that it goes through. A root, a division
-# or an exponential is one; that of indices and of random numbers is left out.
+# Arithmetic operations of each kernel, an element of the largest array that it goes through. A root, a
+# division or an exponential is one. Those on indices, and for random numbers, are left out.
 FLOP = {
     "im2col": 0,
     "col2im": 1,

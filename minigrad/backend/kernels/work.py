@@ -13,13 +13,13 @@ from . import load
 
 def of_kernel(kernel: str, types: str, grid: tuple[int, ...], args: tuple[Any, ...]) -> Work:
     """Return the work of a kernel of our own: each array goes through memory once, see `load.FLOP`."""
-    few, like = load.READS_FEW.get(kernel, (None, None))
+    few, like = load.READS_FEW.get(kernel, (-1, -1))
     counts: dict[Any, tuple[int, int]] = {}  # elements and bytes, by address: one may be given twice
     for place, arg in enumerate(args):
         if isinstance(arg, xp.ndarray):
             size = args[like].size if place == few else arg.size
             counts[arg.data.ptr] = (size, size * arg.itemsize * _passes(kernel, place))
-        elif isinstance(arg, np.void) and "size" in arg.dtype.names:
+        elif isinstance(arg, np.void) and "size" in (arg.dtype.names or ()):
             counts |= _of_table(kernel, types, arg)
     return _summed(kernel + types, grid, counts.values(), load.FLOP[kernel])
 
