@@ -44,7 +44,7 @@ def save_picture(found: Launches, path: Path) -> None:
                 at = [i for i, each in enumerate(listed) if _kind(each) == kind]
                 heights = [getattr(listed[i], key) for i in at]
                 axes.bar([i + 1 for i in at], heights, 0.8, color=colour, label=kind, log=True)
-            axes.set_ylabel(label)
+            axes.set_ylabel(f"{label} of a launch")
             axes.set_ylim(bottom=1)
             axes.grid(axis="y", alpha=0.25)
             axes.set_axisbelow(True)
@@ -52,6 +52,7 @@ def save_picture(found: Launches, path: Path) -> None:
         above.set_xlim(0, len(listed) + 1)
         above.legend(ncols=3, frameon=False, loc="lower right", bbox_to_anchor=(1, 1.12), fontsize="small")
         _name_layers(below, listed)
+        below.set_xlabel("the launches in their order, by layers")
         figure.suptitle(found.sums, fontsize="medium", x=0.01, ha="left")
 
 

@@ -14,6 +14,7 @@ from drawing import DARK
 from matplotlib import rc_context
 from PIL import Image
 
+import minigrad as mg
 from dcgan import launches as command
 from dcgan import presets
 from dcgan.describe import launches
@@ -115,11 +116,34 @@ def command_output():
     return done.stdout
 
 
+def page():
+    return PAGE.read_text(encoding="utf-8")
+
+
 @gpu
 def test_the_page_shows_what_the_command_writes():
-    text = PAGE.read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```\n( +operation .*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert block == command_output()
+    (block,) = re.findall(r"^```\n( +operation .*?)^```$", page(), re.MULTILINE | re.DOTALL)
+    assert block == command_output(), f"put what python -m dcgan.launches writes into {PAGE.name}"
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=gpu)])
+def test_the_code_of_the_page_is_captured_on_a_gpu(device, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page(), re.MULTILINE | re.DOTALL)
+    mg.set_default_device(device)
+    names = {}
+    exec(code, names)
+    assert capsys.readouterr().out == f"{device == 'gpu'}\n"
+    assert names["loss"].device == device
+    assert names["optimizer"].steps == [5] * 4
+
+
+def test_what_the_page_points_at_is_there():
+    for target in re.findall(r"\]\(([^)]+)\)", page()):
+        assert (PAGE.parent / target).exists()
+    files = re.findall(r"`((?:backend/)?[a-z_]+\.py|[a-z_]+\.cu)`", page())
+    assert len(files) > 5
+    for name in files:
+        assert list((ROOT / "minigrad").rglob(Path(name).name))
 
 
 @gpu
