@@ -5,7 +5,7 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
-from minigrad import backend, nn, optim
+from minigrad import backend, nn, observer, optim
 from minigrad.backend import launches as heard
 from minigrad.backend.kernels import load
 from minigrad.inspect import Shadow, launches
@@ -167,9 +167,9 @@ def test_what_another_observer_does_is_not_listed():
     model, x = network().to("gpu"), images("gpu")
     alone = listed(lambda: model(x), model)
 
-    class Other(mg.observer.Observer):
+    class Other(observer.Observer):
         def end(self, subject, phase, inputs, outputs):
-            outputs[0] + outputs[0]
+            F.sigmoid(outputs[0])
 
     with Other(), Shadow(model):
         assert listed(lambda: model(x), model) == alone
@@ -187,6 +187,40 @@ def test_it_goes_on_after_an_error_and_can_be_entered_again():
     assert found.launches == listed(lambda: model(x), model)
     model(x)
     assert found.launches == listed(lambda: model(x), model)
+
+
+@gpu
+def test_another_observer_s_error_leaves_no_trace():
+    model, x = network().to("gpu"), images("gpu")
+
+    class Raises(observer.Observer):
+        def end(self, subject, phase, inputs, outputs):
+            raise RuntimeError("so that nobody is told of the end")
+
+    found = launches(model)
+    with pytest.raises(RuntimeError, match="so that nobody"), Raises(), found:
+        model(x)
+    found.launches.clear()
+    with found:
+        model(x)
+    assert found.launches == listed(lambda: model(x), model)
+    assert only(found.launches, "move_statistics").operation == ""
+
+
+@gpu
+@pytest.mark.parametrize("inputs", ["parameters", "x"])
+def test_what_follows_a_backward_pass_is_forward_again(inputs):
+    model, x = network().to("gpu"), images("gpu")
+    x.requires_grad = True
+    wanted = list(model.parameters()) if inputs == "parameters" else [x]
+
+    def work():
+        mg.grad(model(x).sum(), wanted)
+        model(x)
+
+    found = listed(work, model)
+    alone = listed(lambda: model(x), model)
+    assert found[-len(alone) :] == alone
 
 
 @gpu
