@@ -11,8 +11,6 @@ import os
 import threading
 from typing import Any
 
-import cupy as xp
-
 from . import launches
 from .arrays import Array
 from .base import Backend
@@ -52,7 +50,7 @@ class GPUProducts(Backend):
     """The products of `GPUBackend`."""
 
     def __init__(self) -> None:
-        self._library = _library()
+        self._library = _library(self.xp)
         self._handles = threading.local()  # a handle belongs to one thread and one device
         self._tf32 = False
 
@@ -66,18 +64,18 @@ class GPUProducts(Backend):
 
     def matmul(self, a: Array, b: Array) -> Array:
         if a.dtype != b.dtype or str(a.dtype) not in TYPES or not a.ndim or not b.ndim:
-            return xp.matmul(a, b)  # integers, by a kernel of CuPy's; and its errors
+            return self.xp.matmul(a, b)  # integers, by a kernel of CuPy's; and its errors
         left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
         if left.shape[-1] != right.shape[-2]:
-            return xp.matmul(a, b)  # raises
+            return self.xp.matmul(a, b)  # raises
         y = self._product(left, right)
         y = y[..., 0, :] if a.ndim == 1 else y
         return y[..., 0] if b.ndim == 1 else y
 
     def _product(self, a: Array, b: Array) -> Array:
         """The product of matrices, or of batches of matrices, which are broadcast."""
-        batch = xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        y = xp.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+        batch = self.xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        y = self.xp.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
         if not y.size:
             return y
         if not a.shape[-1]:
@@ -86,7 +84,7 @@ class GPUProducts(Backend):
         if not batch:
             self._multiply(a, b, y)
             return y
-        a, b = (contiguous(xp.broadcast_to(x, (*batch, *x.shape[-2:]))) for x in (a, b))
+        a, b = (contiguous(self.xp.broadcast_to(x, (*batch, *x.shape[-2:]))) for x in (a, b))
         a, b, flat = (x.reshape(-1, *x.shape[-2:]) for x in (a, b, y))  # (batch, rows, columns) each
         self._multiply(a, b, flat)
         return y
@@ -118,15 +116,15 @@ class GPUProducts(Backend):
 
     def _handle(self) -> Any:
         """The handle of this thread and device, on the current stream, with its workspace."""
-        own, device = self._handles, xp.cuda.runtime.getDevice()
+        own, device = self._handles, self.xp.cuda.runtime.getDevice()
         by_device = own.__dict__.setdefault("by_device", {})
         if device not in by_device:
             handle = ctypes.c_void_p()
             self._call("cublasCreate_v2", ctypes.byref(handle))
-            by_device[device] = [handle, None, xp.cuda.Memory(WORKSPACE)]
+            by_device[device] = [handle, None, self.xp.cuda.Memory(WORKSPACE)]
         entry = by_device[device]
         handle, stream, workspace = entry
-        current = xp.cuda.get_current_stream().ptr
+        current = self.xp.cuda.get_current_stream().ptr
         if stream != current:  # this takes the workspace away
             self._call("cublasSetStream_v2", handle, current)
             self._call("cublasSetWorkspace_v2", handle, workspace.ptr, WORKSPACE)
@@ -154,15 +152,15 @@ def _laid_out(x: Array) -> tuple[Array, int, int]:
     return _laid_out(contiguous(x))
 
 
-def _library() -> Any:
+def _library(xp: Any) -> Any:
     """The cuBLAS that CuPy uses, with the types of the arguments that are passed to it."""
     # A library that was loaded gives its own functions and those of the libraries that it was linked with.
-    library = ctypes.CDLL(_windows_name() if os.name == "nt" else xp.cuda.cublas.__file__)
+    library = ctypes.CDLL(_windows_name(xp) if os.name == "nt" else xp.cuda.cublas.__file__)
     for name, types in _SIGNATURES.items():
         getattr(library, name).argtypes = types
     return library
 
 
-def _windows_name() -> str:
+def _windows_name(xp: Any) -> str:
     """On Windows only the library itself gives its functions."""
     return f"cublas64_{xp.cuda.runtime.runtimeGetVersion() // 1000}.dll"

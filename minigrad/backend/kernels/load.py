@@ -43,6 +43,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "dropout": {"dropout": _TYPES},
     "bce": {"logit_bce": _TYPES, "bce": _TYPES},
     "adam": {"adam": _TYPES},
+    "average": {"average": _TYPES},
     "crop_images": {"crop_images": [""]},
 }
 
@@ -70,6 +71,7 @@ FLOP = {
     "logit_bce": 17,
     "bce": 14,
     "adam": 15,
+    "average": 3,
     "crop_images": 2,
 }
 # The arguments of a kernel that it reads and writes: their places, or their names in a table of addresses.
@@ -77,6 +79,7 @@ IN_PLACE: dict[str, tuple[int | str, ...]] = {
     "bias_leaky_relu": (0,),
     "move_statistics": (0, 1),
     "adam": ("parameter", "first", "second"),
+    "average": ("average",),
 }
 # The argument of a kernel that it reads only so many elements of as another argument has: both places.
 READS_FEW = {"merge_forward": (0, 2), "crop_images": (0, 2)}
