@@ -67,6 +67,10 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
         """This device's array as a NumPy array on the host."""
         return np.asarray(array)
 
+    def numbers(self, arrays: Sequence[Array]) -> list[float]:
+        """Return the values of arrays of one element each, as Python's numbers."""
+        return [self.to_numpy(array).item() for array in arrays]
+
     def owns_memory(self, array: Array) -> bool:
         """Whether an array lies in memory of its own, not in another array's."""
         return array.base is None

@@ -685,7 +685,9 @@ def adam_by_hand(p, g, m, v, rate, correction, betas, eps, weight_decay):
 
 def assert_adam(gpu, updates, on_gpu, weight_decay):
     factors = [update[4:] for update in on_gpu]
-    gpu.adam_updates([update[:4] for update in on_gpu], lambda: factors, **CONSTANTS, weight_decay=weight_decay)
+    gpu.adam_updates(
+        [update[:4] for update in on_gpu], lambda: factors, **CONSTANTS, weight_decay=weight_decay
+    )
     for (*arrays, rate, correction), (*found, _, _) in zip(updates, on_gpu, strict=True):
         expected = double(*arrays)
         numbers = {"rate": rate, "correction": correction, **CONSTANTS, "weight_decay": weight_decay}
