@@ -12,24 +12,27 @@ import cupy as xp
 import numpy as np
 from cupy._core import _routines_linalg
 
-from .arrays import Array, channels_first, channels_last
+from .arrays import Array, channels_first
 from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .gpu_losses import GPULosses
 from .kernels import load
-from .kernels.launch import fitted, launch, launch_blocks, types_of, vector
-from .philox import DRAWS_PER_BLOCK, Counter, Key
+from .kernels.launch import (
+    channels_innermost,
+    fitted,
+    in_shape_of,
+    launch,
+    launch_blocks,
+    types_of,
+    vector,
+)
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
-DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
 MAX_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
-
-# The structure that `dropout` takes: a place in the stream of random numbers.
-PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
 
 
 def _table(dtype: Any) -> np.dtype[Any]:
@@ -96,11 +99,11 @@ class GPUBackend(GPUConvolution, GPULosses):
         The others are stretched to its shape, and converted to its dtype but for masks.
         """
         like = arrays[0]
-        inputs = [_channels_innermost(fitted(array, like)) for array in arrays]
+        inputs = [channels_innermost(fitted(array, like)) for array in arrays]
         out = xp.empty_like(inputs[0])
         count = out.size
         launch("elementwise", kernel, types_of(out.dtype), count, (*inputs, out, *numbers, np.int64(count)))
-        return _in_shape_of(like, out)
+        return in_shape_of(like, out)
 
     # -- activations -------------------------------------------------------------------------
 
@@ -124,32 +127,12 @@ class GPUBackend(GPUConvolution, GPULosses):
 
     # -- dropout -----------------------------------------------------------------------------
 
-    def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
-        numbers = _channels_innermost(x)
-        y, mask = xp.empty_like(numbers), xp.empty(numbers.shape, np.bool_)
-        place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
-        blocks = -(-numbers.size // DRAWS_PER_BLOCK)
-        if blocks:
-            launch_blocks(
-                "dropout",
-                "dropout",
-                types_of(x.dtype),
-                (-(-blocks // DROPOUT_BLOCK),),
-                (DROPOUT_BLOCK,),
-                (
-                    numbers,
-                    y,
-                    mask,
-                    place,
-                    np.uint32(round(p * 2**16)),
-                    x.dtype.type(1 / (1 - p)),
-                    np.int64(numbers.size),
-                ),
-            )
-        return _in_shape_of(x, y), _in_shape_of(x, mask)
-
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
+
+    def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
+        number = dy.dtype.type
+        return self._elementwise("leaky_dropout_backward", (dy, y, mask), (number(slope), number(scale)))
 
     # -- batch normalisation -------------------------------------------------------------------
 
@@ -195,7 +178,7 @@ class GPUBackend(GPUConvolution, GPULosses):
                 grid,
                 (rows, mean, variance, weight, bias, y, np.float64(eps), slope, *sizes),
             )
-        return _in_shape_of(x, y)
+        return in_shape_of(x, y)
 
     def normalize_backward(
         self,
@@ -243,7 +226,7 @@ class GPUBackend(GPUConvolution, GPULosses):
         )
         dx = xp.empty_like(rows)
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
-        return _in_shape_of(x, dx), dweight, dbias
+        return in_shape_of(x, dx), dweight, dbias
 
     def move_statistics(
         self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
@@ -335,22 +318,9 @@ class GPUBackend(GPUConvolution, GPULosses):
         )
 
 
-def _channels_innermost(x: Array) -> Array:
-    """Return x contiguous; images with the channels innermost, (N, H, W, C)."""
-    return xp.ascontiguousarray(channels_last(x) if x.ndim == 4 else x)
-
-
-def _in_shape_of(x: Array, result: Array) -> Array:
-    """Return a result like `_channels_innermost(x)` or `_rows(x)` in the shape of x; no copy."""
-    if x.ndim != 4:
-        return result.reshape(x.shape)  # of x without axes it has one element
-    n, c, h, w = x.shape
-    return channels_first(result.reshape(n, h, w, c))  # (N, C, H, W)
-
-
 def _rows(x: Array) -> Array:
     """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy only if it must be."""
-    x = _channels_innermost(x)
+    x = channels_innermost(x)
     return x.reshape(-1, x.shape[-1])  # (M, C)
 
 

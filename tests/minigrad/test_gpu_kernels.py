@@ -206,6 +206,18 @@ def test_mask_scale(gpu, shape, layout, dtype):
         assert_close(off(gpu, y), expected, dtype)
 
 
+@DTYPES
+@SLOPES
+@EVERY_LAYOUT
+@EVERY_SHAPE
+def test_leaky_dropout_backward(gpu, shape, layout, slope, dtype):
+    dy, y, mask = numbers(4, shape, dtype), numbers(5, shape, dtype), np.asarray(numbers(6, shape) > 0)
+    expected = np.where(mask, dy * 1.25, 0.0) * np.where(y > 0, 1.0, slope)
+    for i in range(3):
+        given = (on(gpu, a, layout if i == j else "as made") for j, a in enumerate((dy, y, mask)))
+        assert_close(off(gpu, gpu.leaky_dropout_backward(*given, slope, 1.25)), expected, dtype)
+
+
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1000.0, -1000.0, 90.0, -90.0, 1e-30, -1e-30]
 
 
@@ -226,6 +238,10 @@ def test_what_is_no_number_stays_none_in_gradients_but_for_what_is_dropped(gpu, 
         found = gpu.leaky_relu_backward(on(gpu, values), on(gpu, y), slope)
         np.testing.assert_array_equal(off(gpu, found), expected)
         np.testing.assert_array_equal(REFERENCE.leaky_relu_backward(values, y, slope), expected)
+        expected = [*np.array(expected[:3]) * 2, 0.0]
+        found = gpu.leaky_dropout_backward(on(gpu, values), on(gpu, y), on(gpu, mask), slope, 2.0)
+        np.testing.assert_array_equal(off(gpu, found), expected)
+        np.testing.assert_array_equal(REFERENCE.leaky_dropout_backward(values, y, mask, slope, 2.0), expected)
     found = gpu.mask_scale(on(gpu, np.array([np.nan, np.nan], dtype)), on(gpu, mask[2:]), 2.0)
     np.testing.assert_array_equal(off(gpu, found), [np.nan, 0.0])
 
@@ -312,6 +328,38 @@ def test_dropout_lets_through_what_is_no_number_where_it_keeps_it(gpu):
     y, mask = gpu.dropout(on(gpu, np.full(64, np.nan, "float32")), 0.5, *PLACES["a seed's"])
     assert not off(gpu, mask).all()
     np.testing.assert_array_equal(off(gpu, y), np.where(off(gpu, mask), np.nan, 0))
+
+
+@DTYPES
+@SLOPES
+@pytest.mark.parametrize("p", [0.0, 0.4, 1 - 2.0**-16, 1 - 2.0**-40])
+@pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("shape", [(1, 1), (33, 1), (5, 31), (257, 3), (0, 4), (12, 16)], ids=str)
+def test_rows_are_finished_in_place(gpu, shape, with_bias, p, slope, dtype):
+    rows, bias = numbers(12, shape, dtype), numbers(13, shape[1], dtype) if with_bias else None
+    epilogue = Epilogue(slope, p, PLACES["a seed's"])
+    y = rows.astype("float64") + (0.0 if bias is None else bias)
+    y = np.where(y > 0, y, slope * y)
+    mask = REFERENCE.dropout_mask(shape, p, *PLACES["a seed's"])
+    given = on(gpu, rows)
+    dropped = gpu.finish_rows(given, None if bias is None else on(gpu, bias, "every other"), epilogue)
+    assert_close(off(gpu, given), np.where(mask, y / (1 - p), 0.0) if p else y, dtype)
+    if p:
+        assert np.array_equal(off(gpu, dropped), mask)
+    else:
+        assert dropped is None
+
+
+@SLOPES
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_rows_that_are_no_numbers_are_finished(gpu, p, slope):
+    rows = np.array([[np.nan, np.inf, -np.inf, -0.0, 0.0]] * 8, "float32")
+    epilogue = Epilogue(slope, p, PLACES["a seed's"])
+    expected, mask = REFERENCE.apply_epilogue(rows, epilogue)
+    given = on(gpu, rows)
+    dropped = gpu.finish_rows(given, None, epilogue)
+    np.testing.assert_array_equal(off(gpu, given), expected)
+    assert p == 0 or np.array_equal(off(gpu, dropped), mask)
 
 
 # -- convolution -----------------------------------------------------------------------------------------
@@ -402,6 +450,19 @@ def test_convolutions(gpu, geometry, with_bias, slope, dtype):
             assert_close(off(gpu, found), expected, dtype)
         found = gpu.convolve_weight_gradient(on(gpu, x), on(gpu, y), geometry)
         assert_close(off(gpu, found), REFERENCE.convolve_weight_gradient(*double(x, y), geometry), dtype)
+
+
+@DTYPES
+@SLOPES
+@EVERY_GEOMETRY
+def test_a_convolution_with_a_dropout(gpu, geometry, slope, dtype):
+    x = numbers(17, (2, 4, *geometry.input_size), dtype)
+    weight, bias = numbers(19, (5, 4, *geometry.kernel_size), dtype), numbers(20, 5, dtype)
+    epilogue = Epilogue(slope, 0.4, PLACES["a seed's"])
+    expected, kept = REFERENCE.convolve(*double(x, weight, bias), geometry, epilogue)
+    found, mask = gpu.convolve(*(on(gpu, a) for a in (x, weight, bias)), geometry, epilogue)
+    assert np.array_equal(off(gpu, mask), kept)
+    assert_close(off(gpu, found), expected, dtype)
 
 
 @SLOPES
