@@ -12,7 +12,7 @@ import cupy as xp
 import numpy as np
 from cupy._core import _routines_linalg
 
-from .arrays import Array, channels_first
+from .arrays import Array, channels_first, channels_last
 from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
@@ -66,6 +66,18 @@ class GPUBackend(GPUConvolution, GPULosses):
         )
 
     # -- arrays ------------------------------------------------------------------------------
+
+    def asarray(self, data: Any, dtype: Any = None) -> Array:
+        """As the reference's. Host data of four axes, images or a kernel, comes with the channels innermost:
+        products read it so, and the gradient of such a kernel has the same memory order.
+        """
+        array = super().asarray(data, dtype)
+        if array.ndim != 4 or self.owns(data):
+            return array
+        return channels_first(xp.ascontiguousarray(channels_last(array)))
+
+    def copy(self, array: Array) -> Array:
+        return array.copy(order="K")  # with its memory order
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return xp.asnumpy(array)
@@ -280,8 +292,10 @@ class GPUBackend(GPUConvolution, GPULosses):
         together: dict[Any, list[AdamUpdate]] = {}
         for update in updates:
             parameter, gradient, first, second, rate, correction = update
-            if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
-                gradient = xp.ascontiguousarray(fitted(gradient, parameter))
+            in_order = channels_last if _is_innermost(parameter) else lambda array: array
+            kept = parameter, first, second
+            if all(in_order(a).flags.c_contiguous and a.dtype == parameter.dtype for a in kept):
+                gradient = xp.ascontiguousarray(in_order(fitted(gradient, parameter)))
                 fitting = (parameter, gradient, first, second, rate, correction)
                 together.setdefault(parameter.dtype, []).append(fitting)
             else:  # changed in place, so that no copy will do
@@ -299,7 +313,7 @@ class GPUBackend(GPUConvolution, GPULosses):
         eps: float,
         weight_decay: float,
     ) -> None:
-        """One launch: at most MAX_PARAMETERS updates of contiguous arrays, all of `dtype`."""
+        """One launch: at most MAX_PARAMETERS updates, the four arrays of each alike in memory."""
         beta1, beta2 = betas
         table = np.zeros((), _table(dtype))
         for i, (*arrays, rate, correction) in enumerate(updates):
@@ -316,6 +330,11 @@ class GPUBackend(GPUConvolution, GPULosses):
             (load.BLOCK,),
             (table[()], *(dtype.type(n) for n in numbers)),
         )
+
+
+def _is_innermost(x: Array) -> bool:
+    """Whether x (O, C, kh, kw) lies with the channels innermost, and not as its axes are."""
+    return x.ndim == 4 and not x.flags.c_contiguous and channels_last(x).flags.c_contiguous
 
 
 def _rows(x: Array) -> Array:

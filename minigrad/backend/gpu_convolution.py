@@ -121,9 +121,10 @@ class GPUConvolution(GPUEpilogue):
     def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """`convolve_weight_gradient`, from the columns of x on."""
         c = columns.shape[1] // geometry.taps
-        product = self.matmul(columns.T, self.position_rows(dy))  # (kh * kw * C, O)
-        dw = product.reshape(*geometry.kernel_size, c, dy.shape[1])  # (kh, kw, C, O)
-        return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+        product = self.matmul(self.position_rows(dy).T, columns)  # (O, kh * kw * C)
+        dw = channels_first(product.reshape(dy.shape[1], *geometry.kernel_size, c))  # (O, C, kh, kw)
+        # An array that owns its memory, so that nobody copies the view.
+        return self.xp.ndarray(dw.shape, dw.dtype, dw.data, dw.strides)
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None

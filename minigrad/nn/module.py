@@ -251,7 +251,7 @@ class Module:
         if problems:
             raise ValueError(f"{name}: " + "; ".join(sorted(problems)))
         for key, array in arrays.items():
-            own[key].data = array.copy()
+            own[key].data = own[key].backend.copy(array)
 
     def __repr__(self) -> str:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.children()]

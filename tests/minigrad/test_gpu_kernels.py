@@ -4,6 +4,7 @@ Device memory is guarded here: before, in and after each array it is NaN, so tha
 write, or reads past an end, shows in its result; and what it writes past an end is found.
 """
 
+import copy
 import math
 import re
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from accuracy import ACCURACY, assert_close
 
-from minigrad import backend
+import minigrad as mg
+from minigrad import backend, nn, optim
 from minigrad.backend.arrays import channels_first, channels_last
 from minigrad.backend.base import Backend
 from minigrad.backend.epilogue import Epilogue
@@ -465,6 +467,31 @@ def test_a_convolution_with_a_dropout(gpu, geometry, slope, dtype):
     assert_close(off(gpu, found), expected, dtype)
 
 
+def same_memory(a, b):
+    return a.data.ptr == b.data.ptr and a.nbytes == b.nbytes
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 5, 4), nn.ConvTranspose2d(3, 5, 4), nn.Conv2d(1, 5, 4)], ids=repr
+)
+def test_kernels_lie_as_products_read_them(gpu, layer):
+    """So that neither a kernel nor its gradient is copied into another memory order."""
+    layer = copy.deepcopy(layer).to("gpu")
+    twin = copy.deepcopy(layer)
+    twin.load_state_dict(layer.to("cpu").state_dict())
+    layer.to("gpu")
+    channels = layer.weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1]
+    x = mg.tensor(numbers(34, (2, channels, 6, 6)), "float32", device="gpu")
+    for one in (layer, twin):
+        one(x).sum().backward()
+        weight, gradient = one.weight.data, one.weight.grad.data
+        for array in (weight, gradient, *optim.Adam(one.parameters()).state[0].values()):
+            assert array.shape == weight.shape
+            assert channels_last(array).flags.c_contiguous
+        assert gpu.owns_memory(gradient)
+        assert same_memory(gpu.kernel_matrix(weight), weight)
+
+
 @SLOPES
 def test_convolutions_let_through_what_is_no_number(gpu, slope):
     geometry = GEOMETRIES["one pixel"]
@@ -780,6 +807,19 @@ def test_adam_in_any_memory_order(gpu, which, layout):
         for update in updates
     ]
     assert_adam(gpu, updates, on_gpu, 0.05)
+
+
+def test_adam_of_kernels_with_the_channels_innermost_in_one_launch(gpu, monkeypatch):
+    updates = list(parameters("float32", [(3, 4, 2, 5), (33,), (1, 3, 4, 4)]))
+    innermost = "channels innermost"
+    on_gpu = [
+        (*(on(gpu, a, innermost if a.ndim == 4 else "as made") for a in update[:4]), *update[4:])
+        for update in updates
+    ]
+    launched, function = [], load.function
+    monkeypatch.setattr(load, "function", lambda *name: launched.append(name) or function(*name))
+    assert_adam(gpu, updates, on_gpu, 0.05)
+    assert len(launched) == 1
 
 
 def test_adam_of_both_dtypes_and_without_axes(gpu):
