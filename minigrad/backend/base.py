@@ -55,6 +55,11 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
         """
         return self.asarray(checked(make(), shape, np.dtype(dtype)))
 
+    def copy(self, array: Array) -> Array:
+        """This device's array again, in memory of its own."""
+        copied: Array = array.copy()
+        return copied
+
     def plain(self, array: Array) -> Array:
         """This device's array without what a subclass makes of it, over the same memory.
 
