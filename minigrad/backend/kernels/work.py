@@ -14,20 +14,19 @@ from . import load
 def of_kernel(kernel: str, types: str, grid: tuple[int, ...], args: tuple[Any, ...]) -> Work:
     """Return the work of a kernel of our own: each array goes through memory once, see `load.FLOP`."""
     few, like = load.READS_FEW.get(kernel, (-1, -1))
-    counts: dict[Any, tuple[int, int]] = {}  # elements and bytes, by address: one may be given twice
+    counts: list[tuple[int, int]] = []  # elements and bytes
     for place, arg in enumerate(args):
         if isinstance(arg, xp.ndarray):
             size = args[like].size if place == few else arg.size
-            counts[arg.data.ptr] = (size, size * arg.itemsize * _passes(kernel, place))
+            counts.append((size, size * arg.itemsize * _passes(kernel, place)))
         elif isinstance(arg, np.void) and "size" in (arg.dtype.names or ()):
-            counts |= _of_table(kernel, types, arg)
-    return _summed(kernel + types, grid, counts.values(), load.FLOP[kernel])
+            counts += _of_table(kernel, types, arg)
+    return _summed(kernel + types, grid, counts, load.FLOP[kernel])
 
 
 def of_cupy(kernel: str, arrays: Iterable[Array], flop: int) -> Work:
     """Return the work of one of CuPy's kernels, whose grid CuPy chooses."""
-    counts = {array.data.ptr: (array.size, array.nbytes) for array in arrays}
-    return _summed(f"CuPy {kernel}", (), counts.values(), flop)
+    return _summed(f"CuPy {kernel}", (), [(array.size, array.nbytes) for array in arrays], flop)
 
 
 def of_product(a: Array, b: Array, y: Array) -> Work:
@@ -42,15 +41,15 @@ def _passes(kernel: str, argument: int | str) -> int:
     return 2 if argument in load.IN_PLACE.get(kernel, ()) else 1
 
 
-def _of_table(kernel: str, types: str, table: Any) -> dict[Any, tuple[int, int]]:
+def _of_table(kernel: str, types: str, table: Any) -> list[tuple[int, int]]:
     """Return elements and bytes of arrays whose addresses and sizes are a structure: by columns of it."""
     size = int(table["size"].sum())
     itemsize = {name: np.dtype(dtype).itemsize for dtype, name in load.FLOATS.items()}[types.strip("<>")]
     columns = [name for name in table.dtype.names if table[name].dtype == np.uint64]
-    return {name: (size, size * itemsize * _passes(kernel, name)) for name in columns}
+    return [(size, size * itemsize * _passes(kernel, name)) for name in columns]
 
 
-def _summed(kernel: str, grid: tuple[int, ...], counts: Iterable[tuple[int, int]], flop: int) -> Work:
+def _summed(kernel: str, grid: tuple[int, ...], counts: list[tuple[int, int]], flop: int) -> Work:
     """Return the work with the bytes of all arrays, and `flop` for each element of the largest."""
     sizes, bytes_ = zip(*counts, strict=True)
     return Work(kernel, grid, sum(bytes_), flop * max(sizes))
