@@ -178,9 +178,9 @@ def test_what_another_observer_does_is_not_listed():
 @gpu
 def test_it_goes_on_after_an_error_and_can_be_entered_again():
     model, x = network().to("gpu"), images("gpu")
-    found = launches(model)
+    found, wrong = launches(model), x.reshape(N, 1, 10, 10)
     with pytest.raises(ValueError, match="Conv2d"), found:
-        model(x.reshape(N, 1, 10, 10))
+        model(wrong)
     assert heard.listeners == []
     with found:
         model(x)
