@@ -73,7 +73,7 @@ NUMBERS = {
     "int": "int32", "unsigned int": "uint32", "long long": "int64", "u64": "uint64",
     "float": "float32", "double": "float64",
 }  # fmt: skip
-POINTERS = {**NUMBERS, "unsigned char": "uint8", "bool": "bool"}
+POINTERS = {**NUMBERS, "unsigned char": "uint8", "bool": "bool", "Place": "uint64"}  # its six numbers
 
 
 def declared(file, kernel, types):
