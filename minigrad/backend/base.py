@@ -14,13 +14,14 @@ from .arrays import Array, channels_first, per_channel, refuse_masked
 from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
+from .measuring import Measuring
 from .philox import Counter, Key, philox
 
 # A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
 AdamUpdate = tuple[Array, Array, Array, Array, float, float]
 
 
-class Backend(ReferenceConvolution):
+class Backend(ReferenceConvolution, Measuring):
     """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
 
     device: str

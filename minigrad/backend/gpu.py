@@ -16,6 +16,7 @@ from .arrays import Array, channels_first, channels_last
 from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
+from .gpu_measuring import GPUMeasuring
 from .kernels import load
 from .kernels.launch import launch, launch_blocks, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
@@ -38,7 +39,7 @@ def _table(dtype: Any) -> np.dtype[Any]:
     return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
 
 
-class GPUBackend(GPUConvolution):
+class GPUBackend(GPUMeasuring, GPUConvolution):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
