@@ -60,6 +60,9 @@ class GPUMeasuring(Measuring):
         with _PoolPeak() as peak:
             yield peak
 
+    def release_memory(self) -> None:
+        xp.get_default_memory_pool().free_all_blocks()
+
     def describe(self) -> str:
         runtime = xp.cuda.runtime
         properties = runtime.getDeviceProperties(xp.cuda.Device().id)

@@ -57,6 +57,9 @@ class Measuring:
         """Return a context that counts the memory in use, of all that is allocated within it."""
         return _uncounted()
 
+    def release_memory(self) -> None:
+        """Give memory that is kept for new arrays back to the system."""
+
     def describe(self) -> str:
         """Return the name of the device, and the versions of what runs it."""
         return f"{self.device}, NumPy {np.__version__}"

@@ -1,5 +1,6 @@
 """`profile`: calls and work by hand, times by a clock of the test's own, and a trace read again."""
 
+import importlib
 import json
 import os
 import time
@@ -218,8 +219,9 @@ def queued(monkeypatch):
     ahead = []
     monkeypatch.setattr(Queue, "waits", 0)
     monkeypatch.setattr(type(backend.get("cpu")), "timer", lambda _: Queue())
-    monkeypatch.setattr("minigrad.inspect.profile.limits", lambda device: Limits(8.0, 4.0, 256))
-    monkeypatch.setattr("minigrad.inspect.profile.occupy", lambda *given: ahead.append(given))
+    module = importlib.import_module("minigrad.inspect.profile")
+    monkeypatch.setattr(module, "limits", lambda device: Limits(8.0, 4.0, 256))
+    monkeypatch.setattr(module, "occupy", lambda *given: ahead.append(given))
     return ahead
 
 

@@ -41,7 +41,7 @@ LAYERS = [
     "optim serialize gradcheck",
     "figures",
     "inspect",
-    "bench",
+    "bench bench_gpu",
 ]
 NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck", "inspect", "bench"}
 
