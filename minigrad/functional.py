@@ -6,6 +6,7 @@ from .ops.activation import leaky_relu, relu, sigmoid, softplus, tanh
 from .ops.conv import conv2d, conv_transpose2d
 from .ops.dropout import Dropout
 from .ops.elementwise import clip, exp, log, maximum, sqrt, where
+from .ops.in_place import check_writeable
 from .ops.loss import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from .ops.matmul import dense, matmul
 from .ops.norm import BatchNorm, Normalize
@@ -105,8 +106,8 @@ def batch_norm(
         weight, bias: (C,).
         epilogue: an activation, applied to the result in the same pass over memory.
 
-    Raises ValueError where shapes do not fit, and in training for a single value per channel,
-    which has no variance.
+    Raises ValueError where shapes do not fit, and in training for a single value per channel, which has no
+    variance, and for running statistics in read-only memory.
     """
     require_float("batch_norm", x)
     check_epilogue("batch_norm", epilogue)
@@ -131,18 +132,28 @@ def batch_norm(
             f"batch_norm: expected more than one value per channel when training, got shape {x.shape}: "
             "use a larger batch, or eval()"
         )
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is not None:
+            require_float(f"batch_norm, {name}", running)
+            check_writeable(f"batch_norm, {name}", running)
     operation = BatchNorm(eps, epilogue)
     y = operation(x, weight, bias)
-    unbiased = count / (count - 1)
-    for running, batch, share in (
-        (running_mean, operation.mean, momentum),
-        (running_var, operation.variance, momentum * unbiased),
-    ):
-        if running is None:
-            continue
-        old = running.data
-        running.data = x.backend.blend(old, batch, 1 - momentum, share)
-        if observer.observers:
-            came_in = (Tensor(old), Tensor(batch), 1 - momentum, share)
-            observer.notify_end(operation, observer.UPDATE, came_in, (running,))
+    shares = momentum, momentum * (count / (count - 1))
+    _move(operation, (running_mean, running_var), 1 - momentum, shares)
     return y
+
+
+def _move(
+    operation: BatchNorm, running: tuple[Tensor | None, ...], keep: float, shares: tuple[float, ...]
+) -> None:
+    """Move the running mean and variance towards the batch's, in place, and notify the observers."""
+    batch = operation.mean, operation.variance
+    arrays = [None if t is None else t.data for t in running]
+    before = [a.copy() for a in arrays if a is not None] if observer.observers else []
+    operation.backend.move_statistics(arrays, batch, keep, shares)
+    moved = [(t, new, share) for t, new, share in zip(running, batch, shares, strict=True) if t is not None]
+    for statistic, _, _ in moved:
+        statistic.mark_changed()
+    for old, (statistic, new, share) in zip(before, moved, strict=False):
+        came_in = Tensor(old), Tensor(new), keep, share
+        observer.notify_end(operation, observer.UPDATE, came_in, (statistic,))

@@ -51,6 +51,12 @@ def leaky_relu(x: Array, slope: float) -> Array:
     return _each(lambda value: value if value > 0 else slope * value)(x)
 
 
+def mean_binary_cross_entropy(p: Array, t: Any, epsilon: float = 0.0) -> float:
+    """The mean of -t log(p + epsilon) - (1 - t) log(1 - p + epsilon), without a floor."""
+    losses = -t * log(p + epsilon) - (1 - t) * log(1 - p + epsilon)
+    return math.fsum(losses.reshape(-1).tolist()) / losses.size
+
+
 def mean_logit_binary_cross_entropy(x: Array, t: Any) -> float:
     """The mean of `logit_binary_cross_entropy`."""
     losses = np.asarray(logit_binary_cross_entropy(x, t))

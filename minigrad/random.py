@@ -15,6 +15,7 @@ from .backend.arguments import as_int, float_type
 from .backend.arrays import Array
 from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
+from .backend.tape import recording
 
 State = dict[str, int]
 
@@ -54,6 +55,9 @@ class Generator:
         """The key and the counter of the next draw, for what computes its own random numbers."""
         counter = (0, self._calls, 0, self._stream)
         self._calls += 1
+        tape = recording()
+        if tape is not None:
+            tape.drew(self, self._key, counter)
         return self._key, counter
 
     def _draw(self) -> np.random.Generator:

@@ -28,8 +28,4 @@ def our_step(preset: Preset, device: str = "cpu", captured: bool = False) -> Cal
     """
     made, real = gan(preset, device)
     step: Callable[[mg.Tensor], StepResult] = partial(RULES[preset.step], made)
-    return partial(capture(step) if captured else step, real)
-
-
-def capture(step: Callable[[mg.Tensor], StepResult]) -> Callable[[mg.Tensor], StepResult]:
-    return getattr(mg, "capture", lambda step: step)(step)
+    return partial(mg.capture(step) if captured else step, real)

@@ -1,10 +1,10 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
 A backend may override any primitive with a faster form; what it leaves out falls back to the one
-here and in convolution.py, which is also the truth that the faster form is tested against.
+here, in convolution.py and in losses.py, which is also the truth that the faster form is tested against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,18 +14,27 @@ from .arrays import Array, channels_first, per_channel, refuse_masked
 from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
+from .losses import ReferenceLosses
 from .measuring import Measuring
 from .philox import Counter, Key, philox
+from .tape import Graph, checked
 
-# A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
-AdamUpdate = tuple[Array, Array, Array, Array, float, float]
+AdamUpdate = tuple[Array, Array, Array, Array]  # a parameter, its gradient, its first and second moment
+Factors = Callable[[], Sequence[tuple[float, float]]]  # gives `rate` and `correction` of each `adam_update`
 
 
-class Backend(ReferenceConvolution, Measuring):
-    """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
+class Backend(ReferenceConvolution, ReferenceLosses, Measuring):
+    """Array primitives on one device.
+
+    Attributes:
+        device: its name.
+        xp: its NumPy-like module.
+        has_graphs: whether `graph` returns one.
+    """
 
     device: str
     xp: ModuleType
+    has_graphs = False
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -40,6 +49,14 @@ class Backend(ReferenceConvolution, Measuring):
         """
         refuse_masked(data)
         return self.xp.asarray(data, dtype=dtype)
+
+    def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return the array that `make()` gives on the host, on this device.
+
+        In a captured step `make` is called again by each replay (tape.py). Raises ValueError if it gives
+        another shape or dtype.
+        """
+        return self.asarray(checked(make(), shape, np.dtype(dtype)))
 
     def plain(self, array: Array) -> Array:
         """This device's array without what a subclass makes of it, over the same memory.
@@ -76,6 +93,18 @@ class Backend(ReferenceConvolution, Measuring):
         """
         if allowed:
             raise ValueError(f"{self.device!r} has no TensorFloat-32")
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether products of float32 may round their factors to TensorFloat-32."""
+        return False
+
+    def graph(self) -> Graph:
+        """Return a new graph, which can capture launches.
+
+        Raises NotImplementedError where the device has no such thing.
+        """
+        raise NotImplementedError(f"{self.device!r} has no graphs")
 
     # -- shapes --------------------------------------------------------------------------------
 
@@ -271,17 +300,19 @@ class Backend(ReferenceConvolution, Measuring):
         mixed: Array = keep * old + (share * new).astype(old.dtype)
         return mixed
 
-    # -- losses --------------------------------------------------------------------------------
+    def move_statistics(
+        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
+    ) -> None:
+        """Move BatchNorm's running mean and variance towards those of a batch, in place.
 
-    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        """The mean over all elements of -t log(p) - (1 - t) log(1 - p), p = sigmoid(x), and its gradient.
-
-        The first is max(x, 0) - x t + log(1 + exp(-|x|)), where nothing overflows; the second is
-        (p - t) / n, as (1 - t) sigmoid(x) - t sigmoid(-x), which keeps its small values.
+        Args:
+            running: the mean and the variance, (C,) each; None for one that is not kept.
+            batch: the same of the batch; they may be float64.
+            keep, shares: each becomes keep * running + share * batch, as by `blend`.
         """
-        loss = (self.xp.maximum(x, 0) - x * target) + self.softplus(-self.xp.abs(x))
-        gradient = ((1 - target) * self.sigmoid(x) - target * self.sigmoid(-x)) / x.size
-        return self.sum(loss, tuple(range(x.ndim))) / x.size, gradient
+        for old, new, share in zip(running, batch, shares, strict=True):
+            if old is not None:
+                old[...] = self.blend(old, new, keep, share)
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -328,10 +359,28 @@ class Backend(ReferenceConvolution, Measuring):
 
     # -- optimisers (in place) -----------------------------------------------------------------
 
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        """`adam_update` of several parameters, each with its own gradient, moments and factors."""
-        for *arrays, rate, correction in updates:
+    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
+        """`adam_update` of several parameters, each with its own gradient, moments and factors.
+
+        Args:
+            factors: gives (rate, correction) of each of them. A captured step calls it in each replay.
+        """
+        for arrays, (rate, correction) in zip(updates, factors(), strict=True):
             self.adam_update(*arrays, rate=rate, correction=correction, **constants)
+
+    @ieee()
+    def average_updates(
+        self, pairs: Sequence[tuple[Array, Array]], weights: Callable[[], tuple[float, float]]
+    ) -> None:
+        """Move running averages, in place: average = keep * average + share * new for each (average, new).
+
+        Args:
+            weights: gives (keep, share). A captured step calls it in each replay.
+        """
+        keep, share = weights()
+        for average, new in pairs:
+            average *= keep
+            average += share * new
 
     def adam_update(
         self,

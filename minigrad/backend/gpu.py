@@ -5,21 +5,25 @@ channels innermost, as everywhere (arrays.py).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import cupy as xp
 import numpy as np
-from cupy._core import _routines_linalg
 
 from .arrays import Array, channels_first, channels_last
-from .base import AdamUpdate
+from .base import AdamUpdate, Factors
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
+from .gpu_graph import FROM_HOST, GPUGraph
+from .gpu_losses import GPULosses
 from .gpu_measuring import GPUMeasuring
+from .gpu_products import GPUProducts
 from .kernels import load
-from .kernels.launch import launch, launch_blocks, types_of, vector
+from .kernels.launch import fitted, launch, launch_blocks, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
+from .tape import CaptureError, is_capturing, recording
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
@@ -28,18 +32,17 @@ DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
 MAX_PARAMETERS = 48  # in one launch of adam
 ADAM_BLOCKS = 64  # for each parameter
 
-# The structure that `dropout` takes: a place in the stream of random numbers.
-PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
+
+# The structure that `adam` takes: addresses and sizes of the parameters, and the places of their factors.
+TABLE = np.dtype(
+    [
+        *((name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")),
+        *((name, np.int64, MAX_PARAMETERS) for name in ("size", "place")),
+    ]
+)
 
 
-def _table(dtype: Any) -> np.dtype[Any]:
-    """The structure that `adam` takes: addresses, sizes and rates of the parameters."""
-    addresses = [(name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
-    rates = [(name, dtype, MAX_PARAMETERS) for name in ("rate", "correction")]
-    return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
-
-
-class GPUBackend(GPUMeasuring, GPUConvolution):
+class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -50,6 +53,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
 
     device = "gpu"
     xp = xp
+    has_graphs = True
 
     def __init__(self) -> None:
         try:
@@ -58,14 +62,31 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
             raise RuntimeError(f"CuPy finds no GPU: {error}") from error
         if not count:
             raise RuntimeError("CuPy finds no GPU")
+        super().__init__()
         self._sum = xp.ReductionKernel(
             "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
         )
 
     # -- arrays ------------------------------------------------------------------------------
 
+    def asarray(self, data: Any, dtype: Any = None) -> Array:
+        if is_capturing() and not self.owns(data) and np.ndim(data):
+            raise CaptureError(FROM_HOST)
+        return super().asarray(data, dtype)
+
+    def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
+        tape = recording()
+        if tape is None:
+            return super().from_host(make, shape, dtype)
+        return tape.input(make, shape, np.dtype(dtype))
+
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        if is_capturing():
+            raise CaptureError("there are no numbers yet to look at: return the tensor, and look at it later")
         return xp.asnumpy(array)
+
+    def graph(self) -> GPUGraph:
+        return GPUGraph()
 
     def free_memory(self) -> int | None:
         free, _ = xp.cuda.runtime.memGetInfo()
@@ -77,11 +98,6 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
         # CuPy's own error is a MemoryError; cuBLAS and the driver have theirs, with the reason in words.
         said = str(error)
         return isinstance(error, MemoryError) or "ALLOC_FAILED" in said or "MemoryAllocation" in said
-
-    def allow_tf32(self, allowed: bool) -> None:
-        # CuPy offers an environment variable only, which it reads once.
-        kind = _routines_linalg.COMPUTE_TYPE_TF32 if allowed else _routines_linalg.COMPUTE_TYPE_DEFAULT
-        _routines_linalg.set_compute_type("float32", kind)
 
     # -- sums ----------------------------------------------------------------------------------
 
@@ -96,7 +112,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
         The others are stretched to its shape, and converted to its dtype but for masks.
         """
         like = arrays[0]
-        inputs = [_channels_innermost(_fitted(array, like)) for array in arrays]
+        inputs = [_channels_innermost(fitted(array, like)) for array in arrays]
         out = xp.empty_like(inputs[0])
         count = out.size
         launch("elementwise", kernel, types_of(out.dtype), count, (*inputs, out, *numbers, np.int64(count)))
@@ -127,7 +143,6 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
     def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
         numbers = _channels_innermost(x)
         y, mask = xp.empty_like(numbers), xp.empty(numbers.shape, np.bool_)
-        place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
         blocks = -(-numbers.size // DRAWS_PER_BLOCK)
         if blocks:
             launch_blocks(
@@ -140,13 +155,24 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
                     numbers,
                     y,
                     mask,
-                    place,
+                    self._place_of(key, counter),
                     np.uint32(round(p * 2**16)),
                     x.dtype.type(1 / (1 - p)),
                     np.int64(numbers.size),
                 ),
             )
         return _in_shape_of(x, y), _in_shape_of(x, mask)
+
+    def _place_of(self, key: Key, counter: Counter) -> Array:
+        """A place in the stream of random numbers as the kernels read it: uint64 (6,), the key first."""
+        tape = recording()
+        draw = (lambda: (key, counter)) if tape is None else tape.draw_of(key, counter)
+
+        def place() -> Any:
+            key, counter = draw()
+            return np.array((*key, *counter), np.uint64)
+
+        return self.from_host(place, (6,), np.uint64)
 
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
@@ -210,9 +236,9 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
     ) -> tuple[Array, Array, Array]:
         if not x.size:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
-        rows, grads = _rows(x), _rows(_fitted(dy, x))  # (M, C)
+        rows, grads = _rows(x), _rows(fitted(dy, x))  # (M, C)
         # The result is not read where there is no activation.
-        result = _rows(_fitted(y, x)) if epilogue.has_activation else rows
+        result = _rows(fitted(y, x)) if epilogue.has_activation else rows
         dtype, types, channels = x.dtype, types_of(x.dtype), rows.shape[1]
         mean, variance = (vector(v, channels, np.dtype("float64")) for v in (mean, variance))
         weight = vector(weight, channels, dtype)
@@ -245,39 +271,27 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
         return _in_shape_of(x, dx), dweight, dbias
 
-    def blend(self, old: Array, new: Array, keep: float, share: float) -> Array:
-        single = old.dtype == new.dtype == "float32"
-        source = np.dtype("float32" if single else "float64")
-        old, new = xp.ascontiguousarray(old), vector(new, old.size, source)
-        mixed = xp.empty_like(old)
-        launch(
-            "elementwise",
-            "blend",
-            types_of(old.dtype, source),
-            old.size,
-            (old, new, mixed, old.dtype.type(keep), np.float64(share), np.int64(old.size)),
-        )
-        return mixed
-
-    # -- losses --------------------------------------------------------------------------------
-
-    def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        if not x.size:
-            return super().logit_bce(x, target)
-        logits = xp.ascontiguousarray(x)
-        loss, gradient = xp.empty((), x.dtype), xp.empty_like(logits)
-        given = self.owns(target)
-        labels = xp.ascontiguousarray(_fitted(target, x)) if given else np.uint64(0)
-        number = x.dtype.type(0 if given else target)
-        launch_blocks(
-            "logit_bce",
-            "logit_bce",
-            types_of(x.dtype),
-            (1,),
-            (load.BLOCK,),
-            (logits, labels, number, loss, gradient, np.int64(x.size)),
-        )
-        return loss, gradient.reshape(x.shape)
+    def move_statistics(
+        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
+    ) -> None:
+        kept = [array for array in running if array is not None]
+        if any(not array.flags.c_contiguous or array.dtype != kept[0].dtype for array in kept):
+            super().move_statistics(running, batch, keep, shares)  # in place, so that no copy will do
+        elif kept:
+            channels, dtype = kept[0].size, kept[0].dtype
+            launch(
+                "batch_norm",
+                "move_statistics",
+                types_of(dtype),
+                channels,
+                (
+                    *(np.uint64(0) if array is None else array for array in running),
+                    *(vector(array, channels, np.dtype("float64")) for array in batch),
+                    dtype.type(keep),
+                    *(np.float64(share) for share in shares),
+                    np.int32(channels),
+                ),
+            )
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -305,37 +319,43 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
 
     # -- optimisers ------------------------------------------------------------------------------
 
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        together: dict[Any, list[AdamUpdate]] = {}
-        for update in updates:
-            parameter, gradient, first, second, rate, correction = update
-            if all(a.flags.c_contiguous and a.dtype == parameter.dtype for a in (parameter, first, second)):
-                gradient = xp.ascontiguousarray(_fitted(gradient, parameter))
-                fitting = (parameter, gradient, first, second, rate, correction)
-                together.setdefault(parameter.dtype, []).append(fitting)
+    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
+        fitting: dict[Any, list[tuple[int, AdamUpdate]]] = {}
+        values: dict[Any, Array] = {}  # by dtype: (rate, correction) of each update
+        for place, (parameter, gradient, first, second) in enumerate(updates):
+            dtype = parameter.dtype
+            if dtype not in values:
+                make = partial(_table_of, factors, dtype)
+                values[dtype] = self.from_host(make, (len(updates), 2), dtype)
+            if all(a.flags.c_contiguous and a.dtype == dtype for a in (parameter, first, second)):
+                gradient = xp.ascontiguousarray(fitted(gradient, parameter))
+                fitting.setdefault(dtype, []).append((place, (parameter, gradient, first, second)))
             else:  # changed in place, so that no copy will do
-                self.adam_update(*update[:4], rate=rate, correction=correction, **constants)
-        for dtype, same in together.items():
+                rate, correction = values[dtype][place]
+                self.adam_update(
+                    parameter, gradient, first, second, rate=rate, correction=correction, **constants
+                )
+        for dtype, same in fitting.items():
             for start in range(0, len(same), MAX_PARAMETERS):
-                self._adam(dtype, same[start : start + MAX_PARAMETERS], **constants)
+                self._adam(dtype, same[start : start + MAX_PARAMETERS], values[dtype], **constants)
 
     def _adam(
         self,
         dtype: Any,
-        updates: Sequence[AdamUpdate],
+        updates: Sequence[tuple[int, AdamUpdate]],
+        factors: Array,
         *,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
     ) -> None:
-        """One launch: at most MAX_PARAMETERS updates of contiguous arrays, all of `dtype`."""
+        """One launch: at most MAX_PARAMETERS updates, each with its place among the factors."""
         beta1, beta2 = betas
-        table = np.zeros((), _table(dtype))
-        for i, (*arrays, rate, correction) in enumerate(updates):
+        table = np.zeros((), TABLE)
+        for i, (place, arrays) in enumerate(updates):
             for name, array in zip(("parameter", "gradient", "first", "second"), arrays, strict=True):
                 table[name][i] = array.data.ptr
-            table["size"][i] = arrays[0].size
-            table["rate"][i], table["correction"][i] = rate, correction
+            table["size"][i], table["place"][i] = arrays[0].size, place
         numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
         launch_blocks(
             "adam",
@@ -343,14 +363,13 @@ class GPUBackend(GPUMeasuring, GPUConvolution):
             types_of(dtype),
             (ADAM_BLOCKS, len(updates)),
             (load.BLOCK,),
-            (table[()], *(dtype.type(n) for n in numbers)),
+            (table[()], factors, *(dtype.type(n) for n in numbers)),
         )
 
 
-def _fitted(x: Array, like: Array) -> Array:
-    """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
-    dtype = x.dtype if x.dtype == "bool" else like.dtype
-    return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
+def _table_of(factors: Factors, dtype: Any) -> Any:
+    """Return (rate, correction) of each update: (n, 2)."""
+    return np.array(factors(), dtype).reshape(-1, 2)  # (n, 2)
 
 
 def _channels_innermost(x: Array) -> Array:

@@ -57,7 +57,7 @@ def augmented(function: Callable[[Any, Any], Tensor], sign: str) -> Callable[[Te
                 f"{sign}: the result is {result.dtype}, and the tensor that it is to change in place "
                 f"{x.dtype}: convert one with .to(dtype)"
             )
-        _check_writeable(sign, x)
+        check_writeable(sign, x)
         x.data[...] = result.data
         x.mark_changed()
         return x
@@ -86,7 +86,7 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
         given = values.dtype if isinstance(operand, Tensor) else type(operand).__name__
         raise TypeError(f"x[i] = ...: {given} values for a {x.dtype} tensor: convert one with .to(dtype)")
     parts = index if isinstance(index, tuple) else (index,)
-    _check_writeable("x[i] = ...", x)
+    check_writeable("x[i] = ...", x)
     try:
         x.data[tuple(p.data if isinstance(p, Tensor) else p for p in parts)] = values
     except ValueError:
@@ -101,7 +101,8 @@ def _holds(x: Tensor, number: float) -> bool:
     return x.dtype in FLOAT_TYPES or not isinstance(number, float)
 
 
-def _check_writeable(sign: str, x: Tensor) -> None:
+def check_writeable(sign: str, x: Tensor) -> None:
+    """Raise ValueError, in the name of an operator or a function, where x's array can't be written into."""
     array = x.data
     repeated = any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True))
     writeable = getattr(getattr(array, "flags", None), "writeable", True)  # only NumPy's can be read-only

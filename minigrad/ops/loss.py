@@ -1,20 +1,19 @@
 """Losses, element by element; the functions below reduce them to one number."""
 
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from .. import naive
 from ..backend.arrays import Array
+from ..backend.losses import MIN_DIVISOR
 from ..tensor import Tensor
 from .activation import sigmoid
 from .cases import Case
 from .elementwise import clip, exp, log
 from .operation import Operation, as_constant, as_tensor, require_float, snapshot
 from .reduce import mean, sum_
-
-MIN_LOG = -100.0  # PyTorch's: the logarithm of a probability that is 0
-MIN_DIVISOR = 1e-12  # PyTorch's: what a probability is at the least where it divides a gradient
 
 
 class LogitBinaryCrossEntropy(Operation):
@@ -94,8 +93,7 @@ class FlooredLog(Operation):
     keep_inputs = True
 
     def forward(self, p: Array) -> Array:
-        # A p below 0, which is not looked for on the GPU, counts as 0. NaN stays NaN.
-        return self.xp.where(p <= 0, MIN_LOG, self.xp.maximum(self.xp.log(p), MIN_LOG))
+        return self.backend.floored_log(p)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (dy / clip(self.inputs[0], low=MIN_DIVISOR),)
@@ -115,7 +113,7 @@ class FlooredLogComplement(Operation):
     keep_inputs = True
 
     def forward(self, p: Array) -> Array:
-        return self.xp.where(p >= 1, MIN_LOG, self.xp.log1p(-p))  # from p < 1 on it is above -37
+        return self.backend.floored_log_complement(p)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (-(dy / clip(1 - self.inputs[0], low=MIN_DIVISOR)),)
@@ -126,6 +124,65 @@ class FlooredLogComplement(Operation):
             lambda p: cls()(p),
             lambda rng: (rng.uniform(0.1, 0.9, size=(3, 4)),),
             lambda p: naive.floored_log(1 - p),
+        )
+
+
+@dataclass(eq=False)
+class MeanBinaryCrossEntropy(Operation):
+    """l = mean(-t log(p) - (1 - t) log(1 - p)), with its gradient made in the same pass.
+
+    dp = dl ((1 - t) / (1 - p) - t / p) / n, dt = dl (log(1 - p) - log(p)) / n. With an `epsilon` it is added
+    to p and to 1 - p; without one the logarithms are `FlooredLog` and `FlooredLogComplement`, whose gradients
+    have a bound.
+    """
+
+    epsilon: float | None = None
+    keep_inputs = True
+
+    def forward(self, p: Array, t: Array) -> Array:
+        loss, self._gradient = self.backend.bce(p, t, self.epsilon)
+        return loss
+
+    def backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        p, t = self.inputs
+        share = -(dl / p.size)
+        if self.epsilon is None:
+            below_p, below_q = clip(p, low=MIN_DIVISOR), clip(1 - p, low=MIN_DIVISOR)
+        else:
+            below_p, below_q = p + self.epsilon, 1 - p + self.epsilon
+        return (
+            -(share * (1 - t) / below_q) + share * t / below_p if self.needs[0] else None,
+            self._target_gradient(dl),
+        )
+
+    def fused_backward(self, dl: Tensor) -> tuple[Tensor | None, ...]:
+        dp = Tensor(self._gradient, backend=self.backend)
+        return dl * dp if self.needs[0] else None, self._target_gradient(dl)
+
+    def _target_gradient(self, dl: Tensor) -> Tensor | None:
+        if not self.needs[1]:
+            return None
+        p = self.inputs[0]
+        log_p, log_q = _logarithms(p, self.epsilon)
+        return -(dl / p.size) * (log_p - log_q)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        def inputs(rng: Any) -> tuple[Any, ...]:
+            return rng.uniform(0.1, 0.9, size=(3, 4)), rng.uniform(size=(3, 4))
+
+        yield Case(lambda p, t: cls()(p, t), inputs)
+        yield Case(
+            lambda p, t: cls(0.2)(p, t),
+            inputs,
+            lambda p, t: naive.mean_binary_cross_entropy(p, t, 0.2),
+            "epsilon",
+        )
+        yield Case(
+            lambda p: cls()(p, 0.3),
+            lambda rng: (rng.uniform(0.1, 0.9, size=(5, 1)),),
+            lambda p: naive.mean_binary_cross_entropy(p, 0.3),
+            "a number as label",
         )
 
 
@@ -203,11 +260,22 @@ def binary_cross_entropy(
             "binary_cross_entropy: expected probabilities in [0, 1], got values from "
             f"{values.min():.4g} to {values.max():.4g}; for logits use binary_cross_entropy_with_logits"
         )
-    if epsilon is None:
-        log_p, log_q = FlooredLog()(probabilities), FlooredLogComplement()(probabilities)
-    else:
-        log_p, log_q = log(probabilities + epsilon), log(1 - probabilities + epsilon)
+    if epsilon is not None and not isinstance(epsilon, numbers.Real):
+        raise TypeError(
+            f"binary_cross_entropy: expected None or a number as epsilon, got {type(epsilon).__name__}"
+        )
+    epsilon = None if epsilon is None else float(epsilon)
+    if reduction == "mean" and probabilities.size:
+        return MeanBinaryCrossEntropy(epsilon)(probabilities, target)
+    log_p, log_q = _logarithms(probabilities, epsilon)
     return _reduced(-(target * log_p + (1 - target) * log_q), reduction)
+
+
+def _logarithms(p: Tensor, epsilon: float | None) -> tuple[Tensor, Tensor]:
+    """Return log(p) and log(1 - p) as `binary_cross_entropy` takes them."""
+    if epsilon is None:
+        return FlooredLog()(p), FlooredLogComplement()(p)
+    return log(p + epsilon), log(1 - p + epsilon)
 
 
 def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:

@@ -520,14 +520,39 @@ def test_batch_norm_of_nothing(gpu, shape):
     assert off(gpu, dweight).tolist() == off(gpu, dbias).tolist() == [0.0] * 3
 
 
+def moved(old, new, share):
+    """A running statistic after a step, number by number."""
+    return np.array([0.9 * a + share * b for a, b in zip(old.tolist(), new.tolist(), strict=True)])
+
+
 @pytest.mark.parametrize("count", [1, 31, 257, 0])
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float32",) * 2, ("float64",) * 2], ids=str)
-def test_blend(gpu, count, dtypes):
-    old, new = (numbers(i, count, dtype) for i, dtype in enumerate(dtypes, 25))
-    expected = REFERENCE.blend(*double(old, new), 0.9, 0.1 * 64 / 63)
+@pytest.mark.parametrize("kept", [(True, True), (True, False), (False, True), (False, False)], ids=str)
+def test_running_statistics_move_in_place(gpu, count, dtypes, kept):
+    running = [numbers(i, count, dtypes[0]) if keep else None for i, keep in enumerate(kept, 25)]
+    batch = [numbers(i, count, dtypes[1]) for i in (27, 28)]
+    shares = 0.1, 0.1 * 64 / 63
+    expected = [
+        None if old is None else moved(old, new, share)
+        for old, new, share in zip(running, batch, shares, strict=True)
+    ]
     for layout in ("as made", "every other"):
-        found = gpu.blend(on(gpu, old, layout), on(gpu, new, layout), 0.9, 0.1 * 64 / 63)
-        assert_close(off(gpu, found), expected, dtypes[0])
+        found = [None if old is None else on(gpu, old, layout) for old in running]
+        addresses = [None if array is None else array.data.ptr for array in found]
+        gpu.move_statistics(found, [on(gpu, new, layout) for new in batch], 0.9, shares)
+        for array, address, right in zip(found, addresses, expected, strict=True):
+            if array is not None:
+                assert array.data.ptr == address
+                assert_close(off(gpu, array), right, dtypes[0])
+
+
+def test_running_statistics_of_two_dtypes_move_in_place(gpu):
+    running = [on(gpu, numbers(29, 33, dtype)) for dtype in ("float32", "float64")]
+    before = [off(gpu, array) for array in running]
+    batch = [numbers(i, 33) for i in (30, 31)]
+    gpu.move_statistics(running, [on(gpu, new) for new in batch], 0.9, (0.1, 0.2))
+    for array, old, new, share in zip(running, before, batch, (0.1, 0.2), strict=True):
+        assert_close(off(gpu, array), moved(old, new, share), str(array.dtype))
 
 
 # -- sums and losses -----------------------------------------------------------------------------------------
@@ -593,6 +618,38 @@ def test_logit_bce_takes_labels_of_another_dtype(gpu):
         assert_close(off(gpu, gradient), expected[1], "float32")
 
 
+EPSILONS = pytest.mark.parametrize("epsilon", [None, 0.0, 1e-12, 0.25])
+
+
+@DTYPES
+@EPSILONS
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(1,), (31,), (33, 1), (257,), (3, 5, 7), (2, 3, 5, 7), ()], ids=str)
+def test_bce(gpu, shape, layout, epsilon, dtype):
+    p, target = (np.asarray(np.random.default_rng(i).uniform(size=shape), dtype) for i in (32, 33))
+    for t in (target, 0.3, 0.0, 1.0):
+        expected = REFERENCE.bce(*double(p), np.asarray(t, dtype).astype("float64"), epsilon)
+        given = on(gpu, t, layout) if t is target else t
+        loss, gradient = gpu.bce(on(gpu, p, layout), given, epsilon)
+        assert loss.shape == ()
+        assert gradient.shape == shape
+        assert_close(off(gpu, loss), expected[0], dtype)
+        assert_close(off(gpu, gradient), expected[1], dtype)
+
+
+@DTYPES
+@EPSILONS
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("p", [0.0, -0.0, 1.0, 1e-30, 1e-7, 1 - 2.0**-24, -0.5, 1.5, np.nan, np.inf, -np.inf])
+def test_bce_at_the_ends(gpu, p, target, epsilon, dtype):
+    p = np.array([p], dtype)
+    with np.errstate(all="ignore"):
+        expected = REFERENCE.bce(p, target, epsilon)  # in p's dtype, where 1 - p is rounded
+    found = gpu.bce(on(gpu, p), target, epsilon)
+    for array, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(off(gpu, array), right, rtol=ACCURACY[dtype], atol=1e-37)
+
+
 # -- Adam ----------------------------------------------------------------------------------------------
 
 CONSTANTS = {"betas": (0.5, 0.999), "eps": 1e-3}
@@ -627,7 +684,10 @@ def adam_by_hand(p, g, m, v, rate, correction, betas, eps, weight_decay):
 
 
 def assert_adam(gpu, updates, on_gpu, weight_decay):
-    gpu.adam_updates(on_gpu, **CONSTANTS, weight_decay=weight_decay)
+    factors = [update[4:] for update in on_gpu]
+    gpu.adam_updates(
+        [update[:4] for update in on_gpu], lambda: factors, **CONSTANTS, weight_decay=weight_decay
+    )
     for (*arrays, rate, correction), (*found, _, _) in zip(updates, on_gpu, strict=True):
         expected = double(*arrays)
         numbers = {"rate": rate, "correction": correction, **CONSTANTS, "weight_decay": weight_decay}
@@ -668,4 +728,4 @@ def test_adam_of_both_dtypes_and_without_axes(gpu):
     updates = [*parameters("float32", [33, (), (2, 0)]), *parameters("float64", [(), 31])]
     on_gpu = [(*(on(gpu, a) for a in update[:4]), *update[4:]) for update in updates]
     assert_adam(gpu, updates, on_gpu, 0.0)
-    gpu.adam_updates([], **CONSTANTS, weight_decay=0.0)
+    gpu.adam_updates([], list, **CONSTANTS, weight_decay=0.0)

@@ -577,6 +577,50 @@ def test_running_statistics_move_under_no_grad_too():
     np.testing.assert_allclose(layer.running_var.numpy(), [0.9 + 0.2, 0.9 + 0.8], rtol=1e-6)
 
 
+def test_running_statistics_keep_their_memory():
+    layer = nn.BatchNorm(2)
+    kept = layer.running_mean, layer.running_var
+    arrays, views, versions = [t.data for t in kept], [t.detach() for t in kept], [t.version for t in kept]
+    layer(mg.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    for t, array, view, version in zip(kept, arrays, views, versions, strict=True):
+        assert t.data is array
+        assert t.version == view.version == version + 1
+        assert np.array_equal(view.numpy(), t.numpy())
+    np.testing.assert_allclose(views[0].numpy(), [0.2, 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kept", ["running_mean", "running_var"])
+def test_one_running_statistic_can_be_kept_alone(kept):
+    layer = nn.BatchNorm(2)
+    other = ({"running_mean", "running_var"} - {kept}).pop()
+    setattr(layer, other, None)
+    layer(mg.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    expected = {"running_mean": [0.2, 0.4], "running_var": [1.1, 1.7]}[kept]
+    np.testing.assert_allclose(getattr(layer, kept).numpy(), expected, rtol=1e-6)
+
+
+def test_a_graph_notices_that_running_statistics_moved():
+    layer, w = nn.BatchNorm(2), mg.tensor([1.0, 2.0], requires_grad=True)
+    y = (w * layer.running_mean).sum()
+    layer(mg.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    with pytest.raises(RuntimeError, match="multiply: an input of shape .* was changed in place"):
+        y.backward()
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_running_statistics_that_can_not_move_are_refused(name):
+    layer = nn.BatchNorm(2)
+    x, before = mg.tensor([[1.0, 2.0], [3.0, 6.0]]), layer.state_dict()
+    setattr(layer, name, F.broadcast_to(mg.tensor([1.0]), (2,)))
+    with pytest.raises(ValueError, match=f"batch_norm, {name}: .* can't be changed in place"):
+        layer(x)
+    setattr(layer, name, mg.tensor([1, 2], dtype="int64"))
+    with pytest.raises(TypeError, match=f"batch_norm, {name}: expected float32 or float64, got int64"):
+        layer(x)
+    for key in {"running_mean", "running_var"} - {name}:  # nothing has moved
+        assert np.array_equal(layer.state_dict()[key].numpy(), before[key].numpy())
+
+
 @pytest.mark.parametrize("shape", [(1, 2), (1, 2, 1, 1)])
 def test_one_value_per_channel_cannot_be_normalised(shape):
     layer, x = nn.BatchNorm(2), mg.tensor(np.ones(shape, np.float32))

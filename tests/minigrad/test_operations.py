@@ -73,7 +73,7 @@ def one_channel_wrong(gradient):
     factor = np.ones(gradient.shape)
     axis = min(1, gradient.ndim - 1)
     if axis < 0:
-        return factor * 1.01
+        return np.asarray(factor * 1.01)  # no number, which would become float32
     others = tuple(i for i in range(gradient.ndim) if i != axis)
     channel = int(np.abs(gradient).sum(axis=others).argmax())
     factor[(slice(None),) * axis + (channel,)] = 1.01

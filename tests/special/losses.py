@@ -109,6 +109,17 @@ def probability_mixed(p, t):
     return negative(bounded_inverse(p) + bounded_inverse(ONE - p))
 
 
+def known_probabilities(dtype):
+    """Return those that are numbers: NaN would make the mean NaN."""
+    p, t = probabilities_and_labels(dtype)
+    return p[p == p], t[p == p]
+
+
+def mean_probability_second(p, t):
+    mixed = each(probability_mixed)(p, t) / len(p)
+    return [[each(probability_curvature)(p, t) / len(p), mixed], [mixed, None]]
+
+
 def log_odds(p):
     return floored_log(p) - floored_log_complement(p)
 
@@ -197,6 +208,20 @@ LOSSES = [
         inputs=probabilities_and_labels,
         label="binary_cross_entropy",
         slack=each(lambda p, t: 8),
+        above=(1.0, np.nan),
+    ),
+    Row(
+        "mean_binary_cross_entropy",
+        lambda p, t: OPERATIONS["mean_binary_cross_entropy"]()(p, t),
+        known_probabilities,
+        lambda p, t: each(probability_loss)(p, t).sum() / len(p),
+        lambda dl, p, t: (
+            dl * each(probability_slope)(p, t) / len(p),
+            dl * each(lambda p, t: negative(log_odds(p)))(p, t) / len(p),
+        ),
+        mean_probability_second,
+        slack=each(lambda p, t: 8),
+        slack2=each(lambda p, t: 8),
         above=(1.0, np.nan),
     ),
     Row(

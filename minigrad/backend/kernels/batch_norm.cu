@@ -1,8 +1,9 @@
 // Batch normalisation of rows (M, C): the channels of (N, C), or of (N, C, H, W) with the channels innermost.
 //
-// All kernels share one shape. A block of 32 x 8 threads has 32 neighbouring channels and a chunk of rows;
-// thread (tx, ty) takes channel tx and every eighth row of the chunk, so that a warp reads 32 neighbouring
-// numbers. Launch: grid (ceil(C / 32), chunks), block (32, 8).
+// All kernels that go through the rows share one shape. A block of 32 x 8 threads has 32 neighbouring channels
+// and a chunk of rows; thread (tx, ty) takes channel tx and every eighth row of the chunk, so that a warp reads
+// 32 neighbouring numbers. Launch: grid (ceil(C / 32), chunks), block (32, 8). Of the others, which take what the
+// channels have once, one thread has one channel, in blocks of 256.
 //
 // Bytes: of each pass below; what a channel needs once is small beside the rows. Operations: fewer than ten an
 // element, so that memory is what limits.
@@ -15,6 +16,7 @@
 //   in one pass, and from them what a channel's dx needs (Backend.normalize_coefficients). Reads dy, x and y.
 // gradient: dx = (dy - (x - near) * tilt - shift) * scale. Reads dy, x and y once, writes dx once. Together the
 //   last three must equal Backend.normalize_backward.
+// move_statistics: must equal Backend.move_statistics. Reads and writes the running statistics once.
 
 #define CHANNELS 32
 #define ROWS 8
@@ -158,4 +160,14 @@ __global__ void gradient(const T* dy, const T* x, const T* y, const double* mean
         if (slope != T(1)) d = back(d, y[i], slope);
         dx[i] = (d - (x[i] - near) * along - down) * factor;
     }
+}
+
+// The two running statistics of each channel, in place; null for one that is not kept.
+template <typename T>
+__global__ void move_statistics(T* mean, T* variance, const double* batch_mean, const double* batch_variance,
+                                T keep, double mean_share, double variance_share, int channels) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    if (mean) mean[c] = keep * mean[c] + (T)(mean_share * batch_mean[c]);
+    if (variance) variance[c] = keep * variance[c] + (T)(variance_share * batch_variance[c]);
 }

@@ -65,10 +65,3 @@ __global__ void mask_scale(const T* x, const bool* mask, T* y, T scale, long lon
     ELEMENT
     y[i] = mask[i] ? x[i] * scale : T(0);  // whatever x is
 }
-
-// keep * old + share * fresh, in T; S is the type of `fresh`.
-template <typename T, typename S>
-__global__ void blend(const T* old, const S* fresh, T* mixed, T keep, double share, long long count) {
-    ELEMENT
-    mixed[i] = keep * old[i] + (T)(share * (double)fresh[i]);
-}

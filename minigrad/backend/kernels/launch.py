@@ -37,6 +37,12 @@ def types_of(dtype: Any, second: Any = None) -> str:
     return f"<{load.FLOATS[str(dtype)]}, {load.FLOATS.get(str(second), second)}>"
 
 
+def fitted(x: Array, like: Array) -> Array:
+    """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
+    dtype = x.dtype if x.dtype == "bool" else like.dtype
+    return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
+
+
 def vector(x: Array, size: int, dtype: Any) -> Array:
     """x (size,) as a kernel reads it: contiguous, of `dtype`. Raises ValueError for another shape."""
     if x.shape != (size,):
