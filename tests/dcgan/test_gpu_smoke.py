@@ -7,7 +7,7 @@ from minigrad.backend import get
 from minigrad.ops import OPERATIONS
 
 CASES = sum(len(list(operation.cases())) for operation in OPERATIONS.values())
-SMALL = ["--batch-size", "4", "--steps", "2", "--presets", "quick"]
+SMALL = ["--batch-size", "4", "--rounds", "1", "--presets", "quick", "--timed", "quick", "--no-pytorch"]
 
 
 @pytest.mark.gpu
