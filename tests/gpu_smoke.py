@@ -113,7 +113,8 @@ def check_resumed() -> bool:
     """Whether eight steps of `quick` write the same files in one run, and resumed after the first four."""
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder, "whole"), Path(folder, "parts")
-        options = ["--preset", "quick", "--device", "gpu", "--batch-size", "8"]
+        options = ["--preset", "quick", "--device", "gpu", "--batch-size", "4"]
+        options += ["--set", "grid_rows=2", "--set", "grid_columns=2"]
         _quietly(train.main, [*options, "--steps", "8", "--out", str(whole)])
         _quietly(train.main, [*options, "--steps", "4", "--out", str(parts)])
         _quietly(train.main, ["--resume", str(parts), "--steps", "8", "--device", "gpu"])
@@ -138,10 +139,10 @@ def _quietly(command: Callable[[Sequence[str]], int], options: Sequence[str]) ->
 
 
 def check_memory() -> bool:
-    """Whether a step that does not fit into memory says so, and then others have the same bits in both ways."""
+    """Whether a step too large for the memory says so, and others then have the same bits in both ways."""
     numbers = []
     for captured in (False, True):
-        made, real = gan(presets.get("flux", batch_size=8), "gpu")
+        made, real = gan(presets.get("flux", batch_size=2), "gpu")
         step = partial(RULES["fresh_noise"], made)
         run = mg.capture(step) if captured else step
         gc.collect()
@@ -156,7 +157,7 @@ def check_memory() -> bool:
         except UserError as error:
             if f"Use a smaller --batch-size (it is {made.batch_size})" not in str(error):
                 raise
-        made.batch_size = 8
+        made.batch_size = 2
         for _ in range(4):
             run(real)
         numbers.append(_numbers(made))

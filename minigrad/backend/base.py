@@ -1,7 +1,7 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
-A backend may override any primitive with a faster form; what it leaves out falls back to the one
-here, in convolution.py and in losses.py, which is also the truth that the faster form is tested against.
+A backend may override any primitive with a faster form; what it leaves out falls back to the one here, in
+convolution.py, losses.py and optimizers.py, which is also the truth that the faster form is tested against.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,12 @@ from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
 from .losses import ReferenceLosses
 from .measuring import Measuring
+from .optimizers import ReferenceOptimizers
 from .philox import Counter, Key, philox
 from .tape import Graph, checked
 
-AdamUpdate = tuple[Array, Array, Array, Array]  # a parameter, its gradient, its first and second moment
-Factors = Callable[[], Sequence[tuple[float, float]]]  # gives `rate` and `correction` of each `adam_update`
 
-
-class Backend(ReferenceConvolution, ReferenceLosses, Measuring):
+class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measuring):
     """Array primitives on one device.
 
     Attributes:
@@ -356,57 +354,3 @@ class Backend(ReferenceConvolution, ReferenceLosses, Measuring):
                 f"crop_images: expected images (bytes,) and squares (N, 3), got {images.shape} and "
                 f"{squares.shape}"
             )
-
-    # -- optimisers (in place) -----------------------------------------------------------------
-
-    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
-        """`adam_update` of several parameters, each with its own gradient, moments and factors.
-
-        Args:
-            factors: gives (rate, correction) of each of them. A captured step calls it in each replay.
-        """
-        for arrays, (rate, correction) in zip(updates, factors(), strict=True):
-            self.adam_update(*arrays, rate=rate, correction=correction, **constants)
-
-    @ieee()
-    def average_updates(
-        self, pairs: Sequence[tuple[Array, Array]], weights: Callable[[], tuple[float, float]]
-    ) -> None:
-        """Move running averages, in place: average = keep * average + share * new for each (average, new).
-
-        Args:
-            weights: gives (keep, share). A captured step calls it in each replay.
-        """
-        keep, share = weights()
-        for average, new in pairs:
-            average *= keep
-            average += share * new
-
-    def adam_update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        first: Array,
-        second: Array,
-        *,
-        rate: float,
-        correction: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """One step of Adam, in place on the parameter and on its two moments.
-
-        g = gradient + weight_decay * parameter; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-        parameter -= rate * m / (sqrt(v / correction) + eps).
-
-        `rate` and `correction` are numbers of the step: `minigrad.optim.Adam` has both forms of them.
-        """
-        beta1, beta2 = betas
-        if weight_decay:
-            gradient = gradient + weight_decay * parameter
-        first *= beta1
-        first += (1 - beta1) * gradient
-        second *= beta2
-        second += (1 - beta2) * (gradient * gradient)
-        parameter -= rate * first / (self.xp.sqrt(second / correction) + eps)

@@ -12,11 +12,12 @@ import numpy as np
 from . import frequency, phases
 from .arena import Arena, owns_memory
 from .arrays import Array, channels_first, channels_last
-from .base import AdamUpdate, Backend, Factors
+from .base import Backend
 from .bilinear import BilinearForm, Transform
 from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo, sample
+from .optimizers import AdamUpdate, Factors
 from .parallel import (
     MAX_SLICE_BYTES,
     MIN_SLICE_BYTES,

@@ -6,21 +6,19 @@ channels innermost, as everywhere (arrays.py).
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import cupy as xp
 import numpy as np
 
 from .arrays import Array, channels_first, channels_last
-from .base import AdamUpdate, Factors
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .gpu_graph import FROM_HOST, GPUGraph
 from .gpu_losses import GPULosses
 from .gpu_measuring import GPUMeasuring
+from .gpu_optimizers import GPUOptimizers
 from .gpu_products import GPUProducts
-from .kernels import load
 from .kernels.launch import fitted, launch, launch_blocks, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
 from .tape import CaptureError, is_capturing, recording
@@ -29,20 +27,9 @@ CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
 DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
-MAX_PARAMETERS = 48  # in one launch of adam
-ADAM_BLOCKS = 64  # for each parameter
 
 
-# The structure that `adam` takes: addresses and sizes of the parameters, and the places of their factors.
-TABLE = np.dtype(
-    [
-        *((name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")),
-        *((name, np.int64, MAX_PARAMETERS) for name in ("size", "place")),
-    ]
-)
-
-
-class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUProducts):
+class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -86,7 +73,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUProducts):
         return xp.asnumpy(array)
 
     def graph(self) -> GPUGraph:
-        return GPUGraph()
+        return GPUGraph(xp)
 
     def free_memory(self) -> int | None:
         free, _ = xp.cuda.runtime.memGetInfo()
@@ -316,60 +303,6 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUProducts):
             ),
         )
         return channels_first(y)
-
-    # -- optimisers ------------------------------------------------------------------------------
-
-    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
-        fitting: dict[Any, list[tuple[int, AdamUpdate]]] = {}
-        values: dict[Any, Array] = {}  # by dtype: (rate, correction) of each update
-        for place, (parameter, gradient, first, second) in enumerate(updates):
-            dtype = parameter.dtype
-            if dtype not in values:
-                make = partial(_table_of, factors, dtype)
-                values[dtype] = self.from_host(make, (len(updates), 2), dtype)
-            if all(a.flags.c_contiguous and a.dtype == dtype for a in (parameter, first, second)):
-                gradient = xp.ascontiguousarray(fitted(gradient, parameter))
-                fitting.setdefault(dtype, []).append((place, (parameter, gradient, first, second)))
-            else:  # changed in place, so that no copy will do
-                rate, correction = values[dtype][place]
-                self.adam_update(
-                    parameter, gradient, first, second, rate=rate, correction=correction, **constants
-                )
-        for dtype, same in fitting.items():
-            for start in range(0, len(same), MAX_PARAMETERS):
-                self._adam(dtype, same[start : start + MAX_PARAMETERS], values[dtype], **constants)
-
-    def _adam(
-        self,
-        dtype: Any,
-        updates: Sequence[tuple[int, AdamUpdate]],
-        factors: Array,
-        *,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """One launch: at most MAX_PARAMETERS updates, each with its place among the factors."""
-        beta1, beta2 = betas
-        table = np.zeros((), TABLE)
-        for i, (place, arrays) in enumerate(updates):
-            for name, array in zip(("parameter", "gradient", "first", "second"), arrays, strict=True):
-                table[name][i] = array.data.ptr
-            table["size"][i], table["place"][i] = arrays[0].size, place
-        numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
-        launch_blocks(
-            "adam",
-            "adam",
-            types_of(dtype),
-            (ADAM_BLOCKS, len(updates)),
-            (load.BLOCK,),
-            (table[()], factors, *(dtype.type(n) for n in numbers)),
-        )
-
-
-def _table_of(factors: Factors, dtype: Any) -> Any:
-    """Return (rate, correction) of each update: (n, 2)."""
-    return np.array(factors(), dtype).reshape(-1, 2)  # (n, 2)
 
 
 def _channels_innermost(x: Array) -> Array:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import cupy as xp
 import numpy as np
 
 from .arrays import Array
@@ -31,9 +30,13 @@ class GPUGraph:
     The default stream can't be captured. All that a captured function allocates comes from a pool that
     nobody else uses, since every replay writes into the same memory. The pool lives as long as the graph,
     or as arrays of it do.
+
+    Args:
+        xp: CuPy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
         self._stream = xp.cuda.Stream(non_blocking=True)
         self._pool = xp.cuda.MemoryPool()
         self._before, self._after = (xp.cuda.Event(disable_timing=True) for _ in range(2))
@@ -42,7 +45,7 @@ class GPUGraph:
     def warm_up(self, work: Callable[[], Any]) -> Any:
         """Run a function uncaptured, in the graph's memory; return its result."""
         with self._in_order(), self._own_memory():
-            rehearsal = Rehearsal(xp.asarray)
+            rehearsal = Rehearsal(self._xp.asarray)
             with onto(rehearsal):
                 result = work()
         self._size = rehearsal.size
@@ -55,24 +58,24 @@ class GPUGraph:
         through, and the device is as before. Raises CaptureError for what CUDA can't capture.
         """
         with self._in_order(), self._own_memory():
-            self._inputs = xp.empty(self._size, np.uint8)
+            self._inputs = self._xp.empty(self._size, np.uint8)
             self._tape = Tape(self._place)
             self._stream.begin_capture()
             try:
-                with onto(self._tape), _no_copies_from_the_host():
+                with onto(self._tape), _no_copies_from_the_host(self._xp):
                     result = work()
                 self._graph = self._stream.end_capture()
             except BaseException as error:
                 self._give_up()
                 status = getattr(error, "status", 0)
-                if status in CAPTURE_ERRORS and isinstance(error, xp.cuda.runtime.CUDARuntimeError):
+                if status in CAPTURE_ERRORS and isinstance(error, self._xp.cuda.runtime.CUDARuntimeError):
                     raise CaptureError(
                         f"it waits for the device, or does what CUDA can't capture ({error})"
                     ) from error
                 raise
             finally:
                 self._tape.rewind()
-        self._slots = [_Slot(self._tape) for _ in range(SLOTS)]
+        self._slots = [_Slot(self._xp, self._tape) for _ in range(SLOTS)]
         self._turn = 0
         return result
 
@@ -89,7 +92,7 @@ class GPUGraph:
             self._graph.launch(self._stream)
 
     def _place(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        place = xp.ndarray(shape, dtype, self._inputs.data + offset)
+        place = self._xp.ndarray(shape, dtype, self._inputs.data + offset)
         if offset + place.nbytes > self._size:
             raise CaptureError("the step takes more numbers from the host than in the call before")
         return place
@@ -101,7 +104,7 @@ class GPUGraph:
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
-        current = xp.cuda.get_current_stream()
+        current = self._xp.cuda.get_current_stream()
         self._before.record(current)
         self._stream.wait_event(self._before)
         try:
@@ -112,7 +115,7 @@ class GPUGraph:
 
     @contextmanager
     def _own_memory(self) -> Iterator[None]:
-        with xp.cuda.using_allocator(self._pool.malloc), self._stream:
+        with self._xp.cuda.using_allocator(self._pool.malloc), self._stream:
             yield
 
 
@@ -124,14 +127,14 @@ class _Slot:
         free: an event, after which the last copy out of it is done.
     """
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, xp: Any, tape: Tape) -> None:
         self.memory = xp.cuda.alloc_pinned_memory(max(tape.size, 1))
         self.views = tape.views(np.frombuffer(self.memory, np.uint8, tape.size))
         self.free = xp.cuda.Event(disable_timing=True)
 
 
 @contextmanager
-def _no_copies_from_the_host() -> Iterator[None]:
+def _no_copies_from_the_host(xp: Any) -> Iterator[None]:
     """A context in which this thread can't copy anything of the host's to the device.
 
     CuPy copies by way of a buffer that it gives to others later, while each replay would read it.

@@ -11,8 +11,6 @@ import os
 import threading
 from typing import Any
 
-import cupy as xp
-
 from .arrays import Array
 from .base import Backend
 
@@ -49,7 +47,7 @@ class GPUProducts(Backend):
     """The products of `GPUBackend`."""
 
     def __init__(self) -> None:
-        self._library = _library()
+        self._library = _library(self.xp)
         self._handles = threading.local()  # a handle belongs to one thread and one device
         self._tf32 = False
 
@@ -63,18 +61,18 @@ class GPUProducts(Backend):
 
     def matmul(self, a: Array, b: Array) -> Array:
         if a.dtype != b.dtype or str(a.dtype) not in TYPES or not a.ndim or not b.ndim:
-            return xp.matmul(a, b)  # integers, by a kernel of CuPy's; and its errors
+            return self.xp.matmul(a, b)  # integers, by a kernel of CuPy's; and its errors
         left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
         if left.shape[-1] != right.shape[-2]:
-            return xp.matmul(a, b)  # raises
+            return self.xp.matmul(a, b)  # raises
         y = self._product(left, right)
         y = y[..., 0, :] if a.ndim == 1 else y
         return y[..., 0] if b.ndim == 1 else y
 
     def _product(self, a: Array, b: Array) -> Array:
         """The product of matrices, or of batches of matrices, which are broadcast."""
-        batch = xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        y = xp.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+        batch = self.xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        y = self.xp.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
         if not y.size:
             return y
         if not a.shape[-1]:
@@ -83,7 +81,7 @@ class GPUProducts(Backend):
         if not batch:
             self._multiply(a, b, y)
             return y
-        a, b = (xp.ascontiguousarray(xp.broadcast_to(x, (*batch, *x.shape[-2:]))) for x in (a, b))
+        a, b = (self.xp.ascontiguousarray(self.xp.broadcast_to(x, (*batch, *x.shape[-2:]))) for x in (a, b))
         a, b, flat = (x.reshape(-1, *x.shape[-2:]) for x in (a, b, y))  # (batch, rows, columns) each
         self._multiply(a, b, flat)
         return y
@@ -95,7 +93,7 @@ class GPUProducts(Backend):
         b transposed times a transposed.
         """
         dtype = str(a.dtype)
-        (b, b_form, b_leading), (a, a_form, a_leading) = _laid_out(b), _laid_out(a)
+        (b, b_form, b_leading), (a, a_form, a_leading) = _laid_out(self.xp, b), _laid_out(self.xp, a)
         rows, columns, inner = y.shape[-2], y.shape[-1], a.shape[-1]
         one, zero = _SCALARS[dtype](1), _SCALARS[dtype](0)
         kind = TYPES[dtype]
@@ -113,15 +111,15 @@ class GPUProducts(Backend):
 
     def _handle(self) -> Any:
         """The handle of this thread and device, on the current stream, with its workspace."""
-        own, device = self._handles, xp.cuda.runtime.getDevice()
+        own, device = self._handles, self.xp.cuda.runtime.getDevice()
         by_device = own.__dict__.setdefault("by_device", {})
         if device not in by_device:
             handle = ctypes.c_void_p()
             self._call("cublasCreate_v2", ctypes.byref(handle))
-            by_device[device] = [handle, None, xp.cuda.Memory(WORKSPACE)]
+            by_device[device] = [handle, None, self.xp.cuda.Memory(WORKSPACE)]
         entry = by_device[device]
         handle, stream, workspace = entry
-        current = xp.cuda.get_current_stream().ptr
+        current = self.xp.cuda.get_current_stream().ptr
         if stream != current:  # this takes the workspace away
             self._call("cublasSetStream_v2", handle, current)
             self._call("cublasSetWorkspace_v2", handle, workspace.ptr, WORKSPACE)
@@ -134,7 +132,7 @@ class GPUProducts(Backend):
             raise RuntimeError(f"{name}: cuBLAS says {STATUS.get(status, status)}")
 
 
-def _laid_out(x: Array) -> tuple[Array, int, int]:
+def _laid_out(xp: Any, x: Array) -> tuple[Array, int, int]:
     """x (..., rows, columns) in a memory order that cuBLAS takes, a copy only if it must be.
 
     Returns it, whether cuBLAS is to transpose it, and the distance of its rows (or columns) in elements.
@@ -146,18 +144,18 @@ def _laid_out(x: Array) -> tuple[Array, int, int]:
         return x, NO_TRANSPOSE, max(along_rows if rows > 1 else columns, 1)
     if whole and (along_rows == 1 or rows == 1) and (along_columns >= rows or columns == 1):
         return x, TRANSPOSE, max(along_columns if columns > 1 else rows, 1)
-    return _laid_out(xp.ascontiguousarray(x))
+    return _laid_out(xp, xp.ascontiguousarray(x))
 
 
-def _library() -> Any:
+def _library(xp: Any) -> Any:
     """The cuBLAS that CuPy uses, with the types of the arguments that are passed to it."""
     # A library that was loaded gives its own functions and those of the libraries that it was linked with.
-    library = ctypes.CDLL(_windows_name() if os.name == "nt" else xp.cuda.cublas.__file__)
+    library = ctypes.CDLL(_windows_name(xp) if os.name == "nt" else xp.cuda.cublas.__file__)
     for name, types in _SIGNATURES.items():
         getattr(library, name).argtypes = types
     return library
 
 
-def _windows_name() -> str:
+def _windows_name(xp: Any) -> str:
     """On Windows only the library itself gives its functions."""
     return f"cublas64_{xp.cuda.runtime.runtimeGetVersion() // 1000}.dll"

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend.arrays import Array
-from ..backend.base import AdamUpdate, Backend
+from ..backend.base import Backend
+from ..backend.optimizers import AdamUpdate
 from ..tensor import Tensor
 from .given import flag, number, pair
 from .optimizer import Optimizer, Read

@@ -141,14 +141,14 @@ def test_a_start_that_fails_leaves_no_directory(run, monkeypatch):
 
 
 def test_a_failure_after_the_first_steps_removes_nothing(run, monkeypatch):
-    feed = Feed.__call__
+    feed = Feed.batch_of
 
-    def fails(self, step):
-        if step == 3:
+    def fails(self, step, count):
+        if step() == 3:
             raise MemoryError("too much")
-        return feed(self, step)
+        return feed(self, step, count)
 
-    monkeypatch.setattr(Feed, "__call__", fails)
+    monkeypatch.setattr(Feed, "batch_of", fails)
     with pytest.raises(MemoryError):
         run(*SMALL, "--steps", 8, "--out", "run")
     assert Path("run/config.json").exists()
@@ -610,13 +610,13 @@ def test_images_that_changed_in_part_are_refused_and_older_fingerprints_taken(ru
 
 
 def test_signals_are_named_in_the_exit_code(run, no_pictures, monkeypatch):
-    feed = Feed.__call__
+    feed = Feed.batch_of
 
-    def hung_up(self, step):
+    def hung_up(self, step, count):
         os.kill(os.getpid(), signal.SIGHUP)
-        return feed(self, step)
+        return feed(self, step, count)
 
-    monkeypatch.setattr(Feed, "__call__", hung_up)
+    monkeypatch.setattr(Feed, "batch_of", hung_up)
     code, said = run(*SMALL, "--steps", 4, "--out", "run")
     assert code == 128 + signal.SIGHUP
     assert "Stopped after step 1 of 4; everything up to there is kept." in said
