@@ -166,7 +166,8 @@ def measure(
                 attempt(one.way, one.tf32, one.take_turn)
     set_tf32(False)
     for one in running:
-        rows.setdefault((one.way.name, one.tf32), one.row())
+        if (one.way.name, one.tf32) not in rows:
+            rows[one.way.name, one.tf32] = one.row()
     return tuple(rows[way.name, tf32] for way, tf32 in keys)
 
 
