@@ -359,4 +359,6 @@ def _unbroadcast(gradient: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
             f"{name}: its backward gave a gradient of shape {gradient.shape} for an input of shape {shape}"
         )
     stretched = tuple(extra + i for i, n in enumerate(shape) if n != gradient.shape[extra + i])
+    if not stretched:
+        return gradient.sum(axis=tuple(range(extra)))
     return gradient.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)

@@ -184,10 +184,11 @@ class _Capture:
                 own.data[...] = value.data
         self.graph.replay()
         for leaf, gradient in self._gradients:
-            leaf.grad = gradient
+            if leaf.grad is not gradient:
+                leaf.grad = gradient
         for counter, changes in self._changes:
             counter.value += changes
-        return self._result.copied()
+        return self._result.copied(self.graph)
 
 
 class _Joined:
@@ -197,35 +198,32 @@ class _Joined:
     """
 
     def __init__(self, result: Any) -> None:
-        tensors = list(_tensors_in(result))
-        for tensor in tensors:
-            _check_no_gradient("result", tensor)
-        self._result = result
+        self._result, self._tensors = result, list(_tensors_in(result))
         self._places: list[tuple[int, int]] = []  # of each: the first byte, and the one after the last
         size = 0
-        for tensor in tensors:
+        for tensor in self._tensors:
+            _check_no_gradient("result", tensor)
             self._places.append((size, size + tensor.data.nbytes))
             size += -(-tensor.data.nbytes // ALIGNMENT) * ALIGNMENT
-        if not tensors:
+        if not self._tensors:
             return
-        self._block = tensors[0].backend.xp.empty(size, "uint8")
-        for tensor, part in zip(tensors, self._parts(self._block, tensors), strict=True):
+        self._block = self._tensors[0].backend.xp.empty(size, "uint8")
+        for tensor, part in zip(self._tensors, self._parts(self._block), strict=True):
             part[...] = tensor.data
 
-    def _parts(self, block: Array, tensors: list[Tensor]) -> list[Array]:
+    def _parts(self, block: Array) -> list[Array]:
         """Return the arrays of the tensors in a block."""
         return [
             block[start:stop].view(tensor.dtype).reshape(tensor.shape)  # (shape of the tensor)
-            for tensor, (start, stop) in zip(tensors, self._places, strict=True)
+            for tensor, (start, stop) in zip(self._tensors, self._places, strict=True)
         ]
 
-    def copied(self) -> Any:
+    def copied(self, graph: Graph) -> Any:
         """Return the result with tensors of its own."""
-        tensors = list(_tensors_in(self._result))
-        if not tensors:
+        if not self._tensors:
             return self._result
-        parts = iter(self._parts(self._block.copy(), tensors))
-        backend = tensors[0].backend
+        parts = iter(self._parts(graph.copied(self._block)))
+        backend = self._tensors[0].backend
         return _mapped(lambda _: Tensor(next(parts), backend=backend), self._result)
 
 

@@ -13,6 +13,7 @@ class Copies:
     __slots__ = ()
 
     if TYPE_CHECKING:
+        backend: Any
         data: Any
         grad: Any
         node: Any
@@ -45,7 +46,7 @@ class Copies:
         """Return a leaf with a copy of the values, without `grad`. RuntimeError for a computed one."""
         if self.node is not None:
             raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
-        copied = self.bare(self.data.copy(), self.requires_grad)
+        copied = self.bare(self.backend.copy(self.data), self.requires_grad)
         memo[id(self)] = copied
         return copied
 

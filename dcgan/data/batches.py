@@ -96,7 +96,9 @@ class Batches:
             shapes: the height and width of every image of the set, int64 (images, 2).
         """
         chosen = self._chosen(step)
-        return chosen, _windows(shapes[chosen], self._draws(len(chosen), step), self.crop, self.flip)
+        at_random = bool(self.flip) or self.crop == "random_or_center"
+        draws = self._draws(len(chosen), step) if at_random else np.ones((len(chosen), 4), np.float32)
+        return chosen, _windows(shapes[chosen], draws, self.crop, self.flip)
 
     def _chosen(self, step: int) -> NDArray[Any]:
         """The numbers of the images of a step."""

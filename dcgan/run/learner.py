@@ -42,7 +42,7 @@ class Learner:
         done: steps so far.
     """
 
-    def __init__(self, preset: Preset, batches: Batches, device: str, graph: bool = True) -> None:
+    def __init__(self, preset: Preset, batches: Batches, device: str, graph: bool = False) -> None:
         mg.manual_seed(preset.seed)
         self.preset, self.batches, self.device = preset, batches, device
         self.images = batches.fingerprint()

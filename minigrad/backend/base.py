@@ -56,6 +56,11 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measur
         """
         return self.asarray(checked(make(), shape, np.dtype(dtype)))
 
+    def copy(self, array: Array) -> Array:
+        """This device's array again, in memory of its own."""
+        copied: Array = array.copy()
+        return copied
+
     def plain(self, array: Array) -> Array:
         """This device's array without what a subclass makes of it, over the same memory.
 
@@ -67,6 +72,10 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measur
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """This device's array as a NumPy array on the host."""
         return np.asarray(array)
+
+    def numbers(self, arrays: Sequence[Array]) -> list[float]:
+        """Return the values of arrays of one element each, as Python's numbers."""
+        return [self.to_numpy(array).item() for array in arrays]
 
     def owns_memory(self, array: Array) -> bool:
         """Whether an array lies in memory of its own, not in another array's."""

@@ -19,14 +19,20 @@ from .gpu_losses import GPULosses
 from .gpu_measuring import GPUMeasuring
 from .gpu_optimizers import GPUOptimizers
 from .gpu_products import GPUProducts
-from .kernels.launch import fitted, launch, launch_blocks, types_of, vector
-from .philox import DRAWS_PER_BLOCK, Counter, Key
+from .kernels.launch import (
+    channels_innermost,
+    fitted,
+    in_shape_of,
+    launch,
+    launch_blocks,
+    types_of,
+    vector,
+)
 from .tape import CaptureError, is_capturing, recording
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
-DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
 
 
 class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
@@ -57,9 +63,19 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
     # -- arrays ------------------------------------------------------------------------------
 
     def asarray(self, data: Any, dtype: Any = None) -> Array:
-        if is_capturing() and not self.owns(data) and np.ndim(data):
+        """As the reference's. Host data of four axes, images or a kernel, comes with the channels innermost:
+        products read it so, and the gradient of such a kernel has the same memory order.
+        """
+        given = not self.owns(data)
+        if given and is_capturing() and np.ndim(data):
             raise CaptureError(FROM_HOST)
-        return super().asarray(data, dtype)
+        array = super().asarray(data, dtype)
+        if array.ndim != 4 or not given:
+            return array
+        return channels_first(xp.ascontiguousarray(channels_last(array)))
+
+    def copy(self, array: Array) -> Array:
+        return array.copy(order="K")  # with its memory order
 
     def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
         tape = recording()
@@ -71,6 +87,12 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         if is_capturing():
             raise CaptureError("there are no numbers yet to look at: return the tensor, and look at it later")
         return xp.asnumpy(array)
+
+    def numbers(self, arrays: Sequence[Array]) -> list[float]:
+        if not arrays:
+            return []
+        # In one array, so that the device is waited for once.
+        return self.to_numpy(xp.concatenate([array.ravel() for array in arrays])).tolist()
 
     def graph(self) -> GPUGraph:
         return GPUGraph(xp)
@@ -99,11 +121,11 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         The others are stretched to its shape, and converted to its dtype but for masks.
         """
         like = arrays[0]
-        inputs = [_channels_innermost(fitted(array, like)) for array in arrays]
+        inputs = [channels_innermost(fitted(array, like)) for array in arrays]
         out = xp.empty_like(inputs[0])
         count = out.size
         launch("elementwise", kernel, types_of(out.dtype), count, (*inputs, out, *numbers, np.int64(count)))
-        return _in_shape_of(like, out)
+        return in_shape_of(like, out)
 
     # -- activations -------------------------------------------------------------------------
 
@@ -127,42 +149,12 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
 
     # -- dropout -----------------------------------------------------------------------------
 
-    def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
-        numbers = _channels_innermost(x)
-        y, mask = xp.empty_like(numbers), xp.empty(numbers.shape, np.bool_)
-        blocks = -(-numbers.size // DRAWS_PER_BLOCK)
-        if blocks:
-            launch_blocks(
-                "dropout",
-                "dropout",
-                types_of(x.dtype),
-                (-(-blocks // DROPOUT_BLOCK),),
-                (DROPOUT_BLOCK,),
-                (
-                    numbers,
-                    y,
-                    mask,
-                    self._place_of(key, counter),
-                    np.uint32(round(p * 2**16)),
-                    x.dtype.type(1 / (1 - p)),
-                    np.int64(numbers.size),
-                ),
-            )
-        return _in_shape_of(x, y), _in_shape_of(x, mask)
-
-    def _place_of(self, key: Key, counter: Counter) -> Array:
-        """A place in the stream of random numbers as the kernels read it: uint64 (6,), the key first."""
-        tape = recording()
-        draw = (lambda: (key, counter)) if tape is None else tape.draw_of(key, counter)
-
-        def place() -> Any:
-            key, counter = draw()
-            return np.array((*key, *counter), np.uint64)
-
-        return self.from_host(place, (6,), np.uint64)
-
     def mask_scale(self, x: Array, mask: Array, scale: float) -> Array:
         return self._elementwise("mask_scale", (x, mask), (x.dtype.type(scale),))
+
+    def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
+        number = dy.dtype.type
+        return self._elementwise("leaky_dropout_backward", (dy, y, mask), (number(slope), number(scale)))
 
     # -- batch normalisation -------------------------------------------------------------------
 
@@ -208,7 +200,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
                 grid,
                 (rows, mean, variance, weight, bias, y, np.float64(eps), slope, *sizes),
             )
-        return _in_shape_of(x, y)
+        return in_shape_of(x, y)
 
     def normalize_backward(
         self,
@@ -256,7 +248,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         )
         dx = xp.empty_like(rows)
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
-        return _in_shape_of(x, dx), dweight, dbias
+        return in_shape_of(x, dx), dweight, dbias
 
     def move_statistics(
         self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
@@ -305,22 +297,9 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         return channels_first(y)
 
 
-def _channels_innermost(x: Array) -> Array:
-    """Return x contiguous; images with the channels innermost, (N, H, W, C)."""
-    return xp.ascontiguousarray(channels_last(x) if x.ndim == 4 else x)
-
-
-def _in_shape_of(x: Array, result: Array) -> Array:
-    """Return a result like `_channels_innermost(x)` or `_rows(x)` in the shape of x; no copy."""
-    if x.ndim != 4:
-        return result.reshape(x.shape)  # of x without axes it has one element
-    n, c, h, w = x.shape
-    return channels_first(result.reshape(n, h, w, c))  # (N, C, H, W)
-
-
 def _rows(x: Array) -> Array:
     """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy only if it must be."""
-    x = _channels_innermost(x)
+    x = channels_innermost(x)
     return x.reshape(-1, x.shape[-1])  # (M, C)
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, channels_first
-from .base import Backend
 from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
+from .gpu_epilogue import GPUEpilogue
 from .kept import Memo
 from .kernels.launch import launch, pack, types_of, vector
 
@@ -34,7 +34,7 @@ GEOMETRY = np.dtype(
 )
 
 
-class GPUConvolution(Backend):
+class GPUConvolution(GPUEpilogue):
     """The convolutions of `GPUBackend`."""
 
     def im2col(self, x: Array, geometry: ConvGeometry) -> Array:
@@ -95,8 +95,7 @@ class GPUConvolution(Backend):
         epilogue: Epilogue = NO_EPILOGUE,
         memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:
-        y = self._convolved(self.im2col(x, geometry), len(x), weight, geometry, bias, epilogue.slope)
-        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
+        return self._convolved(self.im2col(x, geometry), len(x), weight, geometry, bias, epilogue)
 
     def _convolved(
         self,
@@ -105,20 +104,14 @@ class GPUConvolution(Backend):
         weight: Array,
         geometry: ConvGeometry,
         bias: Array | None = None,
-        slope: float = 1.0,
-    ) -> Array:
-        """`convolve` without a dropout, from the columns of x on."""
+        epilogue: Epilogue = NO_EPILOGUE,
+    ) -> tuple[Array, Array | None]:
+        """`convolve`, from the columns of x on."""
         rows = self.matmul(columns, self.kernel_matrix(weight))  # (N * oh * ow, O)
-        if bias is not None or slope != 1:
-            bias = np.uint64(0) if bias is None else vector(bias, len(weight), rows.dtype)
-            launch(
-                "elementwise",
-                "bias_leaky_relu",
-                types_of(rows.dtype),
-                rows.size,
-                (rows, bias, rows.dtype.type(slope), np.int32(len(weight)), np.int64(rows.size)),
-            )
-        return channels_first(rows.reshape(n, *geometry.output_size, len(weight)))  # (N, O, oh, ow)
+        mask = self.finish_rows(rows, bias, epilogue)
+        shape = n, *geometry.output_size, len(weight)
+        y = channels_first(rows.reshape(shape))  # (N, O, oh, ow)
+        return y, None if mask is None else channels_first(mask.reshape(shape))
 
     def convolve_weight_gradient(
         self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
@@ -128,15 +121,16 @@ class GPUConvolution(Backend):
     def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """`convolve_weight_gradient`, from the columns of x on."""
         c = columns.shape[1] // geometry.taps
-        product = self.matmul(columns.T, self.position_rows(dy))  # (kh * kw * C, O)
-        dw = product.reshape(*geometry.kernel_size, c, dy.shape[1])  # (kh, kw, C, O)
-        return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+        product = self.matmul(self.position_rows(dy).T, columns)  # (O, kh * kw * C)
+        dw = channels_first(product.reshape(dy.shape[1], *geometry.kernel_size, c))  # (O, C, kh, kw)
+        # An array that owns its memory, so that nobody copies the view.
+        return self.xp.ndarray(dw.shape, dw.dtype, dw.data, dw.strides)
 
     def convolve_and_weight_gradient(
         self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
     ) -> tuple[Array, Array]:
         columns = self.im2col(x, geometry)
-        convolved = self._convolved(columns, len(x), weight, geometry)
+        convolved, _ = self._convolved(columns, len(x), weight, geometry)
         return convolved, self._weight_gradient(columns, y, geometry)
 
     def convolve_input_gradient(

@@ -91,6 +91,12 @@ class GPUGraph:
                 slot.free.record(self._stream)
             self._graph.launch(self._stream)
 
+    def copied(self, array: Array) -> Array:
+        """Return a copy of a contiguous array that the graph fills; the next replay leaves it alone."""
+        made = self._xp.empty_like(array)
+        made.data.copy_from_device_async(array.data, array.nbytes, self._xp.cuda.get_current_stream())
+        return made
+
     def _place(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
         place = self._xp.ndarray(shape, dtype, self._inputs.data + offset)
         if offset + place.nbytes > self._size:

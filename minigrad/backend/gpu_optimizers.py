@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, channels_last
 from .base import Backend
 from .kernels import load
 from .kernels.launch import fitted, launch_blocks, types_of
@@ -43,8 +43,9 @@ class GPUOptimizers(Backend):
             if dtype not in values:
                 make = partial(_table_of, factors, dtype)
                 values[dtype] = self.from_host(make, (len(updates), 2), dtype)
-            if all(a.flags.c_contiguous and a.dtype == dtype for a in (parameter, first, second)):
-                gradient = self.xp.ascontiguousarray(fitted(gradient, parameter))
+            in_order = _order_of(parameter)
+            if all(in_order(a).flags.c_contiguous and a.dtype == dtype for a in (parameter, first, second)):
+                gradient = self.xp.ascontiguousarray(in_order(fitted(gradient, parameter)))
                 fitting.setdefault(dtype, []).append((place, (parameter, gradient, first, second)))
             else:  # changed in place, so that no copy will do
                 rate, correction = values[dtype][place]
@@ -65,7 +66,10 @@ class GPUOptimizers(Backend):
         eps: float,
         weight_decay: float,
     ) -> None:
-        """One launch: at most MAX_PARAMETERS updates, each with its place among the factors."""
+        """One launch: at most MAX_PARAMETERS updates, each with its place among the factors.
+
+        The four arrays of each are alike in memory.
+        """
         beta1, beta2 = betas
         table = np.zeros((), TABLE)
         for i, (place, arrays) in enumerate(updates):
@@ -91,10 +95,10 @@ class GPUOptimizers(Backend):
             dtype = average.dtype
             if dtype not in values:
                 values[dtype] = self.from_host(partial(_as_array, weights, dtype), (2,), dtype)
-            if average.flags.c_contiguous:
-                fitting.setdefault(dtype, []).append(
-                    (average, self.xp.ascontiguousarray(fitted(new, average)))
-                )
+            in_order = _order_of(average)
+            if in_order(average).flags.c_contiguous:
+                fresh = self.xp.ascontiguousarray(in_order(fitted(new, average)))
+                fitting.setdefault(dtype, []).append((average, fresh))
             else:  # changed in place, so that no copy will do
                 average *= values[dtype][0]
                 average += values[dtype][1] * new
@@ -110,6 +114,15 @@ class GPUOptimizers(Backend):
             table["size"][i] = average.size
         args = (table[()], weights)
         launch_blocks("average", "average", types_of(dtype), (BLOCKS, len(pairs)), (load.BLOCK,), args)
+
+
+def _order_of(x: Array) -> Callable[[Array], Array]:
+    """Return a function that shows arrays of x's shape with the axes as they lie in x's memory.
+
+    They lie as they are, or x (O, C, kh, kw) has the channels innermost.
+    """
+    innermost = x.ndim == 4 and not x.flags.c_contiguous and channels_last(x).flags.c_contiguous
+    return channels_last if innermost else lambda array: array
 
 
 def _table_of(factors: Factors, dtype: Any) -> Any:

@@ -38,6 +38,8 @@ class Graph(Protocol):
 
     def replay(self) -> None: ...
 
+    def copied(self, array: Array) -> Array: ...
+
 
 class CaptureError(RuntimeError):
     """A step does something that a captured step can't do."""

@@ -252,7 +252,9 @@ class Module:
                 problems.append(f"{key}: it is the same tensor as {first}, which is given other values")
         if problems:
             raise ValueError(f"{name}: " + "; ".join(sorted(problems)))
-        copies = {key: array.copy() for key, array in arrays.items()}  # `state` may hold these very tensors
+        copies = {
+            key: own[key].backend.copy(array) for key, array in arrays.items()
+        }  # `state` may hold these very tensors
         for key, array in copies.items():
             _write(own[key], array)
 

@@ -116,7 +116,7 @@ def copied(what: str, value: Any, p: Tensor) -> Array:
         raise ValueError(
             f"{what}: expected {p.dtype} of shape {p.shape}, got {value.dtype} of {tuple(value.shape)}"
         )
-    return p.backend.asarray(source.to_numpy(value)).copy()
+    return p.backend.copy(p.backend.asarray(source.to_numpy(value)))
 
 
 def counts(where: str, steps: Any, parameters: int) -> list[int]:

@@ -4,6 +4,7 @@ Device memory is guarded here: before, in and after each array it is NaN, so tha
 write, or reads past an end, shows in its result; and what it writes past an end is found.
 """
 
+import copy
 import math
 import re
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from accuracy import ACCURACY, assert_close
 
-from minigrad import backend
+import minigrad as mg
+from minigrad import backend, nn, optim
 from minigrad.backend.arrays import channels_first, channels_last
 from minigrad.backend.base import Backend
 from minigrad.backend.epilogue import Epilogue
@@ -206,6 +208,18 @@ def test_mask_scale(gpu, shape, layout, dtype):
         assert_close(off(gpu, y), expected, dtype)
 
 
+@DTYPES
+@SLOPES
+@EVERY_LAYOUT
+@EVERY_SHAPE
+def test_leaky_dropout_backward(gpu, shape, layout, slope, dtype):
+    dy, y, mask = numbers(4, shape, dtype), numbers(5, shape, dtype), np.asarray(numbers(6, shape) > 0)
+    expected = np.where(mask, dy * 1.25, 0.0) * np.where(y > 0, 1.0, slope)
+    for i in range(3):
+        given = (on(gpu, a, layout if i == j else "as made") for j, a in enumerate((dy, y, mask)))
+        assert_close(off(gpu, gpu.leaky_dropout_backward(*given, slope, 1.25)), expected, dtype)
+
+
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1000.0, -1000.0, 90.0, -90.0, 1e-30, -1e-30]
 
 
@@ -226,6 +240,10 @@ def test_what_is_no_number_stays_none_in_gradients_but_for_what_is_dropped(gpu, 
         found = gpu.leaky_relu_backward(on(gpu, values), on(gpu, y), slope)
         np.testing.assert_array_equal(off(gpu, found), expected)
         np.testing.assert_array_equal(REFERENCE.leaky_relu_backward(values, y, slope), expected)
+        expected = [*np.array(expected[:3]) * 2, 0.0]
+        found = gpu.leaky_dropout_backward(on(gpu, values), on(gpu, y), on(gpu, mask), slope, 2.0)
+        np.testing.assert_array_equal(off(gpu, found), expected)
+        np.testing.assert_array_equal(REFERENCE.leaky_dropout_backward(values, y, mask, slope, 2.0), expected)
     found = gpu.mask_scale(on(gpu, np.array([np.nan, np.nan], dtype)), on(gpu, mask[2:]), 2.0)
     np.testing.assert_array_equal(off(gpu, found), [np.nan, 0.0])
 
@@ -312,6 +330,38 @@ def test_dropout_lets_through_what_is_no_number_where_it_keeps_it(gpu):
     y, mask = gpu.dropout(on(gpu, np.full(64, np.nan, "float32")), 0.5, *PLACES["a seed's"])
     assert not off(gpu, mask).all()
     np.testing.assert_array_equal(off(gpu, y), np.where(off(gpu, mask), np.nan, 0))
+
+
+@DTYPES
+@SLOPES
+@pytest.mark.parametrize("p", [0.0, 0.4, 1 - 2.0**-16, 1 - 2.0**-40])
+@pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("shape", [(1, 1), (33, 1), (5, 31), (257, 3), (0, 4), (12, 16)], ids=str)
+def test_rows_are_finished_in_place(gpu, shape, with_bias, p, slope, dtype):
+    rows, bias = numbers(12, shape, dtype), numbers(13, shape[1], dtype) if with_bias else None
+    epilogue = Epilogue(slope, p, PLACES["a seed's"])
+    y = rows.astype("float64") + (0.0 if bias is None else bias)
+    y = np.where(y > 0, y, slope * y)
+    mask = REFERENCE.dropout_mask(shape, p, *PLACES["a seed's"])
+    given = on(gpu, rows)
+    dropped = gpu.finish_rows(given, None if bias is None else on(gpu, bias, "every other"), epilogue)
+    assert_close(off(gpu, given), np.where(mask, y / (1 - p), 0.0) if p else y, dtype)
+    if p:
+        assert np.array_equal(off(gpu, dropped), mask)
+    else:
+        assert dropped is None
+
+
+@SLOPES
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_rows_that_are_no_numbers_are_finished(gpu, p, slope):
+    rows = np.array([[np.nan, np.inf, -np.inf, -0.0, 0.0]] * 8, "float32")
+    epilogue = Epilogue(slope, p, PLACES["a seed's"])
+    expected, mask = REFERENCE.apply_epilogue(rows, epilogue)
+    given = on(gpu, rows)
+    dropped = gpu.finish_rows(given, None, epilogue)
+    np.testing.assert_array_equal(off(gpu, given), expected)
+    assert p == 0 or np.array_equal(off(gpu, dropped), mask)
 
 
 # -- convolution -----------------------------------------------------------------------------------------
@@ -402,6 +452,44 @@ def test_convolutions(gpu, geometry, with_bias, slope, dtype):
             assert_close(off(gpu, found), expected, dtype)
         found = gpu.convolve_weight_gradient(on(gpu, x), on(gpu, y), geometry)
         assert_close(off(gpu, found), REFERENCE.convolve_weight_gradient(*double(x, y), geometry), dtype)
+
+
+@DTYPES
+@SLOPES
+@EVERY_GEOMETRY
+def test_a_convolution_with_a_dropout(gpu, geometry, slope, dtype):
+    x = numbers(17, (2, 4, *geometry.input_size), dtype)
+    weight, bias = numbers(19, (5, 4, *geometry.kernel_size), dtype), numbers(20, 5, dtype)
+    epilogue = Epilogue(slope, 0.4, PLACES["a seed's"])
+    expected, kept = REFERENCE.convolve(*double(x, weight, bias), geometry, epilogue)
+    found, mask = gpu.convolve(*(on(gpu, a) for a in (x, weight, bias)), geometry, epilogue)
+    assert np.array_equal(off(gpu, mask), kept)
+    assert_close(off(gpu, found), expected, dtype)
+
+
+def same_memory(a, b):
+    return a.data.ptr == b.data.ptr and a.nbytes == b.nbytes
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 5, 4), nn.ConvTranspose2d(3, 5, 4), nn.Conv2d(1, 5, 4)], ids=repr
+)
+def test_kernels_lie_as_products_read_them(gpu, layer):
+    """So that neither a kernel nor its gradient is copied into another memory order."""
+    layer = copy.deepcopy(layer).to("gpu")
+    twin = copy.deepcopy(layer)
+    twin.load_state_dict(layer.to("cpu").state_dict())
+    layer.to("gpu")
+    channels = layer.weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1]
+    x = mg.tensor(numbers(34, (2, channels, 6, 6)), "float32", device="gpu")
+    for one in (layer, twin):
+        one(x).sum().backward()
+        weight, gradient = one.weight.data, one.weight.grad.data
+        for array in (weight, gradient, *optim.Adam(one.parameters()).state[0].values()):
+            assert array.shape == weight.shape
+            assert channels_last(array).flags.c_contiguous
+        assert gpu.owns_memory(gradient)
+        assert same_memory(gpu.kernel_matrix(weight), weight)
 
 
 @SLOPES
@@ -722,6 +810,19 @@ def test_adam_in_any_memory_order(gpu, which, layout):
         for update in updates
     ]
     assert_adam(gpu, updates, on_gpu, 0.05)
+
+
+def test_adam_of_kernels_with_the_channels_innermost_in_one_launch(gpu, monkeypatch):
+    updates = list(parameters("float32", [(3, 4, 2, 5), (33,), (1, 3, 4, 4)]))
+    innermost = "channels innermost"
+    on_gpu = [
+        (*(on(gpu, a, innermost if a.ndim == 4 else "as made") for a in update[:4]), *update[4:])
+        for update in updates
+    ]
+    launched, function = [], load.function
+    monkeypatch.setattr(load, "function", lambda *name: launched.append(name) or function(*name))
+    assert_adam(gpu, updates, on_gpu, 0.05)
+    assert len(launched) == 1
 
 
 def test_adam_of_both_dtypes_and_without_axes(gpu):

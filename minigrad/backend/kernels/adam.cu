@@ -3,6 +3,7 @@
 //   g = gradient + decay * p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
 //   p -= rate * m / (sqrt(v / correction) + eps),  rate and correction of each parameter: see `Adam._factors`
 //
+// The four arrays of a parameter lie in the same memory order, without gaps; which one, does not matter.
 // The addresses come by value, in the kernel's own arguments (which hold 4 KB); rate and correction from memory,
 // since they change from step to step and a captured launch keeps its arguments.
 // Launch: grid (blocks, parameters), block 256; block (b, p) takes every blocks-th stretch of parameter p.

@@ -1,4 +1,5 @@
-// Dropout, with the random numbers written out: must equal Backend.dropout bit for bit.
+// Dropout, with the random numbers written out: must equal Backend.dropout bit for bit; and in the same pass the
+// bias and the leaky ReLU before it, as GPUEpilogue.finish_rows says. y may be x.
 //
 // Element i is dropped where word i of the Philox4x64-10 stream is under `limit` = p * 2^16 (words of 16
 // bits, the lowest first); the first block's counter is one more than the given one. One thread makes one
@@ -35,9 +36,11 @@ __device__ void philox(const Place& place, u64 block, u64 out[4]) {
     out[3] = x3;
 }
 
+// bias (channels,) is null for none; slope is 1 for no activation.
 template <typename T>
 __global__ void dropout(
-    const T* x, T* y, bool* mask, const Place* place, unsigned int limit, T scale, long long count
+    const T* x, const T* bias, T* y, bool* mask, const Place* place, unsigned int limit, T slope, T scale, int channels,
+    long long count
 ) {
     long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (block * 16 >= count) return;
@@ -48,7 +51,11 @@ __global__ void dropout(
         if (i >= count) return;
         unsigned int draw = (unsigned int)(words[k / 4] >> (16 * (k % 4))) & 0xFFFF;
         bool keep = draw >= limit;
+        T value = x[i];
+        if (bias) value += bias[i % channels];
+        // NaN stays NaN, as in NumPy's maximum.
+        if (slope != T(1) && value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
         mask[i] = keep;
-        y[i] = keep ? x[i] * scale : T(0);  // whatever x is
+        y[i] = keep ? value * scale : T(0);  // whatever the value is
     }
 }

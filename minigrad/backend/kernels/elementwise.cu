@@ -65,3 +65,11 @@ __global__ void mask_scale(const T* x, const bool* mask, T* y, T scale, long lon
     ELEMENT
     y[i] = mask[i] ? x[i] * scale : T(0);  // whatever x is
 }
+
+template <typename T>
+__global__ void leaky_dropout_backward(const T* dy, const T* y, const bool* mask, T* dx, T slope, T scale,
+                                       long long count) {
+    ELEMENT
+    T value = mask[i] ? dy[i] * scale : T(0);  // whatever dy is
+    dx[i] = y[i] > T(0) ? value : slope == T(0) ? T(0) : value * slope;  // 0 times infinity is NaN
+}

@@ -8,7 +8,7 @@ from typing import Any
 
 import cupy as xp
 
-from ..arrays import Array
+from ..arrays import Array, channels_first, channels_last
 from . import load
 
 
@@ -41,6 +41,19 @@ def fitted(x: Array, like: Array) -> Array:
     """x stretched to the shape of `like`, in its dtype but for a mask; ValueError where it does not fit."""
     dtype = x.dtype if x.dtype == "bool" else like.dtype
     return xp.broadcast_to(x, like.shape).astype(dtype, copy=False)
+
+
+def channels_innermost(x: Array) -> Array:
+    """Return x contiguous; images with the channels innermost, (N, H, W, C)."""
+    return xp.ascontiguousarray(channels_last(x) if x.ndim == 4 else x)
+
+
+def in_shape_of(x: Array, result: Array) -> Array:
+    """Return a result like `channels_innermost(x)`, or like that in rows, in the shape of x; no copy."""
+    if x.ndim != 4:
+        return result.reshape(x.shape)  # of x without axes it has one element
+    n, c, h, w = x.shape
+    return channels_first(result.reshape(n, h, w, c))  # (N, C, H, W)
 
 
 def vector(x: Array, size: int, dtype: Any) -> Array:

@@ -37,6 +37,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
             "sigmoid",
             "softplus",
             "mask_scale",
+            "leaky_dropout_backward",
         ),
         _TYPES,
     ),
