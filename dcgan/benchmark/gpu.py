@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minigrad import bench_gpu
+from minigrad import bench_gpu, inspect
 from minigrad.backend import Backend
 from minigrad.backend.measuring import Peak
 from minigrad.bench import gflop
-from minigrad.inspect import Limits, limits
 
 from ..console import tell
 from ..device import enough_memory
@@ -71,12 +70,12 @@ class Bench:
         failed = [row for step in steps for row in step.rows if row.failure]
         return 1 if {row.way for row in failed} & {OURS, CAPTURED} else 0
 
-    def _limits(self) -> dict[bool, Limits]:
+    def _limits(self) -> dict[bool, inspect.Limits]:
         """Measure what the card does at most, by whether TF32 is allowed."""
         found = {}
         for tf32 in (True, False):
             self._set_tf32(tf32)
-            found[tf32] = limits(self.engine.device)
+            found[tf32] = inspect.limits(self.engine.device)
         self._release_memory()
         return found
 
@@ -129,4 +128,10 @@ class Bench:
 
 def _counted(step: Callable[[], Any]) -> tuple[int | None, int | None, int | None]:
     """Return the launches of kernels and the matrix products of a step, and the bytes that they move."""
-    return None, None, None
+    launches = getattr(inspect, "launches", None)
+    if launches is None:
+        return None, None, None
+    with launches() as found:
+        step()
+    products = sum(each.is_product for each in found.launches)
+    return len(found.launches) - products, products, sum(each.bytes for each in found.launches)

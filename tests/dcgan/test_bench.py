@@ -163,6 +163,19 @@ def test_pytorch_s_ways_have_their_rows(beside, capsys):
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_launches_and_products_of_a_step_are_counted(beside, capsys, monkeypatch):
+    works = [SimpleNamespace(is_product=n == 1, bytes=10**8) for n in range(3)]
+
+    @contextmanager
+    def launches():
+        yield SimpleNamespace(launches=works)
+
+    monkeypatch.setattr(inspect, "launches", launches, raising=False)
+    assert beside(None) == 0
+    said = capsys.readouterr().out
+    assert "tensorflow-baseline, batch 2: 0.0 GFLOP, 2 launches, 1 products, 286 MiB read and written" in said
+
+
 def test_the_memory_of_pytorch_is_what_its_tensors_take(beside):
     bench_ = gpu.Bench(backend.get("cpu"), other_torch(True), False)
     with bench_._their_peak() as peak:
