@@ -201,7 +201,7 @@ def check_all(recipes: Sequence[str]) -> list[str]:
     wrong += [problem for name in recipes if (problem := check_recipe(name, batch_size=8))]
     print("the same bits:")
     checks = {
-        "three steps of flux, twice": partial(check_repeats, 8),
+        "three steps of flux, twice": partial(check_repeats, 4),
         **{
             f"six steps of {name}, captured and one by one": partial(check_captured, name, 8)
             for name in recipes
