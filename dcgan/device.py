@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from minigrad import backend as backends
+from minigrad.backend import Backend
 
 from .console import warn
 from .errors import UserError
@@ -29,21 +30,31 @@ def choose(name: str, tf32: bool = False) -> str:
     try:
         backend = backends.get(name)
     except (ImportError, RuntimeError) as error:
-        warn(f"warning: --device {name}: {_missing(error)}")
+        warn(f"warning: --device {name}: {_missing(error, 'Going on on the CPU. ')}")
         return "cpu"
     backend.allow_tf32(tf32)
     return backend.device
 
 
-def _missing(error: Exception) -> str:
-    """Return a sentence about the lack of CuPy or of a GPU, with the remedy."""
-    goes_on = "Going on on the CPU"
+def require(name: str) -> Backend:
+    """Return the backend of a device.
+
+    Raises UserError, which says what is missing, where it can't be used.
+    """
+    try:
+        return backends.get(name)
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"--device {name}: {_missing(error)}") from None
+
+
+def _missing(error: Exception, goes_on: str = "") -> str:
+    """Return sentences about the lack of CuPy or of a GPU, how it goes on, and the remedy."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-        return f"CuPy is not installed. {goes_on}. To install it: {INSTALL}"
+        return f"CuPy is not installed. {goes_on}To install it: {INSTALL}"
     if isinstance(error, ImportError):
-        return f"CuPy is installed, but can't be imported ({error}). {goes_on}. To install it anew: {INSTALL}"
+        return f"CuPy is installed, but can't be imported ({error}). {goes_on}To install it anew: {INSTALL}"
     return (
-        f"CuPy is installed, but there is no GPU that it can use ({error}). {goes_on}. With an NVIDIA GPU in "
+        f"CuPy is installed, but there is no GPU that it can use ({error}). {goes_on}With an NVIDIA GPU in "
         f"this machine, look at its driver (nvidia-smi) and at CuPy's CUDA version: {INSTALL}"
     )
 

@@ -15,12 +15,13 @@ from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
 from .losses import ReferenceLosses
+from .measuring import Measuring
 from .optimizers import ReferenceOptimizers
 from .philox import Counter, Key, philox
 from .tape import Graph, checked
 
 
-class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
+class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measuring):
     """Array primitives on one device.
 
     Attributes:

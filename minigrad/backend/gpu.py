@@ -16,6 +16,7 @@ from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .gpu_graph import FROM_HOST, GPUGraph
 from .gpu_losses import GPULosses
+from .gpu_measuring import GPUMeasuring
 from .gpu_optimizers import GPUOptimizers
 from .gpu_products import GPUProducts
 from .kernels.launch import (
@@ -34,7 +35,7 @@ MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
 
 
-class GPUBackend(GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
+class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as

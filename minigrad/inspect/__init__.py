@@ -4,6 +4,7 @@
 - `explain`: one layer opened up on real numbers, step by step, and checked on the spot.
 - `detect_anomaly`: where the first number that is not finite comes up.
 - `profile`: where the time goes.
+- `limits`: how fast a device multiplies and copies at most.
 - `geometry`: the sizes of a convolution, and how evenly its kernel covers the image.
 - `graph`: how a tensor was computed, as a picture.
 - `compare`: the first difference between two networks, or devices.
@@ -15,6 +16,7 @@ from .compare import TOLERANCE, Difference, compare, measure
 from .explain import Check, Explanation, Opened, Step, Steps, explain, explains
 from .geometry import Geometry, geometry
 from .graph import Box, Graph, graph
+from .limits import Limits, limits
 from .profile import Event, Line, Profile, profile
 from .shadow import Shadow, ShadowError
 from .summary import Row, Summary, summary
@@ -29,6 +31,7 @@ __all__ = [
     "Explanation",
     "Geometry",
     "Graph",
+    "Limits",
     "Line",
     "Opened",
     "Profile",
@@ -44,6 +47,7 @@ __all__ = [
     "explains",
     "geometry",
     "graph",
+    "limits",
     "measure",
     "profile",
     "summary",
