@@ -144,8 +144,8 @@ class CapturedStep(Generic[Args, Result]):
         self._uses.check_device(backend)
         if self._adds:
             raise CaptureError(
-                "capture: the step adds to the gradients of the step before, which lie elsewhere each time: call "
-                "zero_grad() in it, before backward()"
+                "capture: the step adds to the gradients of the step before, which lie elsewhere each time: "
+                "call zero_grad() in it, before backward()"
             )
         self._captured = None  # its memory is free for the new one
         captured = _Capture(graph, kind, self._uses, self.step, args, kwargs)
