@@ -245,6 +245,8 @@ def test_what_is_no_number_stays_none_in_gradients_but_for_what_is_dropped(gpu, 
         found = gpu.leaky_dropout_backward(on(gpu, values), on(gpu, y), on(gpu, mask), slope, 2.0)
         np.testing.assert_array_equal(off(gpu, found), expected)
         np.testing.assert_array_equal(REFERENCE.leaky_dropout_backward(values, y, mask, slope, 2.0), expected)
+        dropped = gpu.leaky_dropout_backward(on(gpu, values), on(gpu, y), on(gpu, mask & False), slope, 2.0)
+        np.testing.assert_array_equal(off(gpu, dropped), np.zeros(4))
     found = gpu.mask_scale(on(gpu, np.array([np.nan, np.nan], dtype)), on(gpu, mask[2:]), 2.0)
     np.testing.assert_array_equal(off(gpu, found), [np.nan, 0.0])
 
