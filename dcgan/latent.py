@@ -21,14 +21,12 @@ from .recipe.preset import MAX_GRID_IMAGES, Preset
 def draw(preset: Preset, count: int, generator: mg.Generator, device: str = "cpu") -> mg.Tensor:
     """z for `count` images, (count, *z_shape), float32.
 
-    Drawn on the host, so that every device sees the same numbers.
+    Drawn on the host, so that every device sees the same numbers; in a captured step anew in each replay.
     """
     shape = (count, *preset.z_shape)
     if preset.z_distribution == "normal":
-        numbers = generator.normal(shape)
-    else:
-        numbers = generator.uniform(shape, -1.0, 1.0)
-    return mg.tensor(numbers, device=device)
+        return mg.from_host(lambda: generator.normal(shape), shape, device=device)
+    return mg.from_host(lambda: generator.uniform(shape, -1.0, 1.0), shape, device=device)
 
 
 def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDArray[Any]:

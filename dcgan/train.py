@@ -24,6 +24,7 @@ from .recipe import memory
 from .recipe.plan import too_short, total_steps
 from .recipe.preset import Preset
 from .run import checkup, ending, resume
+from .run.config import RunConfig
 from .run.directory import RunDirectory
 from .run.divergence import Diverged
 from .run.images import batches_of, load_images
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         "--tf32",
         action="store_true",
         help="let the GPU round the factors of products to TensorFloat-32: faster, to 3 digits",
+    )
+    parser.add_argument(
+        "--no-graph",
+        action="store_true",
+        help="launch a step's kernels on a GPU one by one, and not as one CUDA graph: slower, same results",
     )
     parser.add_argument(
         "--shadow",
@@ -179,7 +185,7 @@ def _open_fresh(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Traini
     """
     preset, device = _fresh_recipe(arguments)
     prepared = _prepared(arguments, preset, device, arguments.data, arguments.range)
-    run = RunDirectory.create(arguments.out, *prepared.config)
+    run = RunDirectory.create(arguments.out, prepared.config)
     stack.callback(run.close)
     stack.push(_discard_if_it_fails(run))
     _tell_plan(arguments, prepared, run)
@@ -223,7 +229,7 @@ def _open_resumed(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Trai
         training.restore(start.state)
     training.resume(start.path)
     if start.step < prepared.total:
-        run.write_config(*prepared.config)
+        run.write_config(prepared.config)
     return training, prepared.total
 
 
@@ -260,7 +266,7 @@ class Prepared:
         batches: the images, which --data names as `data`.
         total: steps that are wanted in all.
         monitor: what evaluates the samples; None without --every.
-        config: the arguments of `RunDirectory.write_config`.
+        config: how the run is trained, for its directory.
     """
 
     preset: Preset
@@ -269,7 +275,7 @@ class Prepared:
     batches: Batches
     total: int
     monitor: Monitor | None
-    config: tuple[Preset, str, str, bool, Range | None]
+    config: RunConfig
 
 
 def _device(arguments: argparse.Namespace) -> str:
@@ -289,8 +295,11 @@ def _prepared(
     total = total_steps(preset, batches.per_epoch)
     named = data or "mnist"
     monitor = Monitor(preset, named, batches.images) if arguments.every else None
-    tf32 = arguments.tf32 and device == "gpu"
-    config = (preset, device, sources.absolute(named), tf32, loaded.value_range)
+    on_gpu = device == "gpu"
+    graph = on_gpu and not arguments.no_graph and arguments.shadow is None
+    config = RunConfig(
+        preset, device, sources.absolute(named), arguments.tf32 and on_gpu, graph, loaded.value_range
+    )
     return Prepared(preset, device, named, batches, total, monitor, config)
 
 
@@ -302,12 +311,19 @@ def _tell_plan(arguments: argparse.Namespace, prepared: Prepared, run: RunDirect
         return
     tell(
         f"{preset.name}: {preset.summary}; {len(prepared.batches.images)} images, {total} steps of "
-        f"{preset.batch_size}, on the {prepared.device.upper()}, seed {preset.seed}, into {run.path}"
-        + (f", from step {begin} on" if arguments.resume else "")
+        f"{preset.batch_size}, on the {prepared.device.upper()}{_way(prepared)}, seed {preset.seed}, into "
+        f"{run.path}" + (f", from step {begin} on" if arguments.resume else "")
     )
     for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total)):
         if note:
             tell(note)
+
+
+def _way(prepared: Prepared) -> str:
+    """Return how a step gets to the GPU; "" on the CPU."""
+    if prepared.device != "gpu":
+        return ""
+    return ", each step one CUDA graph" if prepared.config.graph else ", without a CUDA graph"
 
 
 def _too_seldom(every: int | None, begin: int, total: int) -> str:
@@ -330,7 +346,7 @@ def _training(
         vitals_every=arguments.vitals_every,
     )
     return Training(
-        Learner(prepared.preset, prepared.batches, prepared.device),
+        Learner(prepared.preset, prepared.batches, prepared.device, prepared.config.graph),
         run,
         Progress(prepared.total, short_way, begin),
         schedule,

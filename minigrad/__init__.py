@@ -7,11 +7,13 @@ from . import functional, nn, optim, random
 from .backend import set_default as set_default_device
 from .backend import set_num_threads
 from .backend.epilogue import Epilogue
+from .backend.tape import CaptureError, each_time
 from .backpropagate import grad
+from .capturing import capture
 
 # `gradcheck` and `tensor` are modules as well as functions. A module becomes an attribute of its package
 # when it is first loaded, which is before the lines below bind the names: after them they are the functions.
-from .creation import tensor
+from .creation import from_host, tensor
 from .functional import concatenate, maximum, pad, stack, where
 from .gradcheck import GradcheckError, gradcheck
 from .ops import Operation
@@ -22,13 +24,17 @@ from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 __version__ = "0.1.0"
 
 __all__ = [
+    "CaptureError",
     "Epilogue",
     "Generator",
     "GradcheckError",
     "Operation",
     "Tensor",
+    "capture",
     "concatenate",
+    "each_time",
     "enable_grad",
+    "from_host",
     "functional",
     "grad",
     "gradcheck",

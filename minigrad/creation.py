@@ -1,5 +1,6 @@
 """New tensors from numbers, lists and arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 from . import backend as backends
@@ -37,6 +38,26 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     if target is not source:
         array = target.asarray(source.to_numpy(array))
     return Tensor(array.astype(wanted), requires_grad)
+
+
+def from_host(
+    make: Callable[[], Any], shape: tuple[int, ...], dtype: Any = "float32", device: str | None = None
+) -> Tensor:
+    """Return a new tensor of numbers that `make()` gives on the host.
+
+    In a captured step (`minigrad.capture`) each replay calls `make` again, and copies what it gives to the
+    device. So a step draws noise, or reads the images of a batch:
+
+        z = mg.from_host(lambda: generator.normal((128, 100)), (128, 100), device="gpu")
+
+    Args:
+        make: a function without arguments that returns a NumPy array, of this shape and dtype.
+        shape, dtype: of the array.
+        device: "cpu" or "gpu"; by default the default device (`minigrad.set_default_device`).
+
+    Raises ValueError if `make` returns another shape or dtype.
+    """
+    return Tensor(backends.get(device).from_host(make, tuple(shape), dtype))
 
 
 def _numbers(data: Any, dtype: Any) -> Array:

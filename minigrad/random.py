@@ -6,6 +6,7 @@ integers, and what one draw takes never moves another. Numbers are drawn on the 
 device, so that runs on every device see the same ones.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,16 @@ from .backend.arguments import as_int, float_type
 from .backend.arrays import Array
 from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
+from .backend.tape import recording
 
 State = dict[str, int]
+
+
+@functools.lru_cache(maxsize=64)
+def _key_of(seed: int) -> Key:
+    """Return the key of all streams of a seed."""
+    low, high = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    return int(low), int(high)
 
 
 class Generator:
@@ -47,13 +56,15 @@ class Generator:
                 f"random state: expected integers below 2^64 for stream and calls, got {state!r}"
             )
         self._seed, self._stream, self._calls = numbers["seed"], numbers["stream"], numbers["calls"]
-        low, high = np.random.SeedSequence(self._seed).generate_state(2, np.uint64)
-        self._key = (int(low), int(high))
+        self._key = _key_of(self._seed)
 
     def next_counter(self) -> tuple[Key, Counter]:
         """The key and the counter of the next draw, for what computes its own random numbers."""
         counter = (0, self._calls, 0, self._stream)
         self._calls += 1
+        tape = recording()
+        if tape is not None:
+            tape.drew(self, self._key, counter)
         return self._key, counter
 
     def _draw(self) -> np.random.Generator:

@@ -84,15 +84,21 @@ class Batches:
         """The batch of a step (from 1): float32 (n, C, H, W), from -1 (black) to 1 (white)."""
         return self._prepared(self._chosen(step), step)
 
-    def windows(self, step: int) -> "list[tuple[int, Window]]":
-        """The same batch, unread: of each image its number, and what is shown of it."""
+    def count(self, step: int) -> int:
+        """The images of a step (from 1)."""
+        place = (step - 1) % self.per_epoch
+        return min(self.batch_size, len(self.images) - place * self.batch_size)
+
+    def windows(self, step: int, shapes: NDArray[Any]) -> "tuple[NDArray[Any], Windows]":
+        """The same batch, unread: the numbers of its images (n,), and what is shown of each.
+
+        Args:
+            shapes: the height and width of every image of the set, int64 (images, 2).
+        """
         chosen = self._chosen(step)
-        shapes = [self.images[i].shape for i in chosen]
-        windows = (
-            _window(shape, draw, self.crop, self.flip)
-            for shape, draw in zip(shapes, self._draws(len(chosen), step), strict=True)
-        )
-        return [(int(i), window) for i, window in zip(chosen, windows, strict=True)]
+        at_random = bool(self.flip) or self.crop == "random_or_center"
+        draws = self._draws(len(chosen), step) if at_random else np.ones((len(chosen), 4), np.float32)
+        return chosen, _windows(shapes[chosen], draws, self.crop, self.flip)
 
     def _chosen(self, step: int) -> NDArray[Any]:
         """The numbers of the images of a step."""
@@ -149,34 +155,41 @@ class Batches:
 _AUGMENT_CALLS = 2**40  # draws of crops are counted from here on, those of orders from 0
 
 
-class Window(NamedTuple):
-    """The part of an image that a batch shows: rows and columns from a corner on, and whether mirrored."""
+class Windows(NamedTuple):
+    """The parts of images that a batch shows: rows and columns from a corner on, and whether mirrored.
 
-    top: int
-    left: int
-    height: int
-    width: int
-    mirrored: bool
+    Each is (n,), of integers but for `mirrored`.
+    """
+
+    top: NDArray[Any]
+    left: NDArray[Any]
+    height: NDArray[Any]
+    width: NDArray[Any]
+    mirrored: NDArray[Any]
 
 
-def _window(shape: tuple[int, ...], draw: NDArray[Any], crop: str | None, flip: float) -> Window:
-    """Return the window on an image of a shape (H, W, ...): a square, or all of it where nothing is cropped.
+def _windows(shapes: NDArray[Any], draws: NDArray[Any], crop: str | None, flip: float) -> Windows:
+    """Return the windows on images: squares, or all of each where nothing is cropped.
 
     Args:
-        draw: four numbers from 0 to 1 (see `Batches._draws`).
+        shapes: their heights and widths, int64 (n, 2).
+        draws: four numbers from 0 to 1 for each (see `Batches._draws`), (n, 4).
     """
-    height, width = shape[:2] if crop is None else (min(shape[:2]),) * 2
-    spare = shape[0] - height, shape[1] - width  # one of them is 0, or both
-    if crop == "random_or_center" and draw[0] < 0.5:
-        top, left = (min(int(draw[1 + i] * (room + 1)), room) for i, room in enumerate(spare))
-    else:
-        top, left = (room // 2 for room in spare)
-    return Window(top, left, height, width, bool(draw[3] < flip))
+    sizes = shapes if crop is None else np.repeat(shapes.min(axis=1, keepdims=True), 2, axis=1)  # (n, 2)
+    spare = shapes - sizes  # one of the two is 0, or both
+    corner = spare // 2
+    if crop == "random_or_center":
+        # In the draws' own precision, so that a corner does not depend on how many are computed at once.
+        anywhere = (draws[:, 1:3] * (spare + 1).astype(draws.dtype)).astype(np.int64)
+        corner = np.where(draws[:, :1] < 0.5, np.minimum(anywhere, spare), corner)
+    return Windows(corner[:, 0], corner[:, 1], sizes[:, 0], sizes[:, 1], draws[:, 3] < flip)
 
 
 def _cut(image: NDArray[Any], draw: NDArray[Any], crop: str | None, flip: float) -> NDArray[Any]:
     """Cut the window out of an image (H, W) or (H, W, C): (S, S, C), S its shorter side, or all of it."""
     image = image if image.ndim == 3 else image[..., None]
-    top, left, height, width, mirrored = _window(image.shape, draw, crop, flip)
+    shapes = np.array([image.shape[:2]], np.int64)
+    windows = _windows(shapes, draw[None], crop, flip)
+    top, left, height, width, mirrored = (values[0] for values in windows)
     shown = image[top : top + height, left : left + width]
     return shown[:, ::-1] if mirrored else shown

@@ -1,8 +1,6 @@
 """The batches of a run as tensors on its device; there the images lie, as bytes, from the start."""
 
-import math
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,25 +33,27 @@ class Feed:
         self.batches, self.device = batches, device
         self.backend = backends.get(device)
         images = batches.images
-        self.shapes = [image.shape for image in images]
+        first = images[0].shape
+        self.given = first[2] if len(first) == 3 else 1
+        self.channels = 3 if (self.given, batches.channels) == (1, 3) else self.given
+        self.shapes = np.array([image.shape[:2] for image in images], np.int64)  # (images, 2)
+        self.size = tuple(first[:2]) if batches.crop is None else (min(first[:2]),) * 2  # of a batch's images
+        self.offsets = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1) * self.given)])
         self.on_device = device != "cpu" and self._fits()
-        if not self.on_device:
-            return
-        self.given = self.shapes[0][2] if len(self.shapes[0]) == 3 else 1
-        self.offsets = [0, *accumulate(map(math.prod, self.shapes))]
-        self.bytes = self._uploaded(images)
+        if self.on_device:
+            self.bytes = self._uploaded(images)
 
     def _fits(self) -> bool:
         """Whether all images fit on the device, and squares of one size can be cut out of them."""
         free = self.backend.free_memory()
-        if free is not None and sum(map(math.prod, self.shapes)) > SHARE * free:
+        if free is not None and self.offsets[-1] > SHARE * free:
             return False
-        square = self.batches.crop is not None or all(s[0] == s[1] for s in self.shapes)
-        return square and len({min(s[:2]) for s in self.shapes}) == 1
+        square = self.batches.crop is not None or bool((self.shapes[:, 0] == self.shapes[:, 1]).all())
+        return square and len(np.unique(self.shapes.min(axis=1))) == 1
 
     def _uploaded(self, images: Sequence[NDArray[Any]] | NDArray[Any]) -> Any:
         """The bytes of all images, one after another, on the device: uint8 (bytes,)."""
-        place = self.backend.xp.empty(self.offsets[-1], "uint8")
+        place = self.backend.xp.empty(int(self.offsets[-1]), "uint8")
         piece: list[NDArray[Any]] = []
         start = done = 0
         for image, stop in zip(images, self.offsets[1:], strict=True):
@@ -70,16 +70,28 @@ class Feed:
         """The batch of a step (from 1): float32 (n, C, H, W), from -1 (black) to 1 (white)."""
         if not self.on_device:
             return mg.tensor(self.batches.batch(step), device=self.device)
-        windows = self.batches.windows(step)
-        squares = np.array([self._square(i, *window) for i, window in windows], np.int64)  # (n, 3)
-        side = windows[0][1].height
-        channels = self.batches.channels or self.given
-        where = self.backend.asarray(squares)
-        return mg.Tensor(self.backend.crop_images(self.bytes, where, side, channels, self.given))
+        return self.batch_of(lambda: step, self.batches.count(step))
 
-    def _square(
-        self, image: int, top: int, left: int, height: int, width: int, mirrored: bool
-    ) -> tuple[int, int, int]:
-        """As `Backend.crop_images` takes it: the first byte, the bytes of a row, whether mirrored."""
-        row = self.shapes[image][1] * self.given
-        return self.offsets[image] + top * row + left * self.given, row, int(mirrored)
+    def batch_of(self, step: Callable[[], int], count: int) -> mg.Tensor:
+        """The same for images of one size, as a part of a captured step.
+
+        Args:
+            step: gives the number of the step (from 1); each replay asks for it.
+            count: n, the images of the step.
+        """
+        if not self.on_device:
+            shape = (count, self.channels, *self.size)
+            return mg.from_host(lambda: self.batches.batch(step()), shape, device=self.device)
+        squares = self.backend.from_host(lambda: self._squares(step()), (count, 3), "int64")
+        side = self.size[0]
+        return mg.Tensor(self.backend.crop_images(self.bytes, squares, side, self.channels, self.given))
+
+    def _squares(self, step: int) -> NDArray[Any]:
+        """The batch as `Backend.crop_images` takes it: int64 (n, 3).
+
+        Of each image where its first byte lies, the bytes of a row, and whether it is mirrored.
+        """
+        chosen, shown = self.batches.windows(step, self.shapes)
+        row = self.shapes[chosen, 1] * self.given
+        first = self.offsets[chosen] + shown.top * row + shown.left * self.given
+        return np.stack([first, row, shown.mirrored], axis=1)

@@ -1,20 +1,18 @@
 """The vital signs of a run: when a step is measured, and what is written and reported of it."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-
-import minigrad as mg
 
 from ..data.batches import Batches
 from ..errors import UserError
 from ..files import jsonfile
-from ..steps import Gan, StepLine, StepResult
+from ..steps import StepLine, StepResult
 from ..vitals import picture
 from ..vitals.diagnosis import MAX_TIMES, Finding, finding, findings
 from ..vitals.line import VitalsLine
 from ..vitals.measure import Measurement
 from .directory import RunDirectory
+from .learner import Learner
 from .progress import Progress
 
 FILE_NAME, PICTURE_NAME = "vitals.jsonl", "vitals.png"
@@ -35,14 +33,13 @@ class Checkup:
         self._pending: list[VitalsLine] = []  # not yet written
         self._reported: Counter[str] = Counter()  # how often each sign began
 
-    def do(
-        self, step: int, rule: Callable[[Gan, mg.Tensor], StepResult], gan: Gan, real: mg.Tensor
-    ) -> StepResult:
-        """Do a step by its rule, and measure it where that is due."""
+    def do(self, step: int, learner: Learner) -> StepResult | None:
+        """Do the next step of a learner, and measure it, if that is due; else do nothing and return None."""
         if not self.every or (step != 1 and step % self.every):
-            return rule(gan, real)
-        with Measurement(gan, real) as measurement:
-            result = rule(gan, real)
+            return None
+        real = learner.next_batch()
+        with Measurement(learner.gan, real) as measurement:
+            result = learner.step_on(real)
         vitals = measurement.vitals(step, self.batches.epoch_of(step), result)
         self._add(VitalsLine(**vars(vitals), findings=findings([*self._last, vitals])))
         return result

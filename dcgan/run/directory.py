@@ -4,11 +4,9 @@ import errno
 import itertools
 import json
 import os
-import platform
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from ..data.scale import Range
 from ..errors import UserError, reason
 from ..files import jsonfile, plainfile
 from ..files.plainfile import entries
-from ..recipe.preset import Preset
 from ..steps import StepLine
+from .config import RunConfig
 
 try:
     import fcntl
@@ -59,21 +57,13 @@ class RunDirectory:
         self._made: list[Path] = []  # directories that `create` made, the innermost first
 
     @classmethod
-    def create(
-        cls,
-        out: Path | None,
-        preset: Preset,
-        device: str,
-        data: str,
-        tf32: bool = False,
-        value_range: Range | None = None,
-    ) -> "RunDirectory":
+    def create(cls, out: Path | None, config: RunConfig) -> "RunDirectory":
         """Make a new directory: `out`, or runs/<preset> with a number added if that is taken.
 
         It belongs to this run until `close`. Raises UserError if `out` holds something already or can't be
-        made. The arguments after `out` are those of `write_config`.
+        made.
         """
-        path, run = out or Path("runs") / preset.name, None
+        path, run = out or Path("runs") / config.preset.name, None
         try:
             run = _claim_free(path) if out is None else _claim(path)
             if run is None:
@@ -81,7 +71,7 @@ class RunDirectory:
                     f"--out {path}: it exists already; name another directory, move it away, or go on with "
                     f"the run in it by --resume {path}"
                 )
-            run.write_config(preset, device, data, tf32, value_range)
+            run.write_config(config)
             run.make_folders()
         except OSError as error:
             if run is not None:
@@ -197,31 +187,10 @@ class RunDirectory:
     def frames(self) -> Path:
         return self.path / "frames"
 
-    def write_config(
-        self,
-        preset: Preset,
-        device: str,
-        data: str,
-        tf32: bool,
-        value_range: Range | None = None,
-    ) -> None:
-        """Write the recipe with every field, the data, and the versions and machine that train it.
-
-        Args:
-            data: the images, as --data names them.
-            value_range: the values of black and white in them; None for images of 8 bits.
-        """
-        config = {
-            "preset": preset.to_json(),
-            "data": data,
-            "range": value_range,
-            "device": device,
-            "tf32": tf32,
-            "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
-            | {"python": platform.python_version()},
-            "machine": platform.platform(),
-        }
-        write_whole(self.place("config.json"), (json.dumps(config, indent=2) + "\n").encode())
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.json: how the run is trained from now on."""
+        content = json.dumps(config.to_json(), indent=2) + "\n"
+        write_whole(self.place("config.json"), content.encode())
 
     def config(self) -> dict[str, Any]:
         """Return the content of config.json; {} if it can't be read."""

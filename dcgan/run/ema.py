@@ -4,7 +4,6 @@ import copy
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.backend.ieee import ieee
 
 
 class WeightAverage:
@@ -19,17 +18,29 @@ class WeightAverage:
 
     Attributes:
         average: a module like it, which holds the averages; it starts as a copy.
+        steps: how many steps' weights were taken in.
     """
 
     def __init__(self, source: nn.Module, decay: float) -> None:
         self.source, self.average, self.decay = source, copy.deepcopy(source), decay
+        self.steps = 0
 
-    @ieee()
-    def update(self, step: int) -> None:
-        """Take in the weights after `step` (from 1)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for kept, new in zip(_tensors(self.average), _tensors(self.source), strict=True):
-            kept.data = kept.data * decay + new.data * (1 - decay)
+    def update(self) -> None:
+        """Take in the weights after a step, in place: as a part of a captured step, too."""
+        mg.each_time(self._count)
+        kept, new = _tensors(self.average), _tensors(self.source)
+        pairs = [(average.data, weights.data) for average, weights in zip(kept, new, strict=True)]
+        kept[0].backend.average_updates(pairs, self._weights)
+        for tensor in kept:
+            tensor.mark_changed()
+
+    def _count(self) -> None:
+        self.steps += 1
+
+    def _weights(self) -> tuple[float, float]:
+        """Return the weights of the average and of the new values, in the step that is counted now."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        return decay, 1 - decay
 
 
 def _tensors(module: nn.Module) -> list[mg.Tensor]:

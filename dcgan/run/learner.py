@@ -1,5 +1,6 @@
 """The networks of a run, and all that their next step depends on: what a checkpoint holds."""
 
+from collections.abc import Callable
 from typing import Any
 
 import minigrad as mg
@@ -10,7 +11,7 @@ from ..data.batches import Batches
 from ..data.feed import Feed
 from ..errors import UserError
 from ..recipe.preset import Preset
-from ..steps import RULES, Gan
+from ..steps import RULES, Gan, StepResult
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .ema import WeightAverage
@@ -27,11 +28,13 @@ class Learner:
         preset: the recipe. Its seed becomes that of the engine.
         batches: the images.
         device: "cpu" or "gpu".
+        graph: whether the steps on a GPU are captured as one CUDA graph (`minigrad.capture`).
 
     Attributes:
         gan: the networks and their optimizers.
         rule: the recipe's step.
         feed: the batch of each step, on the device.
+        step: does the next step, for a number of images, and returns its result; `count_step` counts it.
         noise: the random generator of z.
         average: the running average of the generator's weights; None where the recipe has none.
         sampler: the generator that samples are drawn with, which is the averaged one where there is one.
@@ -39,7 +42,7 @@ class Learner:
         done: steps so far.
     """
 
-    def __init__(self, preset: Preset, batches: Batches, device: str) -> None:
+    def __init__(self, preset: Preset, batches: Batches, device: str, graph: bool = False) -> None:
         mg.manual_seed(preset.seed)
         self.preset, self.batches, self.device = preset, batches, device
         self.images = batches.fingerprint()
@@ -53,17 +56,31 @@ class Learner:
         self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
         self.sampler = generator if self.average is None else self.average.average
         self.done = 0
+        self.step: Callable[[int], StepResult] = mg.capture(self._step) if graph else self._step
+
+    def _step(self, images: int) -> StepResult:
+        """Do the next step, of so many images. Only what `minigrad.capture` allows is done here."""
+        return self.step_on(self.feed.batch_of(lambda: self.done + 1, images))
+
+    def step_on(self, real: mg.Tensor) -> StepResult:
+        """Do a step on a batch of images, uncaptured, and take its weights into the average."""
+        result = self.rule(self.gan, real)
+        if self.average is not None:
+            self.average.update()
+        return result
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The two networks that are trained, by name."""
         return {"generator": self.gan.generator, "discriminator": self.gan.discriminator}
 
+    def next_batch(self) -> mg.Tensor:
+        """Return the images of the next step, on the device."""
+        return self.feed.batch_of(lambda: self.done + 1, self.batches.count(self.done + 1))
+
     def count_step(self) -> None:
-        """Count a step that was done, and take its weights into the average."""
+        """Count a step that was done."""
         self.done += 1
-        if self.average is not None:
-            self.average.update(self.done)
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of the same recipe: all is as it was after its step.
@@ -88,6 +105,8 @@ class Learner:
         except (KeyError, ValueError) as error:
             raise UserError(f"the checkpoint does not fit its recipe: {error}") from error
         self.done = saved.position["step"]
+        if self.average is not None:
+            self.average.steps = self.done
 
     def position(self) -> dict[str, int]:
         """Return the steps so far, and the epoch of the last one, as a checkpoint has them."""

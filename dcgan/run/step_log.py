@@ -97,9 +97,11 @@ class StepLog:
             self._speeds = []
 
     def _take_in(self) -> None:
-        """Make lines of the scalars that are kept: a look at them waits for the device."""
+        """Make lines of the scalars that are kept: a look at them, all at once, waits for the device."""
+        tensors = [value for _, result in self._pending for value in vars(result).values()]
+        numbers = iter(tensors[0].backend.numbers([tensor.data for tensor in tensors]))
         for step, result in self._pending:
-            scalars = {name: value.item() for name, value in vars(result).items()}
+            scalars = {name: next(numbers) for name in vars(result)}
             line = StepLine(step, self.batches.epoch_of(step), **self._finite(step, scalars))
             self._lines.append(line)
             if self._wrong:

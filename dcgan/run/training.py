@@ -98,13 +98,13 @@ class Training:
         self._draw_due()
         self._evaluate_if_due()
         while self.done < total and not stopped():
-            real = learner.feed(self.done + 1)
-            result = self.checkup.do(self.done + 1, learner.rule, learner.gan, real)
+            images = self.batches.count(self.done + 1)
+            result = self.checkup.do(self.done + 1, learner) or learner.step(images)
             learner.count_step()
             self._try("vitals.jsonl", self.checkup.write)
-            self._try("metrics.jsonl", partial(self.step_log.record, self.done, result, len(real)))
+            self._try("metrics.jsonl", partial(self.step_log.record, self.done, result, images))
             self._try("timing.jsonl", self.step_log.write_speed)
-            self.progress.step(len(real), self.step_log.latest)
+            self.progress.step(images, self.step_log.latest)
             self.step_log.report(self.done)
             self._write_due()
             self._evaluate_if_due()
@@ -156,8 +156,9 @@ class Training:
             again.restore(checkpoint.load(self.run.path / checkpoint.FILE_NAME))
 
         def steps() -> None:
-            for done in range(again.done, step):
-                again.rule(again.gan, again.feed(done + 1))
+            for _ in range(again.done, step):
+                again.step_on(again.next_batch())
+                again.count_step()
 
         where = first_not_finite(again.networks, steps)
         self._try("timing.jsonl", self.step_log.write_speed)

@@ -26,6 +26,7 @@ __all__ = [
     "set_default",
     "set_num_threads",
     "single_threaded_blas",
+    "with_graphs",
 ]
 
 
@@ -118,6 +119,11 @@ def get(device: str | None = None) -> Backend:
     copyreg.pickle(type(made), _by_name)
     _backends[device] = made
     return made
+
+
+def with_graphs() -> Backend | None:
+    """Return a backend that was made and has graphs (`Backend.graph`), or None."""
+    return next((backend for backend in _backends.values() if backend.has_graphs), None)
 
 
 def _by_name(backend: Backend) -> tuple[Callable[[str], Backend], tuple[str]]:

@@ -1,11 +1,11 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
-A backend may override any primitive with a faster form; what it leaves out falls back to the one
-here, in convolution.py and in losses.py, which is also the truth that the faster form is tested against.
+A backend may override any primitive with a faster form; what it leaves out falls back to the one here, in
+convolution.py, losses.py and optimizers.py, which is also the truth that the faster form is tested against.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,17 +16,23 @@ from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
 from .losses import ReferenceLosses
+from .optimizers import ReferenceOptimizers
 from .philox import Counter, Key, philox
-
-# A parameter, its gradient, its first and second moment, and `rate` and `correction` of `adam_update`.
-AdamUpdate = tuple[Array, Array, Array, Array, float, float]
+from .tape import Graph, checked
 
 
-class Backend(ReferenceConvolution, ReferenceLosses):
-    """Array primitives on one device. `device` is its name, `xp` its NumPy-like module."""
+class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
+    """Array primitives on one device.
+
+    Attributes:
+        device: its name.
+        xp: its NumPy-like module.
+        has_graphs: whether `graph` returns one.
+    """
 
     device: str
     xp: ModuleType
+    has_graphs = False
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -41,6 +47,14 @@ class Backend(ReferenceConvolution, ReferenceLosses):
         """
         refuse_masked(data)
         return self.xp.asarray(data, dtype=dtype)
+
+    def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return the array that `make()` gives on the host, on this device.
+
+        In a captured step `make` is called again by each replay (tape.py). Raises ValueError if it gives
+        another shape or dtype.
+        """
+        return self.asarray(checked(make(), shape, np.dtype(dtype)))
 
     def copy(self, array: Array) -> Array:
         """This device's array again, in memory of its own."""
@@ -58,6 +72,10 @@ class Backend(ReferenceConvolution, ReferenceLosses):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """This device's array as a NumPy array on the host."""
         return np.asarray(array)
+
+    def numbers(self, arrays: Sequence[Array]) -> list[float]:
+        """Return the values of arrays of one element each, as Python's numbers."""
+        return [self.to_numpy(array).item() for array in arrays]
 
     def owns_memory(self, array: Array) -> bool:
         """Whether an array lies in memory of its own, not in another array's."""
@@ -82,6 +100,18 @@ class Backend(ReferenceConvolution, ReferenceLosses):
         """
         if allowed:
             raise ValueError(f"{self.device!r} has no TensorFloat-32")
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether products of float32 may round their factors to TensorFloat-32."""
+        return False
+
+    def graph(self) -> Graph:
+        """Return a new graph, which can capture launches.
+
+        Raises NotImplementedError where the device has no such thing.
+        """
+        raise NotImplementedError(f"{self.device!r} has no graphs")
 
     # -- shapes --------------------------------------------------------------------------------
 
@@ -345,39 +375,3 @@ class Backend(ReferenceConvolution, ReferenceLosses):
                 f"crop_images: expected images (bytes,) and squares (N, 3), got {images.shape} and "
                 f"{squares.shape}"
             )
-
-    # -- optimisers (in place) -----------------------------------------------------------------
-
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        """`adam_update` of several parameters, each with its own gradient, moments and factors."""
-        for *arrays, rate, correction in updates:
-            self.adam_update(*arrays, rate=rate, correction=correction, **constants)
-
-    def adam_update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        first: Array,
-        second: Array,
-        *,
-        rate: float,
-        correction: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """One step of Adam, in place on the parameter and on its two moments.
-
-        g = gradient + weight_decay * parameter; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-        parameter -= rate * m / (sqrt(v / correction) + eps).
-
-        `rate` and `correction` are numbers of the step: `minigrad.optim.Adam` has both forms of them.
-        """
-        beta1, beta2 = betas
-        if weight_decay:
-            gradient = gradient + weight_decay * parameter
-        first *= beta1
-        first += (1 - beta1) * gradient
-        second *= beta2
-        second += (1 - beta2) * (gradient * gradient)
-        parameter -= rate * first / (self.xp.sqrt(second / correction) + eps)

@@ -12,11 +12,12 @@ import numpy as np
 from . import frequency, phases
 from .arena import Arena, owns_memory
 from .arrays import Array, channels_first, channels_last
-from .base import AdamUpdate, Backend
+from .base import Backend
 from .bilinear import BilinearForm, Transform
 from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
 from .kept import Memo, sample
+from .optimizers import AdamUpdate, Factors
 from .parallel import (
     MAX_SLICE_BYTES,
     MIN_SLICE_BYTES,
@@ -681,9 +682,9 @@ class CPUBackend(Backend):
 
     # -- optimisers ------------------------------------------------------------------------------
 
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
+    def adam_updates(self, updates: Sequence[AdamUpdate], factors: Factors, **constants: Any) -> None:
         parts = []
-        for parameter, gradient, first, second, rate, correction in updates:
+        for (parameter, gradient, first, second), (rate, correction) in zip(updates, factors(), strict=True):
             numbers = {"rate": rate, "correction": correction, **constants}
             if not all(a.flags.c_contiguous for a in (parameter, first, second)):
                 self.adam_update(parameter, gradient, first, second, **numbers)

@@ -5,19 +5,19 @@ channels innermost, as everywhere (arrays.py).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cupy as xp
 import numpy as np
-from cupy._core import _routines_linalg
 
 from .arrays import Array, channels_first, channels_last
-from .base import AdamUpdate
 from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
+from .gpu_graph import FROM_HOST, GPUGraph
 from .gpu_losses import GPULosses
-from .kernels import load
+from .gpu_optimizers import GPUOptimizers
+from .gpu_products import GPUProducts
 from .kernels.launch import (
     channels_innermost,
     fitted,
@@ -27,22 +27,14 @@ from .kernels.launch import (
     types_of,
     vector,
 )
+from .tape import CaptureError, is_capturing, recording
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
-MAX_PARAMETERS = 48  # in one launch of adam
-ADAM_BLOCKS = 64  # for each parameter
 
 
-def _table(dtype: Any) -> np.dtype[Any]:
-    """The structure that `adam` takes: addresses, sizes and rates of the parameters."""
-    addresses = [(name, np.uint64, MAX_PARAMETERS) for name in ("parameter", "gradient", "first", "second")]
-    rates = [(name, dtype, MAX_PARAMETERS) for name in ("rate", "correction")]
-    return np.dtype([*addresses, ("size", np.int64, MAX_PARAMETERS), *rates])
-
-
-class GPUBackend(GPUConvolution, GPULosses):
+class GPUBackend(GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -53,6 +45,7 @@ class GPUBackend(GPUConvolution, GPULosses):
 
     device = "gpu"
     xp = xp
+    has_graphs = True
 
     def __init__(self) -> None:
         try:
@@ -61,6 +54,7 @@ class GPUBackend(GPUConvolution, GPULosses):
             raise RuntimeError(f"CuPy finds no GPU: {error}") from error
         if not count:
             raise RuntimeError("CuPy finds no GPU")
+        super().__init__()
         self._sum = xp.ReductionKernel(
             "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
         )
@@ -75,16 +69,36 @@ class GPUBackend(GPUConvolution, GPULosses):
         """As the reference's. Host data of four axes, images or a kernel, comes with the channels innermost:
         products read it so, and the gradient of such a kernel has the same memory order.
         """
+        given = not self.owns(data)
+        if given and is_capturing() and np.ndim(data):
+            raise CaptureError(FROM_HOST)
         array = super().asarray(data, dtype)
-        if array.ndim != 4 or self.owns(data):
+        if array.ndim != 4 or not given:
             return array
         return channels_first(xp.ascontiguousarray(channels_last(array)))
 
     def copy(self, array: Array) -> Array:
         return array.copy(order="K")  # with its memory order
 
+    def from_host(self, make: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Array:
+        tape = recording()
+        if tape is None:
+            return super().from_host(make, shape, dtype)
+        return tape.input(make, shape, np.dtype(dtype))
+
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        if is_capturing():
+            raise CaptureError("there are no numbers yet to look at: return the tensor, and look at it later")
         return xp.asnumpy(array)
+
+    def numbers(self, arrays: Sequence[Array]) -> list[float]:
+        if not arrays:
+            return []
+        # In one array, so that the device is waited for once.
+        return self.to_numpy(xp.concatenate([array.ravel() for array in arrays])).tolist()
+
+    def graph(self) -> GPUGraph:
+        return GPUGraph(xp)
 
     def free_memory(self) -> int | None:
         free, _ = xp.cuda.runtime.memGetInfo()
@@ -96,11 +110,6 @@ class GPUBackend(GPUConvolution, GPULosses):
         # CuPy's own error is a MemoryError; cuBLAS and the driver have theirs, with the reason in words.
         said = str(error)
         return isinstance(error, MemoryError) or "ALLOC_FAILED" in said or "MemoryAllocation" in said
-
-    def allow_tf32(self, allowed: bool) -> None:
-        # CuPy offers an environment variable only, which it reads once.
-        kind = _routines_linalg.COMPUTE_TYPE_TF32 if allowed else _routines_linalg.COMPUTE_TYPE_DEFAULT
-        _routines_linalg.set_compute_type("float32", kind)
 
     # -- sums ----------------------------------------------------------------------------------
 
@@ -300,56 +309,6 @@ class GPUBackend(GPUConvolution, GPULosses):
             ),
         )
         return channels_first(y)
-
-    # -- optimisers ------------------------------------------------------------------------------
-
-    def adam_updates(self, updates: Sequence[AdamUpdate], **constants: Any) -> None:
-        together: dict[Any, list[AdamUpdate]] = {}
-        for update in updates:
-            parameter, gradient, first, second, rate, correction = update
-            in_order = channels_last if _is_innermost(parameter) else lambda array: array
-            kept = parameter, first, second
-            if all(in_order(a).flags.c_contiguous and a.dtype == parameter.dtype for a in kept):
-                gradient = xp.ascontiguousarray(in_order(fitted(gradient, parameter)))
-                fitting = (parameter, gradient, first, second, rate, correction)
-                together.setdefault(parameter.dtype, []).append(fitting)
-            else:  # changed in place, so that no copy will do
-                self.adam_update(*update[:4], rate=rate, correction=correction, **constants)
-        for dtype, same in together.items():
-            for start in range(0, len(same), MAX_PARAMETERS):
-                self._adam(dtype, same[start : start + MAX_PARAMETERS], **constants)
-
-    def _adam(
-        self,
-        dtype: Any,
-        updates: Sequence[AdamUpdate],
-        *,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """One launch: at most MAX_PARAMETERS updates, the four arrays of each alike in memory."""
-        beta1, beta2 = betas
-        table = np.zeros((), _table(dtype))
-        for i, (*arrays, rate, correction) in enumerate(updates):
-            for name, array in zip(("parameter", "gradient", "first", "second"), arrays, strict=True):
-                table[name][i] = array.data.ptr
-            table["size"][i] = arrays[0].size
-            table["rate"][i], table["correction"][i] = rate, correction
-        numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay)
-        launch_blocks(
-            "adam",
-            "adam",
-            types_of(dtype),
-            (ADAM_BLOCKS, len(updates)),
-            (load.BLOCK,),
-            (table[()], *(dtype.type(n) for n in numbers)),
-        )
-
-
-def _is_innermost(x: Array) -> bool:
-    """Whether x (O, C, kh, kw) lies with the channels innermost, and not as its axes are."""
-    return x.ndim == 4 and not x.flags.c_contiguous and channels_last(x).flags.c_contiguous
 
 
 def _rows(x: Array) -> Array:

@@ -9,11 +9,9 @@ from .base import Backend
 from .epilogue import Epilogue
 from .kernels.launch import channels_innermost, in_shape_of, launch, launch_blocks, types_of, vector
 from .philox import DRAWS_PER_BLOCK, Counter, Key
+from .tape import recording
 
 DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
-
-# The structure that `dropout` takes: a place in the stream of random numbers.
-PLACE = np.dtype([(name, np.uint64) for name in ("key0", "key1", "c0", "c1", "c2", "c3")])
 
 
 class GPUEpilogue(Backend):
@@ -58,7 +56,6 @@ class GPUEpilogue(Backend):
         Returns the mask.
         """
         mask = self.xp.empty(x.shape, np.bool_)
-        place = np.array((*key, *counter), np.uint64).view(PLACE)[0]
         blocks = -(-x.size // DRAWS_PER_BLOCK)
         if blocks:
             number = x.dtype.type
@@ -73,7 +70,7 @@ class GPUEpilogue(Backend):
                     _pointer(bias, x),
                     y,
                     mask,
-                    place,
+                    self._place_of(key, counter),
                     np.uint32(round(p * 2**16)),
                     number(slope),
                     number(1 / (1 - p)),
@@ -82,6 +79,17 @@ class GPUEpilogue(Backend):
                 ),
             )
         return mask
+
+    def _place_of(self, key: Key, counter: Counter) -> Array:
+        """A place in the stream of random numbers as the kernel reads it: uint64 (6,), the key first."""
+        tape = recording()
+        draw = (lambda: (key, counter)) if tape is None else tape.draw_of(key, counter)
+
+        def place() -> Any:
+            key, counter = draw()
+            return np.array((*key, *counter), np.uint64)
+
+        return self.from_host(place, (6,), np.uint64)
 
 
 def _pointer(bias: Array | None, x: Array) -> Any:

@@ -12,6 +12,7 @@ from ..backend.epilogue import Epilogue
 from ..backend.ieee import ieee
 from ..creation import tensor
 from ..ops.gradient_hook import GradientHook
+from ..ops.in_place import check_writeable
 from ..tensor import Tensor
 
 Kind = TypeVar("Kind")
@@ -226,6 +227,7 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take every parameter and buffer from `state` (tensors or arrays), in place.
 
+        In place means in their memory: views and detached tensors see the new values, too.
         `num_batches_tracked`, which PyTorch's BatchNorm keeps, is ignored. Having changed nothing, raises
         ValueError if a key is missing or unknown, a shape or dtype differs, or two names of a shared tensor
         have different values, and TypeError if `state` is not a mapping or holds a masked array.
@@ -250,8 +252,11 @@ class Module:
                 problems.append(f"{key}: it is the same tensor as {first}, which is given other values")
         if problems:
             raise ValueError(f"{name}: " + "; ".join(sorted(problems)))
-        for key, array in arrays.items():
-            own[key].data = own[key].backend.copy(array)
+        copies = {
+            key: own[key].backend.copy(array) for key, array in arrays.items()
+        }  # `state` may hold these very tensors
+        for key, array in copies.items():
+            _write(own[key], array)
 
     def __repr__(self) -> str:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.children()]
@@ -360,6 +365,17 @@ def _misfit(own: Tensor, value: Any) -> str | None:
     if value.shape == own.shape and value.dtype == own.dtype:
         return None
     return f"expected {own.dtype} of shape {own.shape}, got {value.dtype} of {value.shape}"
+
+
+def _write(own: Tensor, array: Any) -> None:
+    """Write the values of an array into a tensor's memory; where that can't be done, give it new memory."""
+    try:
+        check_writeable("load_state_dict", own)
+    except ValueError:
+        own.data = array
+        return
+    own.data[...] = array
+    own.mark_changed()
 
 
 def _same_bits(own: Tensor, a: Any, b: Any) -> bool:

@@ -1,11 +1,13 @@
 """The base of all optimizers."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from .. import observer
 from ..backend.arrays import Array
 from ..backend.ieee import ieee
+from ..backend.tape import each_time
 from ..tensor import Tensor
 from .given import copied, counts, number, parameters, shown
 
@@ -36,6 +38,8 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()
+    # Hyperparameters that a captured step reads anew in each replay; a change of others needs a new capture.
+    replayed: ClassVar[tuple[str, ...]] = ()
     hyperparameters: ClassVar[dict[str, Read]] = {"lr": number, "weight_decay": number}
     lr: float
     weight_decay: float
@@ -45,6 +49,7 @@ class Optimizer:
         self.params = parameters(name, params)
         # One count a parameter: where some had no gradient, their bias corrections lag behind.
         self.steps = [0] * len(self.params)
+        self._rates: dict[Any, Array] = {}  # of the step that runs: see `_lr_for`
         values = self._checked(name, {"lr": lr, "weight_decay": weight_decay, **others})
         self._adopt(values, [{} for _ in self.params])
 
@@ -61,6 +66,10 @@ class Optimizer:
     def _values(self) -> dict[str, Any]:
         """Return the hyperparameters as they are now."""
         return {name: getattr(self, name) for name in self.hyperparameters}
+
+    def fixed_values(self) -> dict[str, Any]:
+        """Return the hyperparameters that a captured step holds fast: all but those in `replayed`."""
+        return {name: value for name, value in self._values().items() if name not in self.replayed}
 
     def _checked(self, where: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters, all of them, as Python's numbers.
@@ -97,13 +106,18 @@ class Optimizer:
         """Move every parameter that has a gradient."""
         with observer.notifying(self, observer.STEP):
             gradients = {i: p.grad.data for i, p in enumerate(self.params) if p.grad is not None}
-            for i in gradients:
-                self.steps[i] += 1
+            each_time(partial(self._count, list(gradients)))
+            self._rates = {}
             with ieee():
                 self._update_all(gradients)
             for i in gradients:
                 self.params[i].mark_changed()
         observer.notify_end(self, observer.STEP, (), ())
+
+    def _count(self, places: list[int]) -> None:
+        """Count a step of the parameters of these places."""
+        for i in places:
+            self.steps[i] += 1
 
     def _update_all(self, gradients: dict[int, Array]) -> None:
         """Move the parameters of these places along their gradients."""
@@ -112,6 +126,13 @@ class Optimizer:
 
     def _update(self, index: int, p: Tensor, gradient: Array) -> None:
         raise NotImplementedError
+
+    def _lr_for(self, p: Tensor) -> Array:
+        """Return the rate as an array () on a parameter's device, which a captured step reads anew."""
+        kind = p.backend, p.dtype
+        if kind not in self._rates:
+            self._rates[kind] = p.backend.from_host(lambda: self.lr, (), p.dtype)
+        return self._rates[kind]
 
     def zero_grad(self) -> None:
         """Forget the gradients of the parameters."""

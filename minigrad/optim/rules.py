@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from ..backend.arrays import Array
-from ..backend.base import AdamUpdate, Backend
+from ..backend.base import Backend
+from ..backend.optimizers import AdamUpdate
 from ..tensor import Tensor
 from .given import flag, number, pair
 from .optimizer import Optimizer, Read
@@ -19,6 +21,7 @@ class SGD(Optimizer):
     """
 
     hyperparameters: ClassVar[dict[str, Read]] = {**Optimizer.hyperparameters, "momentum": number}
+    replayed = ("lr",)
     momentum: float
 
     def __init__(
@@ -42,7 +45,7 @@ class SGD(Optimizer):
             velocity *= self.momentum
             velocity += gradient
             gradient = velocity
-        p.data[...] -= self.lr * gradient
+        p.data[...] -= self._lr_for(p) * gradient
 
 
 class RMSprop(Optimizer):
@@ -53,6 +56,7 @@ class RMSprop(Optimizer):
 
     slots = ("square",)
     hyperparameters: ClassVar[dict[str, Read]] = {**Optimizer.hyperparameters, "alpha": number, "eps": number}
+    replayed = ("lr",)
     alpha: float
     eps: float
 
@@ -78,7 +82,7 @@ class RMSprop(Optimizer):
         square = self.state[index]["square"]
         square *= self.alpha
         square += (1 - self.alpha) * (gradient * gradient)
-        p.data[...] -= self.lr * gradient / (p.backend.xp.sqrt(square) + self.eps)
+        p.data[...] -= self._lr_for(p) * gradient / (p.backend.xp.sqrt(square) + self.eps)
 
 
 class Adam(Optimizer):
@@ -114,6 +118,7 @@ class Adam(Optimizer):
         "eps": number,
         "epsilon_hat": flag,
     }
+    replayed = ("lr",)
     betas: tuple[float, float]
     eps: float
     epsilon_hat: bool
@@ -138,13 +143,21 @@ class Adam(Optimizer):
 
     def _update_all(self, gradients: dict[int, Array]) -> None:
         """All parameters of a device together: there it may be one launch."""
-        by_backend: dict[Backend, list[AdamUpdate]] = {}
-        for i, gradient in gradients.items():
-            p, state = self.params[i], self.state[i]
-            update = (p.data, gradient, state["first"], state["second"], *self._factors(self.steps[i]))
-            by_backend.setdefault(p.backend, []).append(update)
-        for backend, updates in by_backend.items():
-            backend.adam_updates(updates, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+        constants = {"betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
+        by_backend: dict[Backend, list[int]] = {}
+        for i in gradients:
+            by_backend.setdefault(self.params[i].backend, []).append(i)
+        for backend, places in by_backend.items():
+            updates: list[AdamUpdate] = [
+                (self.params[i].data, gradients[i], self.state[i]["first"], self.state[i]["second"])
+                for i in places
+            ]
+            backend.adam_updates(updates, partial(self._factors_at, places), **constants)
+
+    def _factors_at(self, places: list[int]) -> list[tuple[float, float]]:
+        """Return (rate, correction) of the parameters of these places, at the steps that they have."""
+        by_step = {step: self._factors(step) for step in {self.steps[i] for i in places}}
+        return [by_step[self.steps[i]] for i in places]
 
     def _factors(self, step: int) -> tuple[float, float]:
         """Return (rate, correction) of a step, from 1: p -= rate * m / (sqrt(v / correction) + eps)."""

@@ -18,6 +18,7 @@ from dcgan.errors import UserError
 from dcgan.evaluation import monitor
 from dcgan.files import jsonfile
 from dcgan.run import checkpoint, directory, evaluations, outputs, training
+from dcgan.run.config import RunConfig
 from dcgan.run.directory import RunDirectory
 from minigrad import serialize
 
@@ -90,7 +91,7 @@ def test_a_run_whose_directory_was_replaced_ends_and_leaves_the_other_alone(run,
     def replaced(self, step):
         if step == 4:
             shutil.rmtree("run") if how == "removed" else os.rename("run", "elsewhere")
-            other = RunDirectory.create(Path("run"), presets.get("quick"), "cpu", "mnist")
+            other = RunDirectory.create(Path("run"), RunConfig(presets.get("quick"), "cpu", "mnist"))
             other.append("metrics.jsonl", [{"step": 1}])
             other.close()
         write_frame(self, step)
@@ -104,15 +105,15 @@ def test_a_run_whose_directory_was_replaced_ends_and_leaves_the_other_alone(run,
 
 def test_a_directory_is_claimed_once_and_a_killed_start_leaves_it_free(run, tmp_path):
     recipe = (presets.get("quick"), "cpu", "mnist")
-    first = RunDirectory.create(Path("run"), *recipe)
+    first = RunDirectory.create(Path("run"), RunConfig(*recipe))
     with pytest.raises(UserError, match="exists already"):
-        RunDirectory.create(Path("run"), *recipe)
+        RunDirectory.create(Path("run"), RunConfig(*recipe))
     with pytest.raises(UserError, match="another process is training there"):
         RunDirectory.reopen(Path("run"))
     first.close()
     os.makedirs("killed/in")
     Path("killed/in/.minigrad-12345678.partial").write_text("{")  # of a config.json
-    RunDirectory.create(Path("killed/in"), *recipe).close()
+    RunDirectory.create(Path("killed/in"), RunConfig(*recipe)).close()
     assert sorted(os.listdir("killed/in")) == ["config.json", "frames", "samples"]
 
 
@@ -122,7 +123,7 @@ def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch, er
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(directory.fcntl, "flock", refused)
-    RunDirectory.create(tmp_path / "run", presets.get("quick"), "cpu", "mnist").close()
+    RunDirectory.create(tmp_path / "run", RunConfig(presets.get("quick"), "cpu", "mnist")).close()
     RunDirectory.reopen(tmp_path / "run").close()
 
 
@@ -141,14 +142,14 @@ def test_a_start_that_fails_leaves_no_directory(run, monkeypatch):
 
 
 def test_a_failure_after_the_first_steps_removes_nothing(run, monkeypatch):
-    feed = Feed.__call__
+    feed = Feed.batch_of
 
-    def fails(self, step):
-        if step == 3:
+    def fails(self, step, count):
+        if step() == 3:
             raise MemoryError("too much")
-        return feed(self, step)
+        return feed(self, step, count)
 
-    monkeypatch.setattr(Feed, "__call__", fails)
+    monkeypatch.setattr(Feed, "batch_of", fails)
     with pytest.raises(MemoryError):
         run(*SMALL, "--steps", 8, "--out", "run")
     assert Path("run/config.json").exists()
@@ -560,7 +561,7 @@ def test_what_follows_the_last_whole_line_is_cut_off_before_more_is_added(tmp_pa
 def test_a_step_far_away_takes_no_time_to_forget(tmp_path):
     """Of step 2^40: the grids that would be due are not counted one by one."""
     preset = presets.get("quick", sample_every=250, steps=2**41)
-    made = RunDirectory.create(tmp_path / "run", preset, "cpu", "mnist")
+    made = RunDirectory.create(tmp_path / "run", RunConfig(preset, "cpu", "mnist"))
     batches = type("Batches", (), {"per_epoch": 4, "epoch_of": lambda self, step: (step - 1) // 4 + 1})()
     drawn = outputs.Outputs(preset, batches, made, None, "cpu")
     for name in ("quick_steps_000250.png", "quick_steps_000251.png", "quick_steps_1099511628000.png"):
@@ -572,7 +573,7 @@ def test_a_step_far_away_takes_no_time_to_forget(tmp_path):
 
 def test_grids_that_count_epochs_are_forgotten_by_their_epoch(tmp_path):
     preset = presets.get("tensorflow")  # a grid at the end of each epoch
-    made = RunDirectory.create(tmp_path / "run", preset, "cpu", "mnist")
+    made = RunDirectory.create(tmp_path / "run", RunConfig(preset, "cpu", "mnist"))
     batches = Batches(np.zeros((128 * 4, 28, 28), np.uint8), 128, mg.Generator(0, 2))
     drawn = outputs.Outputs(preset, batches, made, None, "cpu")
     for epoch in range(6):
@@ -610,13 +611,13 @@ def test_images_that_changed_in_part_are_refused_and_older_fingerprints_taken(ru
 
 
 def test_signals_are_named_in_the_exit_code(run, no_pictures, monkeypatch):
-    feed = Feed.__call__
+    feed = Feed.batch_of
 
-    def hung_up(self, step):
+    def hung_up(self, step, count):
         os.kill(os.getpid(), signal.SIGHUP)
-        return feed(self, step)
+        return feed(self, step, count)
 
-    monkeypatch.setattr(Feed, "__call__", hung_up)
+    monkeypatch.setattr(Feed, "batch_of", hung_up)
     code, said = run(*SMALL, "--steps", 4, "--out", "run")
     assert code == 128 + signal.SIGHUP
     assert "Stopped after step 1 of 4; everything up to there is kept." in said

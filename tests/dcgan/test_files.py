@@ -148,7 +148,7 @@ def test_averaged_weights_follow_the_formula():
     for step in range(1, 200):
         source.weight.data = np.array([math.sin(step)], np.float32)
         source.running_mean.data = np.array([float(step)], np.float32)
-        mean.update(step)
+        mean.update()
         decay = min(0.9, (1 + step) / (10 + step))
         expected["weight"] = decay * expected["weight"] + (1 - decay) * math.sin(step)
         expected["running_mean"] = decay * expected["running_mean"] + (1 - decay) * step
@@ -164,7 +164,7 @@ def test_what_is_in_two_places_is_averaged_once():
     assert mean.average[0] is mean.average[2]
     norm.weight.data = np.array([3.0], np.float32)
     norm.running_mean.data = np.array([5.0], np.float32)
-    mean.update(1)
+    mean.update()
     decay = 2 / 11
     assert mean.average[2].weight.item() == pytest.approx(decay * 1.0 + (1 - decay) * 3.0)
     assert mean.average[2].running_mean.item() == pytest.approx((1 - decay) * 5.0)

@@ -32,6 +32,7 @@ from dcgan.recipe.layers import (
     Tanh,
 )
 from dcgan.run import checkpoint, outputs, resume, schedule
+from dcgan.run.config import RunConfig
 from dcgan.run.directory import RunDirectory
 from dcgan.run.learner import Learner
 from dcgan.run.progress import Progress
@@ -176,7 +177,7 @@ def test_a_run_whose_rate_was_changed_on_the_way_goes_on_with_that_rate(run, tmp
 
     def trainer(name, restored=None):
         batches = Batches(mnist.images(), 8, mg.Generator(preset.seed, 2))
-        directory = RunDirectory.create(tmp_path / name, preset, "cpu", "made up")
+        directory = RunDirectory.create(tmp_path / name, RunConfig(preset, "cpu", "made up"))
         made = Training(Learner(preset, batches, "cpu"), directory, Progress(4, ""), Schedule())
         if restored is not None:
             made.restore(restored)

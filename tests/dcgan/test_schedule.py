@@ -19,6 +19,7 @@ from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.recipe.layers import BatchNorm, Dense, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
 from dcgan.run import checkpoint, training
+from dcgan.run.config import RunConfig
 from dcgan.run.learner import Learner
 from dcgan.run.schedule import Schedule
 from dcgan.steps import StepResult
@@ -577,7 +578,7 @@ def test_five_steps_of_a_run_are_those_of_an_independent_recomputation(
     preset = dataclasses.replace(small(name, norm), adam_eps=adam_eps)
     pixels = np.random.default_rng(0).integers(0, 256, (23, 2, 2)).astype(np.uint8)  # batches of 5, and of 3
     batches = Batches(pixels, 5, mg.Generator(3, 2), shuffle=preset.shuffle)
-    out = training.RunDirectory.create(tmp_path / "run", preset, "cpu", "made up")
+    out = training.RunDirectory.create(tmp_path / "run", RunConfig(preset, "cpu", "made up"))
     learner = Learner(preset, batches, "cpu")
     runs = training.Training(learner, out, training.Progress(5, ""), Schedule())
     drawn = []

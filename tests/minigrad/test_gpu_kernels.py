@@ -800,7 +800,10 @@ def adam_by_hand(p, g, m, v, rate, correction, betas, eps, weight_decay):
 
 
 def assert_adam(gpu, updates, on_gpu, weight_decay):
-    gpu.adam_updates(on_gpu, **CONSTANTS, weight_decay=weight_decay)
+    factors = [update[4:] for update in on_gpu]
+    gpu.adam_updates(
+        [update[:4] for update in on_gpu], lambda: factors, **CONSTANTS, weight_decay=weight_decay
+    )
     for (*arrays, rate, correction), (*found, _, _) in zip(updates, on_gpu, strict=True):
         expected = double(*arrays)
         numbers = {"rate": rate, "correction": correction, **CONSTANTS, "weight_decay": weight_decay}
@@ -854,4 +857,4 @@ def test_adam_of_both_dtypes_and_without_axes(gpu):
     updates = [*parameters("float32", [33, (), (2, 0)]), *parameters("float64", [(), 31])]
     on_gpu = [(*(on(gpu, a) for a in update[:4]), *update[4:]) for update in updates]
     assert_adam(gpu, updates, on_gpu, 0.0)
-    gpu.adam_updates([], **CONSTANTS, weight_decay=0.0)
+    gpu.adam_updates([], list, **CONSTANTS, weight_decay=0.0)

@@ -804,7 +804,9 @@ def test_a_dropout_that_forgets_what_it_dropped_is_found_on_the_way_back(foreign
 def test_a_parameter_that_is_left_out_of_a_step_is_found(foreign, monkeypatch):
     monkeypatch.setattr(
         ForeignBackend, "adam_updates",
-        lambda self, updates, **constants: Backend.adam_updates(self, updates[:-1], **constants),
+        lambda self, updates, factors, **constants: Backend.adam_updates(
+            self, updates[:-1], lambda: factors()[:-1], **constants
+        ),
     )  # fmt: skip
     with pytest.raises(ShadowError, match=r"^Adam, parameter 7 after the step: error") as caught:
         Run(foreign, Shadow)

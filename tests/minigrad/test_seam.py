@@ -39,6 +39,8 @@ LAYERS = [
     "functional",
     "nn",
     "optim serialize gradcheck",
+    "uses",
+    "capturing",
     "figures",
     "inspect",
     "bench",

@@ -5,6 +5,7 @@
 // bits, the lowest first); the first block's counter is one more than the given one. One thread makes one
 // block: four words of 64 bits, sixteen elements. Source: Salmon et al., "Parallel random numbers: as easy
 // as 1, 2, 3" (2011), section 3.3; minigrad.naive.philox.
+// The place of the draw lies in memory: it changes from step to step, and a captured launch keeps its arguments.
 // `limit` has 32 bits, since a probability next to 1 rounds to 2^16, which drops all.
 // Launch: one thread for each 16 elements, in blocks of 128.
 // Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 16 elements.
@@ -38,13 +39,13 @@ __device__ void philox(const Place& place, u64 block, u64 out[4]) {
 // bias (channels,) is null for none; slope is 1 for no activation.
 template <typename T>
 __global__ void dropout(
-    const T* x, const T* bias, T* y, bool* mask, Place place, unsigned int limit, T slope, T scale, int channels,
+    const T* x, const T* bias, T* y, bool* mask, const Place* place, unsigned int limit, T slope, T scale, int channels,
     long long count
 ) {
     long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (block * 16 >= count) return;
     u64 words[4];
-    philox(place, (u64)block + 1, words);
+    philox(*place, (u64)block + 1, words);
     for (int k = 0; k < 16; ++k) {
         long long i = block * 16 + k;
         if (i >= count) return;

@@ -45,6 +45,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
     "dropout": {"dropout": _TYPES},
     "bce": {"logit_bce": _TYPES, "bce": _TYPES},
     "adam": {"adam": _TYPES},
+    "average": {"average": _TYPES},
     "crop_images": {"crop_images": [""]},
 }
 

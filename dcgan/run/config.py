@@ -1,0 +1,44 @@
+"""How a run is trained: the content of its config.json."""
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from ..data.scale import Range
+from ..recipe.preset import Preset
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The recipe of a run, its images, and the device.
+
+    Attributes:
+        preset: the recipe.
+        device: "cpu" or "gpu".
+        data: the images, as --data names them.
+        tf32: whether the factors of products are rounded to TensorFloat-32.
+        graph: whether the steps are captured as one CUDA graph.
+        value_range: the values of black and white in the images; None for images of 8 bits.
+    """
+
+    preset: Preset
+    device: str
+    data: str
+    tf32: bool = False
+    graph: bool = False
+    value_range: Range | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of config.json, with the versions and the machine that train."""
+        return {
+            "preset": self.preset.to_json(),
+            "data": self.data,
+            "range": self.value_range,
+            "device": self.device,
+            "tf32": self.tf32,
+            "graph": self.graph,
+            "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
+            | {"python": platform.python_version()},
+            "machine": platform.platform(),
+        }

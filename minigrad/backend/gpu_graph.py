@@ -1,0 +1,159 @@
+"""A CUDA graph: launches that were taken down once, and are then launched together.
+
+Source: NVIDIA, "CUDA C++ Programming Guide", the section on CUDA graphs (stream capture).
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .tape import CaptureError, Rehearsal, Tape, onto
+
+CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported to cudaErrorCapturedEvent
+SLOTS = 4  # buffers of inputs on the host: so many replays may be under way
+FROM_HOST = (
+    "numbers of the host would go to the device once, and be the same in all replays: make the tensor before "
+    "the step, pass it as an argument, or let minigrad.from_host(make, shape) make its numbers anew in each"
+)
+
+
+class GPUGraph:
+    """The launches of one function, on a stream and in memory of their own.
+
+    Call `warm_up` first: it compiles the kernels, and gets the memory, that `capture` can't. Each of the
+    three runs after all that the current stream was given before, and the current stream waits for it.
+
+    The default stream can't be captured. All that a captured function allocates comes from a pool that
+    nobody else uses, since every replay writes into the same memory. The pool lives as long as the graph,
+    or as arrays of it do.
+
+    Args:
+        xp: CuPy.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+        self._stream = xp.cuda.Stream(non_blocking=True)
+        self._pool = xp.cuda.MemoryPool()
+        self._before, self._after = (xp.cuda.Event(disable_timing=True) for _ in range(2))
+        self._size = 0  # bytes of inputs
+
+    def warm_up(self, work: Callable[[], Any]) -> Any:
+        """Run a function uncaptured, in the graph's memory; return its result."""
+        with self._in_order(), self._own_memory():
+            rehearsal = Rehearsal(self._xp.asarray)
+            with onto(rehearsal):
+                result = work()
+        self._size = rehearsal.size
+        return result
+
+    def capture(self, work: Callable[[], Any]) -> Any:
+        """Take down what a function launches. Nothing of it is done yet, on the device or on the tape.
+
+        Returns the function's result, which each replay fills. If the function raises, its exception goes
+        through, and the device is as before. Raises CaptureError for what CUDA can't capture.
+        """
+        with self._in_order(), self._own_memory():
+            self._inputs = self._xp.empty(self._size, np.uint8)
+            self._tape = Tape(self._place)
+            self._stream.begin_capture()
+            try:
+                with onto(self._tape), _no_copies_from_the_host(self._xp):
+                    result = work()
+                self._graph = self._stream.end_capture()
+            except BaseException as error:
+                self._give_up()
+                status = getattr(error, "status", 0)
+                if status in CAPTURE_ERRORS and isinstance(error, self._xp.cuda.runtime.CUDARuntimeError):
+                    raise CaptureError(
+                        f"it waits for the device, or does what CUDA can't capture ({error})"
+                    ) from error
+                raise
+            finally:
+                self._tape.rewind()
+        self._slots = [_Slot(self._xp, self._tape) for _ in range(SLOTS)]
+        self._turn = 0
+        return result
+
+    def replay(self) -> None:
+        """Do the host's part of a step, copy the inputs to the device, and launch the graph."""
+        slot = self._slots[self._turn]
+        self._turn = (self._turn + 1) % SLOTS
+        slot.free.synchronize()
+        self._tape.play(slot.views)
+        with self._in_order():
+            if self._tape.size:
+                self._inputs.data.copy_from_host_async(slot.memory.ptr, self._tape.size, self._stream)
+                slot.free.record(self._stream)
+            self._graph.launch(self._stream)
+
+    def copied(self, array: Array) -> Array:
+        """Return a copy of a contiguous array that the graph fills; the next replay leaves it alone."""
+        made = self._xp.empty_like(array)
+        made.data.copy_from_device_async(array.data, array.nbytes, self._xp.cuda.get_current_stream())
+        return made
+
+    def _place(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        place = self._xp.ndarray(shape, dtype, self._inputs.data + offset)
+        if offset + place.nbytes > self._size:
+            raise CaptureError("the step takes more numbers from the host than in the call before")
+        return place
+
+    def _give_up(self) -> None:
+        """End a capture that failed. CUDA then says that it failed, which is known."""
+        with suppress(Exception):
+            self._stream.end_capture()
+
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
+        current = self._xp.cuda.get_current_stream()
+        self._before.record(current)
+        self._stream.wait_event(self._before)
+        try:
+            yield
+        finally:
+            self._after.record(self._stream)
+            current.wait_event(self._after)
+
+    @contextmanager
+    def _own_memory(self) -> Iterator[None]:
+        with self._xp.cuda.using_allocator(self._pool.malloc), self._stream:
+            yield
+
+
+class _Slot:
+    """A buffer of inputs in memory of the host that a copy to the device may read while the host goes on.
+
+    Attributes:
+        memory, views: the buffer, and the inputs in it.
+        free: an event, after which the last copy out of it is done.
+    """
+
+    def __init__(self, xp: Any, tape: Tape) -> None:
+        self.memory = xp.cuda.alloc_pinned_memory(max(tape.size, 1))
+        self.views = tape.views(np.frombuffer(self.memory, np.uint8, tape.size))
+        self.free = xp.cuda.Event(disable_timing=True)
+
+
+@contextmanager
+def _no_copies_from_the_host(xp: Any) -> Iterator[None]:
+    """A context in which this thread can't copy anything of the host's to the device.
+
+    CuPy copies by way of a buffer that it gives to others later, while each replay would read it.
+    """
+    thread, allocate = threading.get_ident(), xp.get_default_pinned_memory_pool().malloc
+
+    def refuse(size: int) -> Any:
+        if threading.get_ident() == thread:
+            raise CaptureError(FROM_HOST)
+        return allocate(size)
+
+    xp.cuda.set_pinned_memory_allocator(refuse)
+    try:
+        yield
+    finally:
+        xp.cuda.set_pinned_memory_allocator(allocate)
