@@ -59,6 +59,10 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         self._sum = xp.ReductionKernel(
             "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
         )
+        mean = "y = (T)a / (T)(_in_ind.size() / _out_ind.size())"
+        self._mean = xp.ReductionKernel(
+            "T x", "T y", "(double)x", "a + b", mean, "0", "minigrad_mean", reduce_type="double"
+        )
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -115,6 +119,14 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
             return x.sum(axis=axes, keepdims=keepdims)
         return self._sum(x, axis=axes, keepdims=keepdims)
 
+    def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        return self._mean(x, axis=axes, keepdims=keepdims)
+
+    def add(self, a: Any, b: Any) -> Array:
+        # CuPy's sum of two arrays with the channels innermost is not so itself.
+        alike = self.owns(a) and self.owns(b) and a.shape == b.shape and a.dtype == b.dtype
+        return xp.add(a, b, xp.empty_like(a)) if alike and a.strides == b.strides else a + b
+
     def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
         """A new array like the first, made by a kernel of elementwise.cu.
 
@@ -143,6 +155,9 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
 
     def sigmoid(self, x: Array) -> Array:
         return self._elementwise("sigmoid", (x,))
+
+    def sigmoid_backward(self, dy: Array, y: Array) -> Array:
+        return self._elementwise("sigmoid_backward", (dy, y))
 
     def softplus(self, x: Array) -> Array:
         return self._elementwise("softplus", (x,))
