@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from minigrad import backend as backends
+from minigrad.backend import Backend
 
 from .console import warn
 from .errors import UserError
@@ -35,16 +36,20 @@ def choose(name: str, tf32: bool = False) -> str:
     return backend.device
 
 
-def require(name: str, what: str) -> None:
-    """Raise UserError where the device can't be used; `what` is the clause that says what needs it."""
+def require(name: str, what: str = "") -> Backend:
+    """Return the backend of a device.
+
+    Raises UserError, which says what is missing, where it can't be used. It begins with `what`, a clause that
+    says what needs the device; by default with the option --device.
+    """
     try:
-        backends.get(name)
+        return backends.get(name)
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"{what}: {_missing(error)}") from None
+        raise UserError(f"{what or f'--device {name}'}: {_missing(error)}") from None
 
 
 def _missing(error: Exception, goes_on: str = "") -> str:
-    """Return sentences about the lack of CuPy or of a GPU, with the remedy; `goes_on` comes before that."""
+    """Return sentences about the lack of CuPy or of a GPU, how it goes on, and the remedy."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
         return f"CuPy is not installed. {goes_on}To install it: {INSTALL}"
     if isinstance(error, ImportError):

@@ -55,6 +55,8 @@ def capture(step: Callable[Args, Result]) -> "CapturedStep[Args, Result]":
       the factors of the package's optimizers do so by themselves.
     - It does not look at values on the device (`.item()`, `.numpy()`, `if loss > 1`), does not give
       parameters and buffers other memory, and works on one device.
+    - It takes no tensor over from the call before but those that it changes in place. So it calls
+      `zero_grad()` before `backward()`.
     - Its arguments are tensors on that device, which are copied, and hashable values. Tensors among arguments
       and results require no gradient: the backward pass belongs into the step.
 
@@ -85,6 +87,7 @@ class CapturedStep(Generic[Args, Result]):
         self._count = 0
         self._uses = Uses()
         self._graph: Graph | None = None  # that they warm up
+        self._adds = False  # whether it reads gradients that were there before it
         self._elsewhere = False  # whether it runs on a device without graphs
 
     @property
@@ -121,8 +124,10 @@ class CapturedStep(Generic[Args, Result]):
             self._graph = backend.graph()
         assert self._graph is not None
         self._count = 0  # if the step raises
+        gradients = [leaf.grad for leaf in self._uses.leaves]
         with Watcher() as watcher:
             result: Result = self._graph.warm_up(lambda: self.step(*args, **kwargs))
+        self._adds = any(watcher.has_seen(gradient) for gradient in gradients)
         self._uses = watcher.uses(self._uses if count else None)
         self._elsewhere = not self._uses.includes(backend)
         if not self._elsewhere:
@@ -137,6 +142,11 @@ class CapturedStep(Generic[Args, Result]):
         graph, self._graph, self._count = self._graph, None, 0
         assert graph is not None
         self._uses.check_device(backend)
+        if self._adds:
+            raise CaptureError(
+                "capture: the step adds to the gradients of the step before, which lie elsewhere each time: "
+                "call zero_grad() in it, before backward()"
+            )
         self._captured = None  # its memory is free for the new one
         captured = _Capture(graph, kind, self._uses, self.step, args, kwargs)
         self._captured = captured
@@ -157,7 +167,7 @@ class _Capture:
     def __init__(
         self, graph: Graph, kind: Hashable, uses: Uses, step: Callable[..., Any], args: Any, kwargs: Any
     ) -> None:
-        self.graph, self.kind, self.uses = graph, kind, uses
+        self.kind, self.uses = kind, uses
         self._arguments = [_own_argument(value) for value in (*args, *kwargs.values())]
         positional, named = self._arguments[: len(args)], self._arguments[len(args) :]
         gradients = [(leaf, leaf.grad) for leaf in uses.leaves]
@@ -168,6 +178,7 @@ class _Capture:
             )
             uses.check_memory()
         except BaseException as error:
+            uses.restore()
             for leaf, gradient in gradients:
                 leaf.grad = gradient
             if isinstance(error, CaptureError):
@@ -176,6 +187,7 @@ class _Capture:
         # What the step leaves behind in Python's objects, for the replays to leave there.
         self._gradients = [(leaf, leaf.grad) for leaf in uses.leaves]
         self._changes = [(c, c.value - before) for c, before in versions if c.value != before]
+        self.graph = graph  # last, so that it goes last: it gives back the memory that the others lie in
 
     def replay(self, given: tuple[Any, ...]) -> Any:
         """Do the step by one launch. Returns results of its own."""
@@ -293,6 +305,8 @@ def _mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
 def _place_of(error: BaseException) -> str:
     """Return the name of the innermost operation that an exception went through; "" for none."""
     found = ""
+    while error.__cause__ is not None:
+        error = error.__cause__
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
         if isinstance(owner, Operation):

@@ -67,6 +67,12 @@ class Uses:
             and all(o.state is state and o.fixed_values() == v for o, state, v in self._optimizers)
         )
 
+    def restore(self) -> None:
+        """Give the tensors back the memory that they had."""
+        for tensor, array, _ in self._memory:
+            if tensor.data is not array:
+                tensor.data = array
+
     def check_memory(self) -> None:
         """Raise CaptureError if the step gave a tensor other memory."""
         if not self.are_unchanged():
@@ -114,6 +120,11 @@ class Watcher(observer.Observer):
         for value in (*inputs, *changed):
             if isinstance(value, Tensor) and value.node is None:
                 self._tensors[id(value)] = weakref.ref(value)
+
+    def has_seen(self, tensor: Tensor | None) -> bool:
+        """Whether an operation read a tensor, which is still there."""
+        seen = self._tensors.get(id(tensor))
+        return tensor is not None and seen is not None and seen() is tensor
 
     def uses(self, before: Uses | None) -> Uses:
         """Return what was used and is still there.

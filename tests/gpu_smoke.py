@@ -1,39 +1,39 @@
 """What to run first on a machine with an NVIDIA GPU: does all agree with the CPU, and how fast is a step?
 
-    python tests/gpu_smoke.py
+    PYTHONPATH=. python tests/gpu_smoke.py
 
-About a minute, most of which goes into compiling kernels the first time. Ends with 0 where all is well, 1
-where a result differs (it is named), 2 where there is no GPU to be used.
+A few minutes, most of which go into compiling kernels the first time. Ends with 0 where all is well, 1 where
+a result differs (it is named), 2 where there is no GPU to be used. `python -m dcgan.bench --device gpu` times
+more recipes.
 """
 
 import argparse
-import statistics
+import contextlib
+import gc
+import io
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import minigrad as mg
-from dcgan import latent, models, presets
-from dcgan.recipe.preset import Preset
-from dcgan.steps import RULES, Gan
+from dcgan import bench, presets, train
+from dcgan.benchmark.ours import gan
+from dcgan.benchmark.ours import our_step as step_of
+from dcgan.device import enough_memory
+from dcgan.errors import UserError
+from dcgan.run import checkpoint
+from dcgan.steps import RULES
 from minigrad import backend
 from minigrad.inspect import Shadow, ShadowError, measure
 from minigrad.ops import OPERATIONS
+from minigrad.random import get_state
 
 CASE_TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # forward and gradient, by norms
-
-
-def gan(preset: Preset, device: str) -> tuple[Gan, mg.Tensor]:
-    """The networks of a recipe on a device, and a batch of noise for real images."""
-    mg.manual_seed(preset.seed)
-    networks = [network.to(device) for network in models.build(preset)]
-    z = mg.Generator(preset.seed, 1)
-    shape = (preset.batch_size, preset.channels, preset.image_size, preset.image_size)
-    real = mg.tensor(mg.Generator(preset.seed, 2).uniform(shape, -1.0, 1.0), device=device)
-    return Gan.of(preset, *networks, lambda n: latent.draw(preset, n, z, device)), real
 
 
 def check_operations() -> tuple[int, list[str]]:
@@ -86,93 +86,137 @@ def check_repeats(batch_size: int) -> bool:
     return runs[0] == runs[1]
 
 
-def milliseconds(step: Callable[[], Any], wait: Callable[[], Any], steps: int) -> float:
-    """The median time of a step, after two to warm up."""
-    times = []
-    for _ in range(steps + 2):
-        started = time.perf_counter()
-        step()
-        wait()
-        times.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(times[2:])
+def check_captured(name: str, batch_size: int) -> bool:
+    """Whether six steps leave the same bits captured as one by one; the fifth has a smaller batch."""
+    return _six_steps(name, batch_size, captured=True) == _six_steps(name, batch_size, captured=False)
+
+
+def _six_steps(name: str, batch_size: int, captured: bool) -> list[bytes]:
+    """The scalars of six steps, and then all numbers of both networks, as they lie in memory."""
+    preset = presets.get(name, batch_size=batch_size)
+    made, real = gan(preset, "gpu")
+    step = partial(RULES[preset.step], made)
+    run = mg.capture(step) if captured else step
+    results = [run(real[: batch_size - (number == 4)]) for number in range(6)]
+    assert not captured or run.is_captured
+    scalars = [value.numpy().tobytes() for result in results for value in vars(result).values()]
+    return [*scalars, *_numbers(made)]
+
+
+def _numbers(made: Any) -> list[bytes]:
+    """All parameters and buffers of both networks, and the state of the engine's random numbers."""
+    states = (network.state_dict() for network in (made.generator, made.discriminator))
+    return [*(t.numpy().tobytes() for state in states for t in state.values()), str(get_state()).encode()]
+
+
+def check_resumed() -> bool:
+    """Whether eight steps of `quick` write the same files in one run, and resumed after the first four."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, parts = Path(folder, "whole"), Path(folder, "parts")
+        options = ["--preset", "quick", "--device", "gpu", "--batch-size", "4"]
+        options += ["--set", "grid_rows=2", "--set", "grid_columns=2"]
+        _quietly(train.main, [*options, "--steps", "8", "--out", str(whole)])
+        _quietly(train.main, [*options, "--steps", "4", "--out", str(parts)])
+        _quietly(train.main, ["--resume", str(parts), "--steps", "8", "--device", "gpu"])
+        return _files(whole) == _files(parts)
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    """All that equal runs have in common: not the speed, nor how many older checkpoints stayed."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in run.rglob("*")
+        if path.is_file() and path.name != "timing.jsonl" and path.parent.name != checkpoint.OLDER_NAME
+    }
+
+
+def _quietly(command: Callable[[Sequence[str]], int], options: Sequence[str]) -> None:
+    """Run a command without its output. Raises RuntimeError, with that, where it fails."""
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        code = command(options)
+    if code:
+        raise RuntimeError(f"{' '.join(options)}: exit code {code}: {said.getvalue()}")
+
+
+def check_memory() -> bool:
+    """Whether a step too large for the memory says so, and others then have the same bits in both ways."""
+    numbers = []
+    for captured in (False, True):
+        made, real = gan(presets.get("flux", batch_size=2), "gpu")
+        step = partial(RULES["fresh_noise"], made)
+        run = mg.capture(step) if captured else step
+        gc.collect()
+        backend.get("gpu").release_memory()
+        free = backend.get("gpu").free_memory()
+        assert free is not None
+        made.batch_size = 1 + 5 * free // (4 * 4 * 12544)  # G's first layer makes 5/4 of what is free
+        try:
+            with enough_memory("gpu", made.batch_size):
+                run(real)
+            raise RuntimeError(f"a batch of {made.batch_size} fits into {free} bytes")
+        except UserError as error:
+            if f"Use a smaller --batch-size (it is {made.batch_size})" not in str(error):
+                raise
+        made.batch_size = 2
+        for _ in range(4):
+            run(real)
+        numbers.append(_numbers(made))
+    return numbers[0] == numbers[1]
 
 
 def our_step(batch_size: int, device: str) -> Callable[[], Any]:
     """One step of flux."""
-    made, real = gan(presets.get("flux", batch_size=batch_size), device)
-    return lambda: RULES["fresh_noise"](made, real)
-
-
-def torch_step(batch_size: int) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
-    """The same step in PyTorch on the GPU, and how to wait for it; None where that can't be had."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
-        return None
-    nn, F = torch.nn, torch.nn.functional
-    g = nn.Sequential(
-        nn.Linear(100, 12544, bias=False), nn.BatchNorm1d(12544), nn.ReLU(), nn.Unflatten(1, (256, 7, 7)),
-        nn.ConvTranspose2d(256, 128, 5, 1, 2, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
-        nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-        nn.ConvTranspose2d(64, 1, 4, 2, 1, bias=False), nn.Tanh(),
-    ).cuda()  # fmt: skip
-    d = nn.Sequential(
-        nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3),
-        nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.3), nn.Flatten(), nn.Linear(6272, 1),
-    ).cuda()  # fmt: skip
-    adam_g, adam_d = (torch.optim.Adam(network.parameters(), 2e-4) for network in (g, d))
-    real = torch.rand(batch_size, 1, 28, 28).cuda() * 2 - 1
-    one, zero = torch.ones(batch_size, 1).cuda(), torch.zeros(batch_size, 1).cuda()
-    cost = F.binary_cross_entropy_with_logits
-
-    def step() -> None:
-        g.eval()
-        with torch.no_grad():
-            fake = g(torch.randn(batch_size, 100).cuda())
-        g.train()
-        adam_d.zero_grad()
-        (cost(d(real), one) + cost(d(fake), zero)).backward()
-        adam_d.step()
-        adam_g.zero_grad()
-        cost(d(g(torch.randn(batch_size, 100).cuda())), one).backward()
-        adam_g.step()
-
-    return step, torch.cuda.synchronize
+    return step_of(presets.get("flux", batch_size=batch_size), device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--batch-size", type=int, default=128, help="of the timed steps (default: 128)")
-    parser.add_argument("--steps", type=int, default=30, help="timed steps (default: 30)")
     parser.add_argument("--presets", nargs="+", default=list(presets.PRESETS), help="recipes (default: all)")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--timed", nargs="+", default=["flux"], help="recipes that are timed (default: flux)")
+    parser.add_argument("--batch-size", type=int, help="of the timed steps (default: the recipe's)")
+    parser.add_argument("--rounds", type=int, default=5, help="of timed steps (default: 5)")
+    parser.add_argument("--no-pytorch", action="store_true", help="time ours alone")
+    given = parser.parse_args(argv)
     try:
         gpu = backend.get("gpu")
     except (ImportError, RuntimeError) as error:
         print(f"no GPU to be used: {error}", file=sys.stderr)
         return 2
-    runtime = gpu.xp.cuda.runtime
-    name = runtime.getDeviceProperties(0)["name"].decode()
-    print(f"{name}, CuPy {gpu.xp.__version__}, CUDA {runtime.runtimeGetVersion()}")
+    print(gpu.describe())
+    wrong = check_all(given.presets)
+    print("all is well" if not wrong else "NOT WELL:", *wrong, sep="\n  ")
+    timing = ["--device", "gpu", "--rounds", str(given.rounds), "--presets", *given.timed]
+    timing += ["--batch-size", str(given.batch_size)] if given.batch_size else []
+    timing += ["--no-pytorch"] if given.no_pytorch else []
+    return 1 if bench.main(timing) or wrong else 0
+
+
+def check_all(recipes: Sequence[str]) -> list[str]:
+    """Run all checks and print what each found; what is wrong."""
     print("operations, forward and back, against the CPU:")
     count, wrong = check_operations()
     print(f"  {count - len(wrong)} of {count} cases agree", *wrong, sep="\n  ")
     print("two steps of each recipe, every operation done again on the CPU from the same inputs:")
-    wrong += [problem for name in arguments.presets if (problem := check_recipe(name, batch_size=8))]
-    repeats = check_repeats(batch_size=8)
-    print(f"three steps of flux, twice: {'the same bits' if repeats else 'OTHER BITS'}")
-    print(f"one step of flux, batch {arguments.batch_size}, median of {arguments.steps}:")
-    synchronize = gpu.xp.cuda.Stream.null.synchronize
-    on_gpu = milliseconds(our_step(arguments.batch_size, "gpu"), synchronize, arguments.steps)
-    on_cpu = milliseconds(our_step(arguments.batch_size, "cpu"), lambda: None, min(arguments.steps, 5))
-    print(f"  this GPU {on_gpu:.2f} ms, this CPU {on_cpu:.1f} ms")
-    theirs = torch_step(arguments.batch_size)
-    if theirs is not None:
-        print(f"  PyTorch on this GPU {milliseconds(*theirs, arguments.steps):.2f} ms")
-    return 1 if wrong or not repeats else 0
+    wrong += [problem for name in recipes if (problem := check_recipe(name, batch_size=8))]
+    print("the same bits:")
+    checks = {
+        "three steps of flux, twice": partial(check_repeats, 4),
+        **{
+            f"six steps of {name}, captured and one by one": partial(check_captured, name, 8)
+            for name in recipes
+        },
+        "the files of a run of quick, resumed and uninterrupted": check_resumed,
+        "four steps of flux after one for which memory was too small, captured and one by one": check_memory,
+    }
+    for what, check in checks.items():
+        try:
+            said = "yes" if check() else "NO"
+        except Exception as error:
+            said = f"NO: {type(error).__name__}: {error}"
+        print(f"  {what}: {said}")
+        wrong += [] if said == "yes" else [f"{what}: {said}"]
+    return wrong
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A backend may override any primitive with a faster form; what it leaves out fall
 convolution.py, losses.py and optimizers.py, which is also the truth that the faster form is tested against.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -15,12 +16,13 @@ from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
 from .ieee import ieee
 from .losses import ReferenceLosses
+from .measuring import Measuring
 from .optimizers import ReferenceOptimizers
 from .philox import Counter, Key, philox
 from .tape import Graph, checked
 
 
-class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
+class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measuring):
     """Array primitives on one device.
 
     Attributes:
@@ -132,6 +134,14 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
             return x.sum(axis=axes, keepdims=keepdims)
         return x.sum(axis=axes, keepdims=keepdims, dtype="float64").astype("float32")
 
+    def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The mean along axes, in x's dtype: the sum, as `sum` rounds it, over the number of its terms."""
+        return self.sum(x, axes, keepdims) / math.prod(x.shape[axis] for axis in axes)
+
+    def add(self, a: Any, b: Any) -> Array:
+        """a + b, with broadcasting; one of them may be a number."""
+        return a + b
+
     # -- products ----------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array) -> Array:
@@ -163,6 +173,10 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers):
         """1 / (1 + exp(-x)), with an exponential that never overflows and small values kept exact."""
         e = self.xp.exp(-self.xp.abs(x))
         return self.xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+    def sigmoid_backward(self, dy: Array, y: Array) -> Array:
+        """dy * (y * (1 - y))."""
+        return dy * (y * (1 - y))
 
     def softplus(self, x: Array) -> Array:
         """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), finite for every finite x."""

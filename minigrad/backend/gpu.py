@@ -16,6 +16,7 @@ from .epilogue import NO_EPILOGUE, Epilogue
 from .gpu_convolution import GPUConvolution
 from .gpu_graph import FROM_HOST, GPUGraph
 from .gpu_losses import GPULosses
+from .gpu_measuring import GPUMeasuring
 from .gpu_optimizers import GPUOptimizers
 from .gpu_products import GPUProducts
 from .kernels.launch import (
@@ -37,7 +38,7 @@ MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
 
 
-class GPUBackend(GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
+class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -60,6 +61,10 @@ class GPUBackend(GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
         super().__init__()
         self._sum = xp.ReductionKernel(
             "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
+        )
+        mean = "y = (T)a / (T)(_in_ind.size() / _out_ind.size())"
+        self._mean = xp.ReductionKernel(
+            "T x", "T y", "(double)x", "a + b", mean, "0", "minigrad_mean", reduce_type="double"
         )
 
     # -- arrays ------------------------------------------------------------------------------
@@ -127,6 +132,14 @@ class GPUBackend(GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
             y = self._sum(x, axis=axes, keepdims=keepdims)
         return by_cupy("sum", y, x, flop=1)
 
+    def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        return self._mean(x, axis=axes, keepdims=keepdims)
+
+    def add(self, a: Any, b: Any) -> Array:
+        # CuPy's sum of two arrays with the channels innermost is not so itself.
+        alike = self.owns(a) and self.owns(b) and a.shape == b.shape and a.dtype == b.dtype
+        return xp.add(a, b, xp.empty_like(a)) if alike and a.strides == b.strides else a + b
+
     def _elementwise(self, kernel: str, arrays: Sequence[Array], numbers: tuple[Any, ...] = ()) -> Array:
         """A new array like the first, made by a kernel of elementwise.cu.
 
@@ -155,6 +168,9 @@ class GPUBackend(GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
 
     def sigmoid(self, x: Array) -> Array:
         return self._elementwise("sigmoid", (x,))
+
+    def sigmoid_backward(self, dy: Array, y: Array) -> Array:
+        return self._elementwise("sigmoid_backward", (dy, y))
 
     def softplus(self, x: Array) -> Array:
         return self._elementwise("softplus", (x,))

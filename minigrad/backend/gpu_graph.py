@@ -39,6 +39,7 @@ class GPUGraph:
         self._xp = xp
         self._stream = xp.cuda.Stream(non_blocking=True)
         self._pool = xp.cuda.MemoryPool()
+        self._pool.set_limit(size=xp.get_default_memory_pool().get_limit())
         self._before, self._after = (xp.cuda.Event(disable_timing=True) for _ in range(2))
         self._size = 0  # bytes of inputs
 
@@ -59,18 +60,18 @@ class GPUGraph:
         """
         with self._in_order(), self._own_memory():
             self._inputs = self._xp.empty(self._size, np.uint8)
-            self._tape = Tape(self._place)
+            self._tape = Tape(_Places(self._xp, self._inputs))
             self._stream.begin_capture()
             try:
                 with onto(self._tape), _no_copies_from_the_host(self._xp):
                     result = work()
                 self._graph = self._stream.end_capture()
+                _free_retired()  # of a graph that this one replaces
             except BaseException as error:
                 self._give_up()
-                status = getattr(error, "status", 0)
-                if status in CAPTURE_ERRORS and isinstance(error, self._xp.cuda.runtime.CUDARuntimeError):
+                if _is_of_capture(error):
                     raise CaptureError(
-                        f"it waits for the device, or does what CUDA can't capture ({error})"
+                        f"it waits for the device, or CUDA can't capture it ({error})"
                     ) from error
                 raise
             finally:
@@ -97,16 +98,19 @@ class GPUGraph:
         made.data.copy_from_device_async(array.data, array.nbytes, self._xp.cuda.get_current_stream())
         return made
 
-    def _place(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        place = self._xp.ndarray(shape, dtype, self._inputs.data + offset)
-        if offset + place.nbytes > self._size:
-            raise CaptureError("the step takes more numbers from the host than in the call before")
-        return place
-
     def _give_up(self) -> None:
         """End a capture that failed. CUDA then says that it failed, which is known."""
         with suppress(Exception):
             self._stream.end_capture()
+
+    def __del__(self) -> None:
+        """Give the memory back: CuPy's pools do not by themselves."""
+        with suppress(Exception):  # at the end of the program, too
+            stream, pool = self._stream, self._pool
+            stream.synchronize()
+            self.__dict__.clear()
+            _retired.append(pool)
+            _free_retired()
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
@@ -123,6 +127,41 @@ class GPUGraph:
     def _own_memory(self) -> Iterator[None]:
         with self._xp.cuda.using_allocator(self._pool.malloc), self._stream:
             yield
+
+
+def _is_of_capture(error: BaseException) -> bool:
+    """Whether CUDA, or CuPy before it, refused something because the stream is being captured."""
+    if getattr(error, "status", 0) in CAPTURE_ERRORS:
+        return True
+    return type(error) is RuntimeError and "is capturing" in str(error)  # by CuPy's `ndarray.get`
+
+
+# Pools of graphs that are gone. Gradients that a replay had left may still lie in them.
+_retired: list[Any] = []
+
+
+def _free_retired() -> None:
+    """Give the memory of pools back to the device that nothing lies in any more."""
+    for pool in _retired:
+        pool.free_all_blocks()
+    _retired[:] = [pool for pool in _retired if pool.total_bytes()]
+
+
+class _Places:
+    """The places of the inputs on the device.
+
+    Args:
+        inputs: the memory for all of them, uint8 (bytes,).
+    """
+
+    def __init__(self, xp: Any, inputs: Array) -> None:
+        self._xp, self._inputs = xp, inputs
+
+    def __call__(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        place = self._xp.ndarray(shape, dtype, self._inputs.data + offset)
+        if offset + place.nbytes > self._inputs.nbytes:
+            raise CaptureError("the step takes more numbers from the host than in the call before")
+        return place
 
 
 class _Slot:

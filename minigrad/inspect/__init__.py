@@ -5,6 +5,7 @@
 - `detect_anomaly`: where the first number that is not finite comes up.
 - `profile`: where the time goes.
 - `launches`: what a GPU is given to run, with bytes and operations.
+- `limits`: how fast a device multiplies and copies at most.
 - `geometry`: the sizes of a convolution, and how evenly its kernel covers the image.
 - `graph`: how a tensor was computed, as a picture.
 - `compare`: the first difference between two networks, or devices.
@@ -17,6 +18,7 @@ from .explain import Check, Explanation, Opened, Step, Steps, explain, explains
 from .geometry import Geometry, geometry
 from .graph import Box, Graph, graph
 from .launches import Launch, Launches, launches
+from .limits import Limits, limits
 from .profile import Event, Line, Profile, profile
 from .shadow import Shadow, ShadowError
 from .summary import Row, Summary, summary
@@ -33,6 +35,7 @@ __all__ = [
     "Graph",
     "Launch",
     "Launches",
+    "Limits",
     "Line",
     "Opened",
     "Profile",
@@ -49,6 +52,7 @@ __all__ = [
     "geometry",
     "graph",
     "launches",
+    "limits",
     "measure",
     "profile",
     "summary",

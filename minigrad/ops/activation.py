@@ -41,6 +41,9 @@ class Sigmoid(Operation):
         y = self.output
         return (dy * (y * (1 - y)),)
 
+    def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (Tensor(self.backend.sigmoid_backward(dy.data, self._output), backend=self.backend),)
+
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(sigmoid, normal((3, 4)))

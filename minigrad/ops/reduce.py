@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .. import naive
 from ..backend.arrays import Array
 from ..tensor import Tensor
 from .cases import Case, normal
@@ -68,6 +69,36 @@ class Sum(Operation):
 
 
 @dataclass(eq=False)
+class Mean(Operation):
+    """y = the mean of x along axes, n values each: dx = dy / n, the same for all of them.
+
+    It is the sum of `Sum`, rounded, over n.
+    """
+
+    axes: Axes
+    keepdims: bool
+    shape: tuple[int, ...]
+
+    def forward(self, x: Array) -> Array:
+        return self.backend.mean(x, self.axes, self.keepdims)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        share = dy / _count(self.shape, self.axes, "mean")
+        return (broadcast_to(share.reshape(kept_shape(self.shape, self.axes)), self.shape),)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        yield Case(mean, normal((3, 4)), lambda x: naive.sum(x) / 12, second_order=False)
+        yield Case(
+            lambda x: mean(x, (0, -1), keepdims=True),
+            normal((2, 3, 4)),
+            lambda x: x.sum((0, 2), keepdims=True) / 8,
+            "two axes, keepdims",
+            second_order=False,
+        )
+
+
+@dataclass(eq=False)
 class Max(Operation):
     """y = the largest of x along axes: dy goes to it; those that tie for it share it equally.
 
@@ -107,7 +138,8 @@ def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The mean along `axis`: None (all), an int or several. It is infinite where the sum overflows."""
     require_float("mean", x)
     axes = normalize_axes(axis, x.ndim, "mean")
-    return sum_(x, axes, keepdims) / _count(x.shape, axes, "mean")
+    _count(x.shape, axes, "mean")
+    return Mean(axes, keepdims, x.shape)(x)
 
 
 def var(x: Tensor, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Tensor:

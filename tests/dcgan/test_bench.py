@@ -1,10 +1,15 @@
 """The benchmark of steps: that it runs the recipe's own step, and says what it measured."""
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from dcgan import bench, presets
+from dcgan.benchmark import gpu
+from dcgan.errors import UserError
+from minigrad import backend, bench_gpu, inspect
 from minigrad import bench as harness
 
 
@@ -31,3 +36,188 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     assert "quick, batch 4" in said
     assert "peak memory of this process" in said
     assert json.loads(path.read_text())["rows"][0]["name"] == "quick, batch 4"
+
+
+# ---- on a GPU ----
+
+SMALL = ["--device", "gpu", "--presets", "quick", "--batch-size", "4", "--rounds", "1"]
+
+
+def test_without_a_gpu_it_says_what_is_missing(monkeypatch):
+    def none():
+        raise RuntimeError("CuPy finds no GPU")
+
+    monkeypatch.delitem(backend._backends, "gpu", raising=False)
+    monkeypatch.setitem(backend._factories, "gpu", none)
+    with pytest.raises(
+        UserError, match=r"--device gpu: .* no GPU that it can use \(CuPy finds no GPU\)\. With"
+    ):
+        bench.main(SMALL)
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """Turns of one run."""
+    monkeypatch.setattr(bench_gpu, "RUNS", 1)
+    monkeypatch.setattr(bench_gpu, "HOST_RUNS", 1)
+    found = {False: inspect.Limits(1000.0, 100.0, 256), True: inspect.Limits(4000.0, 100.0, 256)}
+    monkeypatch.setattr(gpu.Bench, "_limits", lambda _: found)
+
+
+@pytest.mark.gpu
+def test_the_command_on_a_gpu(quickly, tmp_path, capsys):
+    path = tmp_path / "steps.json"
+    assert bench.main([*SMALL, "--no-pytorch", "--json", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "compute capability" in lines[0]
+    assert lines[1] == "limits: a large matrix product, GFLOP/s: 1,000 in float32, 4,000 in TF32; " + (
+        "a large copy, GB/s: 100"
+    )
+    assert lines[4].startswith("quick, batch 4: 0.1 GFLOP")
+    assert [line[:18].strip() for line in lines[5:]] == ["ours", "ours, captured"]
+    assert max(map(len, lines[3:])) <= 120
+    (step,) = json.loads(path.read_text())["steps"]
+    assert [(row["way"], row["tf32"]) for row in step["rows"]] == [
+        ("ours", False), ("ours", True), ("ours, captured", False), ("ours, captured", True),
+    ]  # fmt: skip
+    for row in step["rows"]:
+        assert 0 < row["minimum"] <= row["median"]
+        assert row["host"] > 0
+        assert row["memory"] > 2**20
+        assert row["failure"] == ""
+    assert not backend.get("gpu").allows_tf32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("captured", [False, True])
+def test_our_step_on_the_gpu_is_that_of_the_cpu(captured):
+    preset = presets.get("flux", batch_size=2)
+    step = bench.our_step(preset, "gpu", captured)
+    on_gpu = [step().loss_d.item() for _ in range(4)]
+    step = bench.our_step(preset)
+    assert on_gpu[:1] == pytest.approx([step().loss_d.item()], rel=1e-4)
+    assert len(set(on_gpu)) == 4  # z is drawn anew
+
+
+class OtherCuda:
+    """As much of torch.cuda as the benchmark uses."""
+
+    def __init__(self, available):
+        self.is_available = lambda: available
+        self.memory, self.peaks = 100, iter([400, 500, 600, 700])
+        self.reset_peak_memory_stats = self.empty_cache = lambda: None
+        self.memory_allocated = lambda: self.memory
+        self.max_memory_allocated = lambda: next(self.peaks)
+
+
+class OtherLearner:
+    """In place of PyTorch's: its steps do nothing, and can't be captured."""
+
+    made: list = []  # noqa: RUF012 the tests share it
+
+    def __init__(self, torch, preset, device="cpu", compiled=False):
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        OtherLearner.made.append((preset.name, device, compiled, tf32))
+        self.step = lambda: None
+
+    def capture(self):
+        raise RuntimeError("no graph\nof this")
+
+
+def other_torch(available):
+    flags = SimpleNamespace(allow_tf32=False)
+    backends = SimpleNamespace(cuda=SimpleNamespace(matmul=flags), cudnn=SimpleNamespace(allow_tf32=False))
+    return SimpleNamespace(__version__="2.0", cuda=OtherCuda(available), backends=backends)
+
+
+@pytest.fixture
+def beside(monkeypatch, quickly):
+    """Runs the benchmark on the CPU as if that were the GPU, beside something like PyTorch."""
+    engine = backend.get("cpu")
+    monkeypatch.setattr(type(engine), "allow_tf32", lambda *_: None)
+    monkeypatch.setattr(gpu, "Learner", OtherLearner)
+    monkeypatch.setattr(OtherLearner, "made", [])
+
+    def run(torch, compiled=False):
+        recipes = [presets.get("tensorflow-baseline", batch_size=2)]
+        return gpu.Bench(engine, torch, compiled).run(recipes, 1, None)
+
+    return run
+
+
+def test_pytorch_s_ways_have_their_rows(beside, capsys):
+    torch = other_torch(True)
+    assert beside(torch, compiled=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("PyTorch 2.0")
+    rows = {line[:21].strip(): line[21:].split() for line in lines[5:10]}
+    assert list(rows) == ["ours", "ours, captured", "PyTorch", "PyTorch, CUDA graph", "PyTorch, compiled"]
+    assert rows["PyTorch, CUDA graph"] == ["-"] * 10
+    assert lines[10] == "    PyTorch, CUDA graph: RuntimeError: no graph of this"
+    assert lines[11].startswith("ours, captured / PyTorch, geometric mean: ")
+    assert lines[12].startswith("ours, captured / PyTorch, compiled, geometric mean: ")
+    name = "tensorflow-baseline"
+    eager = [(name, "cuda", False, (tf32, tf32)) for tf32 in (False, True)]
+    assert OtherLearner.made == [*eager, *eager, *((*made[:2], True, made[3]) for made in eager)]
+    assert torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_launches_and_products_of_a_step_are_counted(beside, capsys, monkeypatch):
+    works = [SimpleNamespace(is_product=n == 1, bytes=10**8) for n in range(3)]
+
+    @contextmanager
+    def launches():
+        yield SimpleNamespace(launches=works)
+
+    monkeypatch.setattr(inspect, "launches", launches, raising=False)
+    assert beside(None) == 0
+    said = capsys.readouterr().out
+    assert "tensorflow-baseline, batch 2: 0.0 GFLOP, 2 launches, 1 products, 286 MiB read and written" in said
+
+
+def test_the_memory_of_pytorch_is_what_its_tensors_take(beside):
+    bench_ = gpu.Bench(backend.get("cpu"), other_torch(True), False)
+    with bench_._their_peak() as peak:
+        pass
+    assert peak.bytes == 300
+
+
+def test_pytorch_without_a_gpu_is_left_out(beside, capsys):
+    assert beside(other_torch(False)) == 0
+    said = capsys.readouterr().out
+    assert "PyTorch is installed, but finds no GPU: it is left out" in said
+    assert OtherLearner.made == []
+    assert beside(None) == 0
+    assert "PyTorch" not in capsys.readouterr().out
+
+
+def test_a_step_of_ours_that_fails_is_told_by_the_exit_code(beside, capsys, monkeypatch):
+    def fails(preset, device, captured=False):
+        if captured:
+            raise ValueError("of the test")
+        return bench.our_step(preset, device)
+
+    monkeypatch.setattr(gpu, "our_step", fails)
+    assert beside(None) == 1
+    assert "    ours, captured: ValueError: of the test" in capsys.readouterr().out
+
+
+def test_a_lack_of_memory_says_what_to_do(beside, monkeypatch):
+    def fails(preset, device, captured=False):
+        raise MemoryError("of the test")
+
+    monkeypatch.setattr(gpu, "our_step", fails)
+    monkeypatch.setattr(backend.get("cpu"), "device", "gpu", raising=False)
+
+    @contextmanager
+    def enough(device, batch_size):
+        assert (device, batch_size) == ("gpu", 2)
+        try:
+            yield
+        except MemoryError:
+            raise UserError("too small") from None
+
+    monkeypatch.setattr(gpu, "enough_memory", enough)
+    with pytest.raises(UserError, match="too small"):
+        beside(None)

@@ -1,6 +1,7 @@
 """--device: what is said where a GPU can't be used, or is too small; and TensorFloat-32."""
 
 import gc
+import json
 import os
 import re
 import subprocess
@@ -334,6 +335,6 @@ def test_the_command_ends_with_2_and_without_a_traceback_where_the_memory_is_too
 def test_a_run_says_which_device_it_is_on(gpu, run, tmp_path):
     code, said = run(*SMALL, "--device", "gpu")
     assert code == 0
-    assert "2 steps of 8, on the GPU, seed 0" in said
-    assert '"device": "gpu"' in (tmp_path / "run" / "config.json").read_text()
-    assert '"tf32": false' in (tmp_path / "run" / "config.json").read_text()
+    assert "2 steps of 8, on the GPU, each step one CUDA graph, seed 0" in said
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["device"], config["tf32"], config["graph"]) == ("gpu", False, True)

@@ -9,6 +9,7 @@ and an activation at its kink falls on one side or the other. So there each oper
 import ctypes
 import functools
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,12 @@ from dcgan import latent, models, pictures, presets, sample, sampling, train
 from dcgan.data import mnist
 from dcgan.data.batches import Batches
 from dcgan.data.feed import Feed
+from dcgan.data.sources import ImageSet
 from dcgan.run import checkpoint, shadow, step_log, trained
+from dcgan.run.images import batches_of
+from dcgan.run.learner import Learner
 from dcgan.steps import RULES, Gan
+from dcgan.vitals.measure import Measurement
 from minigrad import backend, nn
 from minigrad.inspect import Shadow
 
@@ -28,8 +33,8 @@ pytestmark = pytest.mark.gpu
 
 RECIPES = pytest.mark.parametrize("name", presets.PRESETS)
 SMALL = ("--preset", "quick", "--steps", "2", "--batch-size", "4")
-COUNTED = (0, 1, 2, 5, 6)  # by the stand-in for a GPU, as it numbers them
-LAUNCHES, TO_DEVICE, TO_HOST, WAITS, ALLOCATIONS = range(5)
+COUNTED = (0, 1, 2, 5, 6, 7)  # by the stand-in for a GPU, as it numbers them
+LAUNCHES, TO_DEVICE, TO_HOST, WAITS, ALLOCATIONS, GRAPHS = range(6)
 
 
 def recipe(name):
@@ -227,7 +232,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_other_device(runs, source, ta
 
 @pytest.fixture
 def count():
-    """Gives the five counts so far; only the stand-in for a GPU counts."""
+    """Gives the six counts so far; only the stand-in for a GPU counts."""
     try:
         library = ctypes.CDLL("libfakecuda.so")
     except OSError:
@@ -236,7 +241,15 @@ def count():
     return lambda: [library.fakecuda_count(i) for i in COUNTED]
 
 
-def test_a_step_of_flux_is_few_launches_three_copies_and_no_wait(count):
+def learner_of(name, graph, count=40, batch_size=4):
+    """A learner of a small recipe, on made-up images."""
+    preset = replace(recipe(name), batch_size=batch_size)
+    images = np.random.default_rng(0).integers(0, 256, (count, preset.image_size, preset.image_size))
+    batches = batches_of(preset, ImageSet(images.astype(np.uint8), []))
+    return Learner(preset, batches, "gpu", graph)
+
+
+def test_a_step_of_flux_is_few_launches_and_no_wait(count):
     import cupy
 
     run, pool = Run("flux", "gpu"), cupy.get_default_memory_pool()
@@ -246,27 +259,141 @@ def test_a_step_of_flux_is_few_launches_three_copies_and_no_wait(count):
     before, held = count(), pool.total_bytes()
     result = run.step()
     counted = [b - a for a, b in zip(before, count(), strict=True)]
-    assert 0 < counted[LAUNCHES] <= 150
-    assert counted[TO_DEVICE] == 3  # two z, and the places of the images
+    assert 0 < counted[LAUNCHES] <= 110
+    # Two z, the places of the images, those of four dropouts among random numbers, the factors of two Adams.
+    assert counted[TO_DEVICE] == 9
     assert counted[TO_HOST] == counted[WAITS] == counted[ALLOCATIONS] == 0
     assert pool.total_bytes() == held
     assert np.isfinite(result.loss_d.item())
 
 
+@RECIPES
+def test_a_captured_step_is_one_launch_one_copy_and_no_wait(count, name):
+    learner = learner_of(name, graph=True)
+    for _ in range(4):
+        learner.step(4)
+        learner.count_step()
+    before = count()
+    learner.step(4)
+    counted = [b - a for a, b in zip(before, count(), strict=True)]
+    assert counted[GRAPHS] == 1
+    assert counted[TO_DEVICE] == 1  # all that the host makes anew lies side by side
+    assert counted[TO_HOST] == counted[WAITS] == counted[ALLOCATIONS] == 0
+
+
 def test_a_run_goes_from_step_to_step_without_waiting_for_the_gpu(count, run, monkeypatch):
     monkeypatch.setattr(step_log, "FRESH", float("inf"))  # whatever the time that a step takes here
-    rule, seen = RULES["same_fakes"], []
+    counted, seen = Learner.count_step, []
 
-    def watched(gan, real):
+    def watched(self):
         seen.append(count())
+        counted(self)
+
+    monkeypatch.setattr(Learner, "count_step", watched)
+    assert run(*SMALL, "--device", "gpu", "--steps", "9")[0] == 0
+    assert len(seen) == 9
+    # The first step is measured, and its scalars are written. Two warm up, and the fourth is captured.
+    steps = np.diff(np.array(seen)[3:], axis=0)
+    assert steps[:, TO_HOST].tolist() == steps[:, WAITS].tolist() == [0] * 5
+    assert steps[:, TO_DEVICE].tolist() == [1] * 5
+
+
+# ---- captured steps ----
+
+
+def left_of(learner, results):
+    """All that a training has left: the scalars of its steps and the state of a checkpoint."""
+    scalars = [{name: value.numpy().tobytes() for name, value in vars(r).items()} for r in results]
+    state = {
+        f"{part}.{name}": value.numpy().tobytes() if isinstance(value, mg.Tensor) else value
+        for part, values in learner.state_dicts().items()
+        if part != "rng"
+        for name, value in values.items()
+    }
+    return scalars, state, mg.random.get_state(), learner.noise.state
+
+
+def nine_steps(name, graph, path=None):
+    """Steps of 3, 3, 3, 3 (measured), 2, 3, 3, 3 and 3 images; with a path, a resume after the sixth.
+
+    Returns what they have left, the vital signs, and the sizes of the batches that the rule itself was given.
+    """
+    learner, results, calls = learner_of(name, graph, count=14, batch_size=3), [], []
+    rule = learner.rule
+
+    def counted(gan, real):
+        calls.append(len(real))
         return rule(gan, real)
 
-    monkeypatch.setitem(RULES, "same_fakes", watched)
-    assert run(*SMALL, "--device", "gpu", "--steps", "7")[0] == 0
-    assert len(seen) == 7
-    steps = np.diff(np.array(seen)[1:], axis=0)  # from the second on, whose scalars are written in blocks
-    assert steps[:, TO_HOST].tolist() == steps[:, WAITS].tolist() == [0] * 5
-    assert steps[:, TO_DEVICE].tolist() == [2] * 5  # z, and the places of the images
+    learner.rule = counted
+    for step in range(1, 10):
+        if step == 4:
+            real = learner.next_batch()
+            with Measurement(learner.gan, real) as measured:
+                results.append(learner.step_on(real))
+            vitals = measured.vitals(step, 1, results[-1])
+        else:
+            results.append(learner.step(learner.batches.count(step)))
+        learner.count_step()
+        if step == 6 and path is not None:
+            save(learner, path)
+            learner = learner_of(name, graph, count=14, batch_size=3)
+            learner.restore(checkpoint.load(path))
+            learner.rule = counted
+    assert not graph or learner.step.is_captured
+    return left_of(learner, results), vitals, calls
+
+
+@RECIPES
+def test_captured_steps_leave_bit_for_bit_what_uncaptured_ones_leave(name, tmp_path):
+    """With a measured step, a partial batch and a resume in between."""
+    expected, vitals, _ = nine_steps(name, graph=False)
+    found, measured, calls = nine_steps(name, True, tmp_path / "saved.safetensors")
+    assert found == expected
+    assert measured == vitals
+    # Two that warm up, the capture, the measured one and the partial batch; and after the resume, again.
+    assert calls == [3, 3, 3, 3, 2, 3, 3, 3]
+
+
+def test_a_captured_learner_goes_back_to_a_checkpoint(tmp_path):
+    """Its tensors get other values, and its optimizers other memory: it is captured anew."""
+    learner, results = learner_of("quick", graph=True), []
+    for step in range(9):
+        if step == 1:
+            path = save(learner, tmp_path / "saved.safetensors")
+        results.append(learner.step(4))
+        learner.count_step()
+    expected = left_of(learner, results[1:6])
+    learner.restore(checkpoint.load(path))
+    results = []
+    for _ in range(5):
+        results.append(learner.step(4))
+        learner.count_step()
+    assert learner.step.is_captured
+    assert left_of(learner, results)[0] == expected[0]
+
+
+def save(learner, path):
+    checkpoint.save(path, learner.preset, learner.position(), learner.state_dicts())
+    return path
+
+
+def test_the_command_leaves_the_same_files_with_and_without_a_graph(run, tmp_path, capsys):
+    """Over an epoch's end, whose batch is partial, and with a resume in between."""
+    more = ["--device", "gpu", "--vitals-every", "6", "--set", "frame_every=4"]
+    for name, options in (("graph", []), ("plain", ["--no-graph"])):
+        assert run(*SMALL, *more, *options, "--batch-size", "11", "--steps", "9", out=name)[0] == 0
+        more_of_it = ["--resume", str(tmp_path / name), "--steps", "21", *more[:4], *options]
+        assert train.main(more_of_it) == 0
+        said = ", each step one CUDA graph, " if name == "graph" else ", without a CUDA graph, "
+        assert said in capsys.readouterr().out
+    files = [
+        {path.relative_to(tmp_path / name): path for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("graph", "plain")
+    ]
+    assert files[0].keys() == files[1].keys()
+    differing = [str(name) for name in files[0] if files[0][name].read_bytes() != files[1][name].read_bytes()]
+    assert sorted(differing) == ["config.json", "timing.jsonl"]
 
 
 # ---- the shadow of the command ----

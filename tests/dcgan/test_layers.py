@@ -23,7 +23,7 @@ LAYERS = [
     "vitals describe evaluation",
     "run",
     "arguments",
-    "report",
+    "report benchmark",
     "train sample interpolate animate evaluate export import_weights bench launches",
 ]
 PLACES = {name: place for place, names in enumerate(LAYERS) for name in names.split()}

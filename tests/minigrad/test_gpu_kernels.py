@@ -73,7 +73,7 @@ NUMBERS = {
     "int": "int32", "unsigned int": "uint32", "long long": "int64", "u64": "uint64",
     "float": "float32", "double": "float64",
 }  # fmt: skip
-POINTERS = {**NUMBERS, "unsigned char": "uint8", "bool": "bool"}
+POINTERS = {**NUMBERS, "unsigned char": "uint8", "bool": "bool", "Place": "uint64"}  # its six numbers
 
 
 def declared(file, kernel, types):
@@ -172,6 +172,7 @@ FORWARD = {
 BACKWARD = {
     "leaky_relu": lambda b, dy, y: b.leaky_relu_backward(dy, y, 0.2),
     "tanh": lambda b, dy, y: b.tanh_backward(dy, y),
+    "sigmoid": lambda b, dy, y: b.sigmoid_backward(dy, y),
 }
 
 
@@ -244,6 +245,8 @@ def test_what_is_no_number_stays_none_in_gradients_but_for_what_is_dropped(gpu, 
         found = gpu.leaky_dropout_backward(on(gpu, values), on(gpu, y), on(gpu, mask), slope, 2.0)
         np.testing.assert_array_equal(off(gpu, found), expected)
         np.testing.assert_array_equal(REFERENCE.leaky_dropout_backward(values, y, mask, slope, 2.0), expected)
+        dropped = gpu.leaky_dropout_backward(on(gpu, values), on(gpu, y), on(gpu, mask & False), slope, 2.0)
+        np.testing.assert_array_equal(off(gpu, dropped), np.zeros(4))
     found = gpu.mask_scale(on(gpu, np.array([np.nan, np.nan], dtype)), on(gpu, mask[2:]), 2.0)
     np.testing.assert_array_equal(off(gpu, found), [np.nan, 0.0])
 
@@ -656,11 +659,36 @@ def test_sums(gpu, shape, layout, dtype):
         for keepdims in (False, True):
             found = gpu.sum(on(gpu, x, layout), axes, keepdims)
             assert_close(off(gpu, found), REFERENCE.sum(*double(x), axes, keepdims), dtype)
+            if x.size:
+                found = gpu.mean(on(gpu, x, layout), axes, keepdims)
+                assert_close(off(gpu, found), x.astype("float64").mean(axes, keepdims=keepdims), dtype)
 
 
 def test_sums_add_up_in_double(gpu):
     x = np.array([1e8, 1.0, -1e8] * 1000, "float32")
     assert off(gpu, gpu.sum(on(gpu, x), (0,))) == 1000.0
+    assert off(gpu, gpu.mean(on(gpu, x), (0,))) == np.float32(1 / 3)
+
+
+def test_the_sum_of_a_mean_may_overflow(gpu):
+    x = np.array([3e38, 3e38], "float32")
+    assert off(gpu, gpu.mean(on(gpu, x), (0,))) == np.inf
+    with np.errstate(over="ignore"):
+        assert REFERENCE.mean(x, (0,)) == np.inf
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(3, 257), (2, 5, 3, 7)], ids=str)
+def test_the_sum_of_two_arrays_lies_as_they_do(gpu, shape, layout):
+    a, b = numbers(36, shape, "float32"), numbers(37, shape, "float32")
+    for other in (layout, "as made"):
+        found = gpu.add(on(gpu, a, layout), on(gpu, b, other))
+        assert np.array_equal(off(gpu, found), a + b)
+    if layout == "channels innermost":
+        alike = gpu.add(on(gpu, a, layout), on(gpu, b, layout))
+        assert alike.strides == on(gpu, a, layout).strides
+    assert np.array_equal(off(gpu, gpu.add(on(gpu, a, layout), 2.0)), a + np.float32(2))
+    assert np.array_equal(off(gpu, gpu.add(on(gpu, a), on(gpu, b[:1]))), a + b[:1])
 
 
 @DTYPES

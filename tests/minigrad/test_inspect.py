@@ -730,7 +730,7 @@ FAULTS = [
     (Planted("logit_bce", (), part=0), "", LOSS, FORWARD),
     (Planted("logit_bce", (3, 0), part=1), "", LOSS, GRADIENTS[0]),
     (Planted("sum", (2,), when=lambda _x, axes, *_: axes == (0, 2, 3)), INNER, "convolve", GRADIENTS[2]),
-    (Planted("sum", (0, 0), when=lambda _x, axes, *_: axes == (0,)), "", "sum", FORWARD),
+    (Planted("sum", (0,), when=lambda _x, axes, *_: axes == (0,)), "", "sum", FORWARD),
     (Planted("adam_update", (0, 1, 2, 3), when=shape_is(4, 2, 4, 4)), "", "Adam",
      "parameter 0 after the step"),
     (Planted("adam_update", (5,), when=shape_is(6)), "", "Adam", "parameter 3 after the step"),

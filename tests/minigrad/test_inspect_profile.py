@@ -1,5 +1,6 @@
 """`profile`: calls and work by hand, times by a clock of the test's own, and a trace read again."""
 
+import importlib
 import json
 import os
 import time
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import nn, observer, optim
-from minigrad.inspect import profile
+from minigrad import backend, nn, observer, optim
+from minigrad.backend.measuring import Timer
+from minigrad.inspect import Limits, limits, profile
+from minigrad.inspect.limits import occupy
 from minigrad.ops import Operation
 
 
@@ -87,6 +90,27 @@ def test_calls_work_and_bytes_of_a_step_by_hand():
     assert (lines["Adam", "step"].calls, lines["Adam", "step"].flop) == (1, 0)
     assert lines["batch_norm", "forward"].calls == lines["tanh", "backward"].calls == 1
     assert observer.observers == []
+
+
+def test_each_array_that_an_operation_needs_is_moved_once():
+    lines = by_name(trained())
+    x, y, z = 2 * 256 * 49, 2 * 128 * 49, 2 * 64 * 196  # numbers of the images, layer by layer
+    first, second = 256 * 128 * 25, 128 * 64 * 16
+    assert lines["convolve_input_gradient", "forward"].moved == 4 * (x + first + y + y + second + z)
+    # The gradient above, what was kept, what is found. x needs none, so that the first weight is not read.
+    backward = (z + y + second + y + second) + (y + x + first)
+    assert lines["convolve_input_gradient", "backward"].moved == 4 * backward
+    assert lines["tanh", "backward"].moved == 4 * 3 * z
+    assert lines["reshape", "forward"].moved == 0  # a view
+    # p, g, m, v are read; p, m, v written
+    assert lines["Adam", "step"].moved == 4 * 7 * (first + second + 128 + 128)
+
+
+def test_a_rule_moves_what_its_parts_move(sleepers):
+    _, sleep, _ = sleepers
+    with profile() as found:
+        sleep()(mg.tensor([1.0, 2.0], requires_grad=True)).backward(mg.tensor([1.0, 1.0]))
+    assert {line.phase: line.moved for line in found.lines} == {"forward": 4 * 4, "backward": 4 * (4 + 4)}
 
 
 def test_times_are_the_operations_own(sleepers):
@@ -173,3 +197,122 @@ def test_an_empty_profile_has_a_table():
         pass
     assert found.lines == ()
     assert len(str(found).splitlines()) == 3
+
+
+# ---- a device that works through a queue ----
+
+
+class Queue(Timer):
+    """Marks on the clock of the test, of a device that is behind the host."""
+
+    runs_later = True
+    waits = 0
+
+    def seconds(self, begin, end):
+        Queue.waits += 1
+        return super().seconds(begin, end)
+
+
+@pytest.fixture
+def queued(monkeypatch):
+    """The CPU as such a device, whose limits are 8 GFLOP/s and 4 GB/s; and what it was given ahead."""
+    ahead = []
+    monkeypatch.setattr(Queue, "waits", 0)
+    monkeypatch.setattr(type(backend.get("cpu")), "timer", lambda _: Queue())
+    module = importlib.import_module("minigrad.inspect.profile")
+    monkeypatch.setattr(module, "limits", lambda device: Limits(8.0, 4.0, 256))
+    monkeypatch.setattr(module, "occupy", lambda *given: ahead.append(given))
+    return ahead
+
+
+def test_nothing_waits_until_times_are_asked_for(queued, sleepers):
+    doze, _, pause = sleepers
+    with profile() as found:
+        y = doze()(mg.tensor([1.0]))
+        pause()
+        doze()(y)
+    assert queued == [("cpu", Limits(8.0, 4.0, 256), 0.05)]
+    assert Queue.waits == 0
+    assert [(event.start, event.seconds) for event in found.events] == [(0, 2), (3, 2)]
+    waits = Queue.waits
+    assert waits > 0
+    assert found.events[1].seconds == 2
+    assert Queue.waits == waits  # once is enough
+    with found:
+        doze()(y)
+    assert len(queued) == 1
+    assert [event.start for event in found.events] == [0, 3, 5]
+    assert found.seconds == 7
+
+
+def test_the_table_has_the_shares_of_the_limits(queued, monkeypatch):
+    now = iter([0.0, 1.0, 1.5, 4.0])  # the begin, a product, the end
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    a = mg.tensor(np.ones((1000, 1000), np.float32))
+    with profile() as found:
+        a @ a
+    lines = str(found).splitlines()
+    assert lines[0].split("  ")[-1].strip() == "of limit"
+    # 2 GFLOP in half a second are 4 a second; 12 MB in it are 0.024 GB a second.
+    assert lines[1].split() == [
+        "matmul", "forward", "1", "500.00", "12.5%", "2.000", "4.0", "3.81", "MiB",
+        "50%", "11.4", "MiB", "0", "1%",
+    ]  # fmt: skip
+    assert lines[-1] == "limits: 8 GFLOP/s, a large matrix product; 4 GB/s, a large copy"
+
+
+def test_limits_are_measured_at_a_size_that_takes_long_enough(monkeypatch):
+    engine = backend.get("cpu")
+    timer = Timer()
+    monkeypatch.setattr(timer, "seconds", lambda begin, end: 0.25)
+    monkeypatch.setattr(type(engine), "timer", lambda _: timer)
+    assert limits("cpu") == Limits(2 * 256**3 / 0.25 / 1e9, 2 * 2**20 / 0.25 / 1e9, 256)
+
+
+def test_limits_leave_most_of_the_memory_alone(monkeypatch):
+    engine = backend.get("cpu")
+    timer = Timer()
+    monkeypatch.setattr(timer, "seconds", lambda begin, end: 0.001)
+    monkeypatch.setattr(type(engine), "timer", lambda _: timer)
+    monkeypatch.setattr(type(engine), "free_memory", lambda _: 4 * 3 * 4 * 512**2)  # 12 MiB
+    assert limits("cpu") == Limits(2 * 512**3 / 0.001 / 1e9, 2 * 2**20 / 0.001 / 1e9, 512)
+
+
+def test_a_device_is_kept_busy_with_products(monkeypatch):
+    engine, done = backend.get("cpu"), []
+    monkeypatch.setattr(type(engine), "matmul", lambda _, a, b: done.append(a.shape))
+    occupy("cpu", Limits(2 * 16**3 * 100 / 1e9, 1.0, 16), 0.055)  # 100 products a second
+    assert done == [(16, 16)] * 6
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_layers_say_which_device():
+    model, x = flux().to("gpu"), images().to("gpu")
+    with profile(model) as found:
+        model(x).sum().backward()
+    assert found.device == "gpu"
+    assert found.limits.product > 0 < found.limits.copy
+    assert 0 < sum(line.seconds for line in found.lines) <= found.seconds
+    assert all(event.start >= 0 for event in found.events)
+    assert str(found).splitlines()[-1].startswith("limits: ")
+    assert profile(flux()).device == profile().device == "cpu"
+    assert profile(device="gpu").device == "gpu"
+
+
+@pytest.mark.gpu
+def test_the_bytes_in_use_on_a_gpu():
+    engine = backend.get("gpu")
+    assert "compute capability" in engine.describe()
+    with engine.memory_peak() as peak:
+        a = mg.tensor(np.ones(2**20, np.float32), device="gpu")
+        b = a + 1.0
+        del a, b
+        mg.tensor(np.ones(2**10, np.float32), device="gpu")
+    assert 2 * 2**22 <= peak.bytes < 2.1 * 2**22
+
+
+def test_nobody_counts_the_bytes_on_the_cpu():
+    with backend.get("cpu").memory_peak() as peak:
+        mg.tensor([1.0])
+    assert peak.bytes is None
+    assert backend.get("cpu").describe() == f"cpu, NumPy {np.__version__}"

@@ -105,12 +105,11 @@ def variance(x):
 REDUCTIONS = [
     Row("sum", lambda x: F.sum(x, 1), rows_to_add, lambda x: x.sum(1), lambda dy, x: (spread(dy, x),)),
     Row(
-        "sum",
+        "mean",
         lambda x: F.mean(x, 1),
         lambda dtype: (rows_to_add(dtype)[0][:10],),
         mean,
         lambda dy, x: (spread(dy / 3, x),),
-        label="mean",
     ),
     Row(
         "sum",

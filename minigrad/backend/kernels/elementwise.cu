@@ -53,6 +53,12 @@ __global__ void sigmoid(const T* x, T* y, long long count) {
 }
 
 template <typename T>
+__global__ void sigmoid_backward(const T* dy, const T* y, T* dx, long long count) {
+    ELEMENT
+    dx[i] = dy[i] * (y[i] * (T(1) - y[i]));
+}
+
+template <typename T>
 __global__ void softplus(const T* x, T* y, long long count) {
     ELEMENT
     T value = x[i];

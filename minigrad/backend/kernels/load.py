@@ -35,6 +35,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
             "tanh_forward",
             "tanh_backward",
             "sigmoid",
+            "sigmoid_backward",
             "softplus",
             "mask_scale",
             "leaky_dropout_backward",

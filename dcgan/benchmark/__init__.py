@@ -1,0 +1,1 @@
+"""The steps that `dcgan.bench` times: ours and PyTorch's."""

@@ -1,0 +1,137 @@
+"""`dcgan.bench --device gpu`: each recipe's step in all ways there are, on one card."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from minigrad import bench_gpu, inspect
+from minigrad.backend import Backend
+from minigrad.backend.measuring import Peak
+from minigrad.bench import gflop
+
+from ..console import tell
+from ..device import enough_memory
+from ..recipe.preset import Preset
+from .ours import our_step
+from .theirs import Learner
+
+OURS, CAPTURED = "ours", "ours, captured"
+EAGER, GRAPH, COMPILED = "PyTorch", "PyTorch, CUDA graph", "PyTorch, compiled"
+
+
+def title(preset: Preset) -> str:
+    """Return the name of a recipe's step."""
+    return f"{preset.name}, batch {preset.batch_size}"
+
+
+class Bench:
+    """The benchmark on one card.
+
+    Args:
+        engine: of the card.
+        torch: the module; None without PyTorch.
+        compiled: whether PyTorch's networks are timed by `torch.compile` too.
+
+    PyTorch's are the fastest of their kind: cuDNN tries all its convolutions, Adam is one kernel.
+    """
+
+    def __init__(self, engine: Backend, torch: Any, compiled: bool) -> None:
+        self.engine, self.compiled = engine, compiled
+        self.torch: Any = torch if torch is not None and torch.cuda.is_available() else None
+        self.missing = "" if torch is self.torch else "PyTorch is installed, but finds no GPU: it is left out"
+        if self.torch is not None:
+            self.torch.backends.cudnn.benchmark = True
+
+    def run(self, recipes: Sequence[Preset], rounds: int, path: Path | None) -> int:
+        """Time the recipes; print their lines and write the figures, recipe by recipe. Returns the exit code.
+
+        It is 1 if a step of ours did not run.
+        """
+        found = self._limits()
+        versions = [f"PyTorch {self.torch.__version__}"] if self.torch else []
+        tell(bench_gpu.card(self.engine, found, versions))
+        if self.missing:
+            tell(self.missing)
+        tell(bench_gpu.heads())
+        steps: list[bench_gpu.Step] = []
+        for preset in recipes:
+            with enough_memory(self.engine.device, preset.batch_size):
+                steps.append(self._step(preset, rounds))
+            self._release_memory()
+            tell(bench_gpu.lines(steps[-1], found))
+            if path is not None:
+                bench_gpu.write(path, self.engine, found, steps)
+        for theirs in (EAGER, GRAPH, COMPILED):
+            if said := bench_gpu.ratios(steps, CAPTURED, theirs):
+                tell(said)
+        failed = [row for step in steps for row in step.rows if row.failure]
+        return 1 if {row.way for row in failed} & {OURS, CAPTURED} else 0
+
+    def _limits(self) -> dict[bool, inspect.Limits]:
+        """Measure what the card does at most, by whether TF32 is allowed."""
+        found = {}
+        for tf32 in (True, False):
+            self._set_tf32(tf32)
+            found[tf32] = inspect.limits(self.engine.device)
+        self._release_memory()
+        return found
+
+    def _release_memory(self) -> None:
+        """Give the memory that neither engine uses any more to both."""
+        gc.collect()
+        self.engine.release_memory()
+        if self.torch is not None:
+            self.torch.cuda.empty_cache()
+
+    def _set_tf32(self, allowed: bool) -> None:
+        self.engine.allow_tf32(allowed)
+        if self.torch is not None:
+            self.torch.backends.cuda.matmul.allow_tf32 = allowed
+            self.torch.backends.cudnn.allow_tf32 = allowed
+
+    def _step(self, preset: Preset, rounds: int) -> bench_gpu.Step:
+        step = our_step(preset, self.engine.device)
+        operations = gflop(step)
+        launches, products, moved = _counted(step)
+        rows = bench_gpu.measure(self.engine, self._ways(preset), self._set_tf32, rounds)
+        return bench_gpu.Step(title(preset), preset.batch_size, operations, launches, products, moved, rows)
+
+    def _ways(self, preset: Preset) -> list[bench_gpu.Way]:
+        device, peak = self.engine.device, self.engine.memory_peak
+        ways = [
+            bench_gpu.Way(OURS, partial(our_step, preset, device), peak),
+            bench_gpu.Way(CAPTURED, partial(our_step, preset, device, captured=True), peak),
+        ]
+        if self.torch is None:
+            return ways
+        learner = partial(Learner, self.torch, preset, "cuda")
+        theirs: dict[str, Callable[[], Callable[[], Any]]] = {
+            EAGER: lambda: learner().step,
+            GRAPH: lambda: learner().capture(),
+        }
+        if self.compiled:
+            theirs[COMPILED] = lambda: learner(compiled=True).step
+        return [*ways, *(bench_gpu.Way(name, make, self._their_peak) for name, make in theirs.items())]
+
+    @contextmanager
+    def _their_peak(self) -> Iterator[Peak]:
+        """Count the bytes that PyTorch's tensors take, beyond those that were there before."""
+        cuda = self.torch.cuda
+        cuda.reset_peak_memory_stats()
+        before, peak = cuda.memory_allocated(), Peak()
+        yield peak
+        peak.bytes = cuda.max_memory_allocated() - before
+
+
+def _counted(step: Callable[[], Any]) -> tuple[int | None, int | None, int | None]:
+    """Return the launches of kernels and the matrix products of a step, and the bytes that they move."""
+    launches = getattr(inspect, "launches", None)
+    if launches is None:
+        return None, None, None
+    with launches() as found:
+        step()
+    products = sum(each.is_product for each in found.launches)
+    return len(found.launches) - products, products, sum(each.bytes for each in found.launches)
