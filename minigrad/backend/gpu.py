@@ -133,7 +133,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         return by_cupy("sum", y, x, flop=1)
 
     def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        return self._mean(x, axis=axes, keepdims=keepdims)
+        return by_cupy("mean", self._mean(x, axis=axes, keepdims=keepdims), x, flop=1)
 
     def add(self, a: Any, b: Any) -> Array:
         # CuPy's sum of two arrays with the channels innermost is not so itself.

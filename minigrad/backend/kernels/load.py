@@ -67,6 +67,7 @@ FLOP = {
     "tanh_forward": 1,
     "tanh_backward": 3,
     "sigmoid": 3,
+    "sigmoid_backward": 3,
     "softplus": 4,
     "mask_scale": 1,
     "leaky_dropout_backward": 2,
