@@ -4,6 +4,7 @@ A kernel gets addresses and believes them: it checks nothing. So the caller brin
 order that the kernel reads, of one dtype, and wraps every number in the type that the kernel declares.
 """
 
+import functools
 from typing import Any
 
 import cupy as xp
@@ -25,6 +26,7 @@ def launch_blocks(
     load.function(file, kernel, types)(grid, block, args)
 
 
+@functools.cache
 def types_of(dtype: Any, second: Any = None) -> str:
     """The template arguments: a dtype, and a second one or how many elements a thread takes.
 
