@@ -20,7 +20,7 @@ from .optim import Optimizer
 from .tensor import Tensor, is_grad_enabled
 from .uses import Uses, Watcher
 
-WARM_UPS = 2  # calls of one kind, one after another, before the next is captured
+RUNS = 2  # calls of one kind, one after another, that run the step before the next is captured
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -86,7 +86,7 @@ class CapturedStep(Generic[Args, Result]):
         self._kind: Hashable = None
         self._count = 0
         self._uses = Uses()
-        self._graph: Graph | None = None  # that they warm up
+        self._graph: Graph | None = None  # that the last of them has warmed up
         self._adds = False  # whether it reads gradients that were there before it
         self._elsewhere = False  # whether it runs on a device without graphs
 
@@ -108,25 +108,29 @@ class CapturedStep(Generic[Args, Result]):
                 result: Result = captured.replay(given)
                 return result
             self._captured, self._count = None, 0
-        if kind == self._kind and self._count == WARM_UPS:
+        if kind == self._kind and self._count == RUNS:
             return self._capture(backend, kind, args, kwargs)
-        return self._warm_up(backend, kind, args, kwargs)
+        return self._run(backend, kind, args, kwargs)
 
     def _kind_of(self, backend: Backend, given: tuple[Any, ...], names: Any) -> Hashable:
         """Return all that a call has in common with the others that one capture serves."""
         values = tuple([_kind_of(value) for value in given])
         return values, tuple(names), self._uses.modes(), is_grad_enabled(), backend.allows_tf32
 
-    def _warm_up(self, backend: Backend, kind: Hashable, args: Any, kwargs: Any) -> Result:
-        """Run the step, and see what it uses."""
+    def _run(self, backend: Backend, kind: Hashable, args: Any, kwargs: Any) -> Result:
+        """Run the step, and see what it uses: once as it is, then in the memory of the graph to come.
+
+        What comes now and then, such as the last batch of an epoch, never gets so far.
+        """
         count = self._count if kind == self._kind else 0
-        if not count:
-            self._graph = backend.graph()
-        assert self._graph is not None
         self._count = 0  # if the step raises
         gradients = [leaf.grad for leaf in self._uses.leaves]
         with Watcher() as watcher:
-            result: Result = self._graph.warm_up(lambda: self.step(*args, **kwargs))
+            if count:
+                self._graph = backend.graph()
+                result: Result = self._graph.warm_up(lambda: self.step(*args, **kwargs))
+            else:
+                result = self.step(*args, **kwargs)
         self._adds = any(watcher.has_seen(gradient) for gradient in gradients)
         self._uses = watcher.uses(self._uses if count else None)
         self._elsewhere = not self._uses.includes(backend)
@@ -210,33 +214,34 @@ class _Joined:
     """
 
     def __init__(self, result: Any) -> None:
-        self._result, self._tensors = result, list(_tensors_in(result))
-        self._places: list[tuple[int, int]] = []  # of each: the first byte, and the one after the last
+        self._result, tensors = result, list(_tensors_in(result))
+        # Of each tensor: the first byte, the one after the last, the dtype and the shape.
+        self._forms: list[tuple[int, int, Any, tuple[int, ...]]] = []
         size = 0
-        for tensor in self._tensors:
+        for tensor in tensors:
             _check_no_gradient("result", tensor)
-            self._places.append((size, size + tensor.data.nbytes))
+            self._forms.append((size, size + tensor.data.nbytes, tensor.dtype, tensor.shape))
             size += -(-tensor.data.nbytes // ALIGNMENT) * ALIGNMENT
-        if not self._tensors:
+        if not tensors:
             return
-        self._block = self._tensors[0].backend.xp.empty(size, "uint8")
-        for tensor, part in zip(self._tensors, self._parts(self._block), strict=True):
+        self._backend = tensors[0].backend
+        self._block = self._backend.xp.empty(size, "uint8")
+        for tensor, part in zip(tensors, self._parts(self._block), strict=True):
             part[...] = tensor.data
 
     def _parts(self, block: Array) -> list[Array]:
         """Return the arrays of the tensors in a block."""
         return [
-            block[start:stop].view(tensor.dtype).reshape(tensor.shape)  # (shape of the tensor)
-            for tensor, (start, stop) in zip(self._tensors, self._places, strict=True)
+            block[start:stop].view(dtype).reshape(shape)  # (shape)
+            for start, stop, dtype, shape in self._forms
         ]
 
     def copied(self, graph: Graph) -> Any:
         """Return the result with tensors of its own."""
-        if not self._tensors:
+        if not self._forms:
             return self._result
         parts = iter(self._parts(graph.copied(self._block)))
-        backend = self._tensors[0].backend
-        return _mapped(lambda _: Tensor(next(parts), backend=backend), self._result)
+        return _mapped(lambda _: Tensor(next(parts), backend=self._backend), self._result)
 
 
 # -- arguments and results -------------------------------------------------------------------------------

@@ -82,26 +82,30 @@ class Batches:
 
     def batch(self, step: int) -> NDArray[Any]:
         """The batch of a step (from 1): float32 (n, C, H, W), from -1 (black) to 1 (white)."""
-        return self._prepared(self._chosen(step), step)
+        return self._prepared(self.chosen(step), step)
 
     def count(self, step: int) -> int:
         """The images of a step (from 1)."""
         place = (step - 1) % self.per_epoch
         return min(self.batch_size, len(self.images) - place * self.batch_size)
 
-    def windows(self, step: int, shapes: NDArray[Any]) -> "tuple[NDArray[Any], Windows]":
-        """The same batch, unread: the numbers of its images (n,), and what is shown of each.
+    @property
+    def shows_at_random(self) -> bool:
+        """Whether chance decides which part of an image a batch shows, or whether it is mirrored."""
+        return bool(self.flip) or self.crop == "random_or_center"
+
+    def windows(self, shapes: NDArray[Any], step: int | None = None) -> "Windows":
+        """Return the parts that are shown of images of these heights and widths, int64 (n, 2).
 
         Args:
-            shapes: the height and width of every image of the set, int64 (images, 2).
+            step: that they are the batch of, in its order. It may be left out where `shows_at_random` is
+                False.
         """
-        chosen = self._chosen(step)
-        at_random = bool(self.flip) or self.crop == "random_or_center"
-        draws = self._draws(len(chosen), step) if at_random else np.ones((len(chosen), 4), np.float32)
-        return chosen, _windows(shapes[chosen], draws, self.crop, self.flip)
+        draws = np.ones((len(shapes), 4), np.float32) if step is None else self._draws(len(shapes), step)
+        return _windows(shapes, draws, self.crop, self.flip)
 
-    def _chosen(self, step: int) -> NDArray[Any]:
-        """The numbers of the images of a step."""
+    def chosen(self, step: int) -> NDArray[Any]:
+        """Return the numbers of the images of a step (from 1)."""
         epoch, place = divmod(step - 1, self.per_epoch)
         order = self._permutation(0 if self.shuffle == "once" else epoch)
         return order[place * self.batch_size : (place + 1) * self.batch_size]

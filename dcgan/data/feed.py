@@ -40,8 +40,12 @@ class Feed:
         self.size = tuple(first[:2]) if batches.crop is None else (min(first[:2]),) * 2  # of a batch's images
         self.offsets = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1) * self.given)])
         self.on_device = device != "cpu" and self._fits()
-        if self.on_device:
-            self.bytes = self._uploaded(images)
+        self._fixed: NDArray[Any] | None = None  # the squares of all images, where chance moves none
+        if not self.on_device:
+            return
+        self.bytes = self._uploaded(images)
+        if not batches.shows_at_random:
+            self._fixed = self._squares_of(np.arange(len(images)))
 
     def _fits(self) -> bool:
         """Whether all images fit on the device, and squares of one size can be cut out of them."""
@@ -87,11 +91,16 @@ class Feed:
         return mg.Tensor(self.backend.crop_images(self.bytes, squares, side, self.channels, self.given))
 
     def _squares(self, step: int) -> NDArray[Any]:
-        """The batch as `Backend.crop_images` takes it: int64 (n, 3).
+        """Return the batch as `Backend.crop_images` takes it: int64 (n, 3)."""
+        chosen = self.batches.chosen(step)
+        return self._fixed[chosen] if self._fixed is not None else self._squares_of(chosen, step)
 
-        Of each image where its first byte lies, the bytes of a row, and whether it is mirrored.
+    def _squares_of(self, images: NDArray[Any], step: int | None = None) -> NDArray[Any]:
+        """Return the squares that are shown of images, by their numbers: int64 (n, 3).
+
+        Of each where its first byte lies, the bytes of a row of the image, and whether it is mirrored.
         """
-        chosen, shown = self.batches.windows(step, self.shapes)
-        row = self.shapes[chosen, 1] * self.given
-        first = self.offsets[chosen] + shown.top * row + shown.left * self.given
+        shown = self.batches.windows(self.shapes[images], step)
+        row = self.shapes[images, 1] * self.given
+        first = self.offsets[images] + shown.top * row + shown.left * self.given
         return np.stack([first, row, shown.mirrored], axis=1)

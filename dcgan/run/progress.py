@@ -23,6 +23,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _scalars(latest: StepLine | None) -> str:
+    """Return the latest scalars for a person; nan for what is not known."""
+    known = dict.fromkeys(("loss_d", "loss_g", "d_x", "d_g_z1"), math.nan)
+    if latest is not None:
+        known |= {name: value for name, value in vars(latest).items() if value is not None}
+    return (
+        f"D {known['loss_d']:.3f}  G {known['loss_g']:.3f}  "
+        f"D(x) {known['d_x']:.2f}  D(G(z)) {known['d_g_z1']:.2f}"
+    )
+
+
 class Progress:
     """Counts steps and shows how it goes.
 
@@ -51,20 +62,14 @@ class Progress:
             self._measured_from = time.perf_counter()  # the first step warms up: it is left out
         elif self.done == self.begin + 1 + MEASURED:
             self._estimate()
-        known = dict.fromkeys(("loss_d", "loss_g", "d_x", "d_g_z1"), math.nan)
-        if latest is not None:
-            known |= {name: value for name, value in vars(latest).items() if value is not None}
-        text = (
-            f"D {known['loss_d']:.3f}  G {known['loss_g']:.3f}  "
-            f"D(x) {known['d_x']:.2f}  D(G(z)) {known['d_g_z1']:.2f}"
-        )
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{text}  {self.rate():.0f} images/s", refresh=False)
+            self._bar.set_postfix_str(f"{_scalars(latest)}  {self.rate():.0f} images/s", refresh=False)
             self._bar.update()
         elif time.perf_counter() >= self._next_line or self.done == self.total:
             self._next_line = time.perf_counter() + LINE_EVERY
             left = duration((self.total - self.done) * self._seconds_per_step())
-            self.say(f"step {self.done}/{self.total}  {text}  {self.rate():.0f} images/s  {left} left")
+            rate = f"{self.rate():.0f} images/s"
+            self.say(f"step {self.done}/{self.total}  {_scalars(latest)}  {rate}  {left} left")
 
     @property
     def ends_with_next(self) -> bool:

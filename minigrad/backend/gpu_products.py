@@ -11,6 +11,8 @@ import os
 import threading
 from typing import Any
 
+import numpy as np
+
 from . import launches
 from .arrays import Array
 from .base import Backend
@@ -19,14 +21,19 @@ from .kernels.launch import contiguous
 
 # Names of cuBLAS's and CUDA's headers (cublas_api.h, library_types.h).
 NO_TRANSPOSE, TRANSPOSE = 0, 1
-TYPES = {"float32": 0, "float64": 1}  # CUDA_R_32F, CUDA_R_64F
-COMPUTE = {"float32": 68, "float64": 70}  # CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F
+FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
+TYPES = {FLOAT32: 0, FLOAT64: 1}  # CUDA_R_32F, CUDA_R_64F
+COMPUTE = {FLOAT32: 68, FLOAT64: 70}  # CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F
 COMPUTE_TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
 DEFAULT_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 STATUS = {1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 13: "EXECUTION_FAILED"}
 WORKSPACE = 32 << 20  # bytes; NVIDIA's documentation names this size for Hopper, and 4 MiB for earlier cards
 
-_SCALARS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+# The factors of a product and of what is there before it, 1 and 0, at addresses of the host.
+_FACTORS = {
+    dtype: (ctypes.byref(scalar(1)), ctypes.byref(scalar(0)))
+    for dtype, scalar in ((FLOAT32, ctypes.c_float), (FLOAT64, ctypes.c_double))
+}
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 _SIGNATURES = {
     "cublasCreate_v2": [_POINTER],
@@ -63,7 +70,7 @@ class GPUProducts(Backend):
         return self._tf32
 
     def matmul(self, a: Array, b: Array) -> Array:
-        if a.dtype != b.dtype or str(a.dtype) not in TYPES or not a.ndim or not b.ndim:
+        if a.dtype != b.dtype or a.dtype not in TYPES or not a.ndim or not b.ndim:
             return self.xp.matmul(a, b)  # integers, by a kernel of CuPy's; and its errors
         left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
         if left.shape[-1] != right.shape[-2]:
@@ -95,21 +102,21 @@ class GPUProducts(Backend):
         cuBLAS has matrices column by column: what lies in memory as y is y transposed to it, which is
         b transposed times a transposed.
         """
-        dtype = str(a.dtype)
+        dtype = a.dtype
         (b, b_form, b_leading), (a, a_form, a_leading) = _laid_out(b), _laid_out(a)
         rows, columns, inner = y.shape[-2], y.shape[-1], a.shape[-1]
-        one, zero = _SCALARS[dtype](1), _SCALARS[dtype](0)
+        one, zero = _FACTORS[dtype]
         kind = TYPES[dtype]
-        compute = COMPUTE_TF32 if self._tf32 and dtype == "float32" else COMPUTE[dtype]
-        head = (self._handle(), b_form, a_form, columns, rows, inner, ctypes.byref(one))
+        compute = COMPUTE_TF32 if self._tf32 and dtype == FLOAT32 else COMPUTE[dtype]
+        head = (self._handle(), b_form, a_form, columns, rows, inner, one)
         of_b, of_a = (b.data.ptr, kind, b_leading), (a.data.ptr, kind, a_leading)
         of_y = (y.data.ptr, kind, columns)
         tail = (compute, DEFAULT_ALGORITHM)
         if y.ndim == 2:
-            self._call("cublasGemmEx", *head, *of_b, *of_a, ctypes.byref(zero), *of_y, *tail)
+            self._call("cublasGemmEx", *head, *of_b, *of_a, zero, *of_y, *tail)
         else:
             steps = [math.prod(x.shape[1:]) for x in (b, a, y)]  # from one matrix to the next
-            middle = (*of_b, steps[0], *of_a, steps[1], ctypes.byref(zero), *of_y, steps[2], len(y))
+            middle = (*of_b, steps[0], *of_a, steps[1], zero, *of_y, steps[2], len(y))
             self._call("cublasGemmStridedBatchedEx", *head, *middle, *tail)
         if launches.listeners:
             launches.notify(work.of_product(a, b, y))

@@ -4,6 +4,7 @@ A kernel gets addresses and believes them: it checks nothing. So the caller brin
 order that the kernel reads, of one dtype, and wraps every number in the type that the kernel declares.
 """
 
+import functools
 from typing import Any
 
 import cupy as xp
@@ -53,6 +54,7 @@ def contiguous(x: Array, dtype: Any = None) -> Array:
     return x if result is x else by_cupy("copy", result, x)
 
 
+@functools.cache
 def types_of(dtype: Any, second: Any = None) -> str:
     """The template arguments: a dtype, and a second one or how many elements a thread takes.
 
