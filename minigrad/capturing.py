@@ -272,7 +272,7 @@ def _own_argument(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     _check_no_gradient("argument", value)
-    return Tensor(value.data.copy(), backend=value.backend)
+    return Tensor(value.backend.copy(value.data), backend=value.backend)  # in its memory order
 
 
 def _check_no_gradient(what: str, tensor: Tensor) -> None:
