@@ -6,7 +6,7 @@ one launch. See examples/how_a_step_is_captured.md.
 
 import copy
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -82,8 +82,9 @@ class CapturedStep(Generic[Args, Result]):
     def __init__(self, step: Callable[Args, Result]) -> None:
         self.step = step
         self._captured: _Capture | None = None
-        # The kind of the last call that ran the step, how many there were in a row, and what they used.
-        self._kind: Hashable = None
+        # The setting of the last call that ran the step with the modes of its modules, how many such calls
+        # there were in a row, and what they used.
+        self._kind: tuple[Hashable, Hashable] = (None, None)
         self._count = 0
         self._uses = Uses()
         self._graph: Graph | None = None  # that the last of them has warmed up
@@ -97,32 +98,32 @@ class CapturedStep(Generic[Args, Result]):
 
     def __call__(self, *args: Args.args, **kwargs: Args.kwargs) -> Result:
         backend = None if self._elsewhere else backends.with_graphs()
-        if backend is None or observer.observers or recording() is not None or self._uses.have_hooks():
+        if backend is None or observer.observers or recording() is not None:
             return self.step(*args, **kwargs)
         given = (*args, *kwargs.values())
-        kind = self._kind_of(backend, given, kwargs)
+        setting = _setting(backend, given, kwargs)
         captured = self._captured
-        if captured is not None and captured.kind == kind:
-            if captured.uses.are_unchanged():
+        is_known = captured is not None and captured.setting == setting
+        uses = captured.uses if captured is not None and is_known else self._uses
+        if uses.have_hooks():
+            return self.step(*args, **kwargs)
+        modes = uses.modes()
+        if captured is not None and is_known and captured.modes == modes:
+            if uses.are_unchanged():
                 self._count = 0
                 result: Result = captured.replay(given)
                 return result
             self._captured, self._count = None, 0
-        if kind == self._kind and self._count == RUNS:
-            return self._capture(backend, kind, args, kwargs)
-        return self._run(backend, kind, args, kwargs)
+        if (setting, modes) == self._kind and self._count == RUNS:
+            return self._capture(backend, args, kwargs)
+        return self._run(backend, setting, modes, args, kwargs)
 
-    def _kind_of(self, backend: Backend, given: tuple[Any, ...], names: Any) -> Hashable:
-        """Return all that a call has in common with the others that one capture serves."""
-        values = tuple([_kind_of(value) for value in given])
-        return values, tuple(names), self._uses.modes(), is_grad_enabled(), backend.allows_tf32
-
-    def _run(self, backend: Backend, kind: Hashable, args: Any, kwargs: Any) -> Result:
+    def _run(self, backend: Backend, setting: Hashable, modes: Hashable, args: Any, kwargs: Any) -> Result:
         """Run the step, and see what it uses: once as it is, then in the memory of the graph to come.
 
         What comes now and then, such as the last batch of an epoch, never gets so far.
         """
-        count = self._count if kind == self._kind else 0
+        count = self._count if (setting, modes) == self._kind else 0
         self._count = 0  # if the step raises
         gradients = [leaf.grad for leaf in self._uses.leaves]
         with Watcher() as watcher:
@@ -137,11 +138,11 @@ class CapturedStep(Generic[Args, Result]):
         if not self._elsewhere:
             for tensor in _tensors_in(result):
                 _check_no_gradient("result", tensor)
-            self._kind = self._kind_of(backend, (*args, *kwargs.values()), kwargs)
+            self._kind = (setting, self._uses.modes())
             self._count = count + 1
         return result
 
-    def _capture(self, backend: Backend, kind: Hashable, args: Any, kwargs: Any) -> Result:
+    def _capture(self, backend: Backend, args: Any, kwargs: Any) -> Result:
         """Capture the step, and replay it."""
         graph, self._graph, self._count = self._graph, None, 0
         assert graph is not None
@@ -152,7 +153,7 @@ class CapturedStep(Generic[Args, Result]):
                 "call zero_grad() in it, before backward()"
             )
         self._captured = None  # its memory is free for the new one
-        captured = _Capture(graph, kind, self._uses, self.step, args, kwargs)
+        captured = _Capture(graph, self._kind, self._uses, self.step, args, kwargs)
         self._captured = captured
         result: Result = captured.replay((*args, *kwargs.values()))
         return result
@@ -164,14 +165,20 @@ class _Capture:
     Raises CaptureError where the step can't be captured, and what the step raises.
 
     Attributes:
-        kind: of the calls that it serves.
+        setting, modes: those of the calls that it serves.
         uses: all that the step works on: the graph holds its addresses.
     """
 
     def __init__(
-        self, graph: Graph, kind: Hashable, uses: Uses, step: Callable[..., Any], args: Any, kwargs: Any
+        self,
+        graph: Graph,
+        kind: tuple[Hashable, Hashable],
+        uses: Uses,
+        step: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
     ) -> None:
-        self.kind, self.uses = kind, uses
+        (self.setting, self.modes), self.uses = kind, uses
         self._arguments = [_own_argument(value) for value in (*args, *kwargs.values())]
         positional, named = self._arguments[: len(args)], self._arguments[len(args) :]
         gradients = [(leaf, leaf.grad) for leaf in uses.leaves]
@@ -245,6 +252,12 @@ class _Joined:
 
 
 # -- arguments and results -------------------------------------------------------------------------------
+
+
+def _setting(backend: Backend, given: tuple[Any, ...], names: Iterable[str]) -> Hashable:
+    """Return all that a call has in common with the others that a capture serves, but for modules' modes."""
+    values = tuple([_kind_of(value) for value in given])
+    return values, tuple(names), is_grad_enabled(), backend.allows_tf32
 
 
 def _kind_of(value: Any) -> Hashable:

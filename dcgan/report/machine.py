@@ -20,6 +20,7 @@ def machine(reading: Reading) -> Markup:
             ("machine", "machine"),
             ("device", "device"),
             ("TensorFloat-32", "tf32"),
+            ("CUDA graph", "graph"),
             ("data", "data"),
         )
         if isinstance(config.get(key), str | bool)

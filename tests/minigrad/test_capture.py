@@ -697,3 +697,30 @@ def test_a_capture_gives_its_memory_back():
     del step
     cupy.get_default_memory_pool().free_all_blocks()
     assert before - free() < 2**20
+
+
+@gpu_only
+@pytest.mark.parametrize("change", ["a hook", "a mode"])
+def test_a_call_without_some_modules_does_not_hide_their_changes(change):
+    """The last call that ran the step knows nothing of the module that a replay needs."""
+    called = []
+
+    def train(run):
+        whole = run.plain
+
+        def sometimes(x, labels, skip=False):
+            return (x.mean(), {"mean": x.mean(axis=0)}) if skip else whole(x, labels)
+
+        run.step = mg.capture(sometimes) if run.step is not run.plain else sometimes
+        run.do(4)
+        run.do(1, skip=True)
+        if change == "a hook":
+            run.network[0].register_forward_hook(lambda *_: called.append(run.calls))
+        else:
+            run.network[1].eval()
+        run.do(2)
+
+    expected, found, run = both(train)
+    assert found == expected
+    assert run.calls == 5
+    assert len(called) == (4 if change == "a hook" else 0)
