@@ -7,69 +7,79 @@ one launch. See examples/how_a_step_is_captured.md.
 import copy
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from . import backend as backends
-from . import creation, observer
+from . import observer
 from .backend import Backend
 from .backend.arrays import Array
 from .backend.tape import ALIGNMENT, CaptureError, Graph, recording
+from .nn import Module
 from .ops import Operation
 from .optim import Optimizer
 from .tensor import Tensor, is_grad_enabled
 from .uses import Uses, Watcher
 
+PUBLIC = tuple(f"{__package__}.{name}" for name in ("creation", "functional", "ops"))  # modules of functions
 RUNS = 2  # calls of one kind, one after another, that run the step before the next is captured
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 
-def capture(step: Callable[Args, Result]) -> "CapturedStep[Args, Result]":
+def capture(step: Callable[Args, Result], *, modules: Iterable[Module] = ()) -> "CapturedStep[Args, Result]":
     """Return a function that does what `step` does, on a GPU by one launch.
 
         step = mg.capture(train_on)
         for x, labels in batches:
             loss = step(x, labels)
 
-    The first two calls run `step`. The next one captures it: it runs `step` once more, only to take down the
+    The first two calls run `step`. The next one captures it: it runs `step` once more, only to record the
     launches, and then launches them together. From then on a call launches them and runs no more of `step`.
-    The results are the same, bit for bit. Where no device has graphs, as on the CPU, every call runs `step`.
+    The results are the same, bit for bit. Where no device has graphs, as on the CPU, every call runs `step`;
+    the device is that of the first call.
 
     A call runs `step`, in between, where the capture does not hold: for tensors of other sizes or other
     arguments than those captured (the last batch of an epoch), with modules in another mode, with hooks on a
     module, under an observer (`minigrad.inspect`), with gradients recorded or not, with TensorFloat-32 or
     not. Two such calls in a row, alike, and the third is captured in place of the old one.
 
-    A new capture follows, too, if a tensor that the step uses gets other memory: by `.to()`, an assignment to
-    `.data`, or an optimizer's `load_state_dict`. What changes in place, by an optimizer's step or a module's
-    `load_state_dict`, needs none, nor does a learning rate.
+    A new capture follows, too, if a tensor that the step uses gets other memory (by `.to()`, an assignment to
+    `.data`, or an optimizer's `load_state_dict`), a module another attribute, or an optimizer another
+    hyperparameter. Changes in place need none, such as those by an optimizer's step or a module's
+    `load_state_dict`, nor does a learning rate.
 
     It requires of `step`:
 
-    - Its Python code has no effects but on tensors, optimizers and random generators, and by
-      `minigrad.each_time`: a replay does not run it. Python's numbers in it, and the branches that it takes,
-      are those of the capture.
+    - Its Python code has no effects but on tensors, gradients and the optimizers' counts, by drawing random
+      numbers, and by `minigrad.each_time`: a replay does not run it. Python's numbers in it, and the branches
+      that it takes, are those of the capture.
     - Numbers that the host makes anew in each step come by `minigrad.from_host`. Dropout's random numbers and
       the factors of the package's optimizers do so by themselves.
     - It does not look at values on the device (`.item()`, `.numpy()`, `if loss > 1`), does not give
       parameters and buffers other memory, and works on one device.
-    - It takes no tensor over from the call before but those that it changes in place. So it calls
-      `zero_grad()` before `backward()`.
-    - Its arguments are tensors on that device, which are copied, and hashable values. Tensors among arguments
-      and results require no gradient: the backward pass belongs into the step.
+    - Tensors that it reads are its arguments, its own, or the same objects in each call. It takes none over
+      from the call before but those that it changes in place. So it calls `zero_grad()` before `backward()`.
+    - Its arguments are tensors on that device, which are copied, and hashable values. It does not change them
+      in place. Tensors among arguments and results require no gradient: the backward pass belongs into the
+      step.
+
+    After a replay, `.grad` of each parameter is the same tensor as after the last one, with new values.
 
     Args:
         step: a function. It returns tensors, also in tuples, lists, dicts and dataclasses. All else in its
             result is as it was in the capture.
+        modules: modules whose tensors the step changes without running them, such as running averages.
 
     Returns a function with the arguments and results of `step`. The results of each call are its own.
 
     The third call raises CaptureError for a step that can't be captured, with the name of the operation. The
-    step is not done then, and everything is as before. What `step` itself raises goes through.
+    step is not done then, and its tensors, modules and random generators are as before. Exceptions of `step`
+    go through.
     """
-    return CapturedStep(step)
+    return CapturedStep(step, modules)
 
 
 class CapturedStep(Generic[Args, Result]):
@@ -79,8 +89,8 @@ class CapturedStep(Generic[Args, Result]):
         step: the function that it was made of.
     """
 
-    def __init__(self, step: Callable[Args, Result]) -> None:
-        self.step = step
+    def __init__(self, step: Callable[Args, Result], modules: Iterable[Module] = ()) -> None:
+        self.step, self._further = step, list(modules)
         self._captured: _Capture | None = None
         # The setting of the last call that ran the step with the modes of its modules, how many such calls
         # there were in a row, and what they used.
@@ -109,48 +119,58 @@ class CapturedStep(Generic[Args, Result]):
             return self.step(*args, **kwargs)
         modes = uses.modes()
         if captured is not None and is_known and captured.modes == modes:
+            if captured.adds():
+                return self.step(*args, **kwargs)
             if uses.are_unchanged():
                 self._count = 0
                 result: Result = captured.replay(given)
                 return result
             self._captured, self._count = None, 0
-        if (setting, modes) == self._kind and self._count == RUNS:
+        if (setting, modes) == self._kind and self._count == RUNS and self._uses.are_unchanged():
             return self._capture(backend, args, kwargs)
         return self._run(backend, setting, modes, args, kwargs)
 
     def _run(self, backend: Backend, setting: Hashable, modes: Hashable, args: Any, kwargs: Any) -> Result:
         """Run the step, and see what it uses: once as it is, then in the memory of the graph to come.
 
-        What comes now and then, such as the last batch of an epoch, never gets so far.
+        A call of a kind that comes now and then, such as the last batch of an epoch, remains the first.
         """
         count = self._count if (setting, modes) == self._kind else 0
-        self._count = 0  # if the step raises
+        if count == RUNS:  # something has changed since the last call
+            count = 0
+        self._count, graph = 0, None  # if the step raises
         gradients = [leaf.grad for leaf in self._uses.leaves]
         with Watcher() as watcher:
             if count:
-                self._graph = backend.graph()
-                result: Result = self._graph.warm_up(lambda: self.step(*args, **kwargs))
+                graph = backend.graph()
+                result: Result = graph.warm_up(lambda: _joined(self.step(*args, **kwargs)))
             else:
                 result = self.step(*args, **kwargs)
         self._adds = any(watcher.has_seen(gradient) for gradient in gradients)
-        self._uses = watcher.uses(self._uses if count else None)
+        self._uses = watcher.uses(self._uses if count else None, self._further)
         self._elsewhere = not self._uses.includes(backend)
         if not self._elsewhere:
-            for tensor in _tensors_in(result):
-                _check_no_gradient("result", tensor)
-            self._kind = (setting, self._uses.modes())
-            self._count = count + 1
+            self._kind, self._count, self._graph = (setting, self._uses.modes()), count + 1, graph
+        if graph is not None:
+            self._leave_to(graph, backend)
         return result
+
+    def _leave_to(self, graph: Graph, backend: Backend) -> None:
+        """Take the gradients of the warm-up out of the graph's memory, for the capture to have all of it."""
+        for leaf in self._uses.leaves:
+            if leaf.grad is not None and leaf.grad.node is None:
+                leaf.grad = Tensor(backend.copy(leaf.grad.data), backend=backend)
 
     def _capture(self, backend: Backend, args: Any, kwargs: Any) -> Result:
         """Capture the step, and replay it."""
         graph, self._graph, self._count = self._graph, None, 0
         assert graph is not None
         self._uses.check_device(backend)
+        self._uses.check_optimizers()
         if self._adds:
             raise CaptureError(
-                "capture: the step adds to the gradients of the step before, which lie elsewhere each time: "
-                "call zero_grad() in it, before backward()"
+                "capture: the step reads gradients of the step before, which lie elsewhere each time: call "
+                "zero_grad() in it, before backward()"
             )
         self._captured = None  # its memory is free for the new one
         captured = _Capture(graph, self._kind, self._uses, self.step, args, kwargs)
@@ -181,13 +201,24 @@ class _Capture:
         (self.setting, self.modes), self.uses = kind, uses
         self._arguments = [_own_argument(value) for value in (*args, *kwargs.values())]
         positional, named = self._arguments[: len(args)], self._arguments[len(args) :]
+        known = {id(tensor) for tensor in [*uses.tensors, *self._arguments]}
+
+        def check(tensor: Tensor) -> None:
+            if id(tensor) not in known and tensor.backend.has_graphs and not graph.owns(tensor.data):
+                raise CaptureError(
+                    f"the step reads a tensor of shape {tensor.shape} that is another in each call: pass it "
+                    "as an argument, or change it in place"
+                )
+
         gradients = [(leaf, leaf.grad) for leaf in uses.leaves]
         versions = [(tensor.version_counter, tensor.version) for tensor in uses.tensors]
         try:
-            self._result = graph.capture(
-                lambda: _Joined(step(*positional, **dict(zip(kwargs, named, strict=True))))
-            )
-            uses.check_memory()
+            with Watcher(check):
+                self._result = graph.capture(
+                    lambda: _Joined(step(*positional, **dict(zip(kwargs, named, strict=True))))
+                )
+            uses.check_unchanged()
+            self._check_arguments()
         except BaseException as error:
             uses.restore()
             for leaf, gradient in gradients:
@@ -195,29 +226,51 @@ class _Capture:
             if isinstance(error, CaptureError):
                 raise CaptureError(f"capture: {_place_of(error)}{error}") from error
             raise
-        # What the step leaves behind in Python's objects, for the replays to leave there.
-        self._gradients = [(leaf, leaf.grad) for leaf in uses.leaves]
-        self._changes = [(c, c.value - before) for c, before in versions if c.value != before]
+        # The gradients that the step assigns. Where it does not clear one first, there was none.
+        self._gradients = [(leaf, leaf.grad) for leaf, _ in graph.gradients]
+        self._empty_before = [leaf for leaf, is_cleared in graph.gradients if not is_cleared]
+        self._changes = []
+        for counter, before in versions:
+            if counter.value != before:
+                self._changes.append((counter, counter.value - before))
+                counter.value = before  # the replay counts it
         self.graph = graph  # last, so that it goes last: it gives back the memory that the others lie in
+
+    def _check_arguments(self) -> None:
+        for own in self._arguments:
+            if isinstance(own, Tensor) and own.version:
+                raise CaptureError(
+                    f"the step changes its argument of shape {own.shape} in place, which a replay would do to "
+                    "a copy: return the result, or let the step hold the tensor"
+                )
+
+    def adds(self) -> bool:
+        """Whether the step would add to gradients that are there now and were not in the capture."""
+        return any(leaf.grad is not None for leaf in self._empty_before)
 
     def replay(self, given: tuple[Any, ...]) -> Any:
         """Do the step by one launch. Returns results of its own."""
-        for own, value in zip(self._arguments, given, strict=True):
-            if isinstance(own, Tensor):
-                own.data[...] = value.data
-        self.graph.replay()
+        copies = [
+            (own.data, value.data)
+            for own, value in zip(self._arguments, given, strict=True)
+            if isinstance(own, Tensor)
+        ]
+        block = self.graph.replay(copies, self._result.block)
         for leaf, gradient in self._gradients:
             if leaf.grad is not gradient:
                 leaf.grad = gradient
         for counter, changes in self._changes:
             counter.value += changes
-        return self._result.copied(self.graph)
+        return self._result.parted(block)
 
 
 class _Joined:
     """The tensors in a result, side by side in one block of memory: they are copied by one call.
 
-    Raises CaptureError for a tensor that requires a gradient.
+    Raises CaptureError for a tensor that requires a gradient, and for those of a device without graphs.
+
+    Attributes:
+        block: the memory, uint8 (bytes,); None for no tensors.
     """
 
     def __init__(self, result: Any) -> None:
@@ -226,14 +279,18 @@ class _Joined:
         self._forms: list[tuple[int, int, Any, tuple[int, ...]]] = []
         size = 0
         for tensor in tensors:
-            _check_no_gradient("result", tensor)
+            if tensor.requires_grad:
+                raise CaptureError(_refused("result", tensor))
             self._forms.append((size, size + tensor.data.nbytes, tensor.dtype, tensor.shape))
             size += -(-tensor.data.nbytes // ALIGNMENT) * ALIGNMENT
+        self.block: Array | None = None
         if not tensors:
             return
         self._backend = tensors[0].backend
-        self._block = self._backend.xp.empty(size, "uint8")
-        for tensor, part in zip(tensors, self._parts(self._block), strict=True):
+        if any(tensor.backend is not self._backend or not self._backend.has_graphs for tensor in tensors):
+            raise CaptureError("expected results on the device of the graph: call .to() on them afterwards")
+        self.block = self._backend.xp.empty(size, "uint8")
+        for tensor, part in zip(tensors, self._parts(self.block), strict=True):
             part[...] = tensor.data
 
     def _parts(self, block: Array) -> list[Array]:
@@ -243,12 +300,19 @@ class _Joined:
             for start, stop, dtype, shape in self._forms
         ]
 
-    def copied(self, graph: Graph) -> Any:
-        """Return the result with tensors of its own."""
-        if not self._forms:
+    def parted(self, block: Array | None) -> Any:
+        """Return the result with its tensors in a copy of `block`."""
+        if block is None:
             return self._result
-        parts = iter(self._parts(graph.copied(self._block)))
+        parts = iter(self._parts(block))
         return _mapped(lambda _: Tensor(next(parts), backend=self._backend), self._result)
+
+
+def _joined(result: Any) -> Any:
+    """Return a result as it is, if it can't be joined or once it was: a warm-up for the capture."""
+    with suppress(CaptureError):
+        _Joined(result)
+    return result
 
 
 # -- arguments and results -------------------------------------------------------------------------------
@@ -263,13 +327,15 @@ def _setting(backend: Backend, given: tuple[Any, ...], names: Iterable[str]) -> 
 def _kind_of(value: Any) -> Hashable:
     """Return all of an argument that a capture depends on. Raises TypeError if it is not hashable."""
     if isinstance(value, Tensor):
-        return value.shape, value.dtype, value.device
+        return value.shape, value.dtype, value.device, value.data.strides, value.requires_grad
     try:
         hash(value)
     except TypeError:
         raise _no_argument(value) from None
     if isinstance(value, tuple | frozenset) and any(isinstance(v, Tensor) for v in value):
         raise _no_argument(value)
+    if isinstance(value, tuple):
+        return type(value), tuple([_kind_of(part) for part in value])  # (1,) == (True,)
     return type(value), value
 
 
@@ -284,16 +350,17 @@ def _own_argument(value: Any) -> Any:
     """Return a copy of a tensor, into which later ones are copied; all else as it is."""
     if not isinstance(value, Tensor):
         return value
-    _check_no_gradient("argument", value)
+    if value.requires_grad:
+        raise CaptureError(f"capture: {_refused('argument', value)}")
     return Tensor(value.backend.copy(value.data), backend=value.backend)  # in its memory order
 
 
-def _check_no_gradient(what: str, tensor: Tensor) -> None:
-    if tensor.requires_grad:
-        raise CaptureError(
-            f"capture: expected no {what} that requires a gradient, got one of shape {tensor.shape}: call "
-            "backward in the step, and detach() what goes in or out"
-        )
+def _refused(what: str, tensor: Tensor) -> str:
+    """Return the message about an argument or a result that requires a gradient."""
+    return (
+        f"expected no {what} that requires a gradient, got one of shape {tensor.shape}: call backward in the "
+        "step, and detach() what goes in or out"
+    )
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
@@ -321,18 +388,24 @@ def _mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
 
 
 def _place_of(error: BaseException) -> str:
-    """Return the name of the innermost operation that an exception went through; "" for none."""
-    found = ""
+    """Return the name of the operation that an exception went through; "" for none.
+
+    That is the innermost operation or function of the engine; of methods of a tensor that call each other,
+    the first.
+    """
+    found, in_tensor = "", False
     while error.__cause__ is not None:
         error = error.__cause__
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
+        owner, name = frame.f_locals.get("self"), frame.f_code.co_name
+        module = frame.f_globals.get("__name__", "")
         if isinstance(owner, Operation):
             found = f"{owner.name}: "
         elif isinstance(owner, Tensor):
-            found = f"Tensor.{frame.f_code.co_name}: "
+            found = found if in_tensor else f"Tensor.{name}: "
         elif isinstance(owner, Optimizer):
-            found = f"{type(owner).__name__}.{frame.f_code.co_name}: "
-        elif frame.f_globals["__name__"] == creation.__name__:
-            found = f"minigrad.{frame.f_code.co_name}: "
+            found = f"{type(owner).__name__}.{name}: "
+        elif module.startswith(PUBLIC) and not name.startswith(("_", "<", "as_")):
+            found = f"{name}: "
+        in_tensor = isinstance(owner, Tensor)
     return found

@@ -16,7 +16,7 @@ from .backend.arguments import as_int, float_type
 from .backend.arrays import Array
 from .backend.ieee import ieee
 from .backend.philox import Counter, Key, philox
-from .backend.tape import recording
+from .backend.tape import CaptureError, is_capturing, recording
 
 State = dict[str, int]
 
@@ -46,6 +46,11 @@ class Generator:
 
     @state.setter
     def state(self, state: State) -> None:
+        if is_capturing():
+            raise CaptureError(
+                "a random generator is made, or its state set, in the capture and not in the replays: do it "
+                "outside of the step"
+            )
         wanted = {"seed", "stream", "calls"}
         given = state.items() if isinstance(state, Mapping) else ()
         numbers = {name: n for name, value in given if (n := as_int(value)) is not None and n >= 0}

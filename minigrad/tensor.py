@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from . import backend as backends
 from .backend import Backend
 from .backend.arrays import FLOAT_TYPES, Array
+from .backend.tape import recording as current_tape
 from .copies import Copies
 from .for_numpy import ForNumPy
 from .version_counter import VersionCounter
@@ -178,6 +179,9 @@ class Tensor(ForNumPy, Copies):
     def grad(self, gradient: "Tensor | None") -> None:
         if gradient is not None:
             self._check_grad(gradient)
+        tape = current_tape()
+        if tape is not None:
+            tape.assigned(self, gradient)
         self._grad = gradient
 
     def _check_grad(self, gradient: Any) -> None:

@@ -56,7 +56,10 @@ class Learner:
         self.average = WeightAverage(generator, preset.ema_decay) if preset.ema_decay else None
         self.sampler = generator if self.average is None else self.average.average
         self.done = 0
-        self.step: Callable[[int], StepResult] = mg.capture(self._step) if graph else self._step
+        averages = [] if self.average is None else [self.average.average]
+        self.step: Callable[[int], StepResult] = (
+            mg.capture(self._step, modules=averages) if graph else self._step
+        )
 
     def _step(self, images: int) -> StepResult:
         """Do the next step, of so many images. Only what `minigrad.capture` allows is done here."""

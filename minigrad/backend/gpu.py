@@ -102,7 +102,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         return self.to_numpy(xp.concatenate([array.ravel() for array in arrays])).tolist()
 
     def graph(self) -> GPUGraph:
-        return GPUGraph(xp)
+        return GPUGraph(self.asarray, self.workspace())
 
     def free_memory(self) -> int | None:
         free, _ = xp.cuda.runtime.memGetInfo()

@@ -121,6 +121,11 @@ class GPUProducts(Backend):
         if launches.listeners:
             launches.notify(work.of_product(a, b, y))
 
+    def workspace(self) -> Any:
+        """Return the memory that products of this thread work in; a graph of them holds its address."""
+        self._handle()
+        return self._handles.by_device[self.xp.cuda.runtime.getDevice()][2]
+
     def _handle(self) -> Any:
         """The handle of this thread and device, on the current stream, with its workspace."""
         own, device = self._handles, self.xp.cuda.runtime.getDevice()

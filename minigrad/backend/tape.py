@@ -1,19 +1,19 @@
 """The host's part of a captured step: the work that each replay does anew.
 
-A captured step is a list of launches with fixed arguments. Whatever differs from step to step (random
+A captured step is a list of launches with fixed arguments. All that differs from step to step (random
 numbers, the rate of an optimizer, the images of a batch) is made on the host and copied into a fixed place on
-the device before the launches. While a step is captured, a `Tape` takes down how it is made; each replay
-plays the tape.
+the device before the launches. While a step is captured, a `Tape` records how it is made; each replay plays
+the tape.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, channels_first
 from .philox import Counter, Key
 
 Host = np.ndarray[Any, Any]
@@ -30,15 +30,18 @@ class Generator(Protocol):
 
 
 class Graph(Protocol):
-    """Launches that are taken down once and launched together: see `GPUGraph`."""
+    """Launches that are recorded once and launched together: see `GPUGraph`."""
+
+    @property
+    def gradients(self) -> list[tuple[Any, bool]]: ...
 
     def warm_up(self, work: Callable[[], Any]) -> Any: ...
 
     def capture(self, work: Callable[[], Any]) -> Any: ...
 
-    def replay(self) -> None: ...
+    def replay(self, copies: Sequence[tuple[Array, Array]], block: Array | None) -> Array | None: ...
 
-    def copied(self, array: Array) -> Array: ...
+    def owns(self, array: Array) -> bool: ...
 
 
 class CaptureError(RuntimeError):
@@ -62,13 +65,19 @@ class Tape:
         self._inputs: list[tuple[int, tuple[int, ...], Any]] = []
         self._draws: dict[tuple[Key, Counter], list[tuple[Key, Counter]]] = {}
         self._states: dict[int, tuple[Generator, dict[str, int]]] = {}
+        # Tensors whose gradient was assigned, and whether the first assignment was None.
+        self.gradients: dict[int, tuple[Any, bool]] = {}
+
+    def assigned(self, tensor: Any, gradient: Any) -> None:
+        """Record an assignment to the gradient of a tensor."""
+        self.gradients.setdefault(id(tensor), (tensor, gradient is None))
 
     def action(self, do: Callable[[], object]) -> None:
-        """Take down an action. It is not done now."""
+        """Record an action. It is not done now."""
         self._actions.append(lambda _: do())
 
     def input(self, make: Make, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Take down numbers that come from the host; return the array on the device that will hold them."""
+        """Record numbers that come from the host; return the array on the device that will hold them."""
         index, offset = len(self._inputs), self.size
         self._inputs.append((offset, shape, dtype))
         self.size += _room(shape, dtype)
@@ -80,7 +89,7 @@ class Tape:
         return self._place(offset, shape, dtype)
 
     def drew(self, generator: Generator, key: Key, counter: Counter) -> None:
-        """Take down a draw from a generator, at the place (key, counter) of its stream."""
+        """Record a draw from a generator, at the place (key, counter) of its stream."""
         again = self._draws[key, counter] = [(key, counter)]
         before = {**generator.state, "calls": counter[1]}
         self._states.setdefault(id(generator), (generator, before))
@@ -102,10 +111,7 @@ class Tape:
 
     def views(self, buffer: Host) -> list[Host]:
         """Return the inputs as arrays in a buffer of `size` bytes on the host."""
-        return [
-            np.ndarray(shape, dtype, buffer, offset)  # (shape)
-            for offset, shape, dtype in self._inputs
-        ]
+        return [in_order(shape, _place_in(buffer, offset, dtype)) for offset, shape, dtype in self._inputs]
 
     def play(self, views: list[Host]) -> None:
         """Do the host's part of one step: the inputs go into `views`."""
@@ -143,7 +149,7 @@ _recording = _Recording()
 
 
 def recording() -> Tape | None:
-    """Return the tape of the step that this thread captures, or rehearses, now; None as a rule."""
+    """Return the tape of the step that this thread captures or warms up now; None as a rule."""
     return _recording.tape
 
 
@@ -168,7 +174,7 @@ def each_time(action: Callable[[], object]) -> None:
 
     A replay does not run the Python code of the step. An action that has to happen in every one, such as
     counting the steps, goes through here. Outside of a capture it is done at once. While a step is captured
-    it is taken down, and each replay does it, before its launches and in order with the others.
+    it is recorded, and each replay does it, before its launches and in order with the others.
 
     Args:
         action: a function without arguments. What it returns is ignored.
@@ -178,6 +184,21 @@ def each_time(action: Callable[[], object]) -> None:
         action()
     else:
         tape.action(action)
+
+
+def _place_in(buffer: Host, offset: int, dtype: Any) -> Callable[[tuple[int, ...]], Host]:
+    """Return a function that makes an array of a shape over a part of a buffer."""
+    return lambda shape: np.ndarray(shape, dtype, buffer, offset)
+
+
+def in_order(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], Array]) -> Array:
+    """Return an array of a shape, made by `make` in the memory order of the device: images (N, C, H, W) with
+    the channels innermost.
+    """
+    if len(shape) != 4:
+        return make(shape)
+    n, c, h, w = shape
+    return channels_first(make((n, h, w, c)))  # (N, C, H, W)
 
 
 def _room(shape: tuple[int, ...], dtype: Any) -> int:

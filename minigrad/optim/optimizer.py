@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from .. import observer
 from ..backend.arrays import Array
 from ..backend.ieee import ieee
-from ..backend.tape import each_time
+from ..backend.tape import CaptureError, each_time, is_capturing
 from ..tensor import Tensor
 from .given import copied, counts, number, parameters, shown
 
@@ -38,8 +38,9 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()
-    # Hyperparameters that a captured step reads anew in each replay; a change of others needs a new capture.
-    replayed: ClassVar[tuple[str, ...]] = ()
+    # The hyperparameters that a captured step reads anew in each replay (by `Backend.from_host`); a change of
+    # others needs a new capture. None: `_update` may read numbers of the step, and can't be captured.
+    replayed: ClassVar[tuple[str, ...] | None] = None
     hyperparameters: ClassVar[dict[str, Read]] = {"lr": number, "weight_decay": number}
     lr: float
     weight_decay: float
@@ -57,6 +58,11 @@ class Optimizer:
         if name not in self.hyperparameters or "state" not in vars(self):
             super().__setattr__(name, value)
             return
+        if is_capturing():
+            raise CaptureError(
+                f"{type(self).__name__}.{name} is set once in the capture and not in the replays: set it "
+                "outside of the step, or by minigrad.each_time"
+            )
         values = self._checked(type(self).__name__, {**self._values(), name: value})
         if self._slots(values) == self.slots:  # a schedule comes by here in every step
             super().__setattr__(name, values[name])
@@ -69,7 +75,7 @@ class Optimizer:
 
     def fixed_values(self) -> dict[str, Any]:
         """Return the hyperparameters that a captured step holds fast: all but those in `replayed`."""
-        return {name: value for name, value in self._values().items() if name not in self.replayed}
+        return {name: value for name, value in self._values().items() if name not in (self.replayed or ())}
 
     def _checked(self, where: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters, all of them, as Python's numbers.
@@ -110,6 +116,7 @@ class Optimizer:
             self._rates = {}
             with ieee():
                 self._update_all(gradients)
+            self._rates = {}
             for i in gradients:
                 self.params[i].mark_changed()
         observer.notify_end(self, observer.STEP, (), ())

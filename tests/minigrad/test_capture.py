@@ -544,6 +544,37 @@ def selects_by_a_mask(run, x, loss):
     return x[x > 0]
 
 
+def makes_a_label(run, x, loss):
+    return F.cross_entropy(x.reshape(len(x), -1), [0] * len(x))
+
+
+def reads_another_tensor(run, x, loss):
+    before = vars(run).get("before")
+    run.before = x.detach() * 1.0  # hands it to the next call
+    return run.before if before is None else before + 1.0
+
+
+def changes_an_argument(run, x, loss):
+    with mg.no_grad():
+        x *= 2.0
+
+
+def sets_the_rate(run, x, loss):
+    run.optimizer.lr = 0.5
+
+
+def sets_a_seed(run, x, loss):
+    mg.manual_seed(3)
+
+
+def makes_a_generator(run, x, loss):
+    return F.dropout(x, 0.5, generator=mg.Generator(1))
+
+
+def leaves_another_attribute(run, x, loss):
+    run.network[3].p = run.network[3].p + 0.0
+
+
 def gives_other_memory(run, x, loss):
     weight = run.network[0].weight
     weight.data = weight.data * 1.0
@@ -554,13 +585,20 @@ def returns_a_graph(run, x, loss):
 
 
 REFUSED = {
-    "item": (looks_at_a_value, r"Tensor\.numpy: there are no numbers yet"),
-    "if": (looks_at_a_truth, r"Tensor\.numpy: there are no numbers yet"),
+    "item": (looks_at_a_value, r"Tensor\.item: there are no numbers yet"),
+    "if": (looks_at_a_truth, r"Tensor\.__bool__: there are no numbers yet"),
     "to": (copies_to_the_host, r"to_device: there are no numbers yet"),
-    "tensor": (makes_a_tensor, r"minigrad\.tensor: numbers of the host .*minigrad\.from_host"),
+    "tensor": (makes_a_tensor, r"tensor: numbers of the host .*minigrad\.from_host"),
     "a list": (selects_by_a_list, r"get_item: numbers of the host"),
     "a mask": (selects_by_a_mask, r"get_item: it waits for the device"),
-    "data": (gives_other_memory, r"gives a parameter, .* other memory.*change it in place"),
+    "a label": (makes_a_label, r"cross_entropy: numbers of the host"),
+    "a tensor of the call before": (reads_another_tensor, r"add: the step reads a tensor .* another in each"),
+    "an argument in place": (changes_an_argument, r"the step changes its argument of shape \(4, 2, 6, 6\)"),
+    "a rate": (sets_the_rate, r"Adam\.__setattr__: Adam\.lr is set once in the capture"),
+    "a seed": (sets_a_seed, r"a random generator is made, or its state set"),
+    "a generator": (makes_a_generator, r"a random generator is made, or its state set"),
+    "an attribute": (leaves_another_attribute, r"a module another attribute or mode"),
+    "data": (gives_other_memory, r"gives a parameter, .* other memory.*change tensors in place"),
 }
 
 
@@ -592,6 +630,7 @@ def test_what_can_t_be_captured_is_named_and_nothing_has_happened(mistake, said)
 def test_tensors_that_require_a_gradient_do_not_go_in_or_out():
     x = mg.tensor([1.0, 2.0], device="gpu", requires_grad=True)
     out = mg.capture(lambda: x * 2)
+    assert [out().detach().numpy().tolist() for _ in range(2)] == [[2.0, 4.0]] * 2
     with pytest.raises(mg.CaptureError, match=r"^capture: expected no result that requires a gradient"):
         out()
     into = mg.capture(lambda t: t.detach() * 2)
@@ -624,7 +663,7 @@ def test_gradients_that_are_added_up_over_steps_are_told():
     run = Run(True)
     run.optimizer.zero_grad = lambda: None
     run.do(2)
-    with pytest.raises(mg.CaptureError, match=r"^capture: the step adds to the gradients of the step before"):
+    with pytest.raises(mg.CaptureError, match=r"^capture: the step reads gradients of the step before"):
         run.do()
 
 
@@ -724,3 +763,193 @@ def test_a_call_without_some_modules_does_not_hide_their_changes(change):
     assert found == expected
     assert run.calls == 5
     assert len(called) == (4 if change == "a hook" else 0)
+
+
+# ---- what a replay must leave alone, and must see ----
+
+
+@gpu_only
+def test_a_step_leaves_gradients_alone_that_it_does_not_make():
+    """A captured evaluation between backward and the optimizer's step, and a new capture of the training."""
+
+    def weights(captured):
+        mg.manual_seed(0)
+        network = nn.Sequential(nn.Dense(3, 4), nn.Dense(4, 1)).to("gpu")
+        optimizer = optim.SGD(network.parameters(), 0.1)
+
+        def back(x):
+            optimizer.zero_grad()
+            (network(x) ** 2).mean().backward()
+
+        def value(x):
+            with mg.no_grad():
+                return network(x).mean()
+
+        if captured:
+            back, value = mg.capture(back), mg.capture(value)
+        for count in (4, 4, 4, 4, 5, 5, 5, 5, 5):
+            x = mg.tensor(np.random.default_rng(count).normal(size=(count, 3)), "float32", "gpu")
+            back(x)
+            value(x[:3])
+            optimizer.step()
+        return [p.numpy().tobytes() for p in network.parameters()]
+
+    assert weights(True) == weights(False)
+
+
+@gpu_only
+@pytest.mark.parametrize("change", ["data", "optimizer", "attribute", "module"])
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_a_change_between_any_two_calls_is_seen(change, after):
+    def train(run):
+        run.do(after)
+        if change == "data":
+            assign_data(run)
+        elif change == "optimizer":
+            load_optimizer(run)
+        elif change == "attribute":
+            run.network[6].p = 0.25
+        else:
+            mg.manual_seed(8)
+            new = nn.Dense(144, 3).to("gpu").to(run.dtype)
+            setattr(run.network, "8", new)
+            run.optimizer = optim.Adam(run.network.parameters(), 1e-2)
+        run.do(5)
+
+    expected, found, run = both(train)
+    assert found == expected
+    assert run.step.is_captured
+
+
+@gpu_only
+def test_gradients_that_are_there_before_are_added_to():
+    """The step was captured without: cleared by the caller each time, and then no more."""
+
+    def sums(captured):
+        x = mg.tensor([1.0, 2.0], device="gpu")
+        w = mg.tensor([3.0, 4.0], device="gpu", requires_grad=True)
+        step = lambda: (w * x).sum().backward()  # noqa: E731
+        step, found = mg.capture(step) if captured else step, []
+        for k in range(8):
+            if k < 5:
+                w.grad = None
+            step()
+            found.append(w.grad.numpy().tolist())
+        return found
+
+    assert sums(True) == sums(False)
+
+
+@gpu_only
+def test_modules_that_the_step_only_writes_to_are_named():
+    """Running averages: their memory is that of the capture, unless it is said to be looked at."""
+    w, average = nn.Dense(2, 2).to("gpu"), nn.Dense(2, 2).to("gpu")
+    gpu = backend.get("gpu")
+
+    def step():
+        pairs = [(a.data, p.data) for a, p in zip(average.parameters(), w.parameters(), strict=True)]
+        gpu.average_updates(pairs, lambda: (0.5, 0.5))
+        return w(x).sum().detach()
+
+    x = mg.tensor(np.ones((1, 2), np.float32), device="gpu")
+    captured = mg.capture(step, modules=[average])
+    expected = average.weight.numpy().copy()
+    for k in range(8):
+        if k == 4:
+            average.weight.data = average.weight.data * 3.0
+            expected = expected * np.float32(3)
+        captured()
+        expected = np.float32(0.5) * expected + np.float32(0.5) * w.weight.numpy()
+    assert np.array_equal(average.weight.numpy(), expected)
+
+
+@gpu_only
+def test_a_rule_of_a_user_s_own_says_what_it_reads_anew():
+    class Fading(optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, 0.1, 0.0)
+
+        def _update(self, index, p, gradient):
+            p.data[...] -= self.lr / self.steps[index] * gradient
+
+    class Steady(Fading):
+        replayed = ()
+
+        def _update(self, index, p, gradient):
+            p.data[...] -= self.lr * gradient
+
+    for kind in (Fading, Steady):
+        w = mg.tensor([1.0, 2.0], device="gpu", requires_grad=True)
+        optimizer = kind([w])
+
+        def step(w=w, optimizer=optimizer):
+            optimizer.zero_grad()
+            (w * w).sum().backward()
+            optimizer.step()
+
+        captured = mg.capture(step)
+        captured(), captured()
+        if kind is Fading:
+            with pytest.raises(mg.CaptureError, match=r"^capture: Fading: its rule may read `steps`"):
+                captured()
+            continue
+        captured(), captured()
+        assert np.allclose(w.numpy(), np.array([1.0, 2.0]) * 0.8**4)
+
+
+@gpu_only
+def test_an_optimizer_s_step_before_the_backward_pass_is_told():
+    x = mg.tensor([1.0, 2.0], device="gpu", requires_grad=True)
+    optimizer = optim.SGD([x], 0.1)
+
+    def step():
+        optimizer.step()
+        optimizer.zero_grad()
+        (x * x).sum().backward()
+
+    captured = mg.capture(step)
+    captured(), captured()
+    with pytest.raises(mg.CaptureError, match=r"^capture: the step reads gradients of the step before"):
+        captured()
+
+
+@gpu_only
+def test_images_from_the_host_lie_in_memory_as_in_an_uncaptured_step():
+    values = np.random.default_rng(0).normal(size=(3, 5, 6, 7))
+    captured = mg.capture(lambda: mg.from_host(lambda: values, values.shape, "float64", "gpu").sum())
+    assert len({captured().item() for _ in range(5)}) == 1
+
+
+@gpu_only
+def test_equal_arguments_of_other_types_are_others():
+    x = mg.tensor([1.0], device="gpu")
+    captured = mg.capture(lambda pair: x + (10.0 if pair[0] is True else 20.0))
+    assert [captured((1, 2)).item() for _ in range(4)] == [21.0] * 4
+    assert captured((True, 2)).item() == 11.0
+
+
+@gpu_only
+def test_a_result_on_the_cpu_is_told():
+    x = mg.tensor([1.0], device="gpu")
+    captured = mg.capture(lambda: (x * 2, mg.tensor([1.0], device="cpu")))
+    captured(), captured()
+    with pytest.raises(mg.CaptureError, match=r"^capture: expected results on the device of the graph"):
+        captured()
+
+
+@gpu_only
+def test_other_threads_have_no_part_in_a_capture(at_once):
+    """One trains captured; the other runs on the CPU meanwhile."""
+
+    def work(index):
+        if index:
+            x = mg.tensor(np.ones((4, 4), np.float32), device="cpu")
+            for _ in range(200):
+                x = (x @ x) * 0.25
+            return None
+        run = Run(True)
+        run.do(6)
+        return run.step.is_captured
+
+    assert work(0)
+    at_once(work, 2)
