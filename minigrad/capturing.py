@@ -201,10 +201,13 @@ class _Capture:
         (self.setting, self.modes), self.uses = kind, uses
         self._arguments = [_own_argument(value) for value in (*args, *kwargs.values())]
         positional, named = self._arguments[: len(args)], self._arguments[len(args) :]
-        known = {id(tensor) for tensor in [*uses.tensors, *self._arguments]}
+        known = [t for t in (*uses.tensors, *self._arguments) if isinstance(t, Tensor)]
 
         def check(tensor: Tensor) -> None:
-            if id(tensor) not in known and tensor.backend.has_graphs and not graph.owns(tensor.data):
+            backend, array = tensor.backend, tensor.data
+            if not backend.has_graphs or graph.owns(array):
+                return
+            if not any(t.backend is backend and backend.xp.may_share_memory(t.data, array) for t in known):
                 raise CaptureError(
                     f"the step reads a tensor of shape {tensor.shape} that is another in each call: pass it "
                     "as an argument, or change it in place"
@@ -240,8 +243,8 @@ class _Capture:
         for own in self._arguments:
             if isinstance(own, Tensor) and own.version:
                 raise CaptureError(
-                    f"the step changes its argument of shape {own.shape} in place, which a replay would do to "
-                    "a copy: return the result, or let the step hold the tensor"
+                    f"the step changes its argument of shape {own.shape} in place, which a replay would do "
+                    "to a copy: return the result, or let the step hold the tensor"
                 )
 
     def adds(self) -> bool:

@@ -92,7 +92,7 @@ class Uses:
                 name = type(optimizer).__name__
                 raise CaptureError(
                     f"capture: {name}: its rule may read `steps` or a rate, which would stay those of the "
-                    f"capture: read them by `from_host`, and name the rates in `{name}.replayed` (() for none)"
+                    f"capture: read them by `from_host`, and name rates in `{name}.replayed` (() for none)"
                 )
 
     def check_device(self, backend: Backend) -> None:
