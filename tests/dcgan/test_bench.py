@@ -41,6 +41,38 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     assert json.loads(path.read_text())["rows"][0]["name"] == "quick, batch 4"
 
 
+@pytest.mark.parametrize("size", ["0", "-1", "x"])
+def test_a_batch_of_no_size_is_refused(size, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--presets", "quick", f"--batch-size={size}"])
+    assert ended.value.code == 2
+    assert f"--batch-size: expected an integer of at least 1, got '{size}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_batch_of_one_is_refused_as_training_refuses_it(device):
+    with pytest.raises(UserError, match="--batch-size 1: a BatchNorm needs two images or more"):
+        bench.main(["--presets", "tensorflow-baseline", "quick", "--batch-size", "1", "--device", device])
+
+
+def test_what_cannot_be_compiled_is_told(monkeypatch):
+    monkeypatch.setattr(harness, "pytorch", lambda wanted=True: None)
+    for options, reason in (
+        ([], "--device is cpu"),
+        (["--device", "gpu", "--no-pytorch"], "--no-pytorch leaves them out"),
+        (["--device", "gpu"], "PyTorch is not installed"),
+    ):
+        with pytest.raises(UserError, match=f"--compile: .* but {reason}"):
+            bench.main(["--compile", *options])
+
+
+def test_help_names_the_recipes_of_the_default(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "recipes (default: flux quick tensorflow flowers pytorch)" in said
+
+
 # ---- on a GPU ----
 
 SMALL = ["--device", "gpu", "--presets", "quick", "--batch-size", "4", "--rounds", "1"]
