@@ -1,4 +1,4 @@
-"""`dcgan.bench --device gpu`: each recipe's step in all ways there are, on one card."""
+"""`dcgan.bench --device gpu`: recipes' steps in all ways there are, on one card."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
