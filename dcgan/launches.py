@@ -4,6 +4,7 @@ Every launch of a kernel and every matrix product in their order, by layer, with
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,15 @@ from .arguments import positive
 from .console import run_command, tell
 from .describe import launches
 from .errors import UserError, os_errors_as
+from .recipe.plan import check_batches
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0."""
+    """Run the command; 0.
+
+    Raises UserError for files that can't be written, a batch of one that a BatchNorm can't take, and without
+    a GPU.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m dcgan.launches",
         description="List what a GPU is given to run in one training step: kernels and matrix products in "
@@ -31,9 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
         raise UserError(f"--picture {arguments.picture}: expected a name that ends in .png")
-    device.require(launches.DEVICE, "the launches of a step can be listed on a GPU only")
+    if arguments.picture is not None and _are_one(arguments.picture, arguments.out):
+        raise UserError(f"--picture {arguments.picture}: --out names the same file; use another name")
     sizes = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
     preset = presets.get(arguments.preset, **sizes)
+    check_batches(preset, preset.batch_size)
+    device.require(launches.DEVICE, "the launches of a step can be listed on a GPU only")
     with device.enough_memory(launches.DEVICE, preset.batch_size):
         found = launches.watch(preset)
     if arguments.picture is not None:
@@ -46,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_whole(arguments.out, f"{found}\n".encode())
     tell(f"{arguments.out}: {found.sums}")
     return 0
+
+
+def _are_one(a: Path, b: Path | None) -> bool:
+    return b is not None and os.path.realpath(a) == os.path.realpath(b)
 
 
 if __name__ == "__main__":

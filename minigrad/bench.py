@@ -8,9 +8,11 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -249,11 +251,24 @@ def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any
     given = parser.parse_args(argv)
     if given.rounds < 1:
         parser.error(f"--rounds {given.rounds}: expected at least 1")
+    if given.json and (problem := _unwritable(given.json)):
+        parser.error(f"--json {given.json}: {problem}")
     try:
         backend.get("cpu")
     except BadEnvironment as error:
         parser.error(str(error))
     return given
+
+
+def _unwritable(path: Path) -> str:
+    """Return why `write_whole` could not write a file, "" if it could. Leaves the file as it is."""
+    if path.exists() and not path.is_file():
+        return "it is there, and no plain file"
+    try:
+        with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,13 +27,17 @@ WARM_UP = 5  # runs before any is timed: kernels are compiled, memory is taken, 
 RUNS = 8  # of each in a turn that are counted
 HOST_RUNS = 2  # of each in a turn whose calls are timed on the host
 PRECISIONS = {False: "float32", True: "TF32"}  # by whether TF32 is allowed
-HEADS = (
-    "",
-    *(head for name in PRECISIONS.values() for head in (f"{name} ms", "min", "images/s", "of limits")),
-    "host ms",
-    "MiB",
+HEADS = (  # in two lines
+    ("", ""),
+    *(
+        head
+        for name in PRECISIONS.values()
+        for head in ((name, "ms"), ("", "min"), ("", "images/s"), ("of", "product"), ("of", "copy"))
+    ),
+    ("host", "ms"),
+    ("", "MiB"),
 )
-WIDTHS = (21, 10, 6, 8, 9, 7, 6, 8, 9, 7, 7)
+WIDTHS = (21, 7, 5, 8, 7, 4, 5, 5, 8, 7, 4, 5, 6)
 
 
 @dataclass(frozen=True)
@@ -80,19 +84,23 @@ class Step:
     Attributes:
         name: of the step.
         images: that it takes.
-        gflop: of its products as plain matrix products; 1e9 operations.
-        launches, products: of kernels and of matrix products, uncaptured; None if nobody counts them.
-        moved: bytes that these read and write, each array once; None if nobody counts them.
+        gflop: of its products as plain matrix products, 1e9 operations; None if they were not counted.
+        launches, products: of kernels and of matrix products, uncaptured; None if they were not counted.
+        moved: bytes that these launches and products read and write: the sum over them of the sizes of their
+            arrays, so that an array counts once in each of them; None if they were not counted.
         rows: the ways, in each precision.
+        counted: the ways that consist of these launches. `moved` says nothing of others, which do the same
+            arithmetic, but may pass over the memory more or less often.
     """
 
     name: str
     images: int
-    gflop: float
+    gflop: float | None
     launches: int | None
     products: int | None
     moved: int | None
     rows: tuple[Row, ...]
+    counted: tuple[str, ...] = ()
 
     def row(self, way: str, tf32: bool) -> Row | None:
         """Return the row of a way in a precision, None where it did not run."""
@@ -153,7 +161,7 @@ def measure(
             set_tf32(tf32)
             return work()
         except Exception as error:
-            rows[way.name, tf32] = Row(way.name, tf32, failure=_in_a_line(error))
+            rows[way.name, tf32] = Row(way.name, tf32, failure=in_a_line(error))
             return None
 
     keys = list(itertools.product(ways, PRECISIONS))
@@ -171,7 +179,8 @@ def measure(
     return tuple(rows[way.name, tf32] for way, tf32 in keys)
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """Return the kind of an error and its message, shortened, in one line."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said[:150]}" if said else type(error).__name__
 
@@ -180,8 +189,8 @@ def _in_a_line(error: Exception) -> str:
 
 
 def heads() -> str:
-    """Return the line above the rows of all steps."""
-    return _line(HEADS)
+    """Return the two lines above the rows of all steps."""
+    return "\n".join(_line(cells) for cells in zip(*HEADS, strict=True))
 
 
 def lines(step: Step, limits: Mapping[bool, Limits]) -> str:
@@ -190,11 +199,12 @@ def lines(step: Step, limits: Mapping[bool, Limits]) -> str:
     Args:
         limits: of the card, by whether TF32 is allowed.
     """
+    work = [] if step.gflop is None else [f"{step.gflop:.1f} GFLOP"]
     counts = ((step.launches, "launches"), (step.products, "products"))
-    work = ", ".join(f"{count} {what}" for count, what in counts if count is not None)
-    work += "" if step.moved is None else f", {in_bytes(step.moved)} read and written"
-    found = [f"{step.name}: {step.gflop:.1f} GFLOP{', ' if work else ''}{work}"]
-    failures: dict[str, None] = {}
+    work += [f"{count} {what}" for count, what in counts if count is not None]
+    work += [] if step.moved is None else [f"{in_bytes(step.moved)} read and written"]
+    found = [f"{step.name}{': ' if work else ''}{', '.join(work)}"]
+    failures: dict[tuple[str, str], list[str]] = {}  # by the way and what it said: the precisions
     for way in dict.fromkeys(row.way for row in step.rows):
         rows = {row.tf32: row for row in step.rows if row.way == way}
         cells = itertools.chain.from_iterable(_figures(rows[tf32], step, limits[tf32]) for tf32 in rows)
@@ -202,17 +212,20 @@ def lines(step: Step, limits: Mapping[bool, Limits]) -> str:
         memory = "-" if plain.memory is None else f"{plain.memory / 2**20:,.0f}"
         last = ("-", "-") if plain.failure else (_ms(plain.host), memory)
         found.append(_line((f"  {way}", *cells, *last)))
-        failures |= {f"    {way}: {row.failure}": None for row in rows.values() if row.failure}
-    return "\n".join([*found, *failures])
+        for tf32, row in rows.items():
+            if row.failure:
+                failures.setdefault((way, row.failure), []).append(PRECISIONS[tf32])
+    found += [f"    {way}, {' and '.join(names)}: {said}" for (way, said), names in failures.items()]
+    return "\n".join(found)
 
 
 def _figures(row: Row, step: Step, limits: Limits) -> tuple[str, ...]:
     if row.failure:
-        return ("-",) * 4
-    shares = f"{step.gflop / row.median / limits.product:.0%}"
-    if step.moved is not None:
-        shares += f" {step.moved / 1e9 / row.median / limits.copy:.0%}"
-    return _ms(row.median), _ms(row.minimum), f"{step.images / row.median:,.0f}", shares
+        return ("-",) * 5
+    moved = step.moved if row.way in step.counted else None
+    of_product = "-" if step.gflop is None else f"{step.gflop / row.median / limits.product:.0%}"
+    of_copy = "-" if moved is None else f"{moved / 1e9 / row.median / limits.copy:.0%}"
+    return _ms(row.median), _ms(row.minimum), f"{step.images / row.median:,.0f}", of_product, of_copy
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -241,7 +254,9 @@ def card(engine: Backend, limits: Mapping[bool, Limits], versions: Iterable[str]
     return (
         f"{', '.join((engine.describe(), *versions))}\n"
         f"limits: a large matrix product, GFLOP/s: {products}; a large copy, GB/s: {copy}\n"
-        'ms: median; "of limits": the shares of both, by what a step computes and moves at least'
+        '"ms": median; "of product": share of the first limit, by the operations of the step\n'
+        '"of copy": share of the second limit, by the bytes of our launches, so for our ways alone\n'
+        '"host ms" and "MiB": in float32'
     )
 
 

@@ -22,10 +22,12 @@ import numpy as np
 
 import minigrad as mg
 from dcgan import bench, presets, train
+from dcgan.arguments import positive
 from dcgan.benchmark.ours import gan
 from dcgan.benchmark.ours import our_step as step_of
 from dcgan.device import enough_memory
 from dcgan.errors import UserError
+from dcgan.recipe.plan import check_batches
 from dcgan.run import checkpoint
 from dcgan.steps import RULES
 from minigrad import backend
@@ -172,12 +174,18 @@ def our_step(batch_size: int, device: str) -> Callable[[], Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--presets", nargs="+", default=list(presets.PRESETS), help="recipes (default: all)")
-    parser.add_argument("--timed", nargs="+", default=["flux"], help="recipes that are timed (default: flux)")
-    parser.add_argument("--batch-size", type=int, help="of the timed steps (default: the recipe's)")
-    parser.add_argument("--rounds", type=int, default=5, help="of timed steps (default: 5)")
+    names = list(presets.PRESETS)
+    parser.add_argument("--presets", nargs="+", choices=names, default=names, help="recipes (default: all)")
+    parser.add_argument("--timed", nargs="+", choices=names, default=["flux"], help="timed (default: flux)")
+    parser.add_argument("--batch-size", type=positive, help="of the timed steps (default: the recipe's)")
+    parser.add_argument("--rounds", type=positive, default=5, help="of timed steps (default: 5)")
     parser.add_argument("--no-pytorch", action="store_true", help="time ours alone")
     given = parser.parse_args(argv)
+    try:
+        for name in given.timed if given.batch_size else ():
+            check_batches(presets.get(name, batch_size=given.batch_size), given.batch_size)
+    except UserError as error:
+        parser.error(str(error))
     try:
         gpu = backend.get("gpu")
     except (ImportError, RuntimeError) as error:

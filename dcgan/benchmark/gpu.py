@@ -1,4 +1,4 @@
-"""`dcgan.bench --device gpu`: each recipe's step in all ways there are, on one card."""
+"""`dcgan.bench --device gpu`: recipes' steps in all ways there are, on one card."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from minigrad.bench import gflop
 
 from ..console import tell
 from ..device import enough_memory
+from ..errors import UserError
 from ..recipe.preset import Preset
 from .ours import our_step
 from .theirs import Learner
@@ -35,7 +36,8 @@ class Bench:
         torch: the module; None without PyTorch.
         compiled: whether PyTorch's networks are timed by `torch.compile` too.
 
-    PyTorch's are the fastest of their kind: cuDNN tries all its convolutions, Adam is one kernel.
+    PyTorch gets what its documentation recommends for speed: cuDNN tries all its convolutions
+    (`cudnn.benchmark`), images lie with their channels innermost, Adam is fused.
     """
 
     def __init__(self, engine: Backend, torch: Any, compiled: bool) -> None:
@@ -58,8 +60,7 @@ class Bench:
         tell(bench_gpu.heads())
         steps: list[bench_gpu.Step] = []
         for preset in recipes:
-            with enough_memory(self.engine.device, preset.batch_size):
-                steps.append(self._step(preset, rounds))
+            steps.append(self._step(preset, rounds))
             self._release_memory()
             tell(bench_gpu.lines(steps[-1], found))
             if path is not None:
@@ -93,11 +94,17 @@ class Bench:
             self.torch.backends.cudnn.allow_tf32 = allowed
 
     def _step(self, preset: Preset, rounds: int) -> bench_gpu.Step:
-        step = our_step(preset, self.engine.device)
-        operations = gflop(step)
-        launches, products, moved = _counted(step)
+        make = partial(bench_gpu.Step, title(preset), preset.batch_size)
+        try:
+            with enough_memory(self.engine.device, preset.batch_size):
+                counts = _counted(preset, self.engine.device)
+        except Exception as error:
+            said = str(error) if isinstance(error, UserError) else bench_gpu.in_a_line(error)
+            failed = tuple(bench_gpu.Row(OURS, tf32, failure=said) for tf32 in bench_gpu.PRECISIONS)
+            return make(None, None, None, None, failed)
+        self._release_memory()
         rows = bench_gpu.measure(self.engine, self._ways(preset), self._set_tf32, rounds)
-        return bench_gpu.Step(title(preset), preset.batch_size, operations, launches, products, moved, rows)
+        return make(*counts, rows, (OURS, CAPTURED))
 
     def _ways(self, preset: Preset) -> list[bench_gpu.Way]:
         device, peak = self.engine.device, self.engine.memory_peak
@@ -114,21 +121,33 @@ class Bench:
         }
         if self.compiled:
             theirs[COMPILED] = lambda: learner(compiled=True).step
-        return [*ways, *(bench_gpu.Way(name, make, self._their_peak) for name, make in theirs.items())]
+        their_peak = partial(self._their_peak, learner)
+        return [*ways, *(bench_gpu.Way(name, make, their_peak) for name, make in theirs.items())]
 
     @contextmanager
-    def _their_peak(self) -> Iterator[Peak]:
-        """Count the bytes that PyTorch's tensors take, beyond those that were there before."""
+    def _their_peak(self, learner: Callable[[], Learner]) -> Iterator[Peak]:
+        """Count the bytes that PyTorch's tensors take, beyond those that were there before.
+
+        A learner takes a step before. In the first one of a size and a precision cuDNN tries its
+        convolutions, with workspaces that no later step has.
+        """
         cuda = self.torch.cuda
+        learner().step()
+        self._release_memory()
         cuda.reset_peak_memory_stats()
         before, peak = cuda.memory_allocated(), Peak()
         yield peak
         peak.bytes = cuda.max_memory_allocated() - before
 
 
-def _counted(step: Callable[[], Any]) -> tuple[int, int, int]:
-    """Return the launches of kernels and the matrix products of a step, and the bytes that they move."""
+def _counted(preset: Preset, device: str) -> tuple[float, int, int, int]:
+    """Return the operations of a step (1e9), its launches of kernels, its matrix products, and the bytes that
+    these read and write.
+    """
+    step = our_step(preset, device)
+    operations = gflop(step)
     with inspect.launches() as found:
         step()
     products = sum(each.is_product for each in found.launches)
-    return len(found.launches) - products, products, sum(each.bytes for each in found.launches)
+    moved = sum(each.bytes for each in found.launches)
+    return operations, len(found.launches) - products, products, moved

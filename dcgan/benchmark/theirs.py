@@ -1,12 +1,14 @@
 """PyTorch's side of `dcgan.bench`: networks of the same layers as ours, and steps by the same rules.
 
-Its discriminators always see real and fake images in two passes: in one, where ours do it so, PyTorch is not
-faster but a little slower. Its Adam has no `epsilon_hat`: where a recipe has, PyTorch's steps take as long
-but go elsewhere. z is drawn on the device.
+As in ours, only the gradients that an update uses are computed. Its discriminators always see real and fake
+images in two passes: in one, where ours do it so, PyTorch was a little slower on the CPU. Its Adam has no
+`epsilon_hat`: where a recipe has, PyTorch's steps take as long but go elsewhere. z is drawn on the device, by
+ours on the host. It computes the losses and nothing else to be logged.
 
-On a GPU its Adam is the fastest that it has (`fused`).
+On a GPU networks and images lie with their channels innermost (`channels_last`), and Adam is fused.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,14 +32,17 @@ class Learner:
         self.torch, self.preset, self.device = torch, preset, device
         self._graph: Any = None
         shape = (preset.channels, preset.image_size, preset.image_size)
-        self.generator = _network(torch, preset.generator, preset.z_shape).to(device)
-        self.discriminator = _network(torch, preset.discriminator, shape).to(device)
+        self._placed = {"device": device}
+        if device == "cuda":
+            self._placed["memory_format"] = torch.channels_last
+        self.generator = _network(torch, preset.generator, preset.z_shape).to(**self._placed)
+        self.discriminator = _network(torch, preset.discriminator, shape).to(**self._placed)
         self.adam_g = self._adam(self.generator, preset.lr_generator)
         self.adam_d = self._adam(self.discriminator, preset.lr_discriminator)
         if compiled:
             _compile_each_network(torch)
             self.generator, self.discriminator = map(torch.compile, (self.generator, self.discriminator))
-        self.real = torch.rand(preset.batch_size, *shape, device=device) * 2 - 1
+        self.real = (torch.rand(preset.batch_size, *shape) * 2 - 1).to(**self._placed)
         self.labels = {
             label: torch.full((preset.batch_size, 1), label, device=device) for label in (0.0, 1.0)
         }
@@ -63,8 +68,10 @@ class Learner:
         cuda.current_stream().wait_stream(stream)
         for adam in (self.adam_g, self.adam_d):
             adam.zero_grad()  # the graph must make gradients in its own memory, and add to none of before
+        gc.collect()  # else memory of before might be freed within the capture, which ends it
         self._graph = cuda.CUDAGraph()
-        with cuda.graph(self._graph):
+        # A capture that fails leaves its own stream as the current one; this context puts it back.
+        with cuda.stream(cuda.current_stream()), cuda.graph(self._graph):
             self.step()
         return self._replay
 
@@ -119,7 +126,9 @@ class Learner:
         self._descend(self.adam_d, *costs)
 
     def _update_generator(self, fake: Any) -> None:
+        self.discriminator.requires_grad_(False)  # no gradients of its parameters
         self._descend(self.adam_g, self._cost(self.discriminator(fake), 1.0))
+        self.discriminator.requires_grad_(True)
 
 
 def _compile_each_network(torch: Any) -> None:

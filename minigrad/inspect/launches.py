@@ -32,7 +32,7 @@ class Launch(Work):
     phase: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Launches(observer.Observer):
     """What a GPU was given to run while it was entered. See `launches`.
 
@@ -42,8 +42,8 @@ class Launches(observer.Observer):
 
     follows_updates = False
 
-    names: Names = field(repr=False)
-    launches: list[Launch] = field(default_factory=list, repr=False)
+    names: Names
+    launches: list[Launch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -93,6 +93,9 @@ class Launches(observer.Observer):
         else:
             layer = self.names.of(self.modules)
         return Launch(**vars(work), layer=layer, operation=operation, phase=phase)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.sums}>"
 
     def __str__(self) -> str:
         """The launches in their order, under the layers that they belong to, and their sums."""
@@ -156,6 +159,10 @@ def _by_cupy(operation: Any, inputs: tuple[Any, ...], output: Tensor) -> list[Wo
 
 def launches(model: Networks = None) -> Launches:
     """A context that lists what a GPU is given to run: each launch of a kernel, and each product by cuBLAS.
+
+    The list stays empty on the CPU. It is complete for the training steps of the recipes. Forward passes that
+    several of CuPy's own kernels make (such as `functional.cross_entropy` and `functional.pad`) and the steps
+    of `SGD` and `RMSprop` show fewer launches than they make, or none.
 
         with inspect.launches(model) as found:
             loss(model(x)).backward()

@@ -1,13 +1,16 @@
 """The benchmark of steps: that it runs the recipe's own step, and says what it measured."""
 
 import json
+import weakref
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from dcgan import bench, presets
 from dcgan.benchmark import gpu
+from dcgan.benchmark.theirs import Learner
 from dcgan.errors import UserError
 from minigrad import backend, bench_gpu, inspect
 from minigrad import bench as harness
@@ -36,6 +39,38 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     assert "quick, batch 4" in said
     assert "peak memory of this process" in said
     assert json.loads(path.read_text())["rows"][0]["name"] == "quick, batch 4"
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x"])
+def test_a_batch_of_no_size_is_refused(size, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--presets", "quick", f"--batch-size={size}"])
+    assert ended.value.code == 2
+    assert f"--batch-size: expected an integer of at least 1, got '{size}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_batch_of_one_is_refused_as_training_refuses_it(device):
+    with pytest.raises(UserError, match="--batch-size 1: a BatchNorm needs two images or more"):
+        bench.main(["--presets", "tensorflow-baseline", "quick", "--batch-size", "1", "--device", device])
+
+
+def test_what_cannot_be_compiled_is_told(monkeypatch):
+    monkeypatch.setattr(harness, "pytorch", lambda wanted=True: None)
+    for options, reason in (
+        ([], "--device is cpu"),
+        (["--device", "gpu", "--no-pytorch"], "--no-pytorch leaves them out"),
+        (["--device", "gpu"], "PyTorch is not installed"),
+    ):
+        with pytest.raises(UserError, match=f"--compile: .* but {reason}"):
+            bench.main(["--compile", *options])
+
+
+def test_help_names_the_recipes_of_the_default(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "recipes (default: flux quick tensorflow flowers pytorch)" in said
 
 
 # ---- on a GPU ----
@@ -73,9 +108,9 @@ def test_the_command_on_a_gpu(quickly, tmp_path, capsys):
     assert lines[1] == "limits: a large matrix product, GFLOP/s: 1,000 in float32, 4,000 in TF32; " + (
         "a large copy, GB/s: 100"
     )
-    assert lines[4].startswith("quick, batch 4: 0.1 GFLOP")
-    assert [line[:18].strip() for line in lines[5:]] == ["ours", "ours, captured"]
-    assert max(map(len, lines[3:])) <= 120
+    title = next(i for i, line in enumerate(lines) if line.startswith("quick, batch 4: 0.1 GFLOP"))
+    assert [line[:18].strip() for line in lines[title + 1 :]] == ["ours", "ours, captured"]
+    assert max(map(len, lines[2:])) <= 120
     (step,) = json.loads(path.read_text())["steps"]
     assert [(row["way"], row["tf32"]) for row in step["rows"]] == [
         ("ours", False), ("ours", True), ("ours, captured", False), ("ours, captured", True),
@@ -105,20 +140,27 @@ class OtherCuda:
     def __init__(self, available):
         self.is_available = lambda: available
         self.memory, self.peaks = 100, iter([400, 500, 600, 700])
-        self.reset_peak_memory_stats = self.empty_cache = lambda: None
+        self.steps_before_reset = 0
+        self.empty_cache = lambda: None
         self.memory_allocated = lambda: self.memory
         self.max_memory_allocated = lambda: next(self.peaks)
+
+    def reset_peak_memory_stats(self):
+        self.steps_before_reset = OtherLearner.steps
 
 
 class OtherLearner:
     """In place of PyTorch's: its steps do nothing, and can't be captured."""
 
     made: list = []  # noqa: RUF012 the tests share it
+    steps = 0
 
     def __init__(self, torch, preset, device="cpu", compiled=False):
         tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         OtherLearner.made.append((preset.name, device, compiled, tf32))
-        self.step = lambda: None
+
+    def step(self):
+        OtherLearner.steps += 1
 
     def capture(self):
         raise RuntimeError("no graph\nof this")
@@ -137,9 +179,10 @@ def beside(monkeypatch, quickly):
     monkeypatch.setattr(type(engine), "allow_tf32", lambda *_: None)
     monkeypatch.setattr(gpu, "Learner", OtherLearner)
     monkeypatch.setattr(OtherLearner, "made", [])
+    monkeypatch.setattr(OtherLearner, "steps", 0)
 
-    def run(torch, compiled=False):
-        recipes = [presets.get("tensorflow-baseline", batch_size=2)]
+    def run(torch, compiled=False, batch_sizes=(2,)):
+        recipes = [presets.get("tensorflow-baseline", batch_size=n) for n in batch_sizes]
         return gpu.Bench(engine, torch, compiled).run(recipes, 1, None)
 
     return run
@@ -150,15 +193,21 @@ def test_pytorch_s_ways_have_their_rows(beside, capsys):
     assert beside(torch, compiled=True) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("PyTorch 2.0")
-    rows = {line[:21].strip(): line[21:].split() for line in lines[5:10]}
+    lines = lines[-8:]
+    rows = {line[:21].strip(): line[21:].split() for line in lines[:5]}
     assert list(rows) == ["ours", "ours, captured", "PyTorch", "PyTorch, CUDA graph", "PyTorch, compiled"]
-    assert rows["PyTorch, CUDA graph"] == ["-"] * 10
-    assert lines[10] == "    PyTorch, CUDA graph: RuntimeError: no graph of this"
-    assert lines[11].startswith("ours, captured / PyTorch, geometric mean: ")
-    assert lines[12].startswith("ours, captured / PyTorch, compiled, geometric mean: ")
+    assert rows["PyTorch, CUDA graph"] == ["-"] * 12
+    assert rows["ours"][4] != "-"  # the share of the copy
+    assert rows["PyTorch"][4] == "-"
+    assert lines[5] == "    PyTorch, CUDA graph, float32 and TF32: RuntimeError: no graph of this"
+    assert lines[6].startswith("ours, captured / PyTorch, geometric mean: ")
+    assert lines[7].startswith("ours, captured / PyTorch, compiled, geometric mean: ")
     name = "tensorflow-baseline"
-    eager = [(name, "cuda", False, (tf32, tf32)) for tf32 in (False, True)]
-    assert OtherLearner.made == [*eager, *eager, *((*made[:2], True, made[3]) for made in eager)]
+    made = [(name, "cuda", compiled, (tf32, tf32)) for compiled in (False, True) for tf32 in (False, True)]
+    eager, compiled = made[:2], made[2:]
+    thrown_away = [each for each in eager for _ in range(2)]  # before each eager one, of its precision
+    both = [each for pair in zip(eager, compiled, strict=True) for each in pair]
+    assert OtherLearner.made == [*thrown_away, *thrown_away, *both]
     assert torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.allow_tf32
 
@@ -178,9 +227,11 @@ def test_launches_and_products_of_a_step_are_counted(beside, capsys, monkeypatch
 
 def test_the_memory_of_pytorch_is_what_its_tensors_take(beside):
     bench_ = gpu.Bench(backend.get("cpu"), other_torch(True), False)
-    with bench_._their_peak() as peak:
+    learner = partial(OtherLearner, bench_.torch, presets.get("quick"))
+    with bench_._their_peak(learner) as peak:
         pass
     assert peak.bytes == 300
+    assert bench_.torch.cuda.steps_before_reset == 1  # what cuDNN tries in the first one is not counted
 
 
 def test_pytorch_without_a_gpu_is_left_out(beside, capsys):
@@ -200,24 +251,113 @@ def test_a_step_of_ours_that_fails_is_told_by_the_exit_code(beside, capsys, monk
 
     monkeypatch.setattr(gpu, "our_step", fails)
     assert beside(None) == 1
-    assert "    ours, captured: ValueError: of the test" in capsys.readouterr().out
+    assert "    ours, captured, float32 and TF32: ValueError: of the test" in capsys.readouterr().out
 
 
-def test_a_lack_of_memory_says_what_to_do(beside, monkeypatch):
+def test_a_recipe_without_enough_memory_says_what_to_do_and_the_others_go_on(beside, capsys, monkeypatch):
     def fails(preset, device, captured=False):
-        raise MemoryError("of the test")
+        if preset.batch_size == 2:
+            raise MemoryError("of the test")
+        return bench.our_step(preset, "cpu")
 
     monkeypatch.setattr(gpu, "our_step", fails)
     monkeypatch.setattr(backend.get("cpu"), "device", "gpu", raising=False)
 
     @contextmanager
     def enough(device, batch_size):
-        assert (device, batch_size) == ("gpu", 2)
+        assert device == "gpu"
         try:
             yield
         except MemoryError:
             raise UserError("too small") from None
 
     monkeypatch.setattr(gpu, "enough_memory", enough)
-    with pytest.raises(UserError, match="too small"):
-        beside(None)
+    monkeypatch.setattr(gpu, "gflop", lambda step: 1.0)
+    assert beside(None, batch_sizes=(2, 3)) == 1
+    *_, title, row, failure, next_title, _, _ = capsys.readouterr().out.splitlines()
+    assert title == "tensorflow-baseline, batch 2"
+    assert row.split() == ["ours", *["-"] * 12]
+    assert failure == "    ours, float32 and TF32: too small"
+    assert next_title.startswith("tensorflow-baseline, batch 3: 1.0 GFLOP")
+
+
+def test_a_counted_step_is_gone_before_the_ways_are_timed(beside, monkeypatch):
+    made = []
+
+    class Step:
+        def __call__(self):
+            return None
+
+    def our_step(preset, device, captured=False):
+        step = Step()
+        made.append(weakref.ref(step))
+        return step
+
+    def measure(*_):
+        assert [ref() for ref in made] == [None]
+        return ()
+
+    monkeypatch.setattr(gpu, "our_step", our_step)
+    monkeypatch.setattr(bench_gpu, "measure", measure)
+    assert beside(None) == 0
+
+
+# ---- PyTorch's steps, without PyTorch ----
+
+
+def test_pytorch_s_generator_learns_without_gradients_of_the_discriminator():
+    learner, needed = Learner.__new__(Learner), []
+
+    class Discriminator:
+        needs = True
+
+        def __call__(self, fake):
+            needed.append(self.needs)
+
+        def requires_grad_(self, needs):
+            self.needs = needs
+
+    learner.discriminator, learner.adam_g = Discriminator(), None
+    learner._cost = lambda judged, label: None
+    learner._descend = lambda adam, loss: needed.append(learner.discriminator.needs)
+    learner._update_generator(None)
+    assert needed == [False, False]  # in the forward pass and in the backward pass
+    assert learner.discriminator.needs
+
+
+class CudaThatCannotCapture:
+    """Streams as PyTorch has them; the capture fails at its end, and leaves its stream current."""
+
+    CUDAGraph = staticmethod(lambda: None)
+
+    def __init__(self):
+        self.current = self.before = self.Stream()
+
+    def Stream(self):
+        return SimpleNamespace(wait_stream=lambda stream: None)
+
+    def current_stream(self):
+        return self.current
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextmanager
+    def graph(self, graph):
+        self.current = self.Stream()
+        yield
+        raise RuntimeError("of the test")
+
+
+def test_after_a_capture_of_pytorch_s_that_fails_the_stream_is_that_of_before():
+    learner, cuda = Learner.__new__(Learner), CudaThatCannotCapture()
+    learner.torch, learner.step = SimpleNamespace(cuda=cuda), lambda: None
+    learner.adam_g = learner.adam_d = SimpleNamespace(zero_grad=lambda: None)
+    with pytest.raises(RuntimeError, match="of the test"):
+        learner.capture()
+    assert cuda.current is cuda.before

@@ -91,6 +91,24 @@ def test_memory_that_is_enough_is_no_pass(monkeypatch):
         gpu_smoke.check_memory()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--presets", "no"], "--presets: invalid choice: 'no'"),
+        (["--timed", "no"], "--timed: invalid choice: 'no'"),
+        (["--rounds", "0"], "--rounds: expected an integer of at least 1"),
+        (["--batch-size", "0"], "--batch-size: expected an integer of at least 1"),
+        (["--timed", "quick", "--batch-size", "1"], "--batch-size 1: a BatchNorm needs two images or more"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(options, said, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_smoke.backend, "get", lambda _: pytest.fail("something runs"))
+    with pytest.raises(SystemExit) as ended:
+        gpu_smoke.main(options)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):
     def none(device):
         raise RuntimeError("CuPy finds no GPU")

@@ -173,6 +173,17 @@ def test_a_picture_is_a_png():
         command.main(["--picture", "list.txt"])
 
 
+def test_the_list_and_the_picture_are_two_files(tmp_path):
+    for other in (tmp_path / "a.png", tmp_path / "none" / ".." / "a.png"):
+        with pytest.raises(UserError, match=r"--picture .*a\.png: --out names the same file"):
+            command.main(["--picture", str(tmp_path / "a.png"), "--out", str(other)])
+
+
+def test_a_batch_of_one_is_refused_as_training_refuses_it():
+    with pytest.raises(UserError, match="--batch-size 1: a BatchNorm needs two images or more"):
+        command.main(["--preset", "quick", "--batch-size", "1"])
+
+
 def test_the_picture_shows_each_launch(tmp_path):
     made = [
         Launch("cuBLAS 2x3 @ 3x4", (), 10**6, 10**6, "generator.0 Dense(3, 4)", "dense", "forward"),

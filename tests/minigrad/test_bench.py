@@ -76,6 +76,29 @@ def test_the_table_has_ratios_where_there_is_something_to_compare_with():
     assert lines[4].startswith("limit: 400 GFLOP/s")
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("none/a.json", "No such file or directory"), ("", "it is there, and no plain file")],
+    ids=["no folder", "a folder"],
+)
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_timed(place, said, tmp_path, capsys):
+    def none(parser):
+        pass
+
+    with pytest.raises(SystemExit) as ended:
+        bench.arguments("", ["--json", str(tmp_path / place)], none)
+    assert ended.value.code == 2
+    assert f"--json {tmp_path / place}: {said}" in capsys.readouterr().err
+
+
+def test_a_file_that_can_be_written_is_left_alone(tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("{}")
+    for path in (old, new):
+        assert bench.arguments("", ["--json", str(path)], lambda parser: None).json == path
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.json", "{}")]
+
+
 def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "product_limit", lambda: 100.0)
     monkeypatch.setattr(bench, "LAYERS", [("a convolution", (2, 3, 4, 4), lambda n: n.Conv2d(3, 2, 3))])

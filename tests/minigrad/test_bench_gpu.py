@@ -92,7 +92,7 @@ def step(**changes):
         Row("theirs", True, failure="ValueError: no"),
     )
     return Step(**{"name": "flux", "images": 128, "gflop": 50.0, "launches": 119, "products": 29,
-                   "moved": 10**9, "rows": rows, **changes})  # fmt: skip
+                   "moved": 10**9, "rows": rows, "counted": ("ours",), **changes})  # fmt: skip
 
 
 def test_the_lines_of_a_step_by_hand():
@@ -103,21 +103,42 @@ def test_the_lines_of_a_step_by_hand():
         "ours", "2.00", "1.50", "64,000", "50%", "25%", "0.500", "0.400", "256,000", "25%", "100%",
         "0.400", "3",
     ]  # fmt: skip
-    assert theirs.split() == ["theirs", "250", "200", "512", "0%", "0%", "-", "-", "-", "-", "100", "-"]
-    assert failure == "    theirs: ValueError: no"
+    # The bytes are those of our launches, and say nothing of theirs.
+    assert theirs.split() == ["theirs", "250", "200", "512", "0%", *"------", "100", "-"]
+    assert failure == "    theirs, TF32: ValueError: no"
+
+
+def test_a_failure_of_both_precisions_is_told_once():
+    rows = tuple(Row("theirs", tf32, failure="ValueError: no") for tf32 in (False, True))
+    assert bench_gpu.lines(step(rows=rows), LIMITS).splitlines()[2:] == [
+        "    theirs, float32 and TF32: ValueError: no"
+    ]
 
 
 def test_what_nobody_counts_is_left_out():
     title, ours, *_ = bench_gpu.lines(step(launches=None, products=None, moved=None), LIMITS).splitlines()
     assert title == "flux: 50.0 GFLOP"
-    assert ours.split()[4:6] == ["50%", "0.500"]
+    assert ours.split()[4:7] == ["50%", "-", "0.500"]
+    uncounted = step(gflop=None, launches=None, products=None, moved=None)
+    title, ours, *_ = bench_gpu.lines(uncounted, LIMITS).splitlines()
+    assert title == "flux"
+    assert ours.split()[4:7] == ["-", "-", "0.500"]
 
 
 def test_the_table_has_120_columns_at_most():
     wide = [Row("PyTorch, CUDA graph", tf32, 0.00013, 0.00012, 0.09999, 2**36) for tf32 in (False, True)]
     lines = bench_gpu.lines(step(rows=tuple(wide)), LIMITS).splitlines()
-    assert len(bench_gpu.heads()) <= 120
-    assert [len(line) for line in lines if line.startswith("  ")] == [len(bench_gpu.heads())]
+    above, below = bench_gpu.heads().splitlines()
+    assert max(len(above), len(below)) <= 120
+    assert [len(line) for line in lines if line.startswith("  ")] == [len(below)]
+
+
+def test_each_share_has_its_head():
+    above, below = bench_gpu.heads().splitlines()
+    of = [below[above.index("of", at) - 5 : above.index("of", at) + 2].strip() for at in (0, 75)]
+    assert of == ["product"] * 2
+    assert above.split() == ["float32", "of", "of", "TF32", "of", "of", "host"]
+    assert below.split() == [*["ms", "min", "images/s", "product", "copy"] * 2, "ms", "MiB"]
 
 
 def test_ratios_are_geometric_means_of_what_both_ran():
@@ -142,7 +163,7 @@ def test_the_figures_as_json(tmp_path):
 
 
 def test_the_card_is_described():
-    first, second, _ = bench_gpu.card(backend.get("cpu"), LIMITS, ["PyTorch 2.0"]).splitlines()
+    first, second, *_ = bench_gpu.card(backend.get("cpu"), LIMITS, ["PyTorch 2.0"]).splitlines()
     assert first == f"{backend.get('cpu').describe()}, PyTorch 2.0"
     products = "a large matrix product, GFLOP/s: 50,000 in float32, 400,000 in TF32"
     assert second == f"limits: {products}; a large copy, GB/s: 2,000"

@@ -223,6 +223,13 @@ def test_what_follows_a_backward_pass_is_forward_again(inputs):
     assert found[-len(alone) :] == alone
 
 
+def test_the_repr_has_the_sums():
+    with launches() as found:
+        pass
+    assert repr(found) == "<Launches: 0 launches and 0 products: 0 B and 0 GFLOP, 0 of them in products>"
+    assert repr(found) == f"<Launches: {found.sums}>"
+
+
 @gpu
 def test_the_list_for_people():
     model, x = network().to("gpu"), images("gpu")
