@@ -96,8 +96,8 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         return xp.asnumpy(array)
 
     def numbers(self, arrays: Sequence[Array]) -> list[float]:
-        if not arrays:
-            return []
+        if not arrays or any(a.dtype != arrays[0].dtype or a.size != 1 for a in arrays):
+            return super().numbers(arrays)
         # In one array, so that the device is waited for once.
         return self.to_numpy(xp.concatenate([array.ravel() for array in arrays])).tolist()
 
@@ -282,7 +282,8 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
     ) -> None:
         kept = [array for array in running if array is not None]
-        if any(not array.flags.c_contiguous or array.dtype != kept[0].dtype for array in kept):
+        alike = all(a.dtype == kept[0].dtype and a.shape == kept[0].shape for a in kept)
+        if not alike or any(not array.flags.c_contiguous for array in kept):
             super().move_statistics(running, batch, keep, shares)  # in place, so that no copy will do
         elif kept:
             channels, dtype = kept[0].size, kept[0].dtype

@@ -1,4 +1,4 @@
-"""The losses on a GPU: each with its gradient in one launch."""
+"""The losses on a GPU: each with its gradient in one launch, where there are as few numbers as logits."""
 
 from typing import Any
 
@@ -9,15 +9,19 @@ from .base import Backend
 from .kernels import load
 from .kernels.launch import contiguous, fitted, launch_blocks, types_of
 
+MOST = 2**16  # elements for one block of threads; more are worth the launches of a chain of operations
+
 
 class GPULosses(Backend):
     """The losses of `GPUBackend`."""
 
     def logit_bce(self, x: Array, target: Any) -> tuple[Array, Array]:
-        return self._mean_loss("logit_bce", x, target) if x.size else super().logit_bce(x, target)
+        if not 0 < x.size <= MOST:
+            return super().logit_bce(x, target)
+        return self._mean_loss("logit_bce", x, target)
 
     def bce(self, p: Array, target: Any, epsilon: float | None) -> tuple[Array, Array]:
-        if not p.size:
+        if not 0 < p.size <= MOST:
             return super().bce(p, target, epsilon)
         floored = epsilon is None
         return self._mean_loss("bce", p, target, np.int32(floored), p.dtype.type(0 if floored else epsilon))

@@ -131,9 +131,9 @@ class GPUProducts(Backend):
         own, device = self._handles, self.xp.cuda.runtime.getDevice()
         by_device = own.__dict__.setdefault("by_device", {})
         if device not in by_device:
-            handle = ctypes.c_void_p()
+            handle, memory = ctypes.c_void_p(), self.xp.cuda.Memory(WORKSPACE)
             self._call("cublasCreate_v2", ctypes.byref(handle))
-            by_device[device] = [handle, None, self.xp.cuda.Memory(WORKSPACE)]
+            by_device[device] = [handle, None, memory]
         entry = by_device[device]
         handle, stream, workspace = entry
         current = self.xp.cuda.get_current_stream().ptr

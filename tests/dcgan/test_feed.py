@@ -130,6 +130,17 @@ def test_on_a_device_the_batches_are_the_same_bit_for_bit(device, images, option
     assert 0 < rest < 4
 
 
+@ALL_SETS
+def test_squares_that_no_chance_moves_are_known_before(device, images, options):
+    batches = made(images(), **options)
+    given = Feed(batches, device)
+    assert (given._fixed is None) == batches.shows_at_random
+    for step in steps(batches):
+        expected = given._squares_of(batches.chosen(step), step)
+        assert np.array_equal(given._squares(step), expected)
+        assert len(expected) == batches.count(step)
+
+
 def test_a_step_may_be_asked_for_again_and_in_any_order(device):
     batches = made(decoded(3), **CROPS)
     given = Feed(batches, device)

@@ -161,6 +161,53 @@ def test_what_comes_often_takes_the_place_of_the_old(counts):
 
 
 @gpu_only
+def test_what_comes_now_and_then_never_takes_the_place_of_the_old():
+    def train(run):
+        run.do(3)
+        for _ in range(4):
+            run.do(2)
+            run.do(1, count=3)
+
+    expected, found, run = both(train)
+    assert found == expected
+    assert run.calls == 3 + 4
+
+
+@gpu_only
+def test_calls_of_two_kinds_in_turn_are_not_captured():
+    def train(run):
+        for _ in range(3):
+            run.do(1)
+            run.do(1, count=3)
+        assert not getattr(run.step, "is_captured", False)
+        run.do(4)
+
+    expected, found, run = both(train)
+    assert found == expected
+    assert run.calls == 6 + 3
+    assert run.step.is_captured
+
+
+@gpu_only
+def test_a_call_that_raises_counts_for_none():
+    x, calls = mg.tensor([1.0], device="gpu"), []
+
+    def step():
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise Mistake
+        return x * 2
+
+    captured = mg.capture(step)
+    captured()
+    with pytest.raises(Mistake):
+        captured()
+    for _ in range(4):
+        assert captured().item() == 2.0
+    assert len(calls) == 2 + 3
+
+
+@gpu_only
 def test_a_step_that_is_observed_goes_in_between_uncaptured():
     def train(run):
         run.do(4)
@@ -405,6 +452,34 @@ def test_results_of_every_form_are_the_caller_s():
 
 
 @gpu_only
+def test_results_lie_at_round_addresses():
+    """Kernels read 16 bytes at a time."""
+    x = mg.tensor(np.arange(3.0), device="gpu")
+    captured = mg.capture(lambda: (x > 1, x * 2, x.sum(), x < 1, x * 3))
+    for _ in range(4):
+        results = captured()
+    assert [t.data.data.ptr % 256 for t in results] == [0] * 5
+    assert results[4].numpy().tolist() == [0.0, 3.0, 6.0]
+
+
+@gpu_only
+def test_numbers_of_the_host_lie_at_round_addresses():
+    addresses = []
+
+    def step():
+        forms = (((3,), "float32"), ((), "float64"), ((5,), "float32"), ((2, 3), "float64"))
+        made = [mg.from_host(lambda s=s, t=t: np.full(s, 0.5, t), s, t, "gpu") for s, t in forms]
+        addresses.extend(t.data.data.ptr % 256 for t in made)
+        return [t * 2 for t in made]
+
+    captured = mg.capture(step)
+    for _ in range(4):
+        results = captured()
+    assert addresses == [0] * 12  # of the two calls before the capture, too
+    assert all(np.array_equal(t.numpy(), np.ones(t.shape)) for t in results)
+
+
+@gpu_only
 def test_an_argument_may_lie_in_memory_in_any_order():
     captured = mg.capture(lambda x: x * 2)
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -413,6 +488,16 @@ def test_an_argument_may_lie_in_memory_in_any_order():
         x = base.transpose(*np.argsort(axes).tolist())
         assert x.shape == (2, 3, 4)
         assert np.array_equal(captured(x).numpy(), array * 2)
+
+
+@gpu_only
+def test_arguments_by_name_are_told_apart_by_their_names():
+    captured = mg.capture(lambda x, *, factor=1.0, more=0.0: x * factor + more)
+    x = mg.tensor([3.0], device="gpu")
+    assert [captured(x, factor=2.0).item() for _ in range(4)] == [6.0] * 4
+    assert [captured(x, more=2.0).item() for _ in range(4)] == [5.0] * 4
+    assert [captured(x, more=1.0, factor=2.0).item() for _ in range(4)] == [7.0] * 4
+    assert [captured(x, factor=1.0, more=2.0).item() for _ in range(4)] == [5.0] * 4
 
 
 @gpu_only
@@ -481,6 +566,29 @@ def test_dropout_by_a_generator_of_its_own_and_by_a_fixed_place():
     first, fixed, second = zip(*found[0], strict=True)
     assert len({*first, *second}) == 10
     assert len(set(fixed)) == 1
+
+
+@gpu_only
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_weights_of_running_averages_are_given_anew_in_each_replay(dtype):
+    gpu = backend.get("gpu")
+
+    def averaged(captured):
+        kept = [gpu.asarray(np.ones(shape, dtype)) for shape in ((3, 4), (3, 8))]
+        kept[1] = kept[1][:, ::2]  # which no kernel takes
+        weights = iter([(1 / k, 0.3 * k) for k in range(1, 10)])
+
+        def step(x):
+            y = x * 2
+            gpu.average_updates([(average, y.data) for average in kept], lambda: next(weights))
+            return y
+
+        run = mg.capture(step) if captured else step
+        for k in range(6):
+            run(mg.tensor(np.arange(12.0).reshape(3, 4) + k, dtype, device="gpu"))
+        return [average.get().tobytes() for average in kept]
+
+    assert averaged(True) == averaged(False)
 
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=gpu_only)])
@@ -624,6 +732,24 @@ def test_what_can_t_be_captured_is_named_and_nothing_has_happened(mistake, said)
     mg.manual_seed(3)
     expected.do(4)
     assert left == expected.left()
+
+
+@gpu_only
+def test_gradients_are_as_before_where_a_capture_fails():
+    class Mistaken(Run):
+        def plain(self, x, labels):
+            loss, others = super().plain(x, labels)
+            loss.item()
+            return loss, others
+
+    run = Mistaken(True)
+    run.do(2)
+    before = [p.grad for p in run.network.parameters()]
+    values = [grad.numpy().tobytes() for grad in before]
+    with pytest.raises(mg.CaptureError):
+        run.do()
+    assert all(p.grad is grad for p, grad in zip(run.network.parameters(), before, strict=True))
+    assert [grad.numpy().tobytes() for grad in before] == values
 
 
 @gpu_only

@@ -158,6 +158,48 @@ def double(*arrays):
     return [np.asarray(a, np.float64) for a in arrays]
 
 
+# -- arrays ----------------------------------------------------------------------------------------------
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize("shape", [(), (0,), (33,), (4, 5), (2, 3, 4, 5), (0, 4, 2, 2)], ids=str)
+def test_a_copy_lies_in_the_same_order_in_memory_of_its_own(gpu, shape, layout):
+    values = numbers(38, shape, "float32")
+    array = on(gpu, values, layout)
+    copied = gpu.copy(array)
+    assert gpu.owns_memory(copied)
+    assert np.array_equal(off(gpu, copied), values)
+    if array.size and layout not in ("every other", "reversed"):
+        assert copied.strides == array.strides  # nothing lies between the elements
+    array[...] = 0
+    assert np.array_equal(off(gpu, copied), values)
+
+
+def test_numbers_of_several_arrays(gpu):
+    values = [np.array(0.1, "float32"), np.array([-2.5], "float32"), np.array([[1e300]], "float64")]
+    assert gpu.numbers([on(gpu, a) for a in values[:2]]) == [float(np.float32(0.1)), -2.5]
+    assert gpu.numbers([on(gpu, a) for a in values]) == [float(np.float32(0.1)), -2.5, 1e300]
+    assert gpu.numbers([on(gpu, a) for a in values]) == REFERENCE.numbers(values)
+    assert gpu.numbers([]) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint64"])
+@pytest.mark.parametrize("shape", [(), (0,), (6,), (2, 3), (2, 3, 4, 5), (0, 4, 2, 2)], ids=str)
+def test_numbers_of_the_host(gpu, shape, dtype):
+    values, asked = (numbers(39, shape) * 1000).astype("int64").astype(dtype), []
+
+    def make():
+        asked.append(len(asked))
+        return values + np.array(asked[-1], dtype)
+
+    for call in range(2):
+        found = gpu.from_host(make, shape, dtype)
+        assert (found.shape, found.dtype) == (shape, dtype)
+        assert np.array_equal(off(gpu, found), values + np.array(call, dtype))
+        assert channels_last(found).flags.c_contiguous if len(shape) == 4 else found.flags.c_contiguous
+    assert asked == [0, 1]
+
+
 # -- element by element --------------------------------------------------------------------------------
 
 SHAPES = [(), (0,), (1,), (31,), (33,), (257,), (3, 257), (5, 0), (2, 3, 4), (2, 5, 3, 7), (0, 4, 2, 2)]
@@ -531,6 +573,16 @@ def test_moments(gpu, shape, dtype):
         assert_close(off(gpu, found[1]), variance)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_moments_of_what_is_no_number_are_none(gpu, value):
+    """Not a variance of 0, which would hide it in the running statistics."""
+    x = np.array([[1.0, 1.0], [value, 2.0], [3.0, 3.0]], "float32")
+    with np.errstate(invalid="ignore"):
+        expected = REFERENCE.moments(x)
+    for found, right in zip(gpu.moments(on(gpu, x)), expected, strict=True):
+        np.testing.assert_allclose(off(gpu, found), right, rtol=1e-12)
+
+
 @DTYPES
 @SLOPES
 @EVERY_BATCH
@@ -858,3 +910,73 @@ def test_adam_of_both_dtypes_and_without_axes(gpu):
     on_gpu = [(*(on(gpu, a) for a in update[:4]), *update[4:]) for update in updates]
     assert_adam(gpu, updates, on_gpu, 0.0)
     gpu.adam_updates([], list, **CONSTANTS, weight_decay=0.0)
+
+
+# -- running averages ----------------------------------------------------------------------------------
+
+
+def averages(dtype, sizes):
+    """(average, new) of each size, all positive: no sum cancels."""
+    for i, size in enumerate(sizes):
+        rng = np.random.default_rng(100 + i)
+        yield tuple(np.asarray(rng.uniform(0.5, 1.5, size), dtype) for _ in range(2))
+
+
+def assert_averages(gpu, pairs, on_gpu, keep=0.75, share=0.2):
+    """One step of the averages against numbers in double; the new values stay, and so do the addresses."""
+    addresses = [average.data.ptr for average, _ in on_gpu]
+    gpu.average_updates(on_gpu, lambda: (keep, share))
+    for (old, new), (average, given), address in zip(pairs, on_gpu, addresses, strict=True):
+        numbers_of_both = zip(*(x.ravel().tolist() for x in (old, new)), strict=True)
+        expected = np.array([keep * a + share * b for a, b in numbers_of_both]).reshape(old.shape)
+        assert_close(off(gpu, average), expected, str(old.dtype))
+        assert np.array_equal(off(gpu, given), new)
+        assert average.data.ptr == address
+
+
+@DTYPES
+@pytest.mark.parametrize("count", [1, 48, 49, 101])
+def test_averages_of_many_arrays(gpu, monkeypatch, count, dtype):
+    sizes = [(1, 31, 257, 0, 33, 16_385, 511)[i % 7] for i in range(count)]
+    pairs = list(averages(dtype, sizes))
+    on_gpu = [tuple(on(gpu, a) for a in pair) for pair in pairs]
+    launched, function = [], load.function
+    monkeypatch.setattr(load, "function", lambda *name: launched.append(name) or function(*name))
+    assert_averages(gpu, pairs, on_gpu)
+    assert len(launched) == -(-count // 48)
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize("which", range(2))
+def test_averages_in_any_memory_order(gpu, which, layout):
+    pairs = list(averages("float32", [(5, 4), (3, 4), (2, 3, 4, 5), (), (0, 3)]))
+    on_gpu = [
+        tuple(on(gpu, a, layout if i == which else "as made") for i, a in enumerate(pair)) for pair in pairs
+    ]
+    assert_averages(gpu, pairs, on_gpu)
+
+
+def test_averages_of_kernels_with_the_channels_innermost_in_one_launch(gpu, monkeypatch):
+    pairs = list(averages("float32", [(3, 4, 2, 5), (33,), (1, 3, 4, 4)]))
+    on_gpu = [tuple(on(gpu, a, "channels innermost" if a.ndim == 4 else "as made") for a in p) for p in pairs]
+    launched, function = [], load.function
+    monkeypatch.setattr(load, "function", lambda *name: launched.append(name) or function(*name))
+    assert_averages(gpu, pairs, on_gpu)
+    assert len(launched) == 1
+
+
+def test_averages_of_both_dtypes_and_without_axes(gpu):
+    pairs = [*averages("float32", [33, (), (2, 0)]), *averages("float64", [(), 31])]
+    pairs += [(old, new.astype("float64")) for old, new in averages("float32", [(3, 5), 7])]
+    for layout in ("as made", "every other"):
+        on_gpu = [tuple(on(gpu, a, layout) for a in pair) for pair in pairs]
+        assert_averages(gpu, pairs, on_gpu, 0.9, 0.1)
+    gpu.average_updates([], list)
+
+
+def test_the_weights_of_averages_are_given_anew_in_each_step(gpu):
+    weights = iter([(0.0, 1.0), (1.0, 0.0), (0.5, 0.25)])
+    average, new = on(gpu, np.array([1.0, 2.0], "float32")), on(gpu, np.array([4.0, 16.0], "float32"))
+    for expected in ([4.0, 16.0], [4.0, 16.0], [3.0, 12.0]):
+        gpu.average_updates([(average, new)], lambda: next(weights))
+        assert off(gpu, average).tolist() == expected

@@ -409,13 +409,34 @@ def test_numbers_of_numpy_are_taken_as_pythons(make, lr):
     assert optim.Adam([p], betas=[np.float64(0.5), 0]).betas == (0.5, 0.0)
 
 
-def test_a_rate_that_a_schedule_sets_is_that_of_the_next_step():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.Adam([p], lr=1.0, eps=1e-30),
+        lambda p: optim.RMSprop([p], lr=1.0, alpha=0.0, eps=1e-30),
+        lambda p: optim.SGD([p], lr=1.0),
+        lambda p: optim.SGD([p], lr=1.0, momentum=1e-30),
+    ],
+    ids=["adam", "rmsprop", "sgd", "momentum"],
+)
+def test_a_rate_that_a_schedule_sets_is_that_of_the_next_step(make):
     p = parameter(np.zeros(1))
-    optimizer = optim.Adam([p], lr=1.0, eps=1e-30)
-    for lr in (1.0, 0.5, 0.25):  # with a constant gradient each step is lr
+    optimizer = make(p)
+    for lr in (1.0, 0.5, 0.25):  # with a constant gradient of 1 each step is lr
         optimizer.lr = lr
-        take_steps(optimizer, [p], [[np.full(1, 2.0)]])
+        take_steps(optimizer, [p], [[np.ones(1)]])
     assert p.item() == pytest.approx(-1.75, rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.RMSprop], ids=["sgd", "rmsprop"])
+def test_the_rate_has_the_digits_of_each_parameter(make):
+    """Of a float32 parameter and a float64 one in the same optimizer."""
+    both = [mg.tensor(np.zeros(1), dtype, requires_grad=True) for dtype in ("float32", "float64")]
+    optimizer = make(both, lr=0.1, **({"alpha": 0.0, "eps": 1e-30} if make is optim.RMSprop else {}))
+    for p in both:
+        p.grad = mg.tensor(np.ones(1), p.dtype)
+    optimizer.step()
+    assert [p.item() for p in both] == [-float(np.float32(0.1)), -0.1]
 
 
 def test_momentum_that_is_set_later_has_its_velocity():

@@ -2,18 +2,19 @@
 //
 //   average = keep * average + share * fresh
 //
+// The two arrays of a pair lie in the same memory order, without gaps; which one, does not matter.
 // The addresses come by value, in the kernel's own arguments; keep and share from memory, since they change from
 // step to step and a captured launch keeps its arguments.
 // Launch: grid (blocks, arrays), block 256; block (b, k) takes every blocks-th stretch of array k.
 // Bytes: reads both arrays once, writes the average once. Operations: 3 an element.
 
-#define MAX_PARAMETERS 48
+#define MAX_ARRAYS 48
 
 template <typename T>
 struct Pairs {
-    T* average[MAX_PARAMETERS];
-    const T* fresh[MAX_PARAMETERS];
-    long long size[MAX_PARAMETERS];
+    T* average[MAX_ARRAYS];
+    const T* fresh[MAX_ARRAYS];
+    long long size[MAX_ARRAYS];
 };
 
 template <typename T>

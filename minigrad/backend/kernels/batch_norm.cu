@@ -14,8 +14,8 @@
 // normalize: must equal Backend.normalize, the leaky ReLU included. Reads x once, writes y once (4 operations).
 // sums_backward, then merge_backward: the sums of dy and dy (x - near), dy taken back through the leaky ReLU,
 //   in one pass, and from them what a channel's dx needs (Backend.normalize_coefficients). Reads dy, x and y.
-// gradient: dx = (dy - (x - near) * tilt - shift) * scale. Reads dy, x and y once, writes dx once. Together the
-//   last three must equal Backend.normalize_backward.
+// gradient: dx = (dy - (x - near) * tilt - shift) * scale. Reads dy, x and y once, writes dx once. sums_backward,
+//   merge_backward and gradient together must equal Backend.normalize_backward.
 // move_statistics: must equal Backend.move_statistics. Reads and writes the running statistics once.
 
 #define CHANNELS 32
@@ -79,7 +79,8 @@ __global__ void merge_forward(const T* x, const double* partial, double* mean, d
     }
     double offset = sum / rows;
     mean[c] = (double)x[c] + offset;
-    variance[c] = max(squares / rows - offset * offset, 0.0);
+    double found = squares / rows - offset * offset;
+    variance[c] = found < 0 ? 0.0 : found;  // NaN stays NaN, as in NumPy's maximum
 }
 
 // S is the type of mean and variance: double from moments, T where they are running statistics.

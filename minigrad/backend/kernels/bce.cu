@@ -25,7 +25,8 @@ __device__ T at_least(T value, T bound) {
     return value < bound ? bound : value;
 }
 
-// Adds up the threads of the block, in a fixed order.
+// Adds up the threads of the block, in a fixed order. A kernel may call it once: no barrier follows the last
+// read of `shared`.
 __device__ double over_block(double sum) {
     __shared__ double shared[THREADS];
     shared[threadIdx.x] = sum;
