@@ -39,7 +39,7 @@ LAYERS = [
     "functional",
     "nn",
     "optim serialize gradcheck",
-    "uses",
+    "uses step_values",
     "capturing",
     "figures",
     "inspect",
