@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minigrad import backend
-from minigrad.backend import gpu_products
 
 pytestmark = pytest.mark.gpu
 
@@ -303,7 +302,7 @@ def test_a_product_is_on_the_current_stream_in_the_workspace_of_our_own(gpu, cal
     assert streams == [stream.ptr, gpu.xp.cuda.get_current_stream().ptr]
     workspaces = {args[1:] for name, args in calls if name == "cublasSetWorkspace_v2"}
     assert len(workspaces) == 1
-    assert workspaces.pop()[1] == gpu_products.WORKSPACE
+    assert workspaces.pop()[1] == 32 << 20  # gpu_products.WORKSPACE
 
 
 def test_what_cublas_refuses_is_told(gpu, monkeypatch):
