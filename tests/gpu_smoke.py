@@ -35,6 +35,7 @@ from minigrad.inspect import Shadow, ShadowError, measure
 from minigrad.ops import OPERATIONS
 from minigrad.random import get_state
 
+REPLAYS, AHEAD_SIZE = 40, 4096  # of `check_ahead`: some milliseconds each
 CASE_TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # forward and gradient, by norms
 
 
@@ -166,6 +167,21 @@ def check_memory() -> bool:
     return numbers[0] == numbers[1]
 
 
+def check_ahead(replays: int, size: int) -> bool:
+    """Whether each of many replays has inputs and a result of its own, though none is waited for.
+
+    A product of size x size matrices holds each up, so that the host runs far ahead of the device.
+    """
+    numbers = iter(range(replays))
+    matrix = mg.tensor(np.zeros((size, size), np.float32), device="gpu")
+
+    def count() -> mg.Tensor:
+        return (matrix @ matrix).mean() + mg.from_host(lambda: next(numbers), (), device="gpu")
+
+    step = mg.capture(count)
+    return [result.item() for result in [step() for _ in range(replays)]] == list(range(replays))
+
+
 def our_step(batch_size: int, device: str) -> Callable[[], Any]:
     """One step of flux."""
     return step_of(presets.get("flux", batch_size=batch_size), device)
@@ -214,6 +230,7 @@ def check_all(recipes: Sequence[str]) -> list[str]:
             f"six steps of {name}, captured and one by one": partial(check_captured, name, 8)
             for name in recipes
         },
+        f"{REPLAYS} replays that nobody waits for": partial(check_ahead, REPLAYS, AHEAD_SIZE),
         "the files of a run of quick, resumed and uninterrupted": check_resumed,
         "four steps of flux after one for which memory was too small, captured and one by one": check_memory,
     }

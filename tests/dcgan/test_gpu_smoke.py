@@ -14,14 +14,15 @@ SMALL = ["--batch-size", "4", "--rounds", "1", "--presets", "quick", "--timed", 
 @pytest.fixture
 def operations_alone(monkeypatch):
     """All checks but those of operations pass at once, and nothing is timed."""
-    for name in ("check_repeats", "check_captured", "check_resumed", "check_memory"):
+    for name in ("check_repeats", "check_captured", "check_ahead", "check_resumed", "check_memory"):
         monkeypatch.setattr(gpu_smoke, name, lambda *_: True)
     monkeypatch.setattr(gpu_smoke, "check_recipe", lambda name, batch_size: "")
     monkeypatch.setattr(gpu_smoke.bench, "main", lambda argv: 0)
 
 
 @pytest.mark.gpu
-def test_all_is_well(capsys, few_digits):
+def test_all_is_well(capsys, few_digits, monkeypatch):
+    monkeypatch.setattr(gpu_smoke, "AHEAD_SIZE", 16)
     assert gpu_smoke.main(SMALL) == 0
     said = capsys.readouterr().out
     assert f"{2 * CASES} of {2 * CASES} cases agree" in said
@@ -29,6 +30,7 @@ def test_all_is_well(capsys, few_digits):
     assert [(what.strip(), answer) for what, answer in lines] == [
         ("three steps of flux, twice", "yes"),
         ("six steps of quick, captured and one by one", "yes"),
+        ("40 replays that nobody waits for", "yes"),
         ("the files of a run of quick, resumed and uninterrupted", "yes"),
         ("four steps of flux after one for which memory was too small, captured and one by one", "yes"),
     ]
