@@ -1,4 +1,4 @@
-"""What a GPU is given to run in one step of a recipe: a list, and a picture of it."""
+"""The launches of one step of a recipe on a GPU: as a list, and as a picture."""
 
 from collections.abc import Sequence
 from itertools import groupby

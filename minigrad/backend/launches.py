@@ -1,4 +1,4 @@
-"""Records of what a GPU is given to do: each launch of a kernel, and each matrix product.
+"""Records of the launches on a GPU: kernels and matrix products.
 
 As a rule nobody listens. The cost is then a look at an empty list.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Work:
-    """What one launch has to do.
+    """The work of one launch.
 
     Attributes:
         kernel: its name with its template arguments, as "im2col<float, 4>"; "CuPy copy" for one of CuPy's

@@ -34,7 +34,7 @@ class Launch(Work):
 
 @dataclass(repr=False)
 class Launches(observer.Observer):
-    """What a GPU was given to run while it was entered. See `launches`.
+    """The launches on a GPU while this was entered. See `launches`.
 
     Attributes:
         launches: in the order in which the GPU runs them.

@@ -15,7 +15,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device did at most, here and now.
+    """The highest speeds of a device that were measured.
 
     Attributes:
         product: operations a second of a matrix product in float32, in 1e9; a multiply-add is two. Under
@@ -43,10 +43,10 @@ def limits(device: str | None = None) -> Limits:
 
 
 def occupy(device: str, found: Limits, seconds: float) -> None:
-    """Give a device about so many seconds of matrix products to do, and return.
+    """Queue about so many seconds of matrix products on a device, and return.
 
-    What is given to it next finds it at work: nothing of it begins before it was all prepared, if that takes
-    no longer. So the time between two marks is the device's own and not that of who prepares its work.
+    Work that is queued next starts only after these products. If it is queued within that time, the device
+    never waits for the host, and the time between two marks is the device's own.
     """
     engine = backend.get(device)
     work = _product(engine, found.side)

@@ -6,13 +6,13 @@ divides by the small differences of nearly equal fakes, Adam's first step takes 
 and an activation at its kink falls on one side or the other. So there each operation is checked by itself.
 """
 
-import ctypes
 import functools
 import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from counting import required_counter
 from PIL import Image
 
 import minigrad as mg
@@ -233,12 +233,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_other_device(runs, source, ta
 @pytest.fixture
 def count():
     """Gives the six counts so far; only the stand-in for a GPU counts."""
-    try:
-        library = ctypes.CDLL("libfakecuda.so")
-    except OSError:
-        pytest.skip("a real GPU: launches and copies are counted only by what stands in for one")
-    library.fakecuda_count.restype = ctypes.c_longlong
-    return lambda: [library.fakecuda_count(i) for i in COUNTED]
+    return required_counter(*COUNTED)
 
 
 def learner_of(name, graph, count=40, batch_size=4):

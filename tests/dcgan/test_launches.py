@@ -1,6 +1,5 @@
 """The list of a step's launches: complete for every recipe, and the page that shows one."""
 
-import ctypes
 import functools
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting import LAUNCHES, PRODUCTS, counter
 from drawing import DARK
 from matplotlib import rc_context
 from PIL import Image
@@ -34,20 +34,10 @@ def recipe(name):
     return presets.get(name, batch_size=4, **narrow)
 
 
-def counters():
-    """Gives the launches and the products so far, by the stand-in for a GPU; None of a real one."""
-    try:
-        library = ctypes.CDLL("libfakecuda.so")
-    except OSError:
-        return None
-    library.fakecuda_count.restype = ctypes.c_longlong
-    return lambda: np.array([library.fakecuda_count(i) for i in (0, 4)])
-
-
 @functools.cache
 def one_step(name):
     """The list of a step of a recipe, and the launches and products that were counted meanwhile."""
-    preset, count, counted = recipe(name), counters() or (lambda: np.zeros(2, int)), []
+    preset, count, counted = recipe(name), counter(LAUNCHES, PRODUCTS) or (lambda: np.zeros(2, int)), []
     rule = RULES[preset.step]
 
     def step(gan, real):
@@ -64,8 +54,8 @@ def one_step(name):
 @gpu
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_launch_and_product_of_a_step_is_listed(name):
-    if counters() is None:
-        pytest.skip("a real GPU: launches are counted only by what stands in for one")
+    if counter(LAUNCHES, PRODUCTS) is None:
+        pytest.skip("a real GPU: launches are counted only by the stand-in for one")
     found, counted = one_step(name)
     products = sum(each.is_product for each in found)
     assert counted == [len(found) - products, products]
@@ -104,7 +94,7 @@ def test_the_operations_of_flux_by_hand():
 
 
 def command_output():
-    """What the command prints for flux; what stands in for a GPU need not compute anything for it."""
+    """The output of the command for flux. The stand-in for a GPU computes nothing for it: only counts."""
     done = subprocess.run(
         [sys.executable, "-m", "dcgan.launches"],
         cwd=ROOT,

@@ -3,12 +3,12 @@
 Each training is done twice, by the step itself and by its capture. All that both leave is compared as bytes.
 """
 
-import ctypes
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from counting import GRAPHS, TO_DEVICE, TO_HOST, required_counter
 
 import minigrad as mg
 import minigrad.functional as F
@@ -16,7 +16,6 @@ from minigrad import backend, nn, optim, random
 from minigrad.inspect import profile
 
 gpu_only = pytest.mark.gpu
-COUNTED = TO_DEVICE, TO_HOST, GRAPHS = 1, 2, 7  # the places of these counts
 
 OPTIMIZERS = {
     "Adam": lambda params: optim.Adam(params, 1e-2, weight_decay=0.01),
@@ -30,12 +29,7 @@ OPTIMIZERS = {
 @pytest.fixture
 def counts():
     """Gives the three counts so far; only the stand-in for a GPU counts."""
-    try:
-        library = ctypes.CDLL("libfakecuda.so")
-    except OSError:
-        pytest.skip("a real GPU: launches and copies are counted only by what stands in for one")
-    library.fakecuda_count.restype = ctypes.c_longlong
-    return lambda: np.array([library.fakecuda_count(i) for i in COUNTED])
+    return required_counter(TO_DEVICE, TO_HOST, GRAPHS)
 
 
 class Run:
@@ -86,7 +80,7 @@ class Run:
 
 
 def both(train, *args, **more):
-    """What a training leaves by the step itself, and by its capture; with the run of the latter."""
+    """Everything that a training leaves, by the step itself and by its capture; and the captured run."""
     runs, left = [Run(captured, *args, **more) for captured in (False, True)], []
     for run in runs:
         mg.manual_seed(3)
@@ -954,8 +948,11 @@ def test_gradients_that_are_there_before_are_added_to():
     def sums(captured):
         x = mg.tensor([1.0, 2.0], device="gpu")
         w = mg.tensor([3.0, 4.0], device="gpu", requires_grad=True)
-        step = lambda: (w * x).sum().backward()  # noqa: E731
-        step, found = mg.capture(step) if captured else step, []
+
+        def back():
+            (w * x).sum().backward()
+
+        step, found = mg.capture(back) if captured else back, []
         for k in range(8):
             if k < 5:
                 w.grad = None

@@ -99,7 +99,7 @@ def layouts(draw, shape):
 def laid_out(gpu, seed, shape, layout, dtype):
     """An array of small integers on the host, and the same on the device, in memory like that.
 
-    What lies between its elements is NaN, or a large number. All products of them are exact.
+    The gaps between its elements hold NaN, or a large integer. Products of the elements are exact.
     """
     order, steps, stretched = layout
     held = [1 if s else n for n, s in zip(shape, stretched, strict=True)]
