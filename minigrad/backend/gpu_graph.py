@@ -12,7 +12,7 @@ import cupy as xp
 import numpy as np
 
 from .arrays import Array
-from .tape import CaptureError, Rehearsal, Tape, in_order, onto
+from .tape import CaptureError, Tape, WarmUpTape, in_order, onto
 
 CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported to cudaErrorStreamCaptureWrongThread
 SLOTS = 4  # buffers of inputs on the host: so many replays may be under way
@@ -50,10 +50,10 @@ class GPUGraph:
         """Run a function uncaptured, in the graph's memory; return its result."""
         xp.get_default_memory_pool().free_all_blocks()  # or the step's memory would be held twice
         with self._in_order(), self._own_memory():
-            rehearsal = Rehearsal(self._upload)
-            with onto(rehearsal):
+            tape = WarmUpTape(self._upload)
+            with onto(tape):
                 result = work()
-        self._size = rehearsal.size
+        self._size = tape.size
         return result
 
     def capture(self, work: Callable[[], Any]) -> Any:

@@ -119,7 +119,7 @@ class Tape:
             act(views)
 
 
-class Rehearsal(Tape):
+class WarmUpTape(Tape):
     """A tape of a step that is not captured: all is done at once, and `size` is measured.
 
     Args:
@@ -156,12 +156,12 @@ def recording() -> Tape | None:
 def is_capturing() -> bool:
     """Whether this thread captures a step now."""
     tape = _recording.tape
-    return tape is not None and not isinstance(tape, Rehearsal)
+    return tape is not None and not isinstance(tape, WarmUpTape)
 
 
 @contextmanager
 def onto(tape: Tape) -> Iterator[None]:
-    """A context in which this thread's step is taken down on a tape."""
+    """A context in which this thread's step is recorded on a tape."""
     _recording.tape = tape
     try:
         yield
