@@ -18,7 +18,7 @@ What that saves, for each pair of an image's channel and a made one: plain, ever
 takes 5 x 5 multiplications, 49 x 25 = 1225. In the frequency domain of 9 x 9 = 81 numbers there is 1
 real frequency and, since opposite ones are conjugates, 40 complex ones, at 3 multiplications each (Gauss
 found out how to do without the fourth): 121. The transforms come on top, but once for each channel, not
-for each pair (minigrad/backend/frequency.py).
+for each pair (minigrad/backend/cpu/frequency.py).
 """
 
 import argparse

@@ -17,7 +17,7 @@ memory: x is (N, H, W, C), w is (C, k, k, O), out is (N, H', W', O). Three ways 
     gather    a thread takes one number of `out` and adds up all that reaches it
     product   x @ w as matrices, by a library, and then a gather that only adds
 
-The engine's own kernels are in minigrad/backend/kernels; `col2im` in columns.cu is the gather of the
+The engine's own kernels are in minigrad/backend/gpu/kernels; `col2im` in columns.cu is the gather of the
 third form.
 """
 

@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigrad.backend import frequency
-from minigrad.backend.cpu import MAX_PARTIAL_SUMS
-from minigrad.backend.parallel import available_threads
+from minigrad.backend.cpu import frequency
+from minigrad.backend.cpu.backend import MAX_PARTIAL_SUMS
+from minigrad.backend.cpu.parallel import available_threads
 
 from ..errors import UserError
 from . import layers, sizes

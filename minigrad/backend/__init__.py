@@ -12,8 +12,8 @@ from .base import Backend
 from .geometry import ConvGeometry
 
 if TYPE_CHECKING:
-    from .blas import SingleThreadedBLAS
-    from .parallel import Pool
+    from .cpu.blas import SingleThreadedBLAS
+    from .cpu.parallel import Pool
 
 __all__ = [
     "Backend",
@@ -31,13 +31,13 @@ __all__ = [
 
 
 def _make_cpu() -> Backend:
-    from .cpu import CPUBackend
+    from .cpu.backend import CPUBackend
 
     return CPUBackend()
 
 
 def _make_gpu() -> Backend:
-    from .gpu import GPUBackend  # imports CuPy
+    from .gpu.backend import GPUBackend  # imports CuPy
 
     return GPUBackend()
 
@@ -73,7 +73,7 @@ def set_num_threads(threads: int) -> None:
     At first it is MINIGRAD_NUM_THREADS, or the cores that this process may run on. Raises ValueError
     unless it is an integer from 1 to 1024.
     """
-    from .parallel import MAX_THREADS
+    from .cpu.parallel import MAX_THREADS
 
     count = as_int(threads)
     if count is None or not 1 <= count <= MAX_THREADS:
@@ -96,7 +96,7 @@ def single_threaded_blas() -> "SingleThreadedBLAS":
 
 
 def _pool() -> "Pool":
-    from .cpu import CPUBackend
+    from .cpu.backend import CPUBackend
 
     cpu = get("cpu")
     assert isinstance(cpu, CPUBackend)

@@ -228,7 +228,7 @@ def conv2d(
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
     A pixel of x that is infinite or NaN makes every output that reads it infinite or NaN; on the CPU, for
-    kernels that are large beside the image, all outputs of its image (see backend/frequency.py).
+    kernels that are large beside the image, all outputs of its image (see backend/cpu/frequency.py).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
     """
     _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")

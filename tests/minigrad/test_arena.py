@@ -10,9 +10,9 @@ import threading
 import numpy as np
 import pytest
 
-from minigrad.backend import arena as arenas
-from minigrad.backend.arena import MIN_BLOCK, Arena, owns_memory
-from minigrad.backend.cpu import CPUBackend
+from minigrad.backend.cpu import arena as arenas
+from minigrad.backend.cpu.arena import MIN_BLOCK, Arena, owns_memory
+from minigrad.backend.cpu.backend import CPUBackend
 
 LARGE = (MIN_BLOCK // 4, 2)  # of float32: twice MIN_BLOCK
 

@@ -6,7 +6,9 @@ from accuracy import assert_close
 
 import minigrad as mg
 from minigrad import naive, nn, optim
-from minigrad.backend import ConvGeometry, cpu, frequency, kept
+from minigrad.backend import ConvGeometry, kept
+from minigrad.backend.cpu import backend as cpu
+from minigrad.backend.cpu import frequency
 from minigrad.ops import OPERATIONS
 from minigrad.ops.conv import Convolve, ConvolveInputGradient
 

@@ -5,8 +5,8 @@ from importlib import resources
 
 import pytest
 
-from minigrad.backend import kernels
-from minigrad.backend.kernels import load
+from minigrad.backend.gpu import kernels
+from minigrad.backend.gpu.kernels import load
 
 ARCHITECTURES = ["75", "80", "90"]  # Turing (T4), Ampere (A100), Hopper (H100)
 

@@ -16,8 +16,8 @@ import dcgan
 import minigrad as mg
 from minigrad import backend, figures
 from minigrad.backend import forks
-from minigrad.backend.arena import Arena
-from minigrad.backend.parallel import Pool
+from minigrad.backend.cpu.arena import Arena
+from minigrad.backend.cpu.parallel import Pool
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, naive
-from minigrad.backend import cpu as cpu_module
-from minigrad.backend import frequency, kept
+from minigrad.backend import kept
 from minigrad.backend.base import Backend
-from minigrad.backend.bilinear import BilinearForm
+from minigrad.backend.cpu import backend as cpu_module
+from minigrad.backend.cpu import frequency
+from minigrad.backend.cpu.bilinear import BilinearForm
+from minigrad.backend.cpu.parallel import _do_part
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.backend.kept import KernelTransforms, Memo
-from minigrad.backend.parallel import _do_part
 from minigrad.ops import conv
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
@@ -580,7 +581,7 @@ def test_one_im2col_gives_both_gradients_of_a_transposed_convolution():
 
 def test_many_slices_add_up_in_groups(monkeypatch):
     monkeypatch.setattr(cpu_module, "MAX_PARTIAL_SUMS", 2)
-    monkeypatch.setattr("minigrad.backend.parallel.MAX_SLICE_BYTES", 1024)
+    monkeypatch.setattr("minigrad.backend.cpu.parallel.MAX_SLICE_BYTES", 1024)
     geometry = ConvGeometry.of_conv((5, 5), (3, 3), 1, 0, 1)
     x, _, dy = arrays(geometry, "float64", n=13, c=2)
     dw = backend.get("cpu").convolve_weight_gradient(x, dy, geometry)

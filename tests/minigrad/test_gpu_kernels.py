@@ -18,7 +18,7 @@ from minigrad.backend.arrays import channels_first, channels_last
 from minigrad.backend.base import Backend
 from minigrad.backend.epilogue import Epilogue
 from minigrad.backend.geometry import ConvGeometry
-from minigrad.backend.kernels import load
+from minigrad.backend.gpu.kernels import load
 from minigrad.backend.philox import philox
 
 pytestmark = pytest.mark.gpu

@@ -302,7 +302,7 @@ def test_a_product_is_on_the_current_stream_in_the_workspace_of_our_own(gpu, cal
     assert streams == [stream.ptr, gpu.xp.cuda.get_current_stream().ptr]
     workspaces = {args[1:] for name, args in calls if name == "cublasSetWorkspace_v2"}
     assert len(workspaces) == 1
-    assert workspaces.pop()[1] == 32 << 20  # gpu_products.WORKSPACE
+    assert workspaces.pop()[1] == 32 << 20  # WORKSPACE
 
 
 def test_what_cublas_refuses_is_told(gpu, monkeypatch):

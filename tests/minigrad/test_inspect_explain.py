@@ -12,8 +12,8 @@ from foreign import ForeignBackend
 import minigrad as mg
 from minigrad import backend, naive, nn, observer, random
 from minigrad.backend.base import Backend
-from minigrad.backend.bilinear import BilinearForm
-from minigrad.backend.cpu import CPUBackend
+from minigrad.backend.cpu.backend import CPUBackend
+from minigrad.backend.cpu.bilinear import BilinearForm
 from minigrad.inspect import Check, Opened, Steps, explain, explains
 from minigrad.inspect.explain import checks, look, registry
 
@@ -159,7 +159,7 @@ def test_sentences_of_convolutions_have_their_numbers():
 def test_a_stride_has_a_form_of_its_own():
     x = np.random.default_rng(0).normal(size=(2, 32, 4, 4))
     transposed = explain(nn.ConvTranspose2d(32, 16, 4, 2, 1), x)
-    assert "computes y by the phases of its stride (backend/phases.py)" in transposed.notes[0]
+    assert "computes y by the phases of its stride (backend/cpu/phases.py)" in transposed.notes[0]
     plain = explain(nn.Conv2d(32, 16, 4, 2, 1), x)
     assert "dx by the phases of its stride" in plain.notes[0]
     assert transposed.right

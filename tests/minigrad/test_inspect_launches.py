@@ -7,7 +7,7 @@ import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, nn, observer, optim
 from minigrad.backend import launches as heard
-from minigrad.backend.kernels import load
+from minigrad.backend.gpu.kernels import load
 from minigrad.inspect import Shadow, launches
 
 N = 3  # images

@@ -839,8 +839,8 @@ def test_a_dropout_that_is_cut_anywhere_is_the_same(monkeypatch, pieces):
     def cut(count, bytes_each):
         return [slice(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
 
-    monkeypatch.setattr("minigrad.backend.cpu.cut", cut)
-    monkeypatch.setattr("minigrad.backend.cpu.MAX_DRAWS", 29)
+    monkeypatch.setattr("minigrad.backend.cpu.backend.cut", cut)
+    monkeypatch.setattr("minigrad.backend.cpu.backend.MAX_DRAWS", 29)
     x = np.random.default_rng(0).standard_normal((5, 7, 5, 3)).transpose(0, 3, 1, 2)  # channels innermost
     expected = naive.dropout(x, *place)
     y, mask = engine.dropout(x, *place)

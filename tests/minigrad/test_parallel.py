@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import minigrad as mg
-from minigrad.backend import blas, get, parallel
-from minigrad.backend.blas import SingleThreadedBLAS
-from minigrad.backend.parallel import (
+from minigrad.backend import get
+from minigrad.backend.cpu import blas, parallel
+from minigrad.backend.cpu.blas import SingleThreadedBLAS
+from minigrad.backend.cpu.parallel import (
     MAX_CACHED_BYTES,
     MAX_SLICE_BYTES,
     Pool,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import backend, naive
-from minigrad.backend import phases
 from minigrad.backend.base import Backend
+from minigrad.backend.cpu import phases
 from minigrad.backend.epilogue import Epilogue
 from minigrad.backend.geometry import ConvGeometry
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad.backend.ranges import FreeRanges
+from minigrad.backend.cpu.ranges import FreeRanges
 
 LENGTH = 40
 

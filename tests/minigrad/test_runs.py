@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigrad.backend import runs
-from minigrad.backend.runs import Channels
+from minigrad.backend.cpu import runs
+from minigrad.backend.cpu.runs import Channels
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

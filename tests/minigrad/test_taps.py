@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigrad import backend
-from minigrad.backend import taps
+from minigrad.backend.cpu import taps
 
 pytestmark = pytest.mark.cpu_only("a part of the CPU's alone")
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)

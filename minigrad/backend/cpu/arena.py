@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .forks import Lock
+from ..forks import Lock
 from .ranges import FreeRanges
 
 MIN_BLOCK = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import ThreadpoolController
 
-from .forks import Lock
+from ..forks import Lock
 
 
 class Library(NamedTuple):

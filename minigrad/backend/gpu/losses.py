@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .base import Backend
+from ..arrays import Array
+from ..base import Backend
 from .kernels import load
 from .kernels.launch import contiguous, fitted, launch_blocks, types_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import cupy as xp
 import numpy as np
 
-from .measuring import Measuring, Peak, Timer
+from ..measuring import Measuring, Peak, Timer
 
 
 class EventTimer(Timer):

@@ -11,8 +11,8 @@ from typing import Any
 import cupy as xp
 import numpy as np
 
-from .arrays import Array
-from .tape import CaptureError, Tape, WarmUpTape, in_order, onto
+from ..arrays import Array
+from ..tape import CaptureError, Tape, WarmUpTape, in_order, onto
 
 CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported to cudaErrorStreamCaptureWrongThread
 SLOTS = 4  # buffers of inputs on the host: so many replays may be under way

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from . import launches
-from .arrays import Array
-from .base import Backend
+from .. import launches
+from ..arrays import Array
+from ..base import Backend
 from .kernels import work
 from .kernels.launch import contiguous
 

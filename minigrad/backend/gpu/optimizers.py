@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, channels_last
-from .base import Backend
+from ..arrays import Array, channels_last
+from ..base import Backend
+from ..optimizers import AdamUpdate, Factors
 from .kernels import load
 from .kernels.launch import contiguous, fitted, launch_blocks, types_of
-from .optimizers import AdamUpdate, Factors
 
 MAX_PARAMETERS = 48  # in one launch
 BLOCKS = 64  # for each parameter

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from .geometry import ConvGeometry
+from ..geometry import ConvGeometry
 from .parallel import Pool, Scratch, cut
 from .taps import TapOrder
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from .geometry import ConvGeometry, Pair
-from .kept import KernelTransforms, Memo
+from ..geometry import ConvGeometry, Pair
+from ..kept import KernelTransforms, Memo
 from .parallel import NOTHING, Pool, Scratch, Stage, cut, side_by_side
 
 Array = np.ndarray[Any, Any]

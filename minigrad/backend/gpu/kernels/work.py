@@ -6,8 +6,8 @@ from typing import Any
 import cupy as xp
 import numpy as np
 
-from ..arrays import Array
-from ..launches import Work
+from ...arrays import Array
+from ...launches import Work
 from . import load
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .base import Backend
-from .epilogue import Epilogue
+from ..arrays import Array
+from ..base import Backend
+from ..epilogue import Epilogue
+from ..philox import DRAWS_PER_BLOCK, Counter, Key
+from ..tape import recording
 from .kernels.launch import channels_innermost, in_shape_of, launch, launch_blocks, types_of, vector
-from .philox import DRAWS_PER_BLOCK, Counter, Key
-from .tape import recording
 
 DROPOUT_BLOCK = 128  # threads, of which each makes a block of Philox
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..forks import AtFork
+from ..ieee import ieee
 from .blas import SingleThreadedBLAS
-from .forks import AtFork
-from .ieee import ieee
 
 MAX_SLICE_BYTES = 1 << 21  # of one slice's intermediate results, so that they stay in the processor's cache
 MIN_SLICE_BYTES = 1 << 20  # that are worth handing to another thread

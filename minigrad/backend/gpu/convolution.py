@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, channels_first, channels_last
-from .epilogue import NO_EPILOGUE, Epilogue
-from .geometry import ConvGeometry
-from .gpu_epilogue import GPUEpilogue
-from .kept import Memo
+from ..arrays import Array, channels_first, channels_last
+from ..epilogue import NO_EPILOGUE, Epilogue
+from ..geometry import ConvGeometry
+from ..kept import Memo
+from .epilogue import GPUEpilogue
 from .kernels.launch import contiguous, launch, pack, reshaped, types_of, vector
 
 # The structure that `im2col` and `col2im` take by value.

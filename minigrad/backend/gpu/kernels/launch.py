@@ -9,8 +9,8 @@ from typing import Any
 
 import cupy as xp
 
-from .. import launches
-from ..arrays import Array, channels_first, channels_last
+from ... import launches
+from ...arrays import Array, channels_first, channels_last
 from . import load, work
 
 

@@ -33,9 +33,10 @@ from typing import Any
 
 import numpy as np
 
-from . import bilinear, kept
+from .. import kept
+from ..geometry import ConvGeometry
+from . import bilinear
 from .bilinear import Transform
-from .geometry import ConvGeometry
 
 Array = np.ndarray[Any, Any]
 

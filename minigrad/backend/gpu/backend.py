@@ -11,14 +11,11 @@ from typing import Any
 import cupy as xp
 import numpy as np
 
-from .arrays import Array, channels_first, channels_last
-from .epilogue import NO_EPILOGUE, Epilogue
-from .gpu_convolution import GPUConvolution
-from .gpu_graph import FROM_HOST, GPUGraph
-from .gpu_losses import GPULosses
-from .gpu_measuring import GPUMeasuring
-from .gpu_optimizers import GPUOptimizers
-from .gpu_products import GPUProducts
+from ..arrays import Array, channels_first, channels_last
+from ..epilogue import NO_EPILOGUE, Epilogue
+from ..tape import CaptureError, is_capturing, recording
+from .convolution import GPUConvolution
+from .graph import FROM_HOST, GPUGraph
 from .kernels.launch import (
     by_cupy,
     channels_innermost,
@@ -31,7 +28,10 @@ from .kernels.launch import (
     types_of,
     vector,
 )
-from .tape import CaptureError, is_capturing, recording
+from .losses import GPULosses
+from .measuring import GPUMeasuring
+from .optimizers import GPUOptimizers
+from .products import GPUProducts
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
 MIN_CHUNK_ROWS = 512  # that one of its blocks takes

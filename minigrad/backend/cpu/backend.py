@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Array, channels_first, channels_last
+from ..base import Backend
+from ..epilogue import NO_EPILOGUE, Epilogue
+from ..geometry import ConvGeometry
+from ..kept import Memo, sample
+from ..optimizers import AdamUpdate, Factors
+from ..philox import DRAWS_PER_BLOCK, Counter, Key
 from . import frequency, phases
 from .arena import Arena, owns_memory
-from .arrays import Array, channels_first, channels_last
-from .base import Backend
 from .bilinear import BilinearForm, Transform
-from .epilogue import NO_EPILOGUE, Epilogue
-from .geometry import ConvGeometry
-from .kept import Memo, sample
-from .optimizers import AdamUpdate, Factors
 from .parallel import (
     MAX_SLICE_BYTES,
     MIN_SLICE_BYTES,
@@ -29,7 +30,6 @@ from .parallel import (
     even,
     steps,
 )
-from .philox import DRAWS_PER_BLOCK, Counter, Key
 from .runs import Channels
 from .taps import TapOrder
 
@@ -566,15 +566,17 @@ class CPUBackend(Backend):
         self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int
     ) -> str:
         if frequency.pays(geometry, n, channels, out_channels):
-            return "in the frequency domain (backend/frequency.py)"
+            return "in the frequency domain (backend/cpu/frequency.py)"
         if product == "convolve" and _makes_few_planes(geometry, channels, out_channels):
-            return "by laying the image on the few channels of the result, tap by tap (backend/cpu.py)"
+            return (
+                "by laying the image on the few channels of the result, tap by tap (backend/cpu)"
+            )
         single = product in ("convolve_input_gradient", "convolve_weight_gradient")
         if single and _is_narrow(geometry, channels, out_channels):
-            return "by the columns of the result, which are narrower (backend/cpu.py)"
+            return "by the columns of the result, which are narrower (backend/cpu)"
         if product == "convolve_input_gradient" and phases.pays(geometry, channels, out_channels):
-            return "by the phases of its stride (backend/phases.py)"
-        return "by columns and matrix products, slice by slice of the batch (backend/cpu.py)"
+            return "by the phases of its stride (backend/cpu/phases.py)"
+        return "by columns and matrix products, slice by slice of the batch (backend/cpu)"
 
     # -- batch normalisation -------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""The CPU: NumPy on slices of the batch, memory that is used again, and the forms of a convolution."""
