@@ -1,0 +1,1 @@
+"""The CPU's kernels: C, compiled at first use (`..native`)."""

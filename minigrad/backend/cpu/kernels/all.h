@@ -1,0 +1,14 @@
+// The files of kernels, for one type of number: REAL, the unsigned integer of its size, and what it adds to a name.
+
+#define KERNEL(name) __attribute__((visibility("default"))) void NAME(name)
+#define VECTOR NAME(vector)
+#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))  // numbers in a vector
+
+// A vector of REALs, which may lie at any address.
+typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+#include "adam.c"
+
+#undef KERNEL
+#undef VECTOR
+#undef LANES

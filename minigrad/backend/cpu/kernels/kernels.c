@@ -1,0 +1,27 @@
+// All kernels in one library: those of each file for float, and again for double.
+//
+// A kernel is a function `void name_float(...)`, which `minigrad/backend/cpu/native.py` finds by its KERNEL line.
+// Its arguments are pointers, int64_t and double alone. Arrays are contiguous, images lie with their channels
+// innermost (N, H, W, C), and nothing overlaps unless a file says so. No kernel asks for memory.
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "vectors.h"
+#include "threads.h"
+
+#define REAL float
+#define REAL_BITS uint32_t
+#define NAME(name) name##_float
+#include "all.h"
+#undef REAL
+#undef REAL_BITS
+#undef NAME
+
+#define REAL double
+#define REAL_BITS uint64_t
+#define NAME(name) name##_double
+#include "all.h"
