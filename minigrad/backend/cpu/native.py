@@ -49,6 +49,8 @@ class Kernels:
         self._library = ctypes.CDLL(str(path))
         self._library.set_members.argtypes = [ctypes.c_int64]
         self._library.set_members.restype = None
+        self._library.vector_bytes.restype = ctypes.c_int64
+        self.vector_bytes: int = self._library.vector_bytes()
         for text in sources().values():
             for name, types in signatures(text).items():
                 setattr(

@@ -8,6 +8,7 @@
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 #include "adam.c"
+#include "convolution.c"
 
 #undef KERNEL
 #undef VECTOR

@@ -12,6 +12,7 @@
 
 #include "vectors.h"
 #include "threads.h"
+#include "tiles.h"
 
 #define REAL float
 #define REAL_BITS uint32_t
@@ -25,3 +26,6 @@
 #define REAL_BITS uint64_t
 #define NAME(name) name##_double
 #include "all.h"
+
+// The bytes of a vector, which tell how many columns a tile has.
+__attribute__((visibility("default"))) int64_t vector_bytes(void) { return VECTOR_BYTES; }

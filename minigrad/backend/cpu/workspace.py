@@ -1,0 +1,24 @@
+"""All that a form of an operation works with on the CPU: threads, memory of a thread's own, and the arena."""
+
+from dataclasses import dataclass, field
+
+from .arena import Arena
+from .native import Kernels
+from .parallel import Pool, Scratch, available_threads
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The threads and the memory of the CPU backend.
+
+    Attributes:
+        kernels: the C kernels; None for NumPy's forms.
+        pool: threads over slices of the batch.
+        scratch: a thread's own memory, with whatever it held before.
+        arena: memory for results, used again once nobody holds them.
+    """
+
+    kernels: Kernels | None = None
+    pool: Pool = field(default_factory=lambda: Pool(available_threads()))
+    scratch: Scratch = field(default_factory=Scratch)
+    arena: Arena = field(default_factory=Arena)
