@@ -23,7 +23,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import backend, nn, tables
-from minigrad.backend.cpu.parallel import BadEnvironment
+from minigrad.backend.environment import BadEnvironment
 from minigrad.inspect.products import Products
 from minigrad.serialize import write_whole
 

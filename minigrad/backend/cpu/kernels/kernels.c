@@ -25,3 +25,14 @@
 #define REAL_BITS uint64_t
 #define NAME(name) name##_double
 #include "all.h"
+
+// What native.py reads of the library: by what it was compiled, and the bytes of a vector.
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+#if defined(__clang__)
+#define COMPILER "clang " TEXT(__clang_major__) "." TEXT(__clang_minor__) "." TEXT(__clang_patchlevel__)
+#else
+#define COMPILER "gcc " TEXT(__GNUC__) "." TEXT(__GNUC_MINOR__) "." TEXT(__GNUC_PATCHLEVEL__)
+#endif
+__attribute__((visibility("default"))) const char *const compiled_by = COMPILER;
+__attribute__((visibility("default"))) const int64_t vector_bytes = VECTOR_BYTES;
