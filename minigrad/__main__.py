@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(
         prog="python -m minigrad",
         description="Show the versions, the devices and the CPU kernels that minigrad uses on this machine.",
-        epilog="MINIGRAD_NUM_THREADS sets the number of threads. MINIGRAD_NATIVE=0 uses NumPy's forms in place of "
-        "the C kernels; MINIGRAD_NATIVE=1 makes their absence an error.",
+        epilog="MINIGRAD_NUM_THREADS sets the number of threads. MINIGRAD_NATIVE=0 uses NumPy's forms in "
+        "place of the C kernels; with MINIGRAD_NATIVE=1 their absence is an error.",
     ).parse_args(argv)
     try:
         print(table(report(), "<<"))
@@ -63,7 +63,7 @@ def _threads(count: int) -> str:
 def _gpu() -> str:
     """Return what the GPU is, or why there is none."""
     try:
-        return backend.get("gpu").name()
+        return backend.get("gpu").describe()
     except ModuleNotFoundError as error:
         return "none: CuPy is not installed" if error.name == "cupy" else f"none: {error}"
     except (ImportError, RuntimeError) as error:

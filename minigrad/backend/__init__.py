@@ -88,15 +88,19 @@ def num_threads() -> int:
     return _pool().threads
 
 
-def cpu_kernels() -> "KernelStatus":
-    """Return which kernels the CPU uses: C, where they lie and by what they were compiled; or NumPy's forms, and why.
+def cpu_kernels(announce: Callable[[], object] = lambda: None) -> "KernelStatus":
+    """Return which kernels the CPU uses: those in C, with where they lie, or NumPy's forms, and why.
 
-    The first use compiles them. Raises ValueError if MINIGRAD_NATIVE holds neither 0 (NumPy's forms) nor 1 (C
-    kernels), or holds 1 and there are none.
+    Args:
+        announce: called before they are compiled, which takes seconds. It happens at the first use; they are
+            kept in the user's cache directory.
+
+    Raises ValueError if MINIGRAD_NATIVE holds neither 0 (NumPy's forms) nor 1 (C kernels), or holds 1 and
+    there are none.
     """
     from .cpu import native
 
-    return native.status()
+    return native.status(announce)
 
 
 def single_threaded_blas() -> "SingleThreadedBLAS":

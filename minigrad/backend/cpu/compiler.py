@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,14 +25,15 @@ OPTIONS = (
     "-fno-math-errno",  # sqrt as an instruction: nobody reads errno
     "-fno-trapping-math",  # both sides of a choice in vectors: nobody traps floating-point exceptions
     "-std=gnu11",  # vector extensions, atomics
-    *("-shared", "-fPIC", "-fvisibility=hidden"),  # a library that shows its kernels alone
+    *("-fPIC", "-fvisibility=hidden"),  # for a library that shows its kernels alone
     "-pthread",
 )
 PROCESSORS = (
     "-march=native",
     "-mcpu=native",
 )  # all instructions of this processor; which one a compiler knows
-MAIN = "kernels.c"
+# What is compiled by itself, all at the same time: file and options.
+UNITS = (("threads.c",), ("kernels.c",), ("kernels.c", "-DDOUBLE"))
 FAMILY = (
     "vendor_id",
     "cpu family",
@@ -68,20 +70,26 @@ class Compiler(NamedTuple):
     def compile(self, sources: Mapping[str, str], folder: Path) -> Path:
         """Return a library made of the texts `sources`, in a folder that is there for it.
 
-        Raises CompilerError if the compiler fails or takes longer than TIMEOUT, and OSError if the folder can't
-        be written to.
+        Raises CompilerError if the compiler fails or takes longer than TIMEOUT, and OSError if the folder
+        can't be written to.
         """
         for name, text in sources.items():
             (folder / name).write_text(text, encoding="utf-8")
+        command = (*self.command, *self._processor(folder), *self.options)
+        objects = [f"{number}.o" for number in range(len(UNITS))]
+        with ThreadPoolExecutor(len(UNITS)) as pool:
+            units = zip(UNITS, objects, strict=True)
+            works = [pool.submit(_run, (*command, "-c", *unit, "-o", name), folder) for unit, name in units]
+        for work in works:
+            work.result()
         made = folder / "kernels.so"
-        command = (*self.command, *self._processor(folder), *self.options, "-o", str(made), MAIN, "-lm")
-        _run(command, folder)
+        _run((*command, "-shared", *objects, "-o", str(made), "-lm"), folder)
         if not made.is_file():
             raise CompilerError(f"{shlex.join(self.command)} ended without an error, but wrote no library")
         return made
 
     def _processor(self, folder: Path) -> tuple[str, ...]:
-        """Return the option by which this compiler uses all instructions of the processor; () if it has none."""
+        """Return this compiler's option for all instructions of the processor; () if it has none."""
         (folder / "empty.c").touch()
         for option in PROCESSORS:
             with contextlib.suppress(CompilerError):

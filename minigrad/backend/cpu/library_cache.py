@@ -1,11 +1,11 @@
 """Compiled libraries in the user's cache directory.
 
-A library is called KEY-SUM.so. KEY is made of all that it depends on, SUM of its bytes: a damaged file does not
-have the name that it should have. It is written under another name and renamed, so that a process finds all of
-it or nothing, and several may write the same at once.
+A library is called KEY-SUM.so. KEY is made of all that it depends on, SUM of its bytes: a damaged file does
+not have the name that it should have. It is written under another name and renamed, so that a process finds
+all of it or nothing, and several may write the same at once.
 
-A library is code that will run. So one is only taken from a directory that belongs to the user and that nobody
-else can write to, and the same goes for the file.
+A library is code that will run. So one is only taken from a directory that belongs to the user and that
+nobody else can write to, and the same goes for the file.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The C kernels: compiled when they are first needed, kept in the user's cache directory, called through ctypes.
+"""The C kernels: compiled at first use, kept in the user's cache directory, and called through ctypes.
 
 The environment variable MINIGRAD_NATIVE says whether they are used: 0 for NumPy's forms in their place, 1 for
 an error where they can't be had. If it is not set, they are used if they can be had.
@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -33,8 +33,8 @@ class KernelStatus:
     """Which kernels the CPU uses.
 
     Attributes:
-        name: by what C kernels were compiled, and for which vectors: "C, gcc 12.2.0, 64-byte vectors"; "NumPy"
-            where there are none.
+        name: by what C kernels were compiled, and for which vectors: "C, gcc 12.2.0, 64-byte vectors"; or
+            "NumPy".
         path: the library in the cache directory; None if there is none.
         reason: why there is none, so that there are no C kernels, or some that were compiled for this process
             alone; "" if there is one.
@@ -105,6 +105,14 @@ class Loaded(NamedTuple):
     status: KernelStatus
 
 
+Announce = Callable[[], object]
+Make = Callable[[Path], Path]  # a library in an empty folder
+
+
+def nothing() -> None:
+    """Announce nothing."""
+
+
 _loading = Lock(fork_order=3)  # who holds BLAS (1) or memory (2) may wait for it
 _loaded: Loaded | None = None
 
@@ -118,9 +126,13 @@ def kernels() -> Kernels | None:
     return (_loaded or _load_once()).kernels
 
 
-def status() -> KernelStatus:
-    """Return which kernels are used, where they lie, or why there are none. Loads them as `kernels` does."""
-    return (_loaded or _load_once()).status
+def status(announce: Announce = nothing) -> KernelStatus:
+    """Return which kernels are used, where they lie, or why there are none. Loads them as `kernels` does.
+
+    Args:
+        announce: called before a compilation, which takes seconds.
+    """
+    return (_loaded or _load_once(announce)).status
 
 
 def address(array: Any) -> int:
@@ -152,20 +164,20 @@ def _type_of(argument: str, kernel: str) -> Any:
     kind = "*" if "*" in argument else words[-2] if len(words) > 1 else ""
     if kind not in TYPES:
         raise TypeError(
-            f"KERNEL({kernel}): expected arguments that are pointers, int64_t or double, got {argument.strip()!r}"
+            f"KERNEL({kernel}): expected pointers, int64_t or double as arguments, got {argument.strip()!r}"
         )
     return TYPES[kind]
 
 
-def _load_once() -> Loaded:
+def _load_once(announce: Announce = nothing) -> Loaded:
     global _loaded
     with _loading:  # of two threads, one compiles
         if _loaded is None:
-            _loaded = load(sources())
+            _loaded = load(sources(), announce)
         return _loaded
 
 
-def load(texts: Mapping[str, str]) -> Loaded:
+def load(texts: Mapping[str, str], announce: Announce = nothing) -> Loaded:
     """Return the kernels of these sources, from the cache or compiled now, as the environment says.
 
     Raises BadEnvironment as `kernels` does.
@@ -176,7 +188,7 @@ def load(texts: Mapping[str, str]) -> Loaded:
     if wanted == "0":
         return Loaded(None, KernelStatus("NumPy", reason="MINIGRAD_NATIVE=0"))
     try:
-        return _compiled(texts)
+        return _compiled(texts, announce)
     except (CompilerError, LibraryError, OSError) as error:
         if wanted == "1":
             raise BadEnvironment(
@@ -186,18 +198,23 @@ def load(texts: Mapping[str, str]) -> Loaded:
         return Loaded(None, KernelStatus("NumPy", reason=str(error)))
 
 
-def _compiled(texts: Mapping[str, str]) -> Loaded:
+def _compiled(texts: Mapping[str, str], announce: Announce) -> Loaded:
     """Return the C kernels. Raises CompilerError, LibraryError or OSError if there can be none."""
     if os.name != "posix":
         raise CompilerError("the C kernels need a POSIX system")
     found = compiler.find()
     key = _key(texts, found)
+
+    def make(folder: Path) -> Path:
+        announce()
+        return found.compile(texts, folder)
+
     try:
-        return _cached(key, texts, found)
+        return _cached(key, texts, make)
     except CompilerTimeout:
         raise
     except (CacheError, CompilerError, LibraryError) as error:  # a full disk can show as any of them
-        return _private(texts, found, str(error))
+        return _private(texts, make, str(error))
 
 
 def _key(texts: Mapping[str, str], found: Compiler) -> str:
@@ -206,15 +223,15 @@ def _key(texts: Mapping[str, str], found: Compiler) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
-def _cached(key: str, texts: Mapping[str, str], found: Compiler) -> Loaded:
-    """Return the kernels of the library in the cache, which is compiled if there is none that can be loaded."""
+def _cached(key: str, texts: Mapping[str, str], make: Make) -> Loaded:
+    """Return the kernels of the library in the cache. It is made if there is none that can be loaded."""
     path = library_cache.find(key)
     if path is not None:
         try:
             return _from(path, texts)
         except LibraryError:
             library_cache.remove(path)
-    return _from(library_cache.store(key, lambda folder: found.compile(texts, folder)), texts)
+    return _from(library_cache.store(key, make), texts)
 
 
 def _from(path: Path, texts: Mapping[str, str]) -> Loaded:
@@ -222,8 +239,8 @@ def _from(path: Path, texts: Mapping[str, str]) -> Loaded:
     return Loaded(made, KernelStatus(made.name, path))
 
 
-def _private(texts: Mapping[str, str], found: Compiler, reason: str) -> Loaded:
-    """Return kernels compiled for this process alone, for the reason given. A loaded library needs no file."""
+def _private(texts: Mapping[str, str], make: Make, reason: str) -> Loaded:
+    """Return kernels made for this process alone, for that reason. A loaded library needs no file."""
     with tempfile.TemporaryDirectory(prefix="minigrad-") as folder:
-        made = Kernels(found.compile(texts, Path(folder)), texts)
+        made = Kernels(make(Path(folder)), texts)
     return Loaded(made, KernelStatus(made.name, reason=reason))

@@ -1,4 +1,4 @@
-// All kernels in one library: those of each file for float, and again for double.
+// All kernels, for one type of number: float, or double where DOUBLE is defined. A library has both.
 //
 // A kernel is a function `void name_float(...)`, which `minigrad/backend/cpu/native.py` finds by its KERNEL line.
 // Its arguments are pointers, int64_t and double alone. Arrays are contiguous, images lie with their channels
@@ -13,26 +13,13 @@
 #include "vectors.h"
 #include "threads.h"
 
+#ifndef DOUBLE
 #define REAL float
 #define REAL_BITS uint32_t
 #define NAME(name) name##_float
-#include "all.h"
-#undef REAL
-#undef REAL_BITS
-#undef NAME
-
+#else
 #define REAL double
 #define REAL_BITS uint64_t
 #define NAME(name) name##_double
-#include "all.h"
-
-// What native.py reads of the library: by what it was compiled, and the bytes of a vector.
-#define TEXT_OF(number) #number
-#define TEXT(number) TEXT_OF(number)
-#if defined(__clang__)
-#define COMPILER "clang " TEXT(__clang_major__) "." TEXT(__clang_minor__) "." TEXT(__clang_patchlevel__)
-#else
-#define COMPILER "gcc " TEXT(__GNUC__) "." TEXT(__GNUC_MINOR__) "." TEXT(__GNUC_PATCHLEVEL__)
 #endif
-__attribute__((visibility("default"))) const char *const compiled_by = COMPILER;
-__attribute__((visibility("default"))) const int64_t vector_bytes = VECTOR_BYTES;
+#include "all.h"
