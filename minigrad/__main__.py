@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import __version__, backend
-from .backend.environment import BadEnvironment
-from .tables import table
+import minigrad as mg
+from minigrad import backend
+from minigrad.backend.environment import BadEnvironment
+from minigrad.tables import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report() -> list[tuple[str, str]]:
     """Return the lines: names and what they are. Raises BadEnvironment."""
     return [
-        ("minigrad", __version__),
+        ("minigrad", mg.__version__),
         ("Python", f"{platform.python_version()}, {platform.platform()}"),
         ("NumPy", f"{np.__version__}, {_blas()}"),
         ("CPU", f"{_processor()}, {_threads(backend.num_threads())}"),

@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,13 +77,10 @@ class Compiler(NamedTuple):
             (folder / name).write_text(text, encoding="utf-8")
         command = (*self.command, *self._processor(folder), *self.options)
         objects = [f"{number}.o" for number in range(len(UNITS))]
-        with ThreadPoolExecutor(len(UNITS)) as pool:
-            units = zip(UNITS, objects, strict=True)
-            works = [pool.submit(_run, (*command, "-c", *unit, "-o", name), folder) for unit, name in units]
-        for work in works:
-            work.result()
+        units = zip(UNITS, objects, strict=True)
+        _run(*((*command, "-c", *unit, "-o", name) for unit, name in units), folder=folder)
         made = folder / "kernels.so"
-        _run((*command, "-shared", *objects, "-o", str(made), "-lm"), folder)
+        _run((*command, "-shared", *objects, "-o", str(made), "-lm"), folder=folder)
         if not made.is_file():
             raise CompilerError(f"{shlex.join(self.command)} ended without an error, but wrote no library")
         return made
@@ -92,9 +89,13 @@ class Compiler(NamedTuple):
         """Return this compiler's option for all instructions of the processor; () if it has none."""
         (folder / "empty.c").touch()
         for option in PROCESSORS:
-            with contextlib.suppress(CompilerError):
-                _run((*self.command, option, "-E", "empty.c"), folder)
+            try:
+                _run((*self.command, option, "-E", "empty.c"), folder=folder)
                 return (option,)
+            except CompilerTimeout:
+                raise
+            except CompilerError:
+                continue
         return ()
 
 
@@ -146,14 +147,30 @@ def _family() -> Sequence[str]:
     return [line for line in first_core if line.partition(":")[0].strip() in FAMILY]
 
 
-def _run(command: Sequence[str], folder: Path | None = None) -> str:
-    """Run a program of the compiler's; return what it prints. It is ended, with its children, after TIMEOUT.
+def _run(*commands: Sequence[str], folder: Path | None = None) -> str:
+    """Run programs of the compiler's at the same time; return what the first prints.
 
-    Raises CompilerError if it can't be run, fails or takes too long (CompilerTimeout).
+    They are ended, with their children, after TIMEOUT, if one of them fails, and if this process is
+    interrupted.
+
+    Raises CompilerError if one can't be run, fails or takes too long (CompilerTimeout).
     """
+    started: list[subprocess.Popen[bytes]] = []
+    end = time.monotonic() + TIMEOUT
+    try:
+        started.extend(_start(command, folder) for command in commands)
+        said = [_output(process, end) for process in started]
+        return said[0]
+    finally:
+        for process in started:
+            _end(process)
+
+
+def _start(command: Sequence[str], folder: Path | None) -> "subprocess.Popen[bytes]":
+    """Start a program, in a session of its own: to end it with its children."""
     environment = {**os.environ, "LC_ALL": "C"} | ({"TMPDIR": str(folder)} if folder else {})
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
@@ -164,25 +181,36 @@ def _run(command: Sequence[str], folder: Path | None = None) -> str:
         )
     except OSError as error:
         raise CompilerError(f"{command[0]} can't be run: {error.strerror or error}") from None
-    with process:
-        try:
-            out, err = process.communicate(timeout=TIMEOUT)
-        except BaseException as interrupted:  # Ctrl-C too: the compiler, in a session of its own, gets none
-            _end(process)
-            if isinstance(interrupted, subprocess.TimeoutExpired):
-                raise CompilerTimeout(f"{command[0]} has not ended after {TIMEOUT:g} s") from None
-            raise
+
+
+def _output(process: "subprocess.Popen[bytes]", end: float) -> str:
+    """Return what a program prints until it ends."""
+    assert isinstance(process.args, Sequence)
+    try:
+        out, err = process.communicate(timeout=max(end - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        raise CompilerTimeout(f"{process.args[0]!s} has not ended after {TIMEOUT:g} s") from None
     if process.returncode:
         said = _first_error(err.decode(errors="replace"))
-        raise CompilerError(f"{command[0]} failed with exit code {process.returncode}: {said}")
+        raise CompilerError(f"{process.args[0]!s} failed with exit code {process.returncode}: {said}")
     return out.decode(errors="replace")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a program and what it started: a compiler's driver alone would leave the compiler behind."""
+    """End a program that has not ended, and give back what belongs to it."""
+    if process.poll() is None:
+        _kill(process)
+        process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a program and what it started: a compiler's driver alone would leave the compiler behind."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _first_error(text: str) -> str:
