@@ -42,9 +42,9 @@ typedef struct { int64_t *to; int64_t members, turns; int64_t *scratch; } Call;
 static void piece_of(const void *arguments, int64_t piece, int64_t member) {
     const Call *c = arguments;
     if (c->scratch) c->scratch[member * 16] += 1;
-    int64_t found = piece;
-    for (int64_t i = 0; i < c->turns; ++i) found = found * 6364136223846793005 + 1442695040888963407;
-    c->to[piece] += found;
+    uint64_t found = (uint64_t)piece;
+    for (int64_t i = 0; i < c->turns; ++i) found = found * 6364136223846793005u + 1442695040888963407u;
+    c->to[piece] = (int64_t)((uint64_t)c->to[piece] + found);
 }
 // Adds a number of its own to each of `to` (pieces,); each member counts its pieces in scratch (members, 16).
 KERNEL(add)(int64_t *to, int64_t pieces, int64_t turns,
@@ -455,24 +455,32 @@ def is_alive(process):
     return True
 
 
-def test_ctrl_c_ends_the_compiler(cache, script, tmp_path):
-    script(f"sleep 600 & echo $! > {tmp_path}/child; wait")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_ctrl_c_ends_the_compiler(cache, script, monkeypatch, tmp_path):
+    child, started, start = tmp_path / "child", threading.Event(), compiler._start
+    script(f"sleep 600 & echo $! > {child}; wait")
+
+    def start_and_tell(*arguments):
+        process = start(*arguments)
+        started.set()
+        return process
 
     def interrupt():
-        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+        started.wait(20)
+        while not (child.exists() and child.read_text()):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(compiler, "_start", start_and_tell)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     try:
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 the thread has to be joined after it
+            thread.start()
             native.load(texts())
     finally:
         thread.join()
         signal.signal(signal.SIGINT, before)
-    assert not is_alive(int((tmp_path / "child").read_text()))
+    assert not is_alive(int(child.read_text()))
 
 
 @needs_compiler
