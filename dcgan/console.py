@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
 
-from minigrad.backend.cpu.parallel import BadEnvironment
+from minigrad.backend.environment import BadEnvironment
 
 from .errors import UserError, printable, reason
 

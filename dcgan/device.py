@@ -1,5 +1,6 @@
 """The device that --device names: whether it can be used, and what to say where it can't or is too small."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,10 +19,11 @@ def choose(name: str, tf32: bool = False) -> str:
     Args:
         tf32: whether a GPU may round the factors of matrix products to 10 bits of mantissa (TensorFloat-32).
 
-    Raises UserError where the CPU can't be used as the environment says (MINIGRAD_NUM_THREADS), or tf32 is
-    asked for on the CPU.
+    Raises UserError where the CPU can't be used as the environment says (MINIGRAD_NUM_THREADS,
+    MINIGRAD_NATIVE), or tf32 is asked for on the CPU.
     """
     try:
+        tell_kernels()
         backends.get("cpu")
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -34,6 +36,24 @@ def choose(name: str, tf32: bool = False) -> str:
         return "cpu"
     backend.allow_tf32(tf32)
     return backend.device
+
+
+@functools.cache
+def tell_kernels() -> None:
+    """Say, once, that the CPU's kernels have to be compiled, or that NumPy's forms are used, and why.
+
+    Nothing is said where compiled ones are in the cache. Raises ValueError if MINIGRAD_NATIVE can't be used.
+    """
+    used = backends.cpu_kernels(lambda: warn("compiling the CPU kernels, which takes some seconds"))
+    if not used.compiled:
+        warn(f"warning: the CPU computes without C kernels, slower: {used.reason}")
+    elif used.reason:
+        warn(f"warning: the CPU kernels are compiled anew for each command: {used.reason}")
+
+
+def kernels(device: str) -> str | None:
+    """Return which kernels a device uses, if it is the CPU: "C, gcc 12.2.0, 64-byte vectors" or "NumPy"."""
+    return backends.cpu_kernels().name if device == "cpu" else None
 
 
 def require(name: str, what: str = "") -> Backend:

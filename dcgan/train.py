@@ -297,9 +297,8 @@ def _prepared(
     monitor = Monitor(preset, named, batches.images) if arguments.every else None
     on_gpu = device == "gpu"
     graph = on_gpu and not arguments.no_graph and arguments.shadow is None
-    config = RunConfig(
-        preset, device, sources.absolute(named), arguments.tf32 and on_gpu, graph, loaded.value_range
-    )
+    tf32, kernels = arguments.tf32 and on_gpu, devices.kernels(device)
+    config = RunConfig(preset, device, sources.absolute(named), tf32, graph, loaded.value_range, kernels)
     return Prepared(preset, device, named, batches, total, monitor, config)
 
 
@@ -314,7 +313,8 @@ def _tell_plan(arguments: argparse.Namespace, prepared: Prepared, run: RunDirect
         f"{preset.batch_size}, on the {prepared.device.upper()}{_way(prepared)}, seed {preset.seed}, into "
         f"{run.path}" + (f", from step {begin} on" if arguments.resume else "")
     )
-    for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total)):
+    other_kernels = resume.other_kernels(run, prepared.config)
+    for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total), other_kernels):
         if note:
             tell(note)
 

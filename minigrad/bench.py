@@ -23,7 +23,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import backend, nn, tables
-from minigrad.backend.cpu.parallel import BadEnvironment
+from minigrad.backend.environment import BadEnvironment
 from minigrad.inspect.products import Products
 from minigrad.serialize import write_whole
 
@@ -147,6 +147,7 @@ def table(rows: Sequence[Row], limit: float) -> str:
         text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, means))):.2f}")
     count = backend.num_threads()
     text.append(f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {count} threads")
+    text.append(f"CPU kernels: {backend.cpu_kernels()}")
     return "\n".join(text)
 
 
@@ -169,6 +170,7 @@ def write(path: Path, rows: Sequence[Row], limit: float, torch: Any) -> None:
     content = {
         "limit_gflops": limit,
         "threads": backend.num_threads(),
+        "kernels": backend.cpu_kernels().name,
         "versions": {"minigrad": mg.__version__, "numpy": np.__version__}
         | ({"torch": torch.__version__} if torch else {}),
         "peak_memory_mib": peak_memory(),
@@ -255,6 +257,7 @@ def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any
         parser.error(f"--json {given.json}: {problem}")
     try:
         backend.get("cpu")
+        backend.cpu_kernels()
     except BadEnvironment as error:
         parser.error(str(error))
     return given

@@ -21,6 +21,7 @@ def machine(reading: Reading) -> Markup:
             ("device", "device"),
             ("TensorFloat-32", "tf32"),
             ("CUDA graph", "graph"),
+            ("CPU kernels", "kernels"),
             ("data", "data"),
         )
         if isinstance(config.get(key), str | bool)

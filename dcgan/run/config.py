@@ -20,6 +20,7 @@ class RunConfig:
         tf32: whether the factors of products are rounded to TensorFloat-32.
         graph: whether the steps are captured as one CUDA graph.
         value_range: the values of black and white in the images; None for images of 8 bits.
+        kernels: which kernels the CPU uses, by `minigrad.backend.cpu_kernels`; None on a GPU.
     """
 
     preset: Preset
@@ -28,6 +29,7 @@ class RunConfig:
     tf32: bool = False
     graph: bool = False
     value_range: Range | None = None
+    kernels: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of config.json, with the versions and the machine that train."""
@@ -38,6 +40,7 @@ class RunConfig:
             "device": self.device,
             "tf32": self.tf32,
             "graph": self.graph,
+            "kernels": self.kernels,
             "versions": {name: metadata.version(name) for name in ("numpy", "safetensors")}
             | {"python": platform.python_version()},
             "machine": platform.platform(),

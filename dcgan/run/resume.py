@@ -12,6 +12,7 @@ from ..recipe.memory import TooMuchMemory
 from ..recipe.preset import Preset
 from . import checkpoint
 from .checkpoint import Checkpoint, Unreadable
+from .config import RunConfig
 from .directory import LINES, RunDirectory
 
 FREE = ("epochs", "steps")  # how far a run goes is no part of its recipe
@@ -134,3 +135,18 @@ def checked_preset(run: Path, trained: Preset, name: str | None, overrides: Mapp
             "start a new run"
         )
     return wanted
+
+
+def other_kernels(run: RunDirectory, config: RunConfig) -> str:
+    """Return a sentence if the CPU's kernels are others than those that trained the run; "" otherwise.
+
+    A run of an earlier version, whose config.json names none, was trained by NumPy's forms.
+    """
+    before = run.config()
+    trained, now = before.get("kernels", "NumPy"), config.kernels
+    if before.get("device") != "cpu" or now is None or trained == now:
+        return ""
+    return (
+        f"The CPU's kernels are other ones than before ({trained!s:.100}; now {now}): the run goes on, but "
+        "with other last bits than it would have had"
+    )

@@ -7,7 +7,7 @@ import numpy as np
 
 from minigrad import nn
 
-from .. import models
+from .. import device, models
 from ..errors import UserError
 from ..recipe import memory
 from ..recipe.preset import Preset
@@ -63,7 +63,7 @@ def check_memory(
 
 
 def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
-    """The trained generator of a checkpoint, on the CPU.
+    """The trained generator of a checkpoint, on the CPU. Tells of the CPU's kernels (`device.tell_kernels`).
 
     Args:
         weights: "last", those of the last step, or "ema", their running average; otherwise the
@@ -71,6 +71,7 @@ def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
 
     Raises UserError where the checkpoint has no such weights, or ones that do not fit the recipe.
     """
+    device.tell_kernels()
     if weights not in ("last", "ema"):
         weights = "ema" if loaded.preset.ema_decay else "last"
     prefix = "generator_ema" if weights == "ema" else "generator"

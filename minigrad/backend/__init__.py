@@ -13,12 +13,14 @@ from .geometry import ConvGeometry
 
 if TYPE_CHECKING:
     from .cpu.blas import SingleThreadedBLAS
+    from .cpu.native import KernelStatus
     from .cpu.parallel import Pool
 
 __all__ = [
     "Backend",
     "ConvGeometry",
     "backend_of",
+    "cpu_kernels",
     "get",
     "known",
     "num_threads",
@@ -84,6 +86,21 @@ def set_num_threads(threads: int) -> None:
 def num_threads() -> int:
     """Return how many threads the CPU backend uses: fewer than were set if the system can't start more."""
     return _pool().threads
+
+
+def cpu_kernels(announce: Callable[[], object] = lambda: None) -> "KernelStatus":
+    """Return which kernels the CPU uses: those in C, with where they lie, or NumPy's forms, and why.
+
+    Args:
+        announce: called before they are compiled, which takes seconds. It happens at the first use; they are
+            kept in the user's cache directory.
+
+    Raises ValueError if MINIGRAD_NATIVE holds neither 0 (NumPy's forms) nor 1 (C kernels), or holds 1 and
+    there are none.
+    """
+    from .cpu import native
+
+    return native.status(announce)
 
 
 def single_threaded_blas() -> "SingleThreadedBLAS":

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from dcgan import train
+from dcgan import device, train
 from dcgan.data import mnist
+
+
+@pytest.fixture(autouse=True, scope="session")
+def told():
+    """The CPU's kernels are compiled, and all is said about them, before a test looks at what is said."""
+    device.tell_kernels()
 
 
 @pytest.fixture

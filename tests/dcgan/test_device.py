@@ -6,14 +6,17 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from foreign import ForeignBackend
 
 from dcgan import device as devices
+from dcgan import sample
 from dcgan.errors import UserError
 from minigrad import backend
+from minigrad.backend.cpu import native
 
 SMALL = ("--preset", "quick", "--steps", "2", "--batch-size", "8")
 INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
@@ -77,6 +80,77 @@ class Pretended(ForeignBackend):
 
 def kind_of(**attributes):
     return type("Made", (Pretended,), attributes)
+
+
+# ---- the CPU's kernels ----
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """`kernels(status)` puts a status in place of the CPU's; nothing has been said about it."""
+
+    def put(status, compiles=False):
+        def load(sources, announce):
+            if compiles:
+                announce()
+            return native.Loaded(None, status)
+
+        monkeypatch.setattr(native, "_loaded", None)
+        monkeypatch.setattr(native, "load", load)
+
+    devices.tell_kernels.cache_clear()
+    yield put
+    devices.tell_kernels()
+
+
+C = "C, gcc 12.2.0, 64-byte vectors"
+
+
+def test_kernels_in_the_cache_are_used_without_a_word(kernels, capsys):
+    kernels(native.KernelStatus(C, Path("kernels.so")))
+    assert devices.choose("cpu") == "cpu"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_compilation_is_told_before_it_begins(kernels, capsys):
+    kernels(native.KernelStatus(C, Path("kernels.so")), compiles=True)
+    devices.tell_kernels()
+    devices.tell_kernels()
+    assert capsys.readouterr() == ("", "compiling the CPU kernels, which takes some seconds\n")
+
+
+@pytest.mark.parametrize("reason", ["MINIGRAD_NATIVE=0", "no C compiler was found: install gcc or clang"])
+def test_that_there_are_no_kernels_is_told_once(kernels, capsys, reason):
+    kernels(native.KernelStatus("NumPy", reason=reason))
+    for _ in range(2):
+        assert devices.choose("cpu") == "cpu"
+    assert capsys.readouterr() == ("", f"warning: the CPU computes without C kernels, slower: {reason}\n")
+
+
+def test_kernels_that_can_not_be_kept_are_told(kernels, capsys):
+    kernels(native.KernelStatus(C, reason="others can write to /x: chmod go-w /x"))
+    devices.tell_kernels()
+    expected = (
+        "warning: the CPU kernels are compiled anew for each command: others can write to /x: chmod go-w /x\n"
+    )
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_a_command_without_a_device_tells_of_missing_kernels(run, kernels, tmp_path, capsys):
+    run(*SMALL)
+    devices.tell_kernels.cache_clear()
+    kernels(native.KernelStatus("NumPy", reason="a test"))
+    assert sample.main([str(tmp_path / "run"), "--out", str(tmp_path / "a.png")]) == 0
+    assert capsys.readouterr().err == "warning: the CPU computes without C kernels, slower: a test\n"
+
+
+@pytest.mark.parametrize("value", ["2", ""])
+def test_a_setting_of_the_kernels_that_is_none_is_told(tmp_path, value):
+    command = [sys.executable, "-m", "dcgan.train", *SMALL, "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "MINIGRAD_NATIVE": value}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    expected = f"MINIGRAD_NATIVE={value!r}: expected 0 (NumPy's forms) or 1 (C kernels)"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dcgan.train: {expected}\n")
 
 
 # ---- which device ----

@@ -609,7 +609,7 @@ def test_the_recipe_marks_what_was_replaced_and_the_step_is_explained(run):
     assert "One step of quick." in page.texts["pre"][0]
     assert "Conv2d(1, 4)" in page.text
     config = json.loads((run / "config.json").read_text())
-    assert {config["machine"], config["versions"]["numpy"], "cpu"} <= set(page.texts["td"])
+    assert {config["machine"], config["versions"]["numpy"], "cpu", config["kernels"]} <= set(page.texts["td"])
     commands = page.texts["code"]
     assert f"python -m dcgan.train --resume {run}" in commands
     assert f"python -m dcgan.sample {run} --out more.png --grid 8x8 --seed 1" in commands

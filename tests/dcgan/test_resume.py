@@ -39,6 +39,7 @@ from dcgan.run.progress import Progress
 from dcgan.run.schedule import Schedule
 from dcgan.run.training import Training
 from minigrad import backend, serialize
+from minigrad.backend.cpu import native
 
 IMAGES = 22  # three batches of 8, the last one partial
 SMALL = ("--preset", "quick", "--batch-size", "8", "--set", "grid_rows=2", "--set", "grid_columns=2")
@@ -559,3 +560,31 @@ def test_a_checkpoint_is_read_whole_while_a_live_run_puts_another_in_its_place(r
     monkeypatch.undo()
     assert checkpoint.load(tmp_path / "run").position["step"] == 3
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ({}, False),
+        ({"kernels": "NumPy"}, True),
+        ({"kernels": None}, True),  # of an earlier version: by NumPy's forms
+        ({"kernels": 3}, True),
+        ({"device": "gpu", "kernels": None}, False),
+    ],
+    ids=["the same", "NumPy's", "none named", "nonsense", "a GPU's"],
+)
+def test_other_kernels_than_before_are_told(run, tmp_path, monkeypatch, before, told):
+    kernels = native.KernelStatus("C, gcc 12.2.0, 64-byte vectors", tmp_path / "kernels.so")
+    monkeypatch.setattr(native, "_loaded", native.Loaded(native.kernels(), kernels))
+    assert run(*SMALL, "--steps", 1, "--out", "run")[0] == 0
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["kernels"] == kernels.name
+    changed = {key: value for key, value in {**config, **before}.items() if value is not None}
+    path.write_text(json.dumps(changed))
+    code, said = run("--resume", "run", "--steps", 2)
+    assert code == 0
+    assert ("The CPU's kernels are other ones than before" in said) == told
+    if told:
+        assert f"({before['kernels'] or 'NumPy'}; now {kernels.name}): the run goes on" in said
+    assert json.loads(path.read_text())["kernels"] == kernels.name

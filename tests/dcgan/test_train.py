@@ -18,6 +18,7 @@ from dcgan import animate, console, presets, sample, train
 from dcgan.errors import UserError
 from dcgan.run import checkpoint, outputs, progress
 from dcgan.steps import StepLine
+from minigrad.backend import cpu_kernels
 from minigrad.backend import get as get_backend
 
 SMALL = ("--preset", "quick", "--steps", "3", "--batch-size", "8", "--set", "frame_every=1")
@@ -48,6 +49,7 @@ def test_a_run_leaves_all_that_it_names(run, tmp_path):
     config = json.loads(left["config.json"])
     assert config["preset"]["batch_size"] == 8
     assert config["device"] == "cpu"
+    assert config["kernels"] == cpu_kernels().name
 
 
 def test_two_runs_of_one_seed_are_equal_bit_for_bit(run, tmp_path):

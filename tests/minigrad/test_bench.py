@@ -74,6 +74,7 @@ def test_the_table_has_ratios_where_there_is_something_to_compare_with():
     assert lines[2].split()[-4:] == ["-", "-", "-", "-"]
     assert lines[3] == "geometric mean of ours/theirs: 0.50"
     assert lines[4].startswith("limit: 400 GFLOP/s")
+    assert lines[5:] == [f"CPU kernels: {backend.cpu_kernels()}"]
 
 
 @pytest.mark.parametrize(

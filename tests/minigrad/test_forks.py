@@ -293,6 +293,7 @@ def test_every_lock_is_one_that_forks_wait_for():
         ("forks.py", "Lock"),  # the class
         ("parallel.py", "Lock"),  # of a job: see `abandon`
         ("arena.py", "Lock"),  # the class
+        ("native.py", "Lock"),
         ("blas.py", "Lock"),
         ("figures.py", "Lock"),
         ("budget.py", "Condition"),  # of threads that a command waits for

@@ -43,9 +43,9 @@ LAYERS = [
     "capturing",
     "figures",
     "inspect",
-    "bench bench_gpu",
+    "bench bench_gpu __main__",
 ]
-NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck", "inspect", "bench"}
+NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck", "inspect", "bench", "__main__"}
 
 
 @pytest.fixture

@@ -1,26 +1,145 @@
-"""The C kernels: compiled when they are first needed, and called through ctypes."""
+"""The C kernels: compiled at first use, kept in the user's cache directory, and called through ctypes.
+
+The environment variable MINIGRAD_NATIVE says whether they are used: 0 for NumPy's forms in their place, 1 for
+an error where they can't be had. If it is not set, they are used if they can be had.
+"""
 
 import ctypes
-import functools
 import hashlib
 import os
 import re
-import shutil
-import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-OPTIONS = (
-    *("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-    *("-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"),
-)
+from ..environment import BadEnvironment
+from ..forks import Lock
+from . import compiler, library_cache
+from .compiler import Compiler, CompilerError, CompilerTimeout
+from .library_cache import CacheError
+
 TYPES = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
 FLOATS = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 KERNEL = re.compile(r"^KERNEL\((\w+)\)\(([^)]*)\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class KernelStatus:
+    """Which kernels the CPU uses.
+
+    Attributes:
+        name: by what C kernels were compiled, and for which vectors: "C, gcc 12.2.0, 64-byte vectors"; or
+            "NumPy".
+        path: the library in the cache directory; None if there is none.
+        reason: why there is none, so that there are no C kernels, or some that were compiled for this process
+            alone; "" if there is one.
+    """
+
+    name: str
+    path: Path | None = None
+    reason: str = ""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether they are C kernels."""
+        return self.name != "NumPy"
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"{self.name}, in {self.path}"
+        alone = ", compiled for this process alone" if self.compiled else ""
+        return f"{self.name}{alone}: {self.reason}"
+
+
+class LibraryError(Exception):
+    """A library can't be loaded, or lacks what it should have."""
+
+
+class Kernels:
+    """The functions of a compiled library.
+
+    `kernels.adam[dtype](...)` calls one, with addresses for arrays.
+
+    Attributes:
+        name: by what it was compiled, and for which vectors.
+        vector_bytes: of the vectors, which tell how many columns a tile has.
+
+    Raises LibraryError if the library can't be loaded.
+    """
+
+    def __init__(self, path: Path, texts: Mapping[str, str]) -> None:
+        try:
+            self._library = ctypes.CDLL(str(path))
+            compiled_by = ctypes.c_char_p.in_dll(self._library, "compiled_by").value or b""
+            self.vector_bytes: int = ctypes.c_int64.in_dll(self._library, "vector_bytes").value
+            self.set_members = self._function("set_members", [ctypes.c_int64])
+            for text in texts.values():
+                for name, types in signatures(text).items():
+                    kinds = {dtype: self._function(f"{name}_{kind}", types) for dtype, kind in FLOATS.items()}
+                    setattr(self, name, kinds)
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ) as error:  # not loaded; a value or a function is not there
+            raise LibraryError(f"the compiled library can't be loaded ({error!s:.200})") from None
+        self.name = f"C, {compiled_by.decode()}, {self.vector_bytes}-byte vectors"
+
+    def _function(self, name: str, types: list[Any]) -> Any:
+        function = getattr(self._library, name)
+        function.argtypes, function.restype = types, None
+        return function
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no kernel is called {name!r}")
+
+
+class Loaded(NamedTuple):
+    """The kernels, None where there are none, and their status."""
+
+    kernels: Kernels | None
+    status: KernelStatus
+
+
+Announce = Callable[[], object]
+Make = Callable[[Path], Path]  # a library in an empty folder
+
+
+def nothing() -> None:
+    """Announce nothing."""
+
+
+_loading = Lock(fork_order=3)  # who holds BLAS (1) or memory (2) may wait for it
+_loaded: Loaded | None = None
+
+
+def kernels() -> Kernels | None:
+    """Return the kernels, or None where there are none: NumPy's forms are used then.
+
+    The first call compiles them, if they are not in the cache. Raises BadEnvironment if MINIGRAD_NATIVE holds
+    neither 0 nor 1, or holds 1 and there are none.
+    """
+    return (_loaded or _load_once()).kernels
+
+
+def status(announce: Announce = nothing) -> KernelStatus:
+    """Return which kernels are used, where they lie, or why there are none. Loads them as `kernels` does.
+
+    Args:
+        announce: called before a compilation, which takes seconds.
+    """
+    return (_loaded or _load_once(announce)).status
+
+
+def address(array: Any) -> int:
+    """Return the address of an array's first number."""
+    found: int = array.__array_interface__["data"][0]
+    return found
 
 
 def sources() -> dict[str, str]:
@@ -31,66 +150,98 @@ def sources() -> dict[str, str]:
 
 
 def signatures(text: str) -> dict[str, list[Any]]:
-    """Return the types of the arguments of each kernel that a file defines, for ctypes."""
-    found = {}
-    for name, arguments in KERNEL.findall(text):
-        kinds = ("*" if "*" in a else a.split()[-2] for a in arguments.split(","))
-        found[name] = [TYPES[kind] for kind in kinds]
-    return found
+    """Return the types of the arguments of each kernel that a file defines, for ctypes.
 
-
-class Kernels:
-    """The functions of a compiled library.
-
-    `kernels.adam[dtype](...)` calls one, with addresses for arrays.
+    Raises TypeError for an argument that is neither a pointer nor one of TYPES.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._library = ctypes.CDLL(str(path))
-        self._library.set_members.argtypes = [ctypes.c_int64]
-        self._library.set_members.restype = None
-        self._library.vector_bytes.restype = ctypes.c_int64
-        self.vector_bytes: int = self._library.vector_bytes()
-        for text in sources().values():
-            for name, types in signatures(text).items():
-                setattr(
-                    self, name, {d: self._function(f"{name}_{kind}", types) for d, kind in FLOATS.items()}
-                )
-
-    def _function(self, name: str, types: list[Any]) -> Any:
-        function = getattr(self._library, name)
-        function.argtypes, function.restype = types, None
-        return function
-
-    def set_members(self, members: int) -> None:
-        """Let calls have so many threads, the caller's own included."""
-        self._library.set_members(members)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no kernel is called {name!r}")
+    return {
+        name: [_type_of(argument, name) for argument in arguments.split(",") if argument.strip()]
+        for name, arguments in KERNEL.findall(text)
+    }
 
 
-@functools.cache
-def kernels() -> Kernels | None:
-    """Return the kernels, or None where there are none: NumPy's forms are used then."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if os.environ.get("MINIGRAD_NATIVE") == "0" or compiler is None:
-        return None
-    texts = sources()
-    name = hashlib.sha256(repr((texts, OPTIONS, compiler)).encode()).hexdigest()[:32]
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad", f"{name}.so")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            for file, text in texts.items():
-                Path(folder, file).write_text(text, encoding="utf-8")
-            made = Path(folder, "kernels.so")
-            subprocess.run([compiler, *OPTIONS, "-o", made, Path(folder, "kernels.c"), "-lm"], check=True)
-            os.replace(made, path)
-    return Kernels(path)
+def _type_of(argument: str, kernel: str) -> Any:
+    words = argument.split()
+    kind = "*" if "*" in argument else words[-2] if len(words) > 1 else ""
+    if kind not in TYPES:
+        raise TypeError(
+            f"KERNEL({kernel}): expected pointers, int64_t or double as arguments, got {argument.strip()!r}"
+        )
+    return TYPES[kind]
 
 
-def address(array: Any) -> int:
-    """Return the address of an array's first number."""
-    found: int = array.__array_interface__["data"][0]
-    return found
+def _load_once(announce: Announce = nothing) -> Loaded:
+    global _loaded
+    with _loading:  # of two threads, one compiles
+        if _loaded is None:
+            _loaded = load(sources(), announce)
+        return _loaded
+
+
+def load(texts: Mapping[str, str], announce: Announce = nothing) -> Loaded:
+    """Return the kernels of these sources, from the cache or compiled now, as the environment says.
+
+    Raises BadEnvironment as `kernels` does.
+    """
+    wanted = os.environ.get("MINIGRAD_NATIVE")
+    if wanted not in (None, "0", "1"):
+        raise BadEnvironment(f"MINIGRAD_NATIVE={wanted!r:.40}: expected 0 (NumPy's forms) or 1 (C kernels)")
+    if wanted == "0":
+        return Loaded(None, KernelStatus("NumPy", reason="MINIGRAD_NATIVE=0"))
+    try:
+        return _compiled(texts, announce)
+    except (CompilerError, LibraryError, OSError) as error:
+        if wanted == "1":
+            raise BadEnvironment(
+                f"MINIGRAD_NATIVE=1: there are no C kernels: {error}. Without MINIGRAD_NATIVE, NumPy's "
+                "forms are used"
+            ) from None
+        return Loaded(None, KernelStatus("NumPy", reason=str(error)))
+
+
+def _compiled(texts: Mapping[str, str], announce: Announce) -> Loaded:
+    """Return the C kernels. Raises CompilerError, LibraryError or OSError if there can be none."""
+    if os.name != "posix":
+        raise CompilerError("the C kernels need a POSIX system")
+    found = compiler.find()
+    key = _key(texts, found)
+
+    def make(folder: Path) -> Path:
+        announce()
+        return found.compile(texts, folder)
+
+    try:
+        return _cached(key, texts, make)
+    except CompilerTimeout:
+        raise
+    except (CacheError, CompilerError, LibraryError) as error:  # a full disk can show as any of them
+        return _private(texts, make, str(error))
+
+
+def _key(texts: Mapping[str, str], found: Compiler) -> str:
+    """Return what tells a library from others: it is made of all that it depends on."""
+    parts = repr((sorted(texts.items()), found, compiler.PROCESSORS, compiler.processor()))
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def _cached(key: str, texts: Mapping[str, str], make: Make) -> Loaded:
+    """Return the kernels of the library in the cache. It is made if there is none that can be loaded."""
+    path = library_cache.find(key)
+    if path is not None:
+        try:
+            return _from(path, texts)
+        except LibraryError:
+            library_cache.remove(path)
+    return _from(library_cache.store(key, make), texts)
+
+
+def _from(path: Path, texts: Mapping[str, str]) -> Loaded:
+    made = Kernels(path, texts)
+    return Loaded(made, KernelStatus(made.name, path))
+
+
+def _private(texts: Mapping[str, str], make: Make, reason: str) -> Loaded:
+    """Return kernels made for this process alone, for that reason. A loaded library needs no file."""
+    with tempfile.TemporaryDirectory(prefix="minigrad-") as folder:
+        made = Kernels(make(Path(folder)), texts)
+    return Loaded(made, KernelStatus(made.name, reason=reason))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..environment import BadEnvironment
 from ..forks import AtFork
 from ..ieee import ieee
 from .blas import SingleThreadedBLAS
@@ -29,10 +30,6 @@ MIN_SLICE_BYTES = 1 << 20  # that are worth handing to another thread
 MAX_CACHED_BYTES = 64 << 20  # bytes of scratch memory that one thread caches under one name
 MAX_THREADS = 1024  # more would find no slices: only very large work is cut into so many
 TARGET_SLICES = 8  # of smaller work, if they are not too small
-
-
-class BadEnvironment(ValueError):
-    """An environment variable holds something that can't be used."""
 
 
 def available_threads() -> int:

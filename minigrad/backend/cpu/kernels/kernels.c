@@ -1,4 +1,4 @@
-// All kernels in one library: those of each file for float, and again for double.
+// All kernels, for one type of number: float, or double where DOUBLE is defined. A library has both.
 //
 // A kernel is a function `void name_float(...)`, which `minigrad/backend/cpu/native.py` finds by its KERNEL line.
 // Its arguments are pointers, int64_t and double alone. Arrays are contiguous, images lie with their channels
@@ -14,18 +14,14 @@
 #include "threads.h"
 #include "tiles.h"
 
+#ifndef DOUBLE
 #define REAL float
 #define REAL_BITS uint32_t
 #define NAME(name) name##_float
-#include "all.h"
-#undef REAL
-#undef REAL_BITS
-#undef NAME
-
+#else
 #define REAL double
 #define REAL_BITS uint64_t
 #define NAME(name) name##_double
+#endif
 #include "all.h"
 
-// The bytes of a vector, which tell how many columns a tile has.
-__attribute__((visibility("default"))) int64_t vector_bytes(void) { return VECTOR_BYTES; }

@@ -1,0 +1,222 @@
+"""The C compiler of this machine: which one, and how it makes a library of the kernels."""
+
+import contextlib
+import functools
+import itertools
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+TIMEOUT = 60.0  # seconds; the kernels take a few
+NAMES = ("cc", "gcc", "clang")  # where CC names none
+OPTIONS = (
+    "-O3",  # loops in vectors, unrolled
+    "-ffp-contract=fast",  # a * b + c as one instruction, with one rounding
+    # The two leave every result as it is. (-ffast-math would not: it changes the order of sums, takes NaN and
+    # infinity to be absent, and makes subnormal numbers 0 in the whole process.)
+    "-fno-math-errno",  # sqrt as an instruction: nobody reads errno
+    "-fno-trapping-math",  # both sides of a choice in vectors: nobody traps floating-point exceptions
+    "-std=gnu11",  # vector extensions, atomics
+    *("-fPIC", "-fvisibility=hidden"),  # for a library that shows its kernels alone
+    "-pthread",
+)
+PROCESSORS = (
+    "-march=native",
+    "-mcpu=native",
+)  # all instructions of this processor; which one a compiler knows
+# What is compiled by itself, all at the same time: file and options.
+UNITS = (("threads.c",), ("kernels.c",), ("kernels.c", "-DDOUBLE"))
+FAMILY = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "flags",
+    "CPU implementer",
+    "CPU part",
+    "Features",
+)
+
+
+class CompilerError(Exception):
+    """A compiler is not there, or does not do what it should; the message says which and what."""
+
+
+class CompilerTimeout(CompilerError):
+    """A compiler has not ended after TIMEOUT."""
+
+
+class Compiler(NamedTuple):
+    """A compiler that can be called.
+
+    Attributes:
+        command: the program and the arguments that come with it.
+        version: what it says of itself.
+        options: what it is given besides the files.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    options: tuple[str, ...]
+
+    def compile(self, sources: Mapping[str, str], folder: Path) -> Path:
+        """Return a library made of the texts `sources`, in a folder that is there for it.
+
+        Raises CompilerError if the compiler fails or takes longer than TIMEOUT, and OSError if the folder
+        can't be written to.
+        """
+        for name, text in sources.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        command = (*self.command, *self._processor(folder), *self.options)
+        objects = [f"{number}.o" for number in range(len(UNITS))]
+        units = zip(UNITS, objects, strict=True)
+        _run(*((*command, "-c", *unit, "-o", name) for unit, name in units), folder=folder)
+        made = folder / "kernels.so"
+        _run((*command, "-shared", *objects, "-o", str(made), "-lm"), folder=folder)
+        if not made.is_file():
+            raise CompilerError(f"{shlex.join(self.command)} ended without an error, but wrote no library")
+        return made
+
+    def _processor(self, folder: Path) -> tuple[str, ...]:
+        """Return this compiler's option for all instructions of the processor; () if it has none."""
+        (folder / "empty.c").touch()
+        for option in PROCESSORS:
+            try:
+                _run((*self.command, option, "-E", "empty.c"), folder=folder)
+                return (option,)
+            except CompilerTimeout:
+                raise
+            except CompilerError:
+                continue
+        return ()
+
+
+def find() -> Compiler:
+    """Return the compiler that the environment variable CC names, or else the first of NAMES.
+
+    CC may have arguments ("ccache gcc"). MINIGRAD_CFLAGS adds options, for debugging.
+
+    Raises CompilerError if there is none, or it does not tell its version.
+    """
+    extra = _words("MINIGRAD_CFLAGS")
+    command = _words("CC")
+    if not command:
+        found = next((name for name in NAMES if shutil.which(name)), None)
+        if found is None:
+            raise CompilerError(f"no C compiler was found: install gcc or clang ({', '.join(NAMES)} in PATH)")
+        command = (found,)
+    elif shutil.which(command[0]) is None:
+        raise CompilerError(
+            f"CC={shlex.join(command)!r:.80}: there is no such program: unset CC, or correct it"
+        )
+    return Compiler(command, _run((*command, "--version")), (*OPTIONS, *extra))
+
+
+def _words(variable: str) -> tuple[str, ...]:
+    """Return the words of an environment variable; () if it is not set."""
+    text = os.environ.get(variable, "")
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:  # an open quotation mark
+        raise CompilerError(f"{variable}={text!r:.80}: {error}") from None
+
+
+@functools.cache
+def processor() -> str:
+    """Return what tells this processor from others: its model and its instructions."""
+    return "\n".join((platform.system(), platform.machine(), *_family()))
+
+
+def _family() -> Sequence[str]:
+    if sys.platform == "darwin":
+        with contextlib.suppress(CompilerError):
+            return [_run(("sysctl", "-n", "machdep.cpu.brand_string"))]
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            first_core = list(itertools.takewhile(str.strip, file))  # of many cores, all would take long
+    except OSError:
+        return [platform.processor()]
+    return [line for line in first_core if line.partition(":")[0].strip() in FAMILY]
+
+
+def _run(*commands: Sequence[str], folder: Path | None = None) -> str:
+    """Run programs of the compiler's at the same time; return what the first prints.
+
+    They are ended, with their children, after TIMEOUT, if one of them fails, and if this process is
+    interrupted.
+
+    Raises CompilerError if one can't be run, fails or takes too long (CompilerTimeout).
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    end = time.monotonic() + TIMEOUT
+    try:
+        started.extend(_start(command, folder) for command in commands)
+        said = [_output(process, end) for process in started]
+        return said[0]
+    finally:
+        for process in started:
+            _end(process)
+
+
+def _start(command: Sequence[str], folder: Path | None) -> "subprocess.Popen[bytes]":
+    """Start a program, in a session of its own: to end it with its children."""
+    environment = {**os.environ, "LC_ALL": "C"} | ({"TMPDIR": str(folder)} if folder else {})
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CompilerError(f"{command[0]} can't be run: {error.strerror or error}") from None
+
+
+def _output(process: "subprocess.Popen[bytes]", end: float) -> str:
+    """Return what a program prints until it ends."""
+    assert isinstance(process.args, Sequence)
+    try:
+        out, err = process.communicate(timeout=max(end - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        raise CompilerTimeout(f"{process.args[0]!s} has not ended after {TIMEOUT:g} s") from None
+    if process.returncode:
+        said = _first_error(err.decode(errors="replace"))
+        raise CompilerError(f"{process.args[0]!s} failed with exit code {process.returncode}: {said}")
+    return out.decode(errors="replace")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a program that has not ended, and give back what belongs to it."""
+    if process.poll() is None:
+        _kill(process)
+        process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a program and what it started: a compiler's driver alone would leave the compiler behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _first_error(text: str) -> str:
+    """Return the line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = next(
+        (line for line in lines if "error" in line.lower()), lines[0] if lines else "it said nothing"
+    )
+    return f"{found:.200}"
