@@ -568,9 +568,7 @@ class CPUBackend(Backend):
         if frequency.pays(geometry, n, channels, out_channels):
             return "in the frequency domain (backend/cpu/frequency.py)"
         if product == "convolve" and _makes_few_planes(geometry, channels, out_channels):
-            return (
-                "by laying the image on the few channels of the result, tap by tap (backend/cpu)"
-            )
+            return "by laying the image on the few channels of the result, tap by tap (backend/cpu)"
         single = product in ("convolve_input_gradient", "convolve_weight_gradient")
         if single and _is_narrow(geometry, channels, out_channels):
             return "by the columns of the result, which are narrower (backend/cpu)"
