@@ -152,8 +152,7 @@ def table(rows: Sequence[Row], limit: float) -> str:
 
 def limit_in_a_line(limit: float) -> str:
     """Return a line with the machine's limit in GFLOP/s."""
-    count = backend.num_threads()
-    return f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {count} threads"
+    return f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32"
 
 
 def in_ms(seconds: float) -> str:
