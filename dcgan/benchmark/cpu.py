@@ -44,10 +44,10 @@ class Step(bench.Row):
     """One line: the step of a recipe in all ways.
 
     Attributes:
-        channels_last, compiled: PyTorch's times with the channels of images innermost, and then also with
-            networks by `torch.compile`; None where they are not there. `theirs` is that of PyTorch without
-            either.
-        failures: why ways of PyTorch's did not run, by their names.
+        theirs: PyTorch's time without a change of its layout and uncompiled.
+        channels_last: PyTorch's time with the channels of images and weights innermost.
+        compiled: the same with networks by `torch.compile`. Each of the three is None where it did not run.
+        failures: the errors of PyTorch's ways that failed, by the names of the ways.
     """
 
     channels_last: Timing | None = None
@@ -115,7 +115,7 @@ class Bench:
         )
 
     def _prepared(self, preset: Preset) -> tuple[dict[str, Work], dict[str, str]]:
-        """Return PyTorch's steps, compiled where they are, and why others did not run."""
+        """Return PyTorch's steps, compiled where they are, and the errors of those that failed."""
         steps: dict[str, Work] = {}
         failures: dict[str, str] = {}
         for name, make in self._learners(preset).items():
