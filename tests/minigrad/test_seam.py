@@ -41,11 +41,11 @@ LAYERS = [
     "optim serialize gradcheck",
     "uses step_values",
     "capturing",
-    "figures",
+    "figures machine",
     "inspect",
     "bench bench_gpu __main__",
 ]
-NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck", "inspect", "bench", "__main__"}
+NUMPY_BELONGS_IN = {"backend", "random", "naive", "gradcheck", "inspect", "machine", "bench", "__main__"}
 
 
 @pytest.fixture
