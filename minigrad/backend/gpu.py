@@ -19,6 +19,7 @@ from .gpu_losses import GPULosses
 from .gpu_measuring import GPUMeasuring
 from .gpu_optimizers import GPUOptimizers
 from .gpu_products import GPUProducts
+from .gpu_sums import GPUSums
 from .kernels.launch import (
     by_cupy,
     channels_innermost,
@@ -38,7 +39,7 @@ MIN_CHUNK_ROWS = 512  # that one of its blocks takes
 MAX_CHUNKS = 256
 
 
-class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
+class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts, GPUSums):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -59,13 +60,6 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         if not count:
             raise RuntimeError("CuPy finds no GPU")
         super().__init__()
-        self._sum = xp.ReductionKernel(
-            "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
-        )
-        mean = "y = (T)a / (T)(_in_ind.size() / _out_ind.size())"
-        self._mean = xp.ReductionKernel(
-            "T x", "T y", "(double)x", "a + b", mean, "0", "minigrad_mean", reduce_type="double"
-        )
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -123,17 +117,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return reshaped(x, shape)
 
-    # -- sums ----------------------------------------------------------------------------------
-
-    def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        if x.dtype != "float32":
-            y = x.sum(axis=axes, keepdims=keepdims)
-        else:
-            y = self._sum(x, axis=axes, keepdims=keepdims)
-        return by_cupy("sum", y, x, flop=1)
-
-    def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        return by_cupy("mean", self._mean(x, axis=axes, keepdims=keepdims), x, flop=1)
+    # -- element by element -----------------------------------------------------------------
 
     def add(self, a: Any, b: Any) -> Array:
         # CuPy's sum of two arrays with the channels innermost is not so itself.
