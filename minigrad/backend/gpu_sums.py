@@ -1,8 +1,8 @@
 """Sums and averages on a GPU.
 
 CuPy gives a block of threads 32 columns, however many rows there are to add up: two blocks for the gradient
-of a bias of 64 channels, on a GPU that can run hundreds. So a kernel of our own takes the sums of columns, and
-of whole arrays. CuPy takes the others.
+of a bias of 64 channels, on a GPU that can run hundreds. So a kernel of our own takes the sums of columns,
+and of whole arrays. CuPy takes the others.
 """
 
 import math

@@ -382,7 +382,11 @@ def test_dropout_lets_through_what_is_no_number_where_it_keeps_it(gpu):
 @SLOPES
 @pytest.mark.parametrize("p", [0.0, 0.4, 1 - 2.0**-16, 1 - 2.0**-40])
 @pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
-@pytest.mark.parametrize("shape", [(1, 1), (33, 1), (5, 31), (257, 3), (0, 4), (12, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [*((1, 1), (33, 1), (5, 31), (257, 3), (0, 4), (12, 16)), *((5000, 1), (70, 64), (33, 127), (20, 300))],
+    ids=str,
+)
 def test_rows_are_finished_in_place(gpu, shape, with_bias, p, slope, dtype):
     rows, bias = numbers(12, shape, dtype), numbers(13, shape[1], dtype) if with_bias else None
     epilogue = Epilogue(slope, p, PLACES["a seed's"])
