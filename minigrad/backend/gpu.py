@@ -35,8 +35,10 @@ from .kernels.launch import (
 from .tape import CaptureError, is_capturing, recording
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
-MIN_CHUNK_ROWS = 512  # that one of its blocks takes
+MIN_CHUNK_ROWS = 512  # that a block of its sums takes
 MAX_CHUNKS = 256
+MIN_ROWS = 64  # that a block of its other passes takes
+BLOCKS = 528  # of those, in all channels: four for each multiprocessor of an H100
 
 
 class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts, GPUSums):
@@ -200,7 +202,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         rows = _rows(x)  # (M, C)
         y = xp.empty_like(rows)
         if rows.size:
-            _, grid, sizes = _chunks(rows, partial=False)
+            grid, sizes = _cut(rows)
             single = x.dtype == mean.dtype == variance.dtype == "float32"
             statistics = np.dtype("float32" if single else "float64")
             mean, variance = (vector(v, rows.shape[1], statistics) for v in (mean, variance))
@@ -259,6 +261,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
             ),
         )
         dx = xp.empty_like(rows)
+        grid, sizes = _cut(rows)
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
         return in_shape_of(x, dx), dweight, dbias
 
@@ -316,13 +319,26 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])  # (M, C)
 
 
-def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
-    """Cut (M, C) as batch_norm.cu does: room for each chunk's sums, the grid, and (M, C, rows a chunk)."""
+def _chunks(rows: Array) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
+    """Cut (M, C) for sums by batch_norm.cu: room for each chunk's, the grid, and (M, C, rows a chunk)."""
     m, c = rows.shape
     chunk = max(MIN_CHUNK_ROWS, -(-m // MAX_CHUNKS))
-    chunks = max(1, -(-m // chunk))
-    room = xp.empty((chunks, 2, c), np.float64) if partial else None
-    return room, (-(-c // CHANNELS), chunks), (np.int64(m), np.int32(c), np.int64(chunk))
+    grid, sizes = _grid_of(m, c, chunk)
+    return xp.empty((grid[1], 2, c), np.float64), grid, sizes
+
+
+def _cut(rows: Array) -> tuple[tuple[int, int], tuple[Any, ...]]:
+    """Cut (M, C) for a pass of batch_norm.cu that adds nothing up: the grid, and (M, C, rows a chunk).
+
+    In more chunks than for sums, as nothing is left to be merged.
+    """
+    m, c = rows.shape
+    return _grid_of(m, c, max(MIN_ROWS, -(-m * -(-c // CHANNELS) // BLOCKS)))
+
+
+def _grid_of(m: int, c: int, chunk: int) -> tuple[tuple[int, int], tuple[Any, ...]]:
+    grid = -(-c // CHANNELS), -(-m // chunk)
+    return grid, (np.int64(m), np.int32(c), np.int64(chunk))
 
 
 def _tiles(kernel: str, types: str, grid: tuple[int, int], args: tuple[Any, ...]) -> None:

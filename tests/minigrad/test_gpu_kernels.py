@@ -1120,6 +1120,23 @@ def test_averages_of_both_dtypes_and_without_axes(gpu):
     gpu.average_updates([], list)
 
 
+def test_updates_and_passes_fill_a_large_gpu(gpu, given):
+    """They have two blocks for each of the 132 multiprocessors of an H100, or what there is work for."""
+    large, small = (on(gpu, np.ones(size, "float32")) for size in (300_000, 1000))
+    update = [gpu.copy(large) for _ in range(4)]
+    gpu.adam_updates([update], lambda: [(0.1, 1.0)], **CONSTANTS, weight_decay=0.0)
+    gpu.average_updates([(update[0], large)], lambda: (0.5, 0.5))
+    gpu.average_updates([(gpu.copy(small), small)], lambda: (0.5, 0.5))
+    rows = on(gpu, np.ones((6272, 128), "float32"))
+    c = [on(gpu, np.ones(128)) for _ in range(3)]
+    gpu.normalize(rows, *c[:2], EPS, *c[1:])
+    gpu.normalize_backward(rows, rows, rows, *c[:2], EPS, c[2])
+    blocks = [(work.kernel.split("<")[0], math.prod(work.grid)) for work in given]
+    assert ("average", 1) in blocks
+    for kernel in ("adam", "average", "normalize", "gradient"):
+        assert any(name == kernel and 2 * 132 <= count <= 8 * 132 for name, count in blocks)
+
+
 def test_the_weights_of_averages_are_given_anew_in_each_step(gpu):
     weights = iter([(0.0, 1.0), (1.0, 0.0), (0.5, 0.25)])
     average, new = on(gpu, np.array([1.0, 2.0], "float32")), on(gpu, np.array([4.0, 16.0], "float32"))
