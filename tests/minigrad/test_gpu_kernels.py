@@ -176,6 +176,61 @@ def test_a_copy_lies_in_the_same_order_in_memory_of_its_own(gpu, shape, layout):
     assert np.array_equal(off(gpu, copied), values)
 
 
+OTHER_ORDER = [(3, 8, 1, 8), (2, 33, 5, 13), (1, 64, 8, 8), (5, 9, 31, 1), (7, 130, 7, 7)]
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", OTHER_ORDER, ids=str)
+def test_images_in_the_other_memory_order(gpu, given, shape, dtype, monkeypatch):
+    """Copies, and the rows of a Flatten, by the kernel for it, also with fewer blocks than images."""
+    from minigrad.backend.kernels import launch
+
+    contiguous = launch.contiguous
+    monkeypatch.setattr(launch, "MAX_DEPTH", 3)
+    n, c, h, w = shape
+    values = np.arange(n * c * h * w, dtype=dtype).reshape(shape)
+    innermost = channels_first(on(gpu, channels_last(values).ravel()).reshape(n, h, w, c))
+    outermost = on(gpu, values.ravel()).reshape(shape)
+    for found, right in (
+        (contiguous(innermost), values),
+        (contiguous(channels_last(outermost)), channels_last(values)),
+        (gpu.reshape(innermost, (n, c * h * w)), values.reshape(n, -1)),
+    ):
+        assert found.flags.c_contiguous
+        assert gpu.owns_memory(found)
+        assert np.array_equal(off(gpu, found), right)
+        work = given.pop(0)
+        assert work.kernel == f"transpose<{load.FLOATS[dtype]}>"
+        assert (work.bytes, work.flop) == (2 * values.nbytes, 0)
+    assert not given
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize(
+    "shape", [(2, 9, 5, 3), (2, 3, 16, 16), (2, 1, 9, 9), (0, 9, 9, 9), (3, 33)], ids=str
+)
+def test_reshapes_of_any_memory_order(gpu, given, shape, layout):
+    """A view where one shows it so, else one copy, which owns its memory."""
+    from minigrad.backend.kernels.launch import contiguous
+
+    values = numbers(46, shape, "float32")
+    x = on(gpu, values, layout)
+    given.clear()
+    for new in ((shape[0], math.prod(shape[1:])), (math.prod(shape),), (*shape[:2], math.prod(shape[2:]))):
+        found = gpu.reshape(x, new)
+        assert np.array_equal(off(gpu, found), values.reshape(new))
+        copied = x.size and found.data.ptr != x.data.ptr
+        assert len(given) == copied <= gpu.owns_memory(found)
+        assert not (copied and x.flags.c_contiguous)
+        given.clear()
+    for dtype in (None, "float32", "float64"):
+        copied = contiguous(x, dtype)
+        assert np.array_equal(off(gpu, copied), values)
+        assert copied.dtype == (dtype or x.dtype)
+    with pytest.raises(ValueError, match="reshape"):
+        gpu.reshape(x, (5, 7, 11))
+
+
 def test_numbers_of_several_arrays(gpu):
     values = [np.array(0.1, "float32"), np.array([-2.5], "float32"), np.array([[1e300]], "float64")]
     assert gpu.numbers([on(gpu, a) for a in values[:2]]) == [float(np.float32(0.1)), -2.5]

@@ -29,6 +29,7 @@ SOURCES: dict[str, dict[str, list[str]]] = {
         "move_statistics": _TYPES,
     },
     "sums": {"column_sums": _SUMS},
+    "transpose": {"transpose": _TYPES},
     "elementwise": dict.fromkeys(
         (
             "leaky_relu",
@@ -64,6 +65,7 @@ FLOP = {
     "gradient": 6,
     "move_statistics": 3,
     "column_sums": 1,
+    "transpose": 0,
     "leaky_relu": 1,
     "leaky_relu_backward": 1,
     "bias_leaky_relu": 2,
