@@ -36,7 +36,7 @@ class GPUSums(Backend):
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         rows = _rows(x, axes)
         if rows is not None:
-            return _sums(rows, 1).reshape(_shape(x, axes, keepdims))
+            return _sums(rows, _shape(x, axes, keepdims))
         if x.dtype != "float32":
             y = x.sum(axis=axes, keepdims=keepdims)
         else:
@@ -46,7 +46,7 @@ class GPUSums(Backend):
     def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         rows = _rows(x, axes)
         if rows is not None:
-            return _sums(rows, len(rows)).reshape(_shape(x, axes, keepdims))
+            return _sums(rows, _shape(x, axes, keepdims), len(rows))
         return by_cupy("mean", _mean(x, axis=axes, keepdims=keepdims), x, flop=1)
 
 
@@ -74,12 +74,12 @@ def _shape(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
     return tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
 
 
-def _sums(rows: Array, count: int) -> Array:
-    """Return the sum of each column of rows (M, C), over `count`: (1, C)."""
+def _sums(rows: Array, shape: tuple[int, ...], count: int = 1) -> Array:
+    """Return the sum of each column of rows (M, C), over `count`, in a shape of C elements."""
     m, c = rows.shape
     width = min(COLUMNS, 1 << (c - 1).bit_length())  # of a block
     chunks = min(m * width // (load.BLOCK * ROWS), BLOCKS // -(-c // width))
-    result = xp.empty((1, c), rows.dtype)
+    result = xp.empty(shape, rows.dtype)  # not a view, since a gradient is kept if it owns its memory
     if chunks > 1:
         chunk = -(-m // chunks)
         sums = xp.empty((-(-m // chunk), c), np.float64)
@@ -90,13 +90,13 @@ def _sums(rows: Array, count: int) -> Array:
 
 
 def _column_sums(rows: Array, sums: Array, count: int, chunk: int, width: int) -> None:
-    """Sum the columns of each chunk of rows (M, C) into sums (chunks, C), with `width` columns a block."""
+    """Sum the columns of each chunk of rows (M, C) into `sums`, (chunks, C): `width` columns a block."""
     m, c = rows.shape
     launch_blocks(
         "sums",
         "column_sums",
         types_of(rows.dtype, sums.dtype),
-        (-(-c // width), len(sums)),
+        (-(-c // width), -(-m // chunk)),
         (width, load.BLOCK // width),
         (rows, sums, sums.dtype.type(count), np.int64(m), np.int32(c), np.int64(chunk)),
     )

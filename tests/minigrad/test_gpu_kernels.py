@@ -826,6 +826,8 @@ def test_sums_of_columns(gpu, given, m, c, dtype):
         total, mean = gpu.sum(on_gpu, (0,), keepdims), gpu.mean(on_gpu, (0,), keepdims)
         assert (total.shape, mean.shape) == (shape, shape)
         assert (total.dtype, mean.dtype) == (dtype, dtype)
+        assert gpu.owns_memory(total)
+        assert gpu.owns_memory(mean)
         assert np.all(np.abs(off(gpu, total).ravel() - sums.astype(dtype)) <= tolerance)
         assert np.all(
             np.abs(off(gpu, mean).ravel() - sums.astype(dtype) / np.dtype(dtype).type(m)) <= tolerance
