@@ -1,5 +1,5 @@
-// A copy of images in the other memory order, (N, C, H, W) to (N, H, W, C) or back: must equal the copy by CuPy. It is
-// a transposition of N matrices (A, B), of which one axis is C and the other H * W.
+// A copy of images in the other memory order, (N, C, H, W) to (N, H, W, C) or back: must equal Backend.reshape, which
+// copies them so. It is a transposition of N matrices (A, B), of which one axis is C and the other H * W.
 //
 // A block moves tiles of 32 x 32 through shared memory, so that a warp reads neighbouring numbers of x, and writes
 // neighbouring numbers of y. The rows of the tile are 33 long, or a column of it would lie in one bank.
