@@ -98,5 +98,5 @@ def _column_sums(rows: Array, sums: Array, count: int, chunk: int, width: int) -
         types_of(rows.dtype, sums.dtype),
         (-(-c // width), -(-m // chunk)),
         (width, load.BLOCK // width),
-        (rows, sums, sums.dtype.type(count), np.int64(m), np.int32(c), np.int64(chunk)),
+        (rows, sums, sums.dtype.type(count), np.int64(m), np.int64(c), np.int64(chunk)),
     )

@@ -186,7 +186,7 @@ def test_images_in_the_other_memory_order(gpu, given, shape, dtype, monkeypatch)
     from minigrad.backend.kernels import launch
 
     contiguous = launch.contiguous
-    monkeypatch.setattr(launch, "MAX_DEPTH", 3)
+    monkeypatch.setattr(launch, "MOST_BLOCKS", 5)
     n, c, h, w = shape
     values = np.arange(n * c * h * w, dtype=dtype).reshape(shape)
     innermost = channels_first(on(gpu, channels_last(values).ravel()).reshape(n, h, w, c))

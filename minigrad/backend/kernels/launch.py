@@ -16,7 +16,7 @@ from . import load, work
 
 TILE = 32  # rows and columns of a matrix that a block of `transpose` moves at once
 NARROW = 8  # rows or columns
-MAX_DEPTH = 65_535  # of a grid
+MOST_BLOCKS = 65_535  # of a grid along its second and third axes
 
 
 def launch(file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
@@ -71,7 +71,8 @@ def contiguous(x: Array, dtype: Any = None) -> Array:
 def _matrices(x: Array) -> tuple[int, int, int] | None:
     """Return the (N, A, B) that lie in memory where x (N, ...) in its own order is (N, B, A).
 
-    None where images are not what lies there, and for narrow matrices, which CuPy copies as well.
+    None where images are not what lies there, for narrow matrices, which CuPy copies as well, and where the
+    grid would be too large.
     """
     n, *rest = x.shape
     if str(x.dtype) not in load.FLOATS:
@@ -82,14 +83,15 @@ def _matrices(x: Array) -> tuple[int, int, int] | None:
         a, b = rest[2], rest[0] * rest[1]
     else:
         return None
-    return (n, a, b) if min(a, b) >= NARROW else None
+    fits = min(a, b) >= NARROW and a <= TILE * MOST_BLOCKS
+    return (n, a, b) if fits else None
 
 
 def _transposed(x: Array, n: int, a: int, b: int) -> Array:
     """Return x contiguous, whose memory is n matrices (a, b), as n matrices (b, a)."""
     result = xp.empty(x.shape, x.dtype)
-    grid = -(-b // TILE), -(-a // TILE), min(n, MAX_DEPTH)
-    args = (x, result, np.int64(n), np.int32(a), np.int32(b))
+    grid = -(-b // TILE), -(-a // TILE), min(n, MOST_BLOCKS)
+    args = (x, result, np.int64(n), np.int64(a), np.int64(b))
     launch_blocks("transpose", "transpose", types_of(x.dtype), grid, (TILE, 8), args)
     return result
 

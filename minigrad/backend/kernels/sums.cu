@@ -17,9 +17,9 @@
 // y is (chunks, C): of double for the chunks' sums, of x's type for the result. Each sum, rounded to S, is divided by
 // `count`: M for a mean, in its last launch, else 1.
 template <typename T, typename S>
-__global__ void column_sums(const T* x, S* y, S count, long long rows, int columns, long long chunk) {
+__global__ void column_sums(const T* x, S* y, S count, long long rows, long long columns, long long chunk) {
     __shared__ double shared[THREADS];
-    int column = blockIdx.x * blockDim.x + threadIdx.x;
+    long long column = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     int place = threadIdx.y * blockDim.x + threadIdx.x;
     long long start = blockIdx.y * chunk, stop = min(start + chunk, rows);
     double sum = 0;
@@ -33,5 +33,5 @@ __global__ void column_sums(const T* x, S* y, S count, long long rows, int colum
         if (threadIdx.y < half) shared[place] += shared[place + half * blockDim.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && column < columns) y[blockIdx.y * (long long)columns + column] = (S)shared[place] / count;
+    if (threadIdx.y == 0 && column < columns) y[blockIdx.y * columns + column] = (S)shared[place] / count;
 }
