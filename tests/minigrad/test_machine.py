@@ -33,7 +33,10 @@ def test_what_is_found_has_all_that_a_figure_depends_on(monkeypatch):
 
 def test_a_line_says_it_to_people():
     versions = "minigrad 0.1, NumPy 2.4, OpenBLAS 0.3"
-    assert machine.described(FOUND) == f"A processor, 2 threads, {versions}, PyTorch 2.13, kernels: C, gcc 12.2.0"
+    assert (
+        machine.described(FOUND)
+        == f"A processor, 2 threads, {versions}, PyTorch 2.13, kernels: C, gcc 12.2.0"
+    )
     alone = {name: version for name, version in FOUND["versions"].items() if name != "torch"}
     one = machine.described({**FOUND, "threads": 1, "versions": alone})
     assert one == f"A processor, 1 thread, {versions}, kernels: C, gcc 12.2.0"
