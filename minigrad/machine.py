@@ -17,7 +17,7 @@ BLAS = {"openblas": "OpenBLAS", "mkl": "MKL", "blis": "BLIS", "flexiblas": "Flex
 
 
 def machine(torch: Any = None) -> dict[str, Any]:
-    """Return the processor, the number of threads, the CPU kernels and the versions, as the JSON of a benchmark has them.
+    """Return the processor, its threads and kernels, and the versions, as the JSON of a benchmark has them.
 
     Args:
         torch: the module; None without PyTorch.

@@ -183,7 +183,7 @@ OTHER_ORDER = [(3, 8, 1, 8), (2, 33, 5, 13), (1, 64, 8, 8), (5, 9, 31, 1), (7, 1
 @pytest.mark.parametrize("shape", OTHER_ORDER, ids=str)
 def test_images_in_the_other_memory_order(gpu, given, shape, dtype, monkeypatch):
     """Copies, and the rows of a Flatten, by the kernel for it, also with fewer blocks than images."""
-    from minigrad.backend.kernels import launch
+    from minigrad.backend.gpu.kernels import launch
 
     contiguous = launch.contiguous
     monkeypatch.setattr(launch, "MOST_BLOCKS", 5)
@@ -211,7 +211,7 @@ def test_images_in_the_other_memory_order(gpu, given, shape, dtype, monkeypatch)
 )
 def test_reshapes_of_any_memory_order(gpu, given, shape, layout):
     """A view where one shows it so, else one copy, which owns its memory."""
-    from minigrad.backend.kernels.launch import contiguous
+    from minigrad.backend.gpu.kernels.launch import contiguous
 
     values = numbers(46, shape, "float32")
     x = on(gpu, values, layout)

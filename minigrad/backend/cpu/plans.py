@@ -7,8 +7,8 @@ kernels/convolution.c multiplies so.
 - `of_convolution` has one plan, with a row for each position of the kernel.
 - `of_input_gradient` has one for each phase of the stride. With a stride s, output pixel p of a convolution
   reads input pixels s p + i d - before, tap by tap i with dilation d. So pixel a of the input is read by the
-  taps for which a + before - i d is a multiple of s, by each at output pixel (a + before - i d) / s. All pixels
-  of one phase, s apart, meet the same taps: their gradient is a convolution of stride 1 over dy.
+  taps for which a + before - i d is a multiple of s, by each at output pixel (a + before - i d) / s. All
+  pixels of one phase, s apart, meet the same taps: their gradient is a convolution of stride 1 over dy.
 
 Source of the phases: Shi et al., "Is the deconvolution layer the same as a convolutional layer?" (2016).
 """
@@ -56,8 +56,8 @@ class Plans:
     Attributes:
         canvas_size, corner: of the canvas, and the place of the image's first pixel in it.
         plans: one, or one for each phase of the stride.
-        table, rows, out, segments: of all plans, one after another; int64. A line of `table` says where those of
-            a plan begin: rows, first row, segments, first segment, length, numbers of k before.
+        table, rows, out, segments: of all plans, one after another; int64. A line of `table` says where those
+            of a plan begin: rows, first row, segments, first segment, length, numbers of k before.
         depth: of all plans together.
     """
 
