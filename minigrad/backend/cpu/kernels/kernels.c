@@ -12,6 +12,8 @@
 
 #include "vectors.h"
 #include "threads.h"
+#include "rows.h"
+#include "philox.h"
 
 #define REAL float
 #define REAL_BITS uint32_t
