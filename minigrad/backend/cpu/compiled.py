@@ -23,6 +23,7 @@ from .sliced import SlicedBackend, in_shape, is_innermost
 NEITHER, C_ORDER, INNERMOST = range(3)
 # How rows are cut (kernels/rows.h): into so many chunks at most, of so many rows at least.
 MAX_CHUNKS, MIN_CHUNK = 64, 64
+MIN_SUMMED = 1 << 10  # numbers; NumPy has added fewer before a kernel is called
 TABLE_WIDTH = 5  # of a table of updates (kernels/adam.c): up to four addresses, and a size
 FLOAT64, BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 
@@ -33,11 +34,11 @@ class CompiledBackend(SlicedBackend):
     def __init__(self, kernels: Kernels | None) -> None:
         resized = [] if kernels is None else [kernels.set_members]
         super().__init__(Pool(available_threads(), *resized))
-        self._kernels = kernels
+        self.kernels = kernels
 
     def _order(self, first: Array, *others: Array) -> int:
         """The memory order of arrays that a kernel takes together; NEITHER where none does."""
-        if self._kernels is None or not first.size or first.dtype not in FLOATS:
+        if self.kernels is None or not first.size or first.dtype not in FLOATS:
             return NEITHER
         order = order_of(first)
         for other in others:
@@ -72,7 +73,7 @@ class CompiledBackend(SlicedBackend):
         order = self._order(x)
         if x.ndim not in (2, 4) or not order:
             return None
-        if x.ndim == 2 or order == INNERMOST:
+        if x.ndim == 2 or order == INNERMOST or x.shape[1] == 1:
             return x
         n, c, h, w = x.shape
         y = self._empty(x.shape, x.dtype, INNERMOST)
@@ -81,14 +82,14 @@ class CompiledBackend(SlicedBackend):
 
     def _kernel(self, name: str, dtype: Any) -> Callable[..., None]:
         """A kernel for arrays of a dtype."""
-        kernel: Callable[..., None] = getattr(self._kernels, name)[dtype]
+        kernel: Callable[..., None] = getattr(self.kernels, name)[dtype]
         return kernel
 
     # -- sums ----------------------------------------------------------------------------------
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         rows, channels, shape = _as_rows(x, axes, keepdims)
-        if not rows or self._order(x) == NEITHER:
+        if not rows or x.size < MIN_SUMMED or self._order(x) == NEITHER:
             return super().sum(x, axes, keepdims)
         total = np.empty(shape, x.dtype)
         partial = self._sums_of_chunks(rows, channels)
@@ -133,7 +134,7 @@ class CompiledBackend(SlicedBackend):
 
     def dropout_mask(self, shape: tuple[int, ...], p: float, key: Key, counter: Counter) -> Array:
         count = int(np.prod(shape, dtype=np.int64))
-        if self._kernels is None or not count:
+        if self.kernels is None or not count:
             return super().dropout_mask(shape, p, key, counter)
         mask, place = self.arena.empty((count,), BOOL), _place(key, counter)
         self._kernel("dropout_mask", FLOAT64)(address(mask), address(place), count, round(p * 2**16))
@@ -288,19 +289,6 @@ class CompiledBackend(SlicedBackend):
             *(count, channels, eps, epilogue.slope),
         )
         return dx, dweight, dbias
-
-    def move_statistics(
-        self, running: Sequence[Array | None], batch: Sequence[Array], keep: float, shares: Sequence[float]
-    ) -> None:
-        kept = [r for r in running if r is not None]
-        fitting = kept and self._order(*kept) and all(b.dtype == FLOAT64 and order_of(b) for b in batch)
-        if not fitting:
-            super().move_statistics(running, batch, keep, shares)
-            return
-        places = (None if r is None else address(r) for r in running)
-        self._kernel("move_statistics", kept[0].dtype)(
-            *places, *map(address, batch), kept[0].size, keep, *map(float, shares)
-        )
 
     # -- optimisers ------------------------------------------------------------------------------
 

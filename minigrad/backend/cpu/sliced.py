@@ -18,6 +18,9 @@ from .arena import Arena, owns_memory
 from .parallel import Pool, Scratch, cut, steps
 
 MAX_DRAWS = 1 << 18  # of one call: far fewer would wait for Python's lock for longer than they take
+MAX_UPDATED = (
+    1 << 14
+)  # numbers of a parameter: intermediate results of that size come from a cache of NumPy's
 
 
 class SlicedBackend(Backend):
@@ -68,16 +71,28 @@ class SlicedBackend(Backend):
         def keep(s: slice) -> None:
             found[s.start] = work(s)
 
-        self.pool.run(keep, slices)
+        self.pool.run_products(keep, slices)
         return [
             sum(parts[1:], start=parts[0]) for parts in zip(*(found[s.start] for s in slices), strict=True)
         ]
+
+    def _doubles(self, rows: Array) -> Array:
+        """Scratch memory in the shape of rows, for float64."""
+        return self.scratch.get("doubles", rows.shape, np.float64)
+
+    def _sum_rows(self, rows: Array) -> Array:
+        """The sum over the rows of (M, C), (C,) in float64. Inside of `_sums` only."""
+        if rows.dtype != np.float64:
+            doubles = self._doubles(rows)
+            np.copyto(doubles, rows)
+            rows = doubles
+        return np.matmul(np.ones(len(rows)), rows)  # for few channels `sum` takes ten times as long
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         if x.dtype != np.float32 or x.ndim != 4 or axes != (0, 2, 3) or keepdims:
             return super().sum(x, axes, keepdims)
         rows = rows_of(x)  # (N * H * W, C)
-        (total,) = self._sums(lambda s: [_sum_rows(rows[s])], _slices_of(rows))
+        (total,) = self._sums(lambda s: [self._sum_rows(rows[s])], _slices_of(rows))
         return total.astype(x.dtype)
 
     # -- element by element --------------------------------------------------------------------
@@ -184,13 +199,13 @@ class SlicedBackend(Backend):
     def moments(self, x: Array) -> tuple[Array, Array]:
         rows = rows_of(x)  # (M, C)
         slices = _slices_of(rows)
-        (total,) = self._sums(lambda s: [_sum_rows(rows[s])], slices)
+        (total,) = self._sums(lambda s: [self._sum_rows(rows[s])], slices)
         mean = total / len(rows)
         near = mean.astype(x.dtype)  # what can be taken off in x's dtype; the rest is put right below
 
         def squares(s: slice) -> Sequence[Array]:
-            centred = (rows[s] - near).astype(np.float64)
-            return [np.square(centred, out=centred).sum(axis=0)]
+            centred = np.subtract(rows[s], near, out=self._doubles(rows[s]))
+            return [self._sum_rows(np.square(centred, out=centred))]
 
         (total,) = self._sums(squares, slices)
         return mean, np.maximum(total / len(rows) - (mean - near) ** 2, 0)
@@ -239,14 +254,16 @@ class SlicedBackend(Backend):
         def sums(s: slice) -> Sequence[Array]:
             if result is not None:
                 _deactivate(grads[s], result[s], epilogue.slope, given[s])
-            return _sum_rows((rows[s] - near) * given[s]), _sum_rows(given[s])
+            product = np.subtract(rows[s], near, out=self._doubles(rows[s]))
+            product *= given[s]
+            return self._sum_rows(product), self._sum_rows(given[s])
 
         product, dbias = self._sums(sums, slices)  # (C,)
         coefficients = self.normalize_coefficients(len(rows), mean - near, inv_std, weight, product, dbias)
         dweight, tilt, shift, scale = (v.astype(x.dtype) for v in coefficients)
 
         def apply(s: slice) -> None:
-            part = rows[s] - near
+            part = np.subtract(rows[s], near, out=self.scratch.get("rows", rows[s].shape, rows.dtype))
             part *= tilt
             part += shift
             np.subtract(given[s], part, out=part)
@@ -265,13 +282,13 @@ class SlicedBackend(Backend):
             if flat is None:
                 self.adam_update(*arrays, **numbers)
                 continue
-            # Some ten calls of NumPy's work on a slice: a short one would mostly wait for Python's lock.
             slices = cut(flat[0].size, len(flat) * flat[0].itemsize)
             parts += [([a[s] for a in flat], numbers) for s in slices]
 
         def work(places: slice) -> None:
             for arrays, numbers in parts[places]:
-                self.adam_update(*arrays, **numbers)
+                for few in steps(slice(0, len(arrays[0])), MAX_UPDATED):
+                    self.adam_update(*(a[few] for a in arrays), **numbers)
 
         # The slices of all parameters at once, so that threads wait for each other only at the end.
         self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
@@ -295,12 +312,6 @@ def in_shape(x: Array, shape: tuple[int, ...]) -> Array:
         return x.reshape(shape)
     n, c, h, w = shape
     return channels_first(x.reshape(n, h, w, c))  # (N, C, H, W)
-
-
-def _sum_rows(rows: Array) -> Array:
-    """The sum over the rows of (M, C), (C,) in float64."""
-    total: Array = rows.astype(np.float64, copy=False).sum(axis=0)  # sum(dtype=...) takes three times as long
-    return total
 
 
 def _slices_of(rows: Array) -> list[slice]:

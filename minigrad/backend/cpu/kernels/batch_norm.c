@@ -179,13 +179,3 @@ KERNEL(normalize_backward)(const REAL *dy, const REAL *x, const REAL *y, const d
     }
     share(NAME(gradient_piece), &a, pieces_of(a.rows));
 }
-
-// The two running statistics of each channel, in place; null for one that is not kept.
-// Must equal Backend.move_statistics.
-KERNEL(move_statistics)(REAL *mean, REAL *variance, const double *batch_mean, const double *batch_variance,
-                        int64_t channels, double keep, double mean_share, double variance_share) {
-    for (int64_t c = 0; c < channels; ++c) {
-        if (mean) mean[c] = (REAL)keep * mean[c] + (REAL)(mean_share * batch_mean[c]);
-        if (variance) variance[c] = (REAL)keep * variance[c] + (REAL)(variance_share * batch_variance[c]);
-    }
-}

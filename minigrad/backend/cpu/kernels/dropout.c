@@ -13,7 +13,7 @@
 typedef struct {
     const REAL *x;
     REAL *y;
-    bool *mask;
+    uint8_t *mask;
     Place place;
     int32_t limit;
     REAL slope, scale;
@@ -24,7 +24,7 @@ static inline void NAME(drop)(const NAME(Dropout) *a, int64_t start, int64_t cou
     uint16_t draws[DRAWN];
     for (int64_t at = 0; at < count; at += DRAWS) philox(a->place, (uint64_t)((start + at) / DRAWS + 1), draws + at);
     const int32_t limit = a->limit;
-    bool *mask = a->mask + start;
+    uint8_t *mask = a->mask + start;
     for (int64_t i = 0; i < count; ++i) mask[i] = draws[i] >= limit;
     if (a->x == NULL) return;
     const REAL *x = a->x + start, slope = a->slope, scale = a->scale;
@@ -41,7 +41,7 @@ static void NAME(dropout_piece)(const void *arguments, int64_t piece, int64_t me
 }
 
 // place: the key and the counter, six words.
-KERNEL(dropout)(const REAL *x, REAL *y, bool *mask, const uint64_t *place, int64_t count, int64_t limit,
+KERNEL(dropout)(const REAL *x, REAL *y, uint8_t *mask, const uint64_t *place, int64_t count, int64_t limit,
                 double slope, double scale) {
     NAME(Dropout) a = {
         .x = x, .y = y, .mask = mask, .limit = (int32_t)limit, .slope = (REAL)slope, .scale = (REAL)scale,
@@ -51,7 +51,7 @@ KERNEL(dropout)(const REAL *x, REAL *y, bool *mask, const uint64_t *place, int64
     share(NAME(dropout_piece), &a, over(count, MIN_PIECE));
 }
 
-KERNEL(dropout_mask)(bool *mask, const uint64_t *place, int64_t count, int64_t limit) {
+KERNEL(dropout_mask)(uint8_t *mask, const uint64_t *place, int64_t count, int64_t limit) {
     NAME(dropout)(NULL, NULL, mask, place, count, limit, 1, 1);
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct {
     const REAL *a, *b;
-    const bool *mask;
+    const uint8_t *mask;
     REAL *out;
     REAL slope, scale;
     int64_t count;
@@ -18,7 +18,7 @@ typedef struct {
         (void)member;                                                                     \
         const NAME(Elements) e = *(const NAME(Elements) *)arguments;                      \
         const REAL *restrict a = e.a, *restrict b = e.b;                                  \
-        const bool *restrict mask = e.mask;                                               \
+        const uint8_t *restrict mask = e.mask;                                               \
         REAL *restrict out = e.out;                                                       \
         const REAL slope = e.slope, scale = e.scale;                                      \
         (void)a, (void)b, (void)mask, (void)slope, (void)scale;                           \
@@ -53,11 +53,11 @@ KERNEL(sigmoid_backward)(const REAL *dy, const REAL *y, REAL *out, int64_t count
     SHARE(sigmoid_backward, .a = dy, .b = y);
 }
 
-KERNEL(mask_scale)(const REAL *x, const bool *mask, REAL *out, int64_t count, double scale) {
+KERNEL(mask_scale)(const REAL *x, const uint8_t *mask, REAL *out, int64_t count, double scale) {
     SHARE(mask_scale, .a = x, .mask = mask, .scale = (REAL)scale);
 }
 
-KERNEL(leaky_dropout_backward)(const REAL *dy, const REAL *y, const bool *mask, REAL *out, int64_t count,
+KERNEL(leaky_dropout_backward)(const REAL *dy, const REAL *y, const uint8_t *mask, REAL *out, int64_t count,
                                double slope, double scale) {
     SHARE(leaky_dropout_backward, .a = dy, .b = y, .mask = mask, .slope = (REAL)slope, .scale = (REAL)scale);
 }

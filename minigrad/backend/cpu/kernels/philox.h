@@ -27,5 +27,9 @@ static inline void philox(Place place, uint64_t block, uint16_t *draws) {
         k1 += 0xBB67AE8584CAA73Bu;
     }
     const uint64_t words[4] = {x0, x1, x2, x3};
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(draws, words, sizeof(words));  // the lowest bits come first
+#else
     for (int i = 0; i < DRAWS; ++i) draws[i] = (uint16_t)(words[i / 4] >> (16 * (i % 4)));
+#endif
 }
