@@ -1,6 +1,6 @@
-"""The CPU's kernels in C: BatchNorm, activations, dropout, losses, sums, updates, against the reference forms.
+"""The CPU's kernels in C against the reference forms: BatchNorm, activations, dropout, losses, sums, updates.
 
-Around every array that is made meanwhile lie bytes that nobody may write, and in it numbers that nobody may read.
+Around every array that is made meanwhile lie bytes that nobody may write, and it is full of NaN at first.
 """
 
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from minigrad import naive
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu import arena, native
 from minigrad.backend.cpu.backend import CPUBackend
+from minigrad.backend.cpu.compiled import order_of
 from minigrad.backend.cpu.native import address
 from minigrad.backend.epilogue import Epilogue
 
@@ -62,7 +63,7 @@ def images(seed, shape, dtype, shift=0.0):
 
 @contextmanager
 def guarded():
-    """All memory that is asked for meanwhile is full of NaN, and has guard zones that are whole at the end."""
+    """Memory that is asked for meanwhile is full of NaN, between guard zones that are whole at the end."""
     made, empty = [], np.empty
 
     def with_guards(shape, dtype=float, **_):
@@ -164,7 +165,8 @@ def test_moments_of_infinite_values_and_of_nan(engine, dtype):
     x[0, 3] = x[8, 4] = np.nan
     x[:3, 5] = [np.finfo(dtype).max, -np.finfo(dtype).max, 1]
     found = engine.moments(x)
-    right = PLAIN.moments(x)
+    with np.errstate(all="ignore"):
+        right = PLAIN.moments(x)
     for a, b in zip(found, right, strict=True):
         assert np.array_equal(np.isfinite(a), np.isfinite(b))
         assert np.array_equal(a[~np.isfinite(b)], b[~np.isfinite(b)], equal_nan=True)
@@ -259,7 +261,7 @@ def check_activations(shape, dtype, slope):
         PLAIN.leaky_dropout_backward(x, y, mask, slope, 1.25),
     ]
     for a, b in zip(found[:4], right, strict=True):
-        assert a.strides == x.strides or not x.flags.c_contiguous
+        assert order_of(a) == order_of(x)
         assert np.array_equal(a, b)
         assert a.dtype == dtype
     for a, b in zip(
@@ -389,7 +391,7 @@ def check_sums(shape, dtype, keepdims, over_all):
     assert found.shape == right.shape
     assert found.dtype == dtype
     eps = np.finfo(dtype).eps
-    assert np.all(np.abs(found - right) <= eps * np.abs(right))
+    assert np.all(np.abs(found - right) <= (1 if dtype == "float32" else 50) * eps * np.abs(right))
 
 
 @DTYPES
@@ -403,9 +405,7 @@ def test_numpys_sums_are_as_near(rows, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize(
-    "shape", [(1, 2, 3, 5), (3, 17, 5, 7), (2, 130, 20, 15), (70, 16, 4, 4), (2, 3, 1, 1)]
-)
+@pytest.mark.parametrize("shape", [(1, 2, 3, 5), (3, 17, 5, 7), (2, 130, 20, 15), (70, 16, 4, 4)])
 def test_channels_go_outwards_when_images_are_flattened(engine, shape, dtype):
     x = images(0, shape, dtype)
     with guarded():
@@ -422,10 +422,12 @@ SIZES = [(3,), (), (5, 7), (PIECE,), (PIECE + 1,), (2, 3, 4, 4), (3 * PIECE - 5,
 
 
 def updates(dtypes):
-    return [
-        tuple(np.array(numbers(10 * i + j, shape, dtype)) for j in range(3)) + (np.square(np.array(numbers(i, shape, dtype))),)
-        for i, (shape, dtype) in enumerate(zip(SIZES, dtypes, strict=True))
-    ]  # fmt: skip
+    """A parameter, its gradient and its moments, of each size."""
+    made = []
+    for i, (shape, dtype) in enumerate(zip(SIZES, dtypes, strict=True)):
+        *others, second = (np.array(numbers(4 * i + j, shape, dtype)) for j in range(4))
+        made.append((*others, np.array(np.square(second))))
+    return made
 
 
 @pytest.mark.parametrize("dtypes", [["float32"] * 8, ["float64"] * 8, ["float32", "float64"] * 4])
@@ -472,13 +474,10 @@ def test_averages_of_many_arrays(engine, dtypes):
 def test_arrays_with_gaps_of_other_orders_and_of_two_dtypes_are_numpys(engine):
     x, y = numbers(0, (6, 8), "float32"), numbers(1, (6, 8), "float32")
     for a, b in (
-        (x[:, ::2], y[:, ::2]), (x.T, y.T), (x, y.astype("f8")), (x.astype("f8"), y), (x.T, y[:, :6].T.copy()[:8]),
+        (x[:, ::2], y[:, ::2]), (x.T, y.T), (x, y.T.copy().T), (x, y.astype("f8")), (x.astype("f8"), y),
         (np.broadcast_to(x[:1], x.shape), y), (x[:0], y[:0]),
     ):  # fmt: skip
-        if a.shape == b.shape:
-            assert_close(
-                engine.tanh_backward(a, b), PLAIN.tanh_backward(*as_doubles(a, b)), str((a + b).dtype)
-            )
+        assert_close(engine.tanh_backward(a, b), PLAIN.tanh_backward(*as_doubles(a, b)), str(b.dtype))
         mask = np.asfortranarray(b > 0)
         assert np.array_equal(engine.mask_scale(b, mask, 2.0), PLAIN.mask_scale(b, mask, 2.0))
     innermost = images(2, (2, 3, 4, 5), "float32")
@@ -492,7 +491,7 @@ def everything(engine):
     weight, bias = numbers(2, 33, "float32"), numbers(3, 33, "float32")
     mean, variance = engine.moments(x)
     y = engine.normalize(x, mean, variance, 1e-3, weight, bias, Epilogue(0.2))
-    adam = [a for a in updates(["float32"] * 8)]
+    adam = updates(["float32"] * 8)
     engine.adam_updates(adam, lambda: [(0.1, 0.5)] * 8, betas=(0.5, 0.9), eps=1e-8, weight_decay=0.1)
     dropped, mask = engine.apply_epilogue(x, Epilogue(0.2, 0.4).drawn(*PLACE))
     found = [

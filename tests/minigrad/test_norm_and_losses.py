@@ -12,6 +12,7 @@ import minigrad as mg
 import minigrad.functional as F
 from minigrad import naive
 from minigrad.backend import get
+from minigrad.backend.base import Backend
 
 EVERY_DEVICE = True
 
