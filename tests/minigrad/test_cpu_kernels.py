@@ -148,6 +148,11 @@ def test_batch_norm_of_many_pieces(shape, dtype):
 
 
 @DTYPES
+def test_batch_norm_of_what_is_far_from_0(dtype):
+    check_batch_norm((3000, 5), dtype, 0.2, 1e4)  # what float32 can't hold of a mean is 5e-4
+
+
+@DTYPES
 def test_a_large_mean_and_a_first_value_far_off_do_not_cancel(engine, dtype):
     x = numbers(0, (20_000, 2), dtype, 1e4)
     x[0] = [-1e6, 1e6]

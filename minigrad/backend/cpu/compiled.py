@@ -23,7 +23,7 @@ from .sliced import SlicedBackend, in_shape, is_innermost
 NEITHER, C_ORDER, INNERMOST = range(3)
 # How rows are cut (kernels/rows.h): into so many chunks at most, of so many rows at least.
 MAX_CHUNKS, MIN_CHUNK = 64, 64
-MIN_SUMMED = 1 << 10  # numbers; NumPy has added fewer before a kernel is called
+MIN_SUMMED = 1 << 10  # numbers of an array; NumPy has added up fewer before a kernel is called
 TABLE_WIDTH = 5  # of a table of updates (kernels/adam.c): up to four addresses, and a size
 FLOAT64, BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 
@@ -89,7 +89,7 @@ class CompiledBackend(SlicedBackend):
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         rows, channels, shape = _as_rows(x, axes, keepdims)
-        if not rows or x.size < MIN_SUMMED or self._order(x) == NEITHER:
+        if not rows or self._order(x) == NEITHER:
             return super().sum(x, axes, keepdims)
         total = np.empty(shape, x.dtype)
         partial = self._sums_of_chunks(rows, channels)
@@ -352,7 +352,7 @@ def _are_vectors(x: Array, *vectors: Array) -> bool:
 def _as_rows(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[int, int, tuple[int, ...]]:
     """Return the rows and channels that a sum along axes is one of, and its shape; 0 rows if of none."""
     if len(axes) == x.ndim:
-        return x.size, 1, (1,) * x.ndim if keepdims else ()
+        return (x.size, 1, (1,) * x.ndim if keepdims else ()) if x.size >= MIN_SUMMED else (0, 0, ())
     over_images = axes == (0, 2, 3) and x.ndim == 4 and (is_innermost(x) or x.shape[1] == 1)
     if not over_images and not (axes == (0,) and x.ndim == 2):
         return 0, 0, ()
