@@ -1,5 +1,7 @@
 """The convolution on the CPU: the first form that pays, and what all of them share."""
 
+from collections.abc import Sequence
+
 from ..arrays import Array, channels_first
 from ..base import Backend
 from ..epilogue import NO_EPILOGUE, Epilogue
@@ -11,16 +13,16 @@ from .frequency import FrequencyForm
 from .workspace import Workspace
 
 
+def forms(workspace: Workspace) -> list[Form]:
+    """Return the forms that there are: the first that pays is used."""
+    direct = [] if workspace.kernels is None else [DirectForm(workspace)]
+    return [FrequencyForm(workspace), *direct, ColumnsForm(workspace)]
+
+
 class CPUConvolution(Backend):
-    """The convolutions of `CPUBackend`.
+    """The convolutions of `CPUBackend`."""
 
-    Args:
-        workspace: threads, memory, and kernels if there are any.
-    """
-
-    def __init__(self, workspace: Workspace) -> None:
-        direct = [] if workspace.kernels is None else [DirectForm(workspace)]
-        self._forms: list[Form] = [FrequencyForm(workspace), *direct, ColumnsForm(workspace)]
+    _forms: Sequence[Form]
 
     def _form(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> Form:
         return next(f for f in self._forms if f.pays(geometry, n, channels, out_channels))

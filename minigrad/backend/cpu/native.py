@@ -24,6 +24,9 @@ from .compiler import Compiler, CompilerError, CompilerTimeout
 from .library_cache import CacheError
 
 TYPES = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
+# An array's object begins with what every object has, and then the address of its data: NumPy's C interface.
+DATA = object.__basicsize__
+_word_at = ctypes.c_void_p.from_address  # `array.ctypes.data` takes six times as long
 FLOATS = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 KERNEL = re.compile(r"^KERNEL\((\w+)\)\(([^)]*)\)", re.MULTILINE)
 
@@ -137,9 +140,8 @@ def status(announce: Announce = nothing) -> KernelStatus:
 
 
 def address(array: Any) -> int:
-    """Return the address of an array's first number."""
-    found: int = array.__array_interface__["data"][0]
-    return found
+    """Return the address of the first number of an `ndarray`. (Not of a NumPy scalar, which is no array.)"""
+    return _word_at(id(array) + DATA).value or 0
 
 
 def sources() -> dict[str, str]:

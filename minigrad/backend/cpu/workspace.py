@@ -1,6 +1,6 @@
 """All that a form of an operation works with on the CPU: threads, memory of a thread's own, and the arena."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .arena import Arena
 from .native import Kernels
@@ -18,7 +18,13 @@ class Workspace:
         arena: memory for results, used again once nobody holds them.
     """
 
-    kernels: Kernels | None = None
-    pool: Pool = field(default_factory=lambda: Pool(available_threads()))
-    scratch: Scratch = field(default_factory=Scratch)
-    arena: Arena = field(default_factory=Arena)
+    kernels: Kernels | None
+    pool: Pool
+    scratch: Scratch
+    arena: Arena
+
+    @classmethod
+    def of(cls, kernels: Kernels | None) -> "Workspace":
+        """Return a new workspace, with as many threads as `available_threads` says."""
+        resized = [] if kernels is None else [kernels.set_members]
+        return cls(kernels, Pool(available_threads(), *resized), Scratch(), Arena())

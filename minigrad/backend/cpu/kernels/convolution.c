@@ -59,10 +59,6 @@ static void NAME(lay_canvas)(const NAME(Images) *m, int64_t i, REAL *place) {
     }
 }
 
-INLINE REAL NAME(leaky)(REAL value, REAL slope) {
-    return value <= 0 ? (slope == 0 ? 0 : value * slope) : value;  // NaN stays NaN
-}
-
 // The end of a tile: bias, leaky ReLU, and what there is of its columns.
 __attribute__((noinline)) static void NAME(finish)(const NAME(Gather) *g, REAL *sums, int64_t first, int64_t wide, REAL *y) {
     const int64_t count = g->columns - first < wide ? g->columns - first : wide;

@@ -12,6 +12,8 @@
 
 #include "vectors.h"
 #include "threads.h"
+#include "rows.h"
+#include "philox.h"
 #include "tiles.h"
 
 #ifndef DOUBLE
