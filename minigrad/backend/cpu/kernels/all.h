@@ -7,6 +7,9 @@
 // A vector of REALs, which may lie at any address.
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
+// What a comparison of vectors gives: all bits of a number or none.
+#define VECTOR_MASK __typeof__((VECTOR){0} <= (VECTOR){0})
+
 #include "activation.h"
 
 #include "adam.c"
@@ -20,4 +23,5 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 
 #undef KERNEL
 #undef VECTOR
+#undef VECTOR_MASK
 #undef LANES

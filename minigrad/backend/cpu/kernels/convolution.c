@@ -61,14 +61,20 @@ static void NAME(lay_canvas)(const NAME(Images) *m, int64_t i, REAL *place) {
     }
 }
 
-// The end of a tile: bias, leaky ReLU, and what there is of its columns.
-__attribute__((noinline)) static void NAME(finish)(const NAME(Gather) *g, REAL *sums, int64_t first, int64_t wide, REAL *y) {
-    const int64_t count = g->columns - first < wide ? g->columns - first : wide;
-    if (g->bias)
-        for (int64_t o = 0; o < count; ++o) sums[o] += g->bias[first + o];
-    if (g->slope != 1)
-        for (int64_t o = 0; o < count; ++o) sums[o] = NAME(leaky)(sums[o], g->slope);
-    memcpy(y + first, sums, sizeof(REAL) * count);
+// Adds the bias of a column, and applies the leaky ReLU.
+INLINE REAL NAME(finish)(const NAME(Gather) *g, REAL sum, int64_t column) {
+    if (g->bias) sum += g->bias[column];
+    return g->slope == 1 ? sum : NAME(leaky)(sum, g->slope);
+}
+
+// The same of a vector of columns.
+INLINE VECTOR NAME(finish_vector)(const NAME(Gather) *g, VECTOR sums, int64_t column) {
+    if (g->bias) sums += *(const VECTOR *)(g->bias + column);
+    if (g->slope == 1) return sums;
+    const VECTOR_MASK below = sums <= 0;
+    VECTOR scaled = {0};  // for a slope of 0: times infinity, it would be NaN
+    if (g->slope != 0) scaled = sums * g->slope;
+    return (VECTOR)(((VECTOR_MASK)scaled & below) | ((VECTOR_MASK)sums & ~below));
 }
 
 // `rows` rows by `wide` vectors of columns, from column `first` on. Sums of CHAIN products and more are put aside:
@@ -102,7 +108,17 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
         }
     UNROLL for (int r = 0; r < rows; ++r)
         UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(total[r] + v * LANES) += sums[r][v];
-    for (int r = 0; r < rows; ++r) NAME(finish)(g, total[r], first, wide * LANES, out[r]);
+    const int64_t count = g->columns - first;  // of columns, and zeros behind them
+    if (count >= wide * LANES) {
+        for (int r = 0; r < rows; ++r)
+            UNROLL for (int v = 0; v < wide; ++v) {
+                const int64_t column = first + v * LANES;
+                *(VECTOR *)(out[r] + column) = NAME(finish_vector)(g, *(VECTOR *)(total[r] + v * LANES), column);
+            }
+        return;
+    }
+    for (int r = 0; r < rows; ++r)
+        for (int64_t o = 0; o < count; ++o) out[r][first + o] = NAME(finish)(g, total[r][o], first + o);
 }
 
 // The same for one column, along which k lies: a vector of sums a row, added up at the end.
@@ -127,10 +143,7 @@ INLINE void NAME(gather_column)(const int rows, const NAME(Gather) *g, const NAM
     for (int64_t half = LANES / 2; half; half /= 2)
         for (int r = 0; r < rows; ++r)
             for (int64_t i = 0; i < half; ++i) flat[r][i] += flat[r][i + half];
-    for (int r = 0; r < rows; ++r) {
-        flat[r][0] += rest[r];
-        NAME(finish)(g, flat[r], first, 1, out[r]);
-    }
+    for (int r = 0; r < rows; ++r) out[r][first] = NAME(finish)(g, flat[r][0] + rest[r], first);
 }
 
 #define GATHER_1(rows, ...) NAME(gather_tile)(rows, 1, __VA_ARGS__)
@@ -203,7 +216,7 @@ KERNEL(gather)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64
 
 // -- the factor b ------------------------------------------------------------------------------------
 
-#define PACKED 8  // numbers along k of a piece
+#define PACKED 16  // numbers along k of a piece
 
 typedef struct {
     const REAL *weight;
@@ -217,15 +230,31 @@ static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t membe
     const NAME(Pack) *p = arguments;
     const int64_t block = piece / p->pieces_each, first = piece % p->pieces_each * PACKED;
     const int64_t last = first + PACKED < p->inner ? first + PACKED : p->inner;
+    const int64_t there = p->columns - block * p->wide, count = there < p->wide ? there : p->wide;
+    const REAL *weight = p->weight + block * p->wide * p->along_columns;
     REAL *b = p->b + block * p->tap_count * p->inner * p->wide;
-    for (int64_t i = 0; i < p->wide; ++i) {
-        const int64_t column = block * p->wide + i;
-        for (int64_t k = first; k < last; ++k) {
-            const REAL *from = p->weight + column * p->along_columns + k * p->along_inner;
-            for (int64_t t = 0; t < p->tap_count; ++t)
-                b[(t * p->inner + k) * p->wide + i] = column < p->columns ? from[p->taps[t] * p->along_taps] : 0;
-        }
+    if (p->along_columns < p->along_inner) {  // along the nearer numbers first
+        for (int64_t k = first; k < last; ++k)
+            for (int64_t t = 0; t < p->tap_count; ++t) {
+                const REAL *from = weight + k * p->along_inner + p->taps[t] * p->along_taps;
+                REAL *to = b + (t * p->inner + k) * p->wide;
+                if (p->along_columns == 1) {
+                    memcpy(to, from, sizeof(REAL) * count);
+                } else {
+                    for (int64_t i = 0; i < count; ++i) to[i] = from[i * p->along_columns];
+                }
+            }
+    } else {
+        for (int64_t i = 0; i < count; ++i)
+            for (int64_t t = 0; t < p->tap_count; ++t) {
+                const REAL *from = weight + i * p->along_columns + p->taps[t] * p->along_taps;
+                REAL *to = b + t * p->inner * p->wide + i;
+                for (int64_t k = first; k < last; ++k) to[k * p->wide] = from[k * p->along_inner];
+            }
     }
+    for (int64_t t = 0; t < p->tap_count && count < p->wide; ++t)
+        for (int64_t k = first; k < last; ++k)
+            memset(b + (t * p->inner + k) * p->wide + count, 0, sizeof(REAL) * (p->wide - count));
 }
 
 // b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps.
