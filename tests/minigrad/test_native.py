@@ -494,6 +494,14 @@ def test_a_compiler_without_march_native_gets_another_option(cache, script):
 
 
 @needs_compiler
+def test_a_compiler_is_found_by_a_relative_path(cache, script, monkeypatch, tmp_path):
+    script(f'exec {COMPILER} "$@"')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CC", "./compiler")
+    assert works(native.load(texts()))
+
+
+@needs_compiler
 def test_the_variable_cc_may_have_arguments(cache, monkeypatch):
     monkeypatch.setenv("CC", f"{COMPILER} -DNOTHING")
     assert compiler.find().command == (COMPILER, "-DNOTHING")
