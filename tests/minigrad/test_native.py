@@ -274,7 +274,7 @@ def alone(loaded, reason):
 
 
 @needs_compiler
-@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720])
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
 def test_a_directory_that_others_can_write_to_is_not_used(cache, done, mode):
     path = native.load(texts()).status.path
     cache.chmod(mode)
