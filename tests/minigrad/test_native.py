@@ -438,6 +438,7 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(cache, script, monkeyp
     started = time.monotonic()
     assert numpys(native.load(texts()), r"compiler has not ended after 0\.3 s$")
     assert time.monotonic() - started < 30
+    assert (tmp_path / "begun").read_text() == "x\n"  # it is not tried again
     for child in (tmp_path / "children").read_text().split():
         assert not is_alive(int(child))
     assert left(cache) == []
