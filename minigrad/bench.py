@@ -25,6 +25,7 @@ import minigrad as mg
 from minigrad import backend, nn, tables
 from minigrad.backend.environment import BadEnvironment
 from minigrad.inspect.products import Products
+from minigrad.machine import described, machine
 from minigrad.serialize import write_whole
 
 Work = Callable[[], Any]
@@ -131,8 +132,8 @@ def table(rows: Sequence[Row], limit: float) -> str:
         cells = (
             row.name,
             f"{row.gflop:.2f}",
-            _ms(ours.median),
-            _ms(ours.minimum),
+            in_ms(ours.median),
+            in_ms(ours.minimum),
             f"{row.gflop / ours.median:.0f}",
             f"{row.share:.0%}",
         )
@@ -140,18 +141,22 @@ def table(rows: Sequence[Row], limit: float) -> str:
             lines.append((*cells, "-", "-", "-", "-"))
             continue
         ratios = (f"{ours.median / theirs.median:.2f}", f"{ours.minimum / theirs.minimum:.2f}")
-        lines.append((*cells, _ms(theirs.median), _ms(theirs.minimum), *ratios))
+        lines.append((*cells, in_ms(theirs.median), in_ms(theirs.minimum), *ratios))
     text = [tables.table(lines, "<>")]
     means = [row.ours.median / row.theirs.median for row in rows if row.theirs]
     if means:
         text.append(f"geometric mean of ours/theirs: {math.exp(statistics.fmean(map(math.log, means))):.2f}")
-    count = backend.num_threads()
-    text.append(f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32, {count} threads")
-    text.append(f"CPU kernels: {backend.cpu_kernels()}")
+    text.append(limit_in_a_line(limit))
     return "\n".join(text)
 
 
-def _ms(seconds: float) -> str:
+def limit_in_a_line(limit: float) -> str:
+    """Return a line with the machine's limit in GFLOP/s."""
+    return f"limit: {limit:.0f} GFLOP/s, matrix products of this machine, float32"
+
+
+def in_ms(seconds: float) -> str:
+    """Return a time in milliseconds."""
     return f"{seconds * 1e3:.2f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
 
 
@@ -169,10 +174,7 @@ def write(path: Path, rows: Sequence[Row], limit: float, torch: Any) -> None:
     """The lines as JSON, with what they were measured on."""
     content = {
         "limit_gflops": limit,
-        "threads": backend.num_threads(),
-        "kernels": backend.cpu_kernels().name,
-        "versions": {"minigrad": mg.__version__, "numpy": np.__version__}
-        | ({"torch": torch.__version__} if torch else {}),
+        **machine(torch),
         "peak_memory_mib": peak_memory(),
         "rows": [asdict(row) for row in rows],
     }
@@ -280,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Forward and backward of layers, ours and PyTorch's in turn.", argv, lambda parser: None
     )
     torch, limit = pytorch(not given.no_pytorch), product_limit()
+    print(described(machine(torch)))
     rows = []
     for name, shape, make in LAYERS:
         theirs = _their_layer(torch, shape, make) if torch else None

@@ -16,16 +16,11 @@ from ..console import tell
 from ..device import enough_memory
 from ..errors import UserError
 from ..recipe.preset import Preset
-from .ours import our_step
+from .ours import our_step, title
 from .theirs import Learner
 
 OURS, CAPTURED = "ours", "ours, captured"
 EAGER, GRAPH, COMPILED = "PyTorch", "PyTorch, CUDA graph", "PyTorch, compiled"
-
-
-def title(preset: Preset) -> str:
-    """Return the name of a recipe's step."""
-    return f"{preset.name}, batch {preset.batch_size}"
 
 
 class Bench:
@@ -114,7 +109,7 @@ class Bench:
         ]
         if self.torch is None:
             return ways
-        learner = partial(Learner, self.torch, preset, "cuda")
+        learner = partial(Learner, self.torch, preset, "cuda", channels_last=True)
         theirs: dict[str, Callable[[], Callable[[], Any]]] = {
             EAGER: lambda: learner().step,
             GRAPH: lambda: learner().capture(),

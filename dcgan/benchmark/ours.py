@@ -10,6 +10,11 @@ from ..recipe.preset import Preset
 from ..steps import RULES, Gan, StepResult
 
 
+def title(preset: Preset) -> str:
+    """Return the name of a recipe's step."""
+    return f"{preset.name}, batch {preset.batch_size}"
+
+
 def gan(preset: Preset, device: str = "cpu") -> tuple[Gan, mg.Tensor]:
     """Return a recipe's networks on a device, from its seed, and a batch of noise for real images."""
     mg.manual_seed(preset.seed)

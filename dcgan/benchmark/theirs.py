@@ -5,11 +5,12 @@ images in two passes: in one, where ours do it so, PyTorch was a little slower o
 `epsilon_hat`: where a recipe has, PyTorch's steps take as long but go elsewhere. z is drawn on the device, by
 ours on the host. It computes the losses and nothing else to be logged.
 
-On a GPU networks and images lie with their channels innermost (`channels_last`), and Adam is fused.
+Adam is fused: all of its update in one pass over memory. On a GPU it can also be captured.
 """
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..recipe import layers
@@ -24,16 +25,25 @@ class Learner:
     Args:
         torch: the module.
         device: "cpu" or "cuda".
+        channels_last: whether networks and images lie with their channels innermost.
         compiled: whether `torch.compile` makes the networks, in its default mode.
     """
 
-    def __init__(self, torch: Any, preset: Preset, device: str = "cpu", compiled: bool = False) -> None:
+    def __init__(
+        self,
+        torch: Any,
+        preset: Preset,
+        device: str = "cpu",
+        *,
+        channels_last: bool = False,
+        compiled: bool = False,
+    ) -> None:
         torch.manual_seed(preset.seed)
         self.torch, self.preset, self.device = torch, preset, device
         self._graph: Any = None
         shape = (preset.channels, preset.image_size, preset.image_size)
         self._placed = {"device": device}
-        if device == "cuda":
+        if channels_last:
             self._placed["memory_format"] = torch.channels_last
         self.generator = _network(torch, preset.generator, preset.z_shape).to(**self._placed)
         self.discriminator = _network(torch, preset.discriminator, shape).to(**self._placed)
@@ -80,8 +90,15 @@ class Learner:
 
     def _adam(self, network: Any, lr: float) -> Any:
         betas = (self.preset.beta1, self.preset.beta2)
-        of_gpu = {"fused": True, "capturable": True} if self.device == "cuda" else {}
-        return self.torch.optim.Adam(network.parameters(), lr, betas, self.preset.adam_eps, **of_gpu)
+        adam = partial(
+            self.torch.optim.Adam, list(network.parameters()), lr, betas, self.preset.adam_eps, fused=True
+        )
+        if self.device == "cuda":
+            return adam(capturable=True)
+        try:
+            return adam()
+        except RuntimeError:  # PyTorch before 2.4 has no fused one for the CPU
+            return adam(fused=False)
 
     def _draw(self) -> Any:
         z = self.torch.randn if self.preset.z_distribution == "normal" else self.torch.rand

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigrad.backend.cpu import frequency
-from minigrad.backend.cpu.backend import MAX_PARTIAL_SUMS
+from minigrad.backend.cpu.forms import MAX_PARTIAL_SUMS
 from minigrad.backend.cpu.parallel import available_threads
 
 from ..errors import UserError

@@ -34,8 +34,9 @@ __all__ = [
 
 def _make_cpu() -> Backend:
     from .cpu.backend import CPUBackend
+    from .cpu.native import kernels
 
-    return CPUBackend()
+    return CPUBackend(kernels())
 
 
 def _make_gpu() -> Backend:

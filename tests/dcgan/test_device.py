@@ -361,16 +361,19 @@ def test_the_library_s_own_errors_about_memory_are_known(gpu):
 
 @pytest.mark.gpu
 def test_the_free_memory_holds_what_the_pool_would_give_again(gpu):
+    """A large array, beside which it does not count what the driver rounds up or another process takes."""
     import cupy
 
+    size = 2**28
     pool = cupy.get_default_memory_pool()
     pool.free_all_blocks()
     before = gpu.free_memory()
-    array = cupy.empty(2**20, np.uint8)
-    assert gpu.free_memory() <= before - 2**20
+    array = cupy.empty(size, np.uint8)
+    assert gpu.free_memory() < before - size / 2
     del array
-    assert pool.free_bytes() >= 2**20
-    assert gpu.free_memory() == before
+    assert pool.free_bytes() >= size
+    assert gpu.free_memory() > before - size / 2
+    pool.free_all_blocks()
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import backend, bench, nn
+from minigrad import backend, bench, machine, nn
 
 
 def test_the_operations_of_a_layer_are_counted_forward_and_back():
@@ -73,8 +73,7 @@ def test_the_table_has_ratios_where_there_is_something_to_compare_with():
     ]
     assert lines[2].split()[-4:] == ["-", "-", "-", "-"]
     assert lines[3] == "geometric mean of ours/theirs: 0.50"
-    assert lines[4].startswith("limit: 400 GFLOP/s")
-    assert lines[5:] == [f"CPU kernels: {backend.cpu_kernels()}"]
+    assert lines[4] == "limit: 400 GFLOP/s, matrix products of this machine, float32"
 
 
 @pytest.mark.parametrize(
@@ -105,8 +104,15 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(bench, "LAYERS", [("a convolution", (2, 3, 4, 4), lambda n: n.Conv2d(3, 2, 3))])
     path = tmp_path / "layers.json"
     assert bench.main(["--rounds", "1", "--no-pytorch", "--json", str(path)]) == 0
-    assert "a convolution" in capsys.readouterr().out
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert f"NumPy {np.__version__}" in head
+    assert lines[1].startswith("a convolution")
     written = json.loads(path.read_text())
+    assert written["processor"] == machine.processor()
+    assert written["threads"] == backend.num_threads()
+    assert written["versions"] == {
+        "minigrad": mg.__version__, "numpy": np.__version__, "blas": machine.blas(),
+    }  # fmt: skip
     assert written["limit_gflops"] == 100.0
     assert written["rows"][0]["name"] == "a convolution"
     assert written["rows"][0]["theirs"] is None

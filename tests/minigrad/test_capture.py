@@ -842,20 +842,28 @@ def test_the_message_of_a_wrong_shape_is_the_operation_s():
 
 @gpu_only
 def test_a_capture_gives_its_memory_back():
-    """The old capture's memory is free when the new one is there, and all of it with the step."""
+    """The old capture's memory is free when the new one is there, and all of it with the step.
+
+    The first time, the driver takes memory for the kernels, too, and keeps it. Of two more times one may have
+    another process take some: memory that is not given back is missing each time.
+    """
     import cupy
 
     def free():
         return cupy.cuda.runtime.memGetInfo()[0]
 
-    x = mg.tensor(np.ones((256, 1024), np.float32), device="gpu")  # 1 MiB
-    before = free()
-    step = mg.capture(lambda k: ((x * 2) * 3) * k)
-    for k in (1, 1, 1, 2, 2, 2, 3, 3, 3):
-        assert step(k).data[0, 0] == 6 * k
-    del step
-    cupy.get_default_memory_pool().free_all_blocks()
-    assert before - free() < 2**20
+    x = mg.tensor(np.ones((1024, 4096), np.float32), device="gpu")
+    missing = []
+    for _ in range(3):
+        before = free()
+        step = mg.capture(lambda k: ((x * 2) * 3) * k)
+        for k in (1, 1, 1, 2, 2, 2):
+            assert step(k).data[0, 0] == 6 * k
+        assert step.is_captured
+        del step
+        cupy.get_default_memory_pool().free_all_blocks()
+        missing.append(before - free())
+    assert min(missing[1:]) < x.data.nbytes / 2
 
 
 @gpu_only

@@ -588,35 +588,5 @@ def test_many_slices_add_up_in_groups(monkeypatch):
     assert_close(dw, naive.convolve_weight_gradient(x, dy, geometry), "float64")
 
 
-@pytest.mark.parametrize(
-    "shape", [(16, cpu_module.PRODUCT_THRESHOLD), (cpu_module.SUMMED_ROWS + 40, 500), (5, 3), (0, 2)]
-)
-def test_a_few_rows_of_many_channels_add_up(shape):
-    rows = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
-    expected = rows.astype(np.float64).sum(axis=0)
-    error = backend.get("cpu")._sum_rows(rows) - expected
-    # Of each sum no more than float32's additions may lose, and of most far less.
-    scale = np.abs(rows.astype(np.float64)).sum(axis=0)
-    assert np.all(np.abs(error) <= min(len(rows), cpu_module.SUMMED_ROWS) * 2**-24 * scale)
-    assert np.linalg.norm(error) <= 1e-7 * np.linalg.norm(scale)
-
-
-def test_sums_of_blocks_add_up_in_float64():
-    rng, shape = np.random.default_rng(3), (400 * cpu_module.SUMMED_ROWS, 2)
-    rows = rng.standard_normal(shape).astype(np.float32) + 1000
-    expected = rows.astype(np.float64).sum(axis=0)
-    assert np.all(np.abs(backend.get("cpu")._sum_rows(rows) - expected) <= 1e-7 * expected)
-
-
 def test_no_channels_have_no_sums():
     assert mg.tensor(np.zeros((2, 0, 3, 3), np.float32)).sum(axis=(0, 2, 3)).shape == (0,)
-
-
-def test_rows_add_up_as_in_float64():
-    engine = backend.get("cpu")
-    rows = np.random.default_rng(3).standard_normal((3 * cpu_module.SUMMED_ROWS + 5, 7)).astype(np.float32)
-    expected = rows.astype(np.float64).sum(axis=0)
-    scale = np.abs(rows.astype(np.float64)).sum(axis=0)
-    assert np.all(np.abs(engine._sum_rows(rows) - expected) <= 1e-7 * scale)
-    assert np.array_equal(engine._sum_rows(rows.astype(np.float64)), rows.sum(axis=0, dtype=np.float64))
-    assert np.allclose(engine._sum_rows(np.asfortranarray(rows)), expected, rtol=0, atol=1e-9)

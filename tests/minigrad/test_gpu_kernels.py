@@ -14,6 +14,7 @@ from accuracy import ACCURACY, assert_close
 
 import minigrad as mg
 from minigrad import backend, nn, optim
+from minigrad.backend import launches
 from minigrad.backend.arrays import channels_first, channels_last
 from minigrad.backend.base import Backend
 from minigrad.backend.epilogue import Epilogue
@@ -173,6 +174,61 @@ def test_a_copy_lies_in_the_same_order_in_memory_of_its_own(gpu, shape, layout):
         assert copied.strides == array.strides  # nothing lies between the elements
     array[...] = 0
     assert np.array_equal(off(gpu, copied), values)
+
+
+OTHER_ORDER = [(3, 8, 1, 8), (2, 33, 5, 13), (1, 64, 8, 8), (5, 9, 31, 1), (7, 130, 7, 7)]
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", OTHER_ORDER, ids=str)
+def test_images_in_the_other_memory_order(gpu, given, shape, dtype, monkeypatch):
+    """Copies, and the rows of a Flatten, by the kernel for it, also with fewer blocks than images."""
+    from minigrad.backend.gpu.kernels import launch
+
+    contiguous = launch.contiguous
+    monkeypatch.setattr(launch, "MOST_BLOCKS", 5)
+    n, c, h, w = shape
+    values = np.arange(n * c * h * w, dtype=dtype).reshape(shape)
+    innermost = channels_first(on(gpu, channels_last(values).ravel()).reshape(n, h, w, c))
+    outermost = on(gpu, values.ravel()).reshape(shape)
+    for found, right in (
+        (contiguous(innermost), values),
+        (contiguous(channels_last(outermost)), channels_last(values)),
+        (gpu.reshape(innermost, (n, c * h * w)), values.reshape(n, -1)),
+    ):
+        assert found.flags.c_contiguous
+        assert gpu.owns_memory(found)
+        assert np.array_equal(off(gpu, found), right)
+        work = given.pop(0)
+        assert work.kernel == f"transpose<{load.FLOATS[dtype]}>"
+        assert (work.bytes, work.flop) == (2 * values.nbytes, 0)
+    assert not given
+
+
+@EVERY_LAYOUT
+@pytest.mark.parametrize(
+    "shape", [(2, 9, 5, 3), (2, 3, 16, 16), (2, 1, 9, 9), (0, 9, 9, 9), (3, 33)], ids=str
+)
+def test_reshapes_of_any_memory_order(gpu, given, shape, layout):
+    """A view where one shows it so, else one copy, which owns its memory."""
+    from minigrad.backend.gpu.kernels.launch import contiguous
+
+    values = numbers(46, shape, "float32")
+    x = on(gpu, values, layout)
+    given.clear()
+    for new in ((shape[0], math.prod(shape[1:])), (math.prod(shape),), (*shape[:2], math.prod(shape[2:]))):
+        found = gpu.reshape(x, new)
+        assert np.array_equal(off(gpu, found), values.reshape(new))
+        copied = x.size and found.data.ptr != x.data.ptr
+        assert len(given) == copied <= gpu.owns_memory(found)
+        assert not (copied and x.flags.c_contiguous)
+        given.clear()
+    for dtype in (None, "float32", "float64"):
+        copied = contiguous(x, dtype)
+        assert np.array_equal(off(gpu, copied), values)
+        assert copied.dtype == (dtype or x.dtype)
+    with pytest.raises(ValueError, match="reshape"):
+        gpu.reshape(x, (5, 7, 11))
 
 
 def test_numbers_of_several_arrays(gpu):
@@ -381,7 +437,11 @@ def test_dropout_lets_through_what_is_no_number_where_it_keeps_it(gpu):
 @SLOPES
 @pytest.mark.parametrize("p", [0.0, 0.4, 1 - 2.0**-16, 1 - 2.0**-40])
 @pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
-@pytest.mark.parametrize("shape", [(1, 1), (33, 1), (5, 31), (257, 3), (0, 4), (12, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [*((1, 1), (33, 1), (5, 31), (257, 3), (0, 4), (12, 16)), *((5000, 1), (70, 64), (33, 127), (20, 300))],
+    ids=str,
+)
 def test_rows_are_finished_in_place(gpu, shape, with_bias, p, slope, dtype):
     rows, bias = numbers(12, shape, dtype), numbers(13, shape[1], dtype) if with_bias else None
     epilogue = Epilogue(slope, p, PLACES["a seed's"])
@@ -722,6 +782,149 @@ def test_sums_add_up_in_double(gpu):
     assert off(gpu, gpu.mean(on(gpu, x), (0,))) == np.float32(1 / 3)
 
 
+COLUMNS = pytest.mark.parametrize(
+    ("m", "c"),
+    [
+        *((1, 1), (1, 33), (255, 1), (2047, 1), (4096, 1), (4097, 1), (70_001, 1)),
+        *(
+            (2048, 2),
+            (2731, 3),
+            (999, 9),
+            (4100, 17),
+            (127, 32),
+            (129, 32),
+            (641, 33),
+            (3333, 65),
+            (3, 20_011),
+        ),
+    ],
+)
+
+
+@pytest.fixture
+def given():
+    """The works of the launches of a test."""
+    found = []
+    launches.listeners.append(found.append)
+    yield found
+    launches.listeners.remove(found.append)
+
+
+def column_sums(x):
+    """The sums of the columns of x (M, C), each exact but for one rounding."""
+    return np.array([math.fsum(column) for column in x.T.tolist()])
+
+
+@DTYPES
+@COLUMNS
+def test_sums_of_columns(gpu, given, m, c, dtype):
+    """They are rounded once: in float32 they are the exact sums' nearest numbers, also where much cancels."""
+    x = numbers(40, (m, c), dtype, scale=1e4)
+    sums, on_gpu = column_sums(x), on(gpu, x)
+    tolerance = 0 if dtype == "float32" else 1e-13 * np.abs(x).sum(axis=0)
+    for keepdims, shape in ((False, (c,)), (True, (1, c))):
+        total, mean = gpu.sum(on_gpu, (0,), keepdims), gpu.mean(on_gpu, (0,), keepdims)
+        assert (total.shape, mean.shape) == (shape, shape)
+        assert (total.dtype, mean.dtype) == (dtype, dtype)
+        assert gpu.owns_memory(total)
+        assert gpu.owns_memory(mean)
+        assert np.all(np.abs(off(gpu, total).ravel() - sums.astype(dtype)) <= tolerance)
+        assert np.all(
+            np.abs(off(gpu, mean).ravel() - sums.astype(dtype) / np.dtype(dtype).type(m)) <= tolerance
+        )
+    assert all(work.kernel.startswith("column_sums") for work in given)
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", ["as made", "channels innermost", "misaligned channels", "every other"])
+@pytest.mark.parametrize("shape", [(9, 1, 25, 30), (9, 7, 25, 30), (260, 33, 1, 1), (2, 70, 40, 41)], ids=str)
+def test_sums_of_channels_and_of_all(gpu, shape, layout, dtype):
+    x = numbers(41, shape, dtype)
+    images = on(gpu, x, layout)
+    sums = column_sums(x.transpose(0, 2, 3, 1).reshape(-1, shape[1]))  # (C,)
+    for keepdims, channels, one in ((False, shape[1:2], ()), (True, (1, shape[1], 1, 1), (1, 1, 1, 1))):
+        found = gpu.sum(images, (0, 2, 3), keepdims)
+        assert found.shape == channels
+        np.testing.assert_allclose(off(gpu, found).ravel(), sums, rtol=1e-6 if dtype == "float32" else 1e-11)
+        for axes in ((0, 1, 2, 3), (1, 3, 0, 2)):
+            total = gpu.sum(images, axes, keepdims)
+            assert total.shape == one
+            np.testing.assert_allclose(off(gpu, total), math.fsum(x.ravel().tolist()), rtol=1e-6)
+
+
+def test_which_sums_are_ours(gpu, given):
+    """Sums of columns and of all; not those along the last axis, nor of arrays in another memory order."""
+    images = on(gpu, numbers(42, (4, 3, 5, 6), "float32"))  # the channels innermost
+    rows = on(gpu, numbers(43, (4, 3, 5), "float32"))
+    for x, axes in (
+        (images, (0, 2, 3)),
+        (images, (0, 1, 2, 3)),
+        (rows, (0,)),
+        (rows, (0, 1)),
+        (rows, (0, 1, 2)),
+    ):
+        gpu.sum(x, axes)
+        assert given.pop().kernel == "column_sums<float, float>"
+    flipped = on(gpu, numbers(44, (4, 3), "float32"), "reversed")
+    for x, axes in (
+        (images, (1,)),
+        (images, (0,)),
+        (images, (0, 2)),
+        (rows, (2,)),
+        (rows, (1,)),
+        (flipped, (0,)),
+    ):
+        expected = off(gpu, x).astype("float64").sum(axes)
+        assert_close(off(gpu, gpu.sum(x, axes)), expected, "float32")
+        assert given.pop().kernel == "CuPy sum"
+    counts = gpu.sum(on(gpu, np.array([[True, False], [True, True]])), (0,))
+    assert off(gpu, counts).tolist() == [2, 1]
+    assert counts.dtype == "int64"
+    assert gpu.sum(on(gpu, np.zeros((0, 3), "float32")), (0,)).tolist() == [0, 0, 0]
+    assert gpu.sum(on(gpu, np.zeros((3, 0), "float32")), (0,)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("m", "c", "chunked"),
+    [(20_000, 64, True), (10_000, 128, True), (600_000, 1, True), (400_000, 3, True), (128, 12_544, False)],
+)
+def test_sums_fill_a_large_gpu(gpu, given, m, c, chunked):
+    """They have blocks for the 132 multiprocessors of an H100: twice over, and not many times as many."""
+    x = on(gpu, np.ones((m, c), "float32"))
+    assert np.all(off(gpu, gpu.sum(x, (0,))) == m)
+    grids = [math.prod(work.grid) for work in given]
+    assert 2 * 132 <= grids[0] <= 8 * 132
+    assert len(grids) == 1 + chunked
+    assert sum(work.bytes for work in given) < 1.1 * x.nbytes
+    assert given[0].flop == m * c
+
+
+def test_sums_of_columns_add_up_in_double(gpu):
+    for start in range(3):
+        x = np.roll([1e8, 1.0, -1e8], start).astype("float32")
+        x = np.tile(x, 4000)[:, None] * np.array([1, -2, 4], "float32")  # (12000, 3): in several chunks
+        assert off(gpu, gpu.sum(on(gpu, x), (0,))).tolist() == [4000.0, -8000.0, 16000.0]
+        assert off(gpu, gpu.sum(on(gpu, x), (0, 1))) == 12000.0
+
+
+@DTYPES
+@pytest.mark.parametrize("m", [40, 5000])
+def test_what_is_no_number_stays_in_its_column(gpu, m, dtype):
+    x = np.ones((m, 5), dtype)
+    x[m - 1, 1], x[m // 2, 2], x[0, 3], x[m - 1, 3] = np.nan, -np.inf, np.inf, -np.inf
+    expected = [m, np.nan, -np.inf, np.nan, m]
+    np.testing.assert_array_equal(off(gpu, gpu.sum(on(gpu, x), (0,))), expected)
+    np.testing.assert_array_equal(off(gpu, gpu.mean(on(gpu, x), (0,))), np.array(expected) / m)
+
+
+@DTYPES
+def test_sums_are_the_same_bits_each_time(gpu, dtype):
+    x = numbers(45, (9001, 5), dtype, scale=1e6)
+    first = off(gpu, gpu.sum(on(gpu, x), (0,)))
+    for layout in ("as made", "misaligned", "as made"):
+        assert off(gpu, gpu.sum(on(gpu, x, layout), (0,))).tobytes() == first.tobytes()
+
+
 def test_the_sum_of_a_mean_may_overflow(gpu):
     x = np.array([3e38, 3e38], "float32")
     assert off(gpu, gpu.mean(on(gpu, x), (0,))) == np.inf
@@ -972,6 +1175,23 @@ def test_averages_of_both_dtypes_and_without_axes(gpu):
         on_gpu = [tuple(on(gpu, a, layout) for a in pair) for pair in pairs]
         assert_averages(gpu, pairs, on_gpu, 0.9, 0.1)
     gpu.average_updates([], list)
+
+
+def test_updates_and_passes_fill_a_large_gpu(gpu, given):
+    """They have two blocks for each of the 132 multiprocessors of an H100, or what there is work for."""
+    large, small = (on(gpu, np.ones(size, "float32")) for size in (300_000, 1000))
+    update = [gpu.copy(large) for _ in range(4)]
+    gpu.adam_updates([update], lambda: [(0.1, 1.0)], **CONSTANTS, weight_decay=0.0)
+    gpu.average_updates([(update[0], large)], lambda: (0.5, 0.5))
+    gpu.average_updates([(gpu.copy(small), small)], lambda: (0.5, 0.5))
+    rows = on(gpu, np.ones((6272, 128), "float32"))
+    c = [on(gpu, np.ones(128)) for _ in range(3)]
+    gpu.normalize(rows, *c[:2], EPS, *c[1:])
+    gpu.normalize_backward(rows, rows, rows, *c[:2], EPS, c[2])
+    blocks = [(work.kernel.split("<")[0], math.prod(work.grid)) for work in given]
+    assert ("average", 1) in blocks
+    for kernel in ("adam", "average", "normalize", "gradient"):
+        assert any(name == kernel and 2 * 132 <= count <= 8 * 132 for name, count in blocks)
 
 
 def test_the_weights_of_averages_are_given_anew_in_each_step(gpu):

@@ -12,6 +12,7 @@ import minigrad as mg
 import minigrad.functional as F
 from minigrad import naive
 from minigrad.backend import get
+from minigrad.backend.base import Backend
 
 EVERY_DEVICE = True
 
@@ -76,7 +77,7 @@ def test_nothing_cancels_where_the_mean_is_large(monkeypatch, shape, reference):
     backend = get()
     if reference:
         for name in ("moments", "normalize", "normalize_backward"):
-            monkeypatch.delattr(type(backend), name)
+            monkeypatch.setattr(type(backend), name, getattr(Backend, name))
     x = mg.tensor(
         (np.random.default_rng(0).standard_normal(shape) + 1e4).astype(np.float32), requires_grad=True
     )
@@ -182,7 +183,7 @@ def test_the_mean_probability_loss_has_the_bits_of_its_steps(dtype, epsilon, lab
         F.binary_cross_entropy(p, t, "none", epsilon=epsilon).mean(),
     )
     gradients = [mg.grad(loss, p)[0].numpy() for loss in (found, steps)]
-    if p.device == "cpu":  # the digests of earlier runs stay
+    if p.device == "cpu" and get().kernels is None:  # the digests of earlier runs stay
         assert found.item() == steps.item()
         assert np.array_equal(*gradients)
     assert_close(found.numpy(), steps.numpy(), dtype)

@@ -28,7 +28,8 @@ import numpy as np
 
 from ..geometry import ConvGeometry, Pair
 from ..kept import KernelTransforms, Memo
-from .parallel import NOTHING, Pool, Scratch, Stage, cut, side_by_side
+from .parallel import NOTHING, Stage, cut, side_by_side
+from .workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 Finish = Callable[[Array, slice], None]
@@ -105,13 +106,11 @@ class BilinearForm:
     gradients.
 
     Args:
-        pool: the threads; images are shared out in transforms, rows in products.
-        scratch: a thread's own memory.
-        empty: makes arrays, as numpy.empty.
+        workspace: threads, which share out images in transforms and rows in products; and memory.
     """
 
-    def __init__(self, pool: Pool, scratch: Scratch, empty: Callable[[tuple[int, ...], Any], Array]) -> None:
-        self.pool, self.scratch, self.empty = pool, scratch, empty
+    def __init__(self, workspace: Workspace) -> None:
+        self.pool, self.scratch, self.empty = workspace.pool, workspace.scratch, workspace.arena.empty
         self._kernels = KernelTransforms()
 
     def convolve(

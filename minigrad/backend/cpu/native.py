@@ -24,6 +24,9 @@ from .compiler import Compiler, CompilerError, CompilerTimeout
 from .library_cache import CacheError
 
 TYPES = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
+# An array's object begins with what every object has, and then the address of its data: NumPy's C interface.
+DATA = object.__basicsize__
+_word_at = ctypes.c_void_p.from_address  # `array.ctypes.data` takes six times as long
 FLOATS = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 KERNEL = re.compile(r"^KERNEL\((\w+)\)\(([^)]*)\)", re.MULTILINE)
 
@@ -67,6 +70,7 @@ class Kernels:
 
     Attributes:
         name: by what it was compiled, and for which vectors.
+        vector_bytes: of the vectors, which tell how many columns a tile has.
 
     Raises LibraryError if the library can't be loaded.
     """
@@ -75,7 +79,7 @@ class Kernels:
         try:
             self._library = ctypes.CDLL(str(path))
             compiled_by = ctypes.c_char_p.in_dll(self._library, "compiled_by").value or b""
-            width = ctypes.c_int64.in_dll(self._library, "vector_bytes").value
+            self.vector_bytes: int = ctypes.c_int64.in_dll(self._library, "vector_bytes").value
             self.set_members = self._function("set_members", [ctypes.c_int64])
             for text in texts.values():
                 for name, types in signatures(text).items():
@@ -87,7 +91,7 @@ class Kernels:
             AttributeError,
         ) as error:  # not loaded; a value or a function is not there
             raise LibraryError(f"the compiled library can't be loaded ({error!s:.200})") from None
-        self.name = f"C, {compiled_by.decode()}, {width}-byte vectors"
+        self.name = f"C, {compiled_by.decode()}, {self.vector_bytes}-byte vectors"
 
     def _function(self, name: str, types: list[Any]) -> Any:
         function = getattr(self._library, name)
@@ -136,9 +140,8 @@ def status(announce: Announce = nothing) -> KernelStatus:
 
 
 def address(array: Any) -> int:
-    """Return the address of an array's first number."""
-    found: int = array.__array_interface__["data"][0]
-    return found
+    """Return the address of the first number of an `ndarray`. (Not of a NumPy scalar, which is no array.)"""
+    return _word_at(id(array) + DATA).value or 0
 
 
 def sources() -> dict[str, str]:

@@ -83,14 +83,17 @@ class Pool(AtFork):
     """Threads that work through slices; `threads` of them, the caller's own among them.
 
     They are started when there is work for them. If the system can't start one more, those that there are
-    do the work, and `threads` is their number from then on.
+    do the work, and `threads` is their number from then on. `resized(threads)` is called with each number of
+    threads that is set, the first too.
 
     `with pool.single_threaded_blas:` holds BLAS to one thread, so that a product's sums do not depend on the
     cores there are; one thread at a time comes in, and its work has all the cores anyway.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, resized: Callable[[int], None] = lambda threads: None) -> None:
         self.threads = threads
+        self._resized = resized
+        resized(threads)
         self.single_threaded_blas = SingleThreadedBLAS()
         self._helpers: list[threading.Thread] = []
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -113,6 +116,7 @@ class Pool(AtFork):
         for helper in self._helpers:
             helper.join()
         self._helpers, self.threads = [], threads
+        self._resized(threads)
 
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Call `work` on every slice; an exception in any of them is raised here.

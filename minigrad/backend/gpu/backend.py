@@ -32,13 +32,16 @@ from .losses import GPULosses
 from .measuring import GPUMeasuring
 from .optimizers import GPUOptimizers
 from .products import GPUProducts
+from .sums import GPUSums
 
 CHANNELS, ROWS = 32, 8  # of a block of the batch_norm kernels
-MIN_CHUNK_ROWS = 512  # that one of its blocks takes
+MIN_CHUNK_ROWS = 512  # that a block of its sums takes
 MAX_CHUNKS = 256
+MIN_ROWS = 64  # that a block of its other passes takes
+BLOCKS = 528  # of those, in all channels: four for each multiprocessor of an H100
 
 
-class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts):
+class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProducts, GPUSums):
     """Arrays of CuPy, on the current device.
 
     CuPy compiles all kernels with `-ftz=true`: in float32, subnormal numbers (below 1.2e-38) count as 0, as
@@ -59,13 +62,6 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         if not count:
             raise RuntimeError("CuPy finds no GPU")
         super().__init__()
-        self._sum = xp.ReductionKernel(
-            "T x", "T y", "(double)x", "a + b", "y = (T)a", "0", "minigrad_sum", reduce_type="double"
-        )
-        mean = "y = (T)a / (T)(_in_ind.size() / _out_ind.size())"
-        self._mean = xp.ReductionKernel(
-            "T x", "T y", "(double)x", "a + b", mean, "0", "minigrad_mean", reduce_type="double"
-        )
 
     # -- arrays ------------------------------------------------------------------------------
 
@@ -123,17 +119,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return reshaped(x, shape)
 
-    # -- sums ----------------------------------------------------------------------------------
-
-    def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        if x.dtype != "float32":
-            y = x.sum(axis=axes, keepdims=keepdims)
-        else:
-            y = self._sum(x, axis=axes, keepdims=keepdims)
-        return by_cupy("sum", y, x, flop=1)
-
-    def mean(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-        return by_cupy("mean", self._mean(x, axis=axes, keepdims=keepdims), x, flop=1)
+    # -- element by element -----------------------------------------------------------------
 
     def add(self, a: Any, b: Any) -> Array:
         # CuPy's sum of two arrays with the channels innermost is not so itself.
@@ -216,7 +202,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
         rows = _rows(x)  # (M, C)
         y = xp.empty_like(rows)
         if rows.size:
-            _, grid, sizes = _chunks(rows, partial=False)
+            grid, sizes = _cut(rows)
             single = x.dtype == mean.dtype == variance.dtype == "float32"
             statistics = np.dtype("float32" if single else "float64")
             mean, variance = (vector(v, rows.shape[1], statistics) for v in (mean, variance))
@@ -275,6 +261,7 @@ class GPUBackend(GPUMeasuring, GPUConvolution, GPULosses, GPUOptimizers, GPUProd
             ),
         )
         dx = xp.empty_like(rows)
+        grid, sizes = _cut(rows)
         _tiles("gradient", types, grid, (grads, rows, result, mean, tilt, shift, scale, dx, slope, *sizes))
         return in_shape_of(x, dx), dweight, dbias
 
@@ -332,13 +319,26 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])  # (M, C)
 
 
-def _chunks(rows: Array, partial: bool = True) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
-    """Cut (M, C) as batch_norm.cu does: room for each chunk's sums, the grid, and (M, C, rows a chunk)."""
+def _chunks(rows: Array) -> tuple[Array, tuple[int, int], tuple[Any, ...]]:
+    """Cut (M, C) for sums by batch_norm.cu: room for each chunk's, the grid, and (M, C, rows a chunk)."""
     m, c = rows.shape
     chunk = max(MIN_CHUNK_ROWS, -(-m // MAX_CHUNKS))
-    chunks = max(1, -(-m // chunk))
-    room = xp.empty((chunks, 2, c), np.float64) if partial else None
-    return room, (-(-c // CHANNELS), chunks), (np.int64(m), np.int32(c), np.int64(chunk))
+    grid, sizes = _grid_of(m, c, chunk)
+    return xp.empty((grid[1], 2, c), np.float64), grid, sizes
+
+
+def _cut(rows: Array) -> tuple[tuple[int, int], tuple[Any, ...]]:
+    """Cut (M, C) for a pass of batch_norm.cu that adds nothing up: the grid, and (M, C, rows a chunk).
+
+    In more chunks than for sums, as nothing is left to be merged.
+    """
+    m, c = rows.shape
+    return _grid_of(m, c, max(MIN_ROWS, -(-m * -(-c // CHANNELS) // BLOCKS)))
+
+
+def _grid_of(m: int, c: int, chunk: int) -> tuple[tuple[int, int], tuple[Any, ...]]:
+    grid = -(-c // CHANNELS), -(-m // chunk)
+    return grid, (np.int64(m), np.int32(c), np.int64(chunk))
 
 
 def _tiles(kernel: str, types: str, grid: tuple[int, int], args: tuple[Any, ...]) -> None:

@@ -7,7 +7,16 @@
 // A vector of REALs, which may lie at any address.
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
+#include "activation.h"
+
 #include "adam.c"
+#include "batch_norm.c"
+#include "bce.c"
+#include "convolution.c"
+#include "dropout.c"
+#include "elementwise.c"
+#include "moves.c"
+#include "sums.c"
 
 #undef KERNEL
 #undef VECTOR

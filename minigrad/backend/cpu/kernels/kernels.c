@@ -12,6 +12,9 @@
 
 #include "vectors.h"
 #include "threads.h"
+#include "rows.h"
+#include "philox.h"
+#include "tiles.h"
 
 #ifndef DOUBLE
 #define REAL float
@@ -23,3 +26,4 @@
 #define NAME(name) name##_double
 #endif
 #include "all.h"
+

@@ -3,12 +3,17 @@
 //
 // Element i is dropped where word i of the Philox4x64-10 stream is under `limit` = p * 2^16 (words of 16
 // bits, the lowest first); the first block's counter is one more than the given one. One thread makes one
-// block: four words of 64 bits, sixteen elements. Source: Salmon et al., "Parallel random numbers: as easy
+// block: four words of 64 bits, for sixteen elements. Source: Salmon et al., "Parallel random numbers: as easy
 // as 1, 2, 3" (2011), section 3.3; minigrad.naive.philox.
+// A warp reads and writes neighbouring elements: each thread takes every 128th of the 2,048 of its block of threads,
+// whose words lie in shared memory. x is asked for first, so that it comes while the words are made.
 // The place of the draw lies in memory: it changes from step to step, and a captured launch keeps its arguments.
 // `limit` has 32 bits, since a probability next to 1 rounds to 2^16, which drops all.
 // Launch: one thread for each 16 elements, in blocks of 128.
 // Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 16 elements.
+
+#define THREADS 128
+#define DRAWS 16  // of a block of Philox
 
 typedef unsigned long long u64;
 
@@ -42,17 +47,28 @@ __global__ void dropout(
     const T* x, const T* bias, T* y, bool* mask, const Place* place, unsigned int limit, T slope, T scale, int channels,
     long long count
 ) {
-    long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (block * 16 >= count) return;
-    u64 words[4];
-    philox(*place, (u64)block + 1, words);
-    for (int k = 0; k < 16; ++k) {
-        long long i = block * 16 + k;
+    __shared__ u64 words[THREADS * 4];
+    u64 block = (u64)blockIdx.x * THREADS + threadIdx.x;
+    long long start = (long long)blockIdx.x * THREADS * DRAWS + threadIdx.x;
+    T values[DRAWS];
+#pragma unroll
+    for (int k = 0; k < DRAWS; ++k) {
+        long long i = start + k * THREADS;
+        values[k] = i < count ? x[i] : T(0);
+    }
+    philox(*place, block + 1, words + threadIdx.x * 4);
+    __syncthreads();
+    int channel = (int)(start % channels), step = THREADS % channels;
+#pragma unroll
+    for (int k = 0; k < DRAWS; ++k) {
+        long long i = start + k * THREADS;
         if (i >= count) return;
-        unsigned int draw = (unsigned int)(words[k / 4] >> (16 * (k % 4))) & 0xFFFF;
-        bool keep = draw >= limit;
-        T value = x[i];
-        if (bias) value += bias[i % channels];
+        int draw = k * THREADS + threadIdx.x;  // of the block's
+        bool keep = ((unsigned int)(words[draw / 4] >> (16 * (draw % 4))) & 0xFFFF) >= limit;
+        T value = values[k];
+        if (bias) value += bias[channel];
+        channel += step;
+        if (channel >= channels) channel -= channels;
         // NaN stays NaN, as in NumPy's maximum.
         if (slope != T(1) && value <= T(0)) value = slope == T(0) ? T(0) : value * slope;
         mask[i] = keep;

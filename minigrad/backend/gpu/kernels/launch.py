@@ -8,10 +8,15 @@ import functools
 from typing import Any
 
 import cupy as xp
+import numpy as np
 
 from ... import launches
 from ...arrays import Array, channels_first, channels_last
 from . import load, work
+
+TILE = 32  # rows and columns of a matrix that a block of `transpose` moves at once
+NARROW = 8  # rows or columns
+MOST_BLOCKS = 65_535  # of a grid along its second and third axes
 
 
 def launch(file: str, kernel: str, types: str, threads: int, args: tuple[Any, ...]) -> None:
@@ -44,14 +49,51 @@ def by_cupy(kernel: str, result: Array, *inputs: Array, flop: int = 0) -> Array:
 
 def reshaped(x: Array, shape: tuple[int, ...]) -> Array:
     """Return x in another shape; a copy only if it must be."""
-    y = x.reshape(shape)
-    return y if y.data.ptr == x.data.ptr else by_cupy("copy", y, x)
+    y = x.view()
+    try:
+        y.shape = shape
+    except AttributeError:  # CuPy's, where no view shows it so
+        y = contiguous(x)
+        y.shape = shape  # not a view of the copy, which would not own its memory
+    return y
 
 
 def contiguous(x: Array, dtype: Any = None) -> Array:
     """Return x contiguous, of `dtype` if one is given; a copy only if it must be."""
+    if x.ndim == 4 and not x.flags.c_contiguous and (dtype is None or dtype == x.dtype):
+        matrices = _matrices(x)
+        if matrices is not None:
+            return _transposed(x, *matrices)
     result = xp.ascontiguousarray(x, dtype)
     return x if result is x else by_cupy("copy", result, x)
+
+
+def _matrices(x: Array) -> tuple[int, int, int] | None:
+    """Return the (N, A, B) that lie in memory where x (N, ...) in its own order is (N, B, A).
+
+    None where images are not what lies there, for narrow matrices, which CuPy copies as well, and where the
+    grid would be too large.
+    """
+    n, *rest = x.shape
+    if str(x.dtype) not in load.FLOATS:
+        return None
+    if channels_last(x).flags.c_contiguous:
+        a, b = rest[1] * rest[2], rest[0]
+    elif channels_first(x).flags.c_contiguous:
+        a, b = rest[2], rest[0] * rest[1]
+    else:
+        return None
+    fits = min(a, b) >= NARROW and a <= TILE * MOST_BLOCKS
+    return (n, a, b) if fits else None
+
+
+def _transposed(x: Array, n: int, a: int, b: int) -> Array:
+    """Return x contiguous, whose memory is n matrices (a, b), as n matrices (b, a)."""
+    result = xp.empty(x.shape, x.dtype)
+    grid = -(-b // TILE), -(-a // TILE), min(n, MOST_BLOCKS)
+    args = (x, result, np.int64(n), np.int64(a), np.int64(b))
+    launch_blocks("transpose", "transpose", types_of(x.dtype), grid, (TILE, 8), args)
+    return result
 
 
 @functools.cache

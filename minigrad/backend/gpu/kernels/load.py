@@ -13,6 +13,7 @@ BLOCK = 256  # threads
 
 _TYPES = [f"<{t}>" for t in FLOATS.values()]
 _MIXED = ["<float, double>", "<float, float>", "<double, double>"]
+_SUMS = ["<float, double>", "<double, float>", "<float, float>", "<double, double>"]
 _PACKED = ["<float, 1>", "<float, 4>", "<double, 1>", "<double, 2>"]
 
 # The kernels of each file, and the instances of each: "" where it is no template.
@@ -27,6 +28,8 @@ SOURCES: dict[str, dict[str, list[str]]] = {
         "gradient": _TYPES,
         "move_statistics": _TYPES,
     },
+    "sums": {"column_sums": _SUMS},
+    "transpose": {"transpose": _TYPES},
     "elementwise": dict.fromkeys(
         (
             "leaky_relu",
@@ -61,6 +64,8 @@ FLOP = {
     "merge_backward": 1,
     "gradient": 6,
     "move_statistics": 3,
+    "column_sums": 1,
+    "transpose": 0,
     "leaky_relu": 1,
     "leaky_relu_backward": 1,
     "bias_leaky_relu": 2,

@@ -1,0 +1,68 @@
+"""The convolution on the CPU: the first form that pays, and what all of them share."""
+
+from collections.abc import Sequence
+
+from ..arrays import Array, channels_first
+from ..base import Backend
+from ..epilogue import NO_EPILOGUE, Epilogue
+from ..geometry import ConvGeometry
+from ..kept import Memo
+from .direct import DirectForm
+from .forms import ColumnsForm, Form
+from .frequency import FrequencyForm
+from .workspace import Workspace
+
+
+def forms(workspace: Workspace) -> list[Form]:
+    """Return the forms that there are: the first that pays is used."""
+    direct = [] if workspace.kernels is None else [DirectForm(workspace)]
+    return [FrequencyForm(workspace), *direct, ColumnsForm(workspace)]
+
+
+class CPUConvolution(Backend):
+    """The convolutions of `CPUBackend`."""
+
+    _forms: Sequence[Form]
+
+    def _form(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> Form:
+        return next(f for f in self._forms if f.pays(geometry, n, channels, out_channels))
+
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,
+        epilogue: Epilogue = NO_EPILOGUE, memo: Memo | None = None,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        form = self._form(geometry, len(x), x.shape[1], len(weight))
+        activation = epilogue if epilogue.dropout is None else Epilogue(epilogue.slope)
+        y = channels_first(form.convolve(x, weight, bias, geometry, activation, memo))
+        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
+
+    def convolve_input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,
+        epilogue: Epilogue = NO_EPILOGUE, memo: Memo | None = None,
+    ) -> Array:  # fmt: skip
+        form = self._form(geometry, len(dy), weight.shape[1], len(weight))
+        return channels_first(form.input_gradient(dy, weight, bias, geometry, epilogue, memo))
+
+    def convolve_weight_gradient(
+        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> Array:
+        return self._form(geometry, len(x), x.shape[1], dy.shape[1]).weight_gradient(x, dy, geometry, memo)
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> tuple[Array, Array]:
+        form = self._form(geometry, len(x), x.shape[1], len(weight))
+        found, dw = form.convolve_and_weight_gradient(x, weight, y, geometry, memo)
+        return channels_first(found), dw
+
+    def convolve_gradients(
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+    ) -> tuple[Array, Array]:
+        form = self._form(geometry, len(x), x.shape[1], len(weight))
+        dx, dw = form.gradients(x, weight, dy, geometry, memo)
+        return channels_first(dx), dw
+
+    def convolution_form(
+        self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int
+    ) -> str:
+        return self._form(geometry, n, channels, out_channels).description

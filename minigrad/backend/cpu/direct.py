@@ -1,0 +1,154 @@
+"""The direct form of a convolution: C kernels that read the factors where they lie."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, channels_last
+from ..epilogue import Epilogue
+from ..geometry import ConvGeometry
+from ..kept import Memo
+from . import plans
+from .forms import Alone
+from .native import address
+from .plans import Plans
+from .workspace import Workspace
+
+PIECES = 8  # of a call at least, where there are so many images
+ROWS = 256  # of a piece, where there are so many: it reads the weight once
+FEWEST_ROWS = 48  # of a piece: where there are fewer, its columns are cut instead
+NEAR_BYTES = 1 << 19  # that a weight gradient reads again and again, or adds to: they stay in the cache
+FEWEST_POSITIONS = 128  # that a tile of a weight gradient adds up before it adds the sum to others
+
+
+class DirectForm(Alone):
+    """The three products of a convolution, by kernels/convolution.c.
+
+    Args:
+        workspace: with kernels.
+    """
+
+    description = "by a kernel in C that reads the image where it lies (backend/cpu/kernels/convolution.c)"
+
+    def __init__(self, workspace: Workspace) -> None:
+        assert workspace.kernels is not None
+        self._kernels, self._space = workspace.kernels, workspace
+
+    def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
+        """It takes all sizes."""
+        return True
+
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+        memo: Memo | None,
+    ) -> Array:  # fmt: skip
+        o, c = weight.shape[:2]
+        found = plans.of_convolution(geometry, c, o)
+        return self._gather(x, weight, bias, epilogue.slope, found, geometry.output_size, by_inner=False)
+
+    def input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+        memo: Memo | None,
+    ) -> Array:  # fmt: skip
+        o, c = weight.shape[:2]
+        found = plans.of_input_gradient(geometry, c, o)
+        return self._gather(dy, weight, bias, epilogue.slope, found, geometry.input_size, by_inner=True)
+
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+        (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
+        found = plans.of_convolution(geometry, c, o)
+        (plan,) = found.plans
+        vectors = self._vectors(o, 0, dtype)
+        wide = vectors * (self._kernels.vector_bytes // dtype.itemsize)
+        pitch = -(-o // wide) * wide
+        image_bytes = (math.prod(found.canvas_size) * c + geometry.positions * pitch) * dtype.itemsize
+        each = min(n, max(NEAR_BYTES // image_bytes, -(-FEWEST_POSITIONS // geometry.positions)))
+        made = geometry.taps * c * pitch * dtype.itemsize  # bytes
+        parts, splits = (
+            (min(PIECES, -(-n // each)), 1)
+            if made <= NEAR_BYTES
+            else (1, max(PIECES, -(-made // NEAR_BYTES)))
+        )
+        canvas = self._canvas(x, found, n)
+        laid = self._space.arena.empty((n * geometry.positions, pitch), dtype)
+        dw = self._space.arena.empty((parts, geometry.taps * c, pitch), dtype)
+        self._kernels.weight_gradient[dtype](
+            n, *_images(x), *found.corner, *found.canvas_size, *_images(dy), address(dw), address(laid),
+            _address(canvas), address(found.rows), address(found.segments), len(found.segments), plan.length,
+            vectors, parts, splits, each,
+        )  # fmt: skip
+        weight = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
+        self._kernels.weight_sum[dtype](address(dw), address(weight), parts, geometry.taps, c, o, pitch)
+        return weight
+
+    def _gather(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        slope: float,
+        found: Plans,
+        size: Any,
+        by_inner: bool,
+    ) -> Array:
+        """Multiply the rows of the plans by the weight, whose second axis are the columns `by_inner`."""
+        n, dtype = len(x), x.dtype
+        columns = weight.shape[1 if by_inner else 0]
+        vectors = self._vectors(columns, min(p.length for p in found.plans), dtype)
+        packed, wide = self._packed(weight, found, columns, vectors, by_inner)
+        rows, blocks = max(len(p.rows) for p in found.plans), -(-columns // wide)
+        each = min(n, -(-ROWS // rows), max(-(-n // PIECES), -(-FEWEST_ROWS // rows)))
+        splits = max(1, min(blocks, PIECES // -(-n // each)))
+        members = self._space.pool.threads
+        canvas = self._canvas(x, found, members * each)
+        y = self._space.arena.empty((n, *size, columns), dtype)
+        self._kernels.gather[dtype](
+            n, *_images(x), *found.corner, *found.canvas_size,
+            address(packed), _address(bias), address(y), y[0].size, columns, vectors,
+            address(found.table), len(found.plans), address(found.rows), address(found.out),
+            address(found.segments), each, splits, _address(canvas), members, slope,
+        )  # fmt: skip
+        return y
+
+    def _vectors(self, columns: int, length: int, dtype: np.dtype[Any]) -> int:
+        """Return the vectors of columns of a tile: 2 or 1; 0 for columns one by one, where they are few."""
+        lanes = self._kernels.vector_bytes // dtype.itemsize
+        if 2 * columns < lanes <= length:
+            return 0
+        return 2 if -(-columns // lanes) % 2 == 0 or columns > 4 * lanes else 1
+
+    def _packed(
+        self, weight: Array, found: Plans, columns: int, vectors: int, by_inner: bool
+    ) -> tuple[Array, int]:
+        """Return the weight (O, C, kh, kw) in the order of the kernel, and the columns of a block."""
+        (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
+        weight = np.ascontiguousarray(weight)
+        wide = vectors * (self._kernels.vector_bytes // dtype.itemsize) if vectors else 1
+        blocks = -(-columns // wide)
+        packed = self._space.arena.empty((found.depth * blocks * wide,), dtype)
+        sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
+        first = 0
+        for plan in found.plans:
+            self._kernels.pack[dtype](
+                address(weight), address(packed) + first * dtype.itemsize, address(plan.taps), len(plan.taps),
+                1, *sides, wide,
+            )  # fmt: skip
+            first += plan.depth * blocks * wide
+        return packed, wide
+
+    def _canvas(self, x: Array, found: Plans, count: int) -> Array | None:
+        """Return memory for the canvases of so many images; None where images are their own."""
+        if found.canvas_size == x.shape[2:] and channels_last(x)[0].flags.c_contiguous:
+            return None
+        return self._space.arena.empty((count, *found.canvas_size, x.shape[1]), x.dtype)
+
+
+def _images(x: Array) -> tuple[int, ...]:
+    """Return what a kernel gets of images (N, C, H, W): their address, strides in numbers, and H, W, C."""
+    along_n, along_c, along_h, along_w = (stride // x.itemsize for stride in x.strides)
+    return address(x), along_n, along_h, along_w, along_c, x.shape[2], x.shape[3], x.shape[1]
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else address(array)

@@ -1,0 +1,162 @@
+"""The forms of a convolution on the CPU: ways to compute its three products; sizes alone choose one."""
+
+from typing import Protocol
+
+import numpy as np
+
+from ..arrays import Array
+from ..base import Backend
+from ..epilogue import Epilogue
+from ..geometry import ConvGeometry
+from ..kept import Memo
+from .parallel import cut
+from .workspace import Workspace
+
+MAX_PARTIAL_SUMS = 8  # of a weight gradient, each of as many slices
+
+
+class Form(Protocol):
+    """One way to compute the three products, each the derivative of the others.
+
+    `epilogue` is a leaky ReLU at most: the backend applies a dropout. Images are (N, C, H, W), results lie
+    with their channels innermost: (N, height, width, channels). `memo` is that of `Backend.convolve`.
+
+    Attributes:
+        description: the form in a few words, behind "the engine computes y ...".
+    """
+
+    description: str
+
+    def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
+        """Whether this form is faster for these sizes than those after it in the backend's list."""
+        ...
+
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+        memo: Memo | None,
+    ) -> Array:  # fmt: skip
+        """`Backend.convolve`: (N, oh, ow, O)."""
+        ...
+
+    def input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+        memo: Memo | None,
+    ) -> Array:  # fmt: skip
+        """`Backend.convolve_input_gradient`: (N, H, W, C)."""
+        ...
+
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+        """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
+        ...
+
+    def convolve_and_weight_gradient(
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None
+    ) -> tuple[Array, Array]:
+        """`Backend.convolve_and_weight_gradient`: (N, oh, ow, O) and (O, C, kh, kw)."""
+        ...
+
+    def gradients(
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None
+    ) -> tuple[Array, Array]:
+        """`Backend.convolve_gradients`: (N, H, W, C) and (O, C, kh, kw)."""
+        ...
+
+
+class Alone:
+    """A form that makes nothing which two products could share: each is computed alone."""
+
+    def convolve_and_weight_gradient(
+        self: Form, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None
+    ) -> tuple[Array, Array]:
+        """`convolve(x, weight)` and `weight_gradient(x, y)`."""
+        y_found = self.convolve(x, weight, None, geometry, Epilogue(), None)
+        return y_found, self.weight_gradient(x, y, geometry, memo)
+
+    def gradients(
+        self: Form, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None
+    ) -> tuple[Array, Array]:
+        """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`."""
+        dx = self.input_gradient(dy, weight, None, geometry, Epilogue(), None)
+        return dx, self.weight_gradient(x, dy, geometry, memo)
+
+
+class Plain(Backend):
+    """NumPy's plain forms, for slices of a batch."""
+
+    device = "cpu"
+    xp = np
+
+
+class ColumnsForm(Alone):
+    """The plain form, slice by slice of the batch: im2col, one product, col2im."""
+
+    description = "by columns and matrix products, slice by slice of the batch (backend/cpu/forms.py)"
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._space, self._plain = workspace, Plain()
+
+    def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
+        """It takes all sizes."""
+        return True
+
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+        memo: Memo | None,
+    ) -> Array:  # fmt: skip
+        plain, kernel = self._plain, self._plain.kernel_matrix(weight)  # (kh * kw * C, O)
+        y = self._space.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
+
+        def work(s: slice) -> None:
+            rows = plain.im2col(x[s], geometry) @ kernel  # (n * oh * ow, O)
+            y[s] = self._finished(rows, bias, epilogue).reshape(y[s].shape)
+
+        self._space.pool.run_products(
+            work, self._slices(len(x), x.shape[1], len(weight), geometry, x.itemsize)
+        )
+        return y
+
+    def input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+        memo: Memo | None,
+    ) -> Array:  # fmt: skip
+        plain, (o, c) = self._plain, weight.shape[:2]
+        kernel = np.ascontiguousarray(plain.kernel_matrix(weight).T)  # (O, kh * kw * C)
+        dx = self._space.arena.empty((len(dy), *geometry.input_size, c), dy.dtype)
+
+        def work(s: slice) -> None:
+            columns = plain.position_rows(dy[s]) @ kernel  # (n * oh * ow, kh * kw * C)
+            pixels = plain.col2im(columns, len(dx[s]), geometry).transpose(0, 2, 3, 1)  # (n, H, W, C)
+            dx[s] = self._finished(pixels, bias, epilogue)
+
+        self._space.pool.run_products(work, self._slices(len(dy), c, o, geometry, dy.itemsize))
+        return dx
+
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+        plain, (c, o) = self._plain, (x.shape[1], dy.shape[1])
+        slices = self._slices(len(x), c, o, geometry, x.itemsize)
+        each = max(1, len(slices) // MAX_PARTIAL_SUMS)  # both are powers of two
+        groups = [slice(i, i + each) for i in range(0, len(slices), each)]
+        partial = self._space.arena.empty((len(groups), geometry.taps * c, o), x.dtype)
+
+        def work(group: slice) -> None:
+            total = partial[group.start // each]
+            total[...] = 0
+            for s in slices[group]:
+                total += plain.im2col(x[s], geometry).T @ plain.position_rows(dy[s])
+
+        self._space.pool.run_products(work, groups)
+        dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
+        return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+
+    def _finished(self, part: Array, bias: Array | None, epilogue: Epilogue) -> Array:
+        """Add a bias to numbers (..., channels), in place, and apply an activation."""
+        if bias is not None:
+            part += bias
+        return self._plain.apply_epilogue(part, epilogue)[0]
+
+    @staticmethod
+    def _slices(
+        n: int, channels: int, out_channels: int, geometry: ConvGeometry, itemsize: int
+    ) -> list[slice]:
+        """Slices of a batch by the bytes of an image's columns and of its rows of y."""
+        return cut(n, geometry.positions * (geometry.taps * channels + out_channels) * itemsize)

@@ -1,0 +1,387 @@
+// The three products of a convolution, read where their factors lie: no im2col, no col2im.
+//
+// gather: must equal ReferenceConvolution.convolve and convolve_input_gradient, both of which are, for a plan,
+//
+//     y[out[r] + o] = f(bias[o] + sum over s < segments, k < length of canvas[row[r] + segment[s] + k] b[s, k, o]),
+//
+//   f a leaky ReLU. The canvas is an image within zeros, its channels innermost; a segment is one tap, or several
+//   that lie side by side. A convolution has one plan, with a row for each position of the kernel. Its input
+//   gradient has one for each phase of the stride: pixels of x that lie a stride apart meet the same taps of dy.
+//   (minigrad/backend/cpu/plans.py makes the plans.) Operations: 2 a number of b and row. Bytes: the image, y, and b
+//   once a piece. A piece is some images by all columns, or by some where there are few images.
+// pack: b from a weight, so that the columns of a tile lie side by side; zeros behind the last.
+// weight_gradient: must equal ReferenceConvolution.convolve_weight_gradient, as (taps * C, O) with zeros behind O.
+//   A piece is some rows of the result, over some images. Sums over `each` images are added to it, one after
+//   another. `weight_sum` adds up the parts and puts them in order.
+//
+// All that does not depend on numbers of the images is in tables of int64, made once for a geometry.
+
+// A plan: where its tables begin among those of all plans.
+typedef struct {
+    int64_t rows, first_row, segments, first_segment, length, first_number;  // of b
+} NAME(Plan);
+
+typedef struct {
+    const REAL *x;
+    int64_t along_n, along_h, along_w, along_c;                // strides of x, in numbers
+    int64_t height, width, channels, top, left, canvas_height, canvas_width;
+} NAME(Images);
+
+typedef struct {
+    NAME(Images) images;
+    const REAL *b, *bias;
+    REAL *y, *scratch;
+    const NAME(Plan) *plans;
+    const int64_t *row, *out, *segment;
+    int64_t n, plan_count, columns, vectors, each, splits, scratch_each, y_each;
+    REAL slope;
+} NAME(Gather);
+
+// Lays image `i` within zeros.
+static void NAME(lay_canvas)(const NAME(Images) *m, int64_t i, REAL *place) {
+    const REAL *x = m->x + i * m->along_n;
+    const int64_t c = m->channels, line = m->canvas_width * c;
+    memset(place, 0, sizeof(REAL) * m->top * line);
+    memset(place + (m->top + m->height) * line, 0,
+           sizeof(REAL) * (m->canvas_height - m->top - m->height) * line);
+    for (int64_t h = 0; h < m->height; ++h) {
+        REAL *to = place + (m->top + h) * line;
+        const REAL *from = x + h * m->along_h;
+        memset(to, 0, sizeof(REAL) * m->left * c);
+        to += m->left * c;
+        if (m->along_c == 1 && m->along_w == c) {
+            memcpy(to, from, sizeof(REAL) * m->width * c);
+        } else {
+            for (int64_t w = 0; w < m->width; ++w)
+                for (int64_t k = 0; k < c; ++k) to[w * c + k] = from[w * m->along_w + k * m->along_c];
+        }
+        memset(to + m->width * c, 0, sizeof(REAL) * (m->canvas_width - m->left - m->width) * c);
+    }
+}
+
+// The end of a tile: bias, leaky ReLU, and what there is of its columns.
+__attribute__((noinline)) static void NAME(finish)(const NAME(Gather) *g, REAL *sums, int64_t first, int64_t wide, REAL *y) {
+    const int64_t count = g->columns - first < wide ? g->columns - first : wide;
+    if (g->bias)
+        for (int64_t o = 0; o < count; ++o) sums[o] += g->bias[first + o];
+    if (g->slope != 1)
+        for (int64_t o = 0; o < count; ++o) sums[o] = NAME(leaky)(sums[o], g->slope);
+    memcpy(y + first, sums, sizeof(REAL) * count);
+}
+
+// `rows` rows by `wide` vectors of columns, from column `first` on.
+INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather) *g, const NAME(Plan) *p,
+                              const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
+    VECTOR sums[ROWS][2];
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
+    for (int64_t s = 0; s < p->segments; ++s) {
+        const REAL *from[ROWS];
+        UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
+        for (int64_t k = 0; k < p->length; ++k, b += wide * LANES) {
+            VECTOR factor[2];
+            UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
+            UNROLL for (int r = 0; r < rows; ++r)
+                UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += from[r][k] * factor[v];
+        }
+    }
+    REAL flat[ROWS][2 * LANES];
+    UNROLL for (int r = 0; r < rows; ++r)
+        UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(flat[r] + v * LANES) = sums[r][v];
+    for (int r = 0; r < rows; ++r) NAME(finish)(g, flat[r], first, wide * LANES, out[r]);
+}
+
+// The same for one column, along which k lies: a vector of sums a row, added up at the end.
+INLINE void NAME(gather_column)(const int rows, const NAME(Gather) *g, const NAME(Plan) *p,
+                                const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
+    VECTOR sums[ROWS];
+    REAL rest[ROWS];
+    UNROLL for (int r = 0; r < rows; ++r) sums[r] = (VECTOR){0}, rest[r] = 0;
+    const int64_t whole = p->length / LANES * LANES;
+    for (int64_t s = 0; s < p->segments; ++s, b += p->length) {
+        const REAL *from[ROWS];
+        UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
+        for (int64_t k = 0; k < whole; k += LANES) {
+            const VECTOR factor = *(const VECTOR *)(b + k);
+            UNROLL for (int r = 0; r < rows; ++r) sums[r] += *(const VECTOR *)(from[r] + k) * factor;
+        }
+        for (int64_t k = whole; k < p->length; ++k)
+            UNROLL for (int r = 0; r < rows; ++r) rest[r] += from[r][k] * b[k];
+    }
+    REAL flat[ROWS][LANES];
+    UNROLL for (int r = 0; r < rows; ++r) *(VECTOR *)flat[r] = sums[r];
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int r = 0; r < rows; ++r)
+            for (int64_t i = 0; i < half; ++i) flat[r][i] += flat[r][i + half];
+    for (int r = 0; r < rows; ++r) {
+        flat[r][0] += rest[r];
+        NAME(finish)(g, flat[r], first, 1, out[r]);
+    }
+}
+
+#define GATHER_1(rows, ...) NAME(gather_tile)(rows, 1, __VA_ARGS__)
+#define GATHER_2(rows, ...) NAME(gather_tile)(rows, 2, __VA_ARGS__)
+#define GATHER_COLUMN(rows, ...) NAME(gather_column)(rows, __VA_ARGS__)
+
+__attribute__((noinline)) static void NAME(gather_rows)(const NAME(Gather) *g, const NAME(Plan) *p, int64_t rows,
+                                                        const REAL *const *row, REAL *const *out,
+                                                        const REAL *b, int64_t first) {
+    if (g->vectors == 2) {
+        TILE_OF(rows, GATHER_2, g, p, row, out, b, first)
+    } else if (g->vectors == 1) {
+        TILE_OF(rows, GATHER_1, g, p, row, out, b, first)
+    } else {
+        TILE_OF(rows, GATHER_COLUMN, g, p, row, out, b, first)
+    }
+}
+
+static void NAME(gather_piece)(const void *arguments, int64_t piece, int64_t member) {
+    const NAME(Gather) *g = arguments;
+    const NAME(Images) *m = &g->images;
+    const int64_t start = piece / g->splits * g->each, stop = start + g->each < g->n ? start + g->each : g->n;
+    const int64_t size = m->canvas_height * m->canvas_width * m->channels;
+    const REAL *canvas = m->x + start * m->along_n;
+    int64_t step = m->along_n;
+    if (g->scratch) {
+        REAL *place = g->scratch + member * g->scratch_each;
+        for (int64_t i = start; i < stop; ++i) NAME(lay_canvas)(m, i, place + (i - start) * size);
+        canvas = place;
+        step = size;
+    }
+    const int64_t wide = g->vectors ? g->vectors * LANES : 1;
+    const int64_t blocks = (g->columns + wide - 1) / wide, split = piece % g->splits;
+    for (const NAME(Plan) *p = g->plans; p < g->plans + g->plan_count; ++p) {
+        const int64_t depth = p->segments * p->length * wide;
+        for (int64_t block = split; block < blocks; block += g->splits) {
+            const REAL *b = g->b + p->first_number * blocks * wide + block * depth;
+            int64_t image = 0, r = 0;
+            for (int64_t left = (stop - start) * p->rows; left > 0;) {
+                const int64_t rows = tile_rows(left);
+                const REAL *row[ROWS];
+                REAL *out[ROWS];
+                for (int64_t i = 0; i < rows; ++i) {
+                    row[i] = canvas + image * step + g->row[p->first_row + r];
+                    out[i] = g->y + (start + image) * g->y_each + g->out[p->first_row + r];
+                    if (++r == p->rows) r = 0, ++image;
+                }
+                NAME(gather_rows)(g, p, rows, row, out, b, block * wide);
+                left -= rows;
+            }
+        }
+    }
+}
+
+// x: (n, height, width, channels), at these strides; b: as `pack` makes it, plan by plan; bias: may be NULL.
+// row, out, segment: the tables of all plans. scratch: for each of `members`, the canvases of `each`
+// images; NULL where each image is its own canvas.
+KERNEL(gather)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64_t along_w, int64_t along_c,
+               int64_t height, int64_t width, int64_t channels, int64_t top, int64_t left, int64_t canvas_height,
+               int64_t canvas_width, const REAL *b, const REAL *bias, REAL *y, int64_t y_each, int64_t columns,
+               int64_t vectors, const int64_t *plans, int64_t plan_count, const int64_t *row, const int64_t *out,
+               const int64_t *segment, int64_t each, int64_t splits, REAL *scratch, int64_t members, double slope) {
+    const NAME(Gather) g = {
+        {x, along_n, along_h, along_w, along_c, height, width, channels, top, left, canvas_height, canvas_width},
+        b, bias, y, scratch, (const NAME(Plan) *)plans, row, out, segment, n, plan_count, columns, vectors, each,
+        splits, each * canvas_height * canvas_width * channels, y_each, (REAL)slope,
+    };
+    share_among(NAME(gather_piece), &g, (n + each - 1) / each * splits, members);
+}
+
+// -- the factor b ------------------------------------------------------------------------------------
+
+#define PACKED 8  // numbers along k of a piece
+
+typedef struct {
+    const REAL *weight;
+    REAL *b;
+    const int64_t *taps;
+    int64_t tap_count, inner, along_inner, columns, along_columns, wide, along_taps, pieces_each;
+} NAME(Pack);
+
+static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t member) {
+    (void)member;
+    const NAME(Pack) *p = arguments;
+    const int64_t block = piece / p->pieces_each, first = piece % p->pieces_each * PACKED;
+    const int64_t last = first + PACKED < p->inner ? first + PACKED : p->inner;
+    REAL *b = p->b + block * p->tap_count * p->inner * p->wide;
+    for (int64_t i = 0; i < p->wide; ++i) {
+        const int64_t column = block * p->wide + i;
+        for (int64_t k = first; k < last; ++k) {
+            const REAL *from = p->weight + column * p->along_columns + k * p->along_inner;
+            for (int64_t t = 0; t < p->tap_count; ++t)
+                b[(t * p->inner + k) * p->wide + i] = column < p->columns ? from[p->taps[t] * p->along_taps] : 0;
+        }
+    }
+}
+
+// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps.
+KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *taps, int64_t tap_count, int64_t along_taps,
+             int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide) {
+    const NAME(Pack) p = {weight, b, taps, tap_count, inner, along_inner, columns, along_columns, wide, along_taps,
+                          (inner + PACKED - 1) / PACKED};
+    share(NAME(pack_piece), &p, (columns + wide - 1) / wide * p.pieces_each);
+}
+
+// -- the weight gradient -------------------------------------------------------------------------------
+
+typedef struct {
+    NAME(Images) images, dy_images;
+    const REAL *x;
+    REAL *dy, *dw, *canvas;
+    const int64_t *row, *segment;
+    int64_t n, positions, segments, length, columns, vectors, parts, splits, each, x_each, blocks;
+} NAME(Weights);
+
+// Adds, to `rows` rows by `wide` vectors of dw, the products at all positions of some images.
+INLINE void NAME(weight_tile)(const int rows, const int wide, const NAME(Weights) *w, const REAL *x,
+                              const REAL *dy, int64_t images, REAL *dw) {
+    const int64_t pitch = w->blocks * wide * LANES;
+    VECTOR sums[ROWS][2];
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
+    for (int64_t i = 0; i < images; ++i, x += w->x_each)
+        for (int64_t p = 0; p < w->positions; ++p, dy += wide * LANES) {
+            const REAL *a = x + w->row[p];
+            VECTOR factor[2];
+            UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(dy + v * LANES);
+            UNROLL for (int r = 0; r < rows; ++r)
+                UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += a[r] * factor[v];
+        }
+    UNROLL for (int r = 0; r < rows; ++r)
+        UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(dw + r * pitch + v * LANES) += sums[r][v];
+}
+
+#define WEIGHT_1(rows, ...) NAME(weight_tile)(rows, 1, __VA_ARGS__)
+#define WEIGHT_2(rows, ...) NAME(weight_tile)(rows, 2, __VA_ARGS__)
+
+__attribute__((noinline)) static void NAME(weight_rows)(const NAME(Weights) *w, int64_t rows, const REAL *x,
+                                                        const REAL *dy, int64_t images, REAL *dw) {
+    if (w->vectors == 2) {
+        TILE_OF(rows, WEIGHT_2, w, x, dy, images, dw)
+    } else {
+        TILE_OF(rows, WEIGHT_1, w, x, dy, images, dw)
+    }
+}
+
+// Lays an image's canvas, and its part of dy: (groups of `each` images, blocks, positions of all, columns).
+static void NAME(weight_lay)(const void *arguments, int64_t image, int64_t member) {
+    (void)member;
+    const NAME(Weights) *w = arguments;
+    const NAME(Images) *m = &w->dy_images;
+    if (w->canvas) NAME(lay_canvas)(&w->images, image, w->canvas + image * w->x_each);
+    const int64_t wide = w->vectors * LANES, first = image / w->each * w->each;
+    const int64_t images = first + w->each < w->n ? w->each : w->n - first;
+    REAL *dy = w->dy + (first * w->blocks * w->positions + (image - first) * w->positions) * wide;
+    for (int64_t block = 0; block < w->blocks; ++block, dy += images * w->positions * wide) {
+        const int64_t left = w->columns - block * wide, count = left < wide ? left : wide;
+        REAL *to = dy;
+        for (int64_t h = 0; h < m->height; ++h)
+            for (int64_t i = 0; i < m->width; ++i, to += wide) {
+                const REAL *from = m->x + image * m->along_n + h * m->along_h + i * m->along_w +
+                                   block * wide * m->along_c;
+                if (m->along_c == 1) {
+                    memcpy(to, from, sizeof(REAL) * count);
+                } else {
+                    for (int64_t o = 0; o < count; ++o) to[o] = from[o * m->along_c];
+                }
+                memset(to + count, 0, sizeof(REAL) * (wide - count));
+            }
+    }
+}
+
+static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t member) {
+    (void)member;
+    const NAME(Weights) *w = arguments;
+    const int64_t part = piece / w->splits, split = piece % w->splits, wide = w->vectors * LANES;
+    const int64_t groups = (w->n + w->each - 1) / w->each, pitch = w->blocks * wide;
+    const int64_t first_group = groups * part / w->parts, last_group = groups * (part + 1) / w->parts;
+    const int64_t tiles = (w->length + ROWS - 1) / ROWS, all = w->segments * tiles;
+    const int64_t first = all * split / w->splits, last = all * (split + 1) / w->splits;
+    REAL *dw = w->dw + part * w->segments * w->length * pitch;
+    for (int64_t group = first_group; group < last_group; ++group) {
+        const int64_t image = group * w->each, left = w->n - image, images = left < w->each ? left : w->each;
+        const int64_t size = images * w->positions * wide;  // of a block of dy
+        for (int64_t b = 0; b < w->blocks; ++b)
+            for (int64_t tile = first; tile < last; ++tile) {
+                const int64_t s = tile / tiles, start_k = tile % tiles * ROWS;
+                const int64_t stop_k = start_k + ROWS < w->length ? start_k + ROWS : w->length;
+                for (int64_t k = start_k, rows; k < stop_k; k += rows) {
+                    rows = tile_rows(stop_k - k);
+                    REAL *to = dw + (s * w->length + k) * pitch + b * wide;
+                    if (group == first_group)
+                        for (int64_t r = 0; r < rows; ++r) memset(to + r * pitch, 0, sizeof(REAL) * wide);
+                    NAME(weight_rows)(w, rows, w->x + image * w->x_each + w->segment[s] + k,
+                                      w->dy + image * w->positions * pitch + b * size, images, to);
+                }
+            }
+    }
+}
+
+// dy_images: (n, out_height, out_width, columns), at these strides. row, segment: as in `gather`, of a convolution's
+// plan. dw: (parts, taps * channels, pitch), pitch the columns up to whole tiles of `vectors`. dy: memory for
+// (n, positions, pitch). canvas: memory for those of all images; NULL where each image is its own.
+KERNEL(weight_gradient)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64_t along_w,
+                        int64_t along_c, int64_t height, int64_t width, int64_t channels, int64_t top,
+                        int64_t left, int64_t canvas_height, int64_t canvas_width, const REAL *dy_images,
+                        int64_t dy_along_n, int64_t dy_along_h, int64_t dy_along_w, int64_t dy_along_c,
+                        int64_t out_height, int64_t out_width, int64_t columns, REAL *dw, REAL *dy, REAL *canvas,
+                        const int64_t *row, const int64_t *segment, int64_t segments, int64_t length,
+                        int64_t vectors, int64_t parts, int64_t splits, int64_t each) {
+    const int64_t size = canvas_height * canvas_width * channels, wide = vectors * LANES;
+    const NAME(Weights) w = {
+        {x, along_n, along_h, along_w, along_c, height, width, channels, top, left, canvas_height, canvas_width},
+        {dy_images, dy_along_n, dy_along_h, dy_along_w, dy_along_c, out_height, out_width, columns, 0, 0,
+         out_height, out_width},
+        canvas ? canvas : x, dy, dw, canvas, row, segment, n, out_height * out_width, segments, length, columns,
+        vectors, parts, splits, each, canvas ? size : along_n, (columns + wide - 1) / wide,
+    };
+    share(NAME(weight_lay), &w, n);
+    share(NAME(weight_piece), &w, parts * splits);
+}
+
+#define TURNED 16  // taps, and columns, that are turned at a time
+
+typedef struct {
+    const REAL *dw;
+    REAL *weight;
+    int64_t parts, taps, channels, columns, pitch;
+} NAME(WeightSum);
+
+static void NAME(weight_sum_piece)(const void *arguments, int64_t piece, int64_t member) {
+    (void)member;
+    const NAME(WeightSum) *w = arguments;
+    const int64_t c = w->channels, first = piece * PACKED, last = first + PACKED < c ? first + PACKED : c;
+    const int64_t part = w->taps * c * w->pitch;
+    for (int64_t o = 0; o < w->columns; o += TURNED) {
+        const int64_t count = o + TURNED < w->columns ? TURNED : w->columns - o;
+        for (int64_t t = 0; t < w->taps; t += TURNED) {
+            const int64_t taps = t + TURNED < w->taps ? TURNED : w->taps - t;
+            REAL near[TURNED][PACKED][TURNED];
+            for (int64_t i = 0; i < taps; ++i)
+                for (int64_t k = first; k < last; ++k) {
+                    const REAL *from = w->dw + ((t + i) * c + k) * w->pitch + o;
+                    REAL *to = near[i][k - first];
+                    for (int64_t j = 0; j < count; ++j) to[j] = from[j];
+                    for (int64_t p = 1; p < w->parts; ++p)
+                        for (int64_t j = 0; j < count; ++j) to[j] += from[p * part + j];
+                }
+            for (int64_t j = 0; j < count; ++j)
+                for (int64_t k = first; k < last; ++k)
+                    for (int64_t i = 0; i < taps; ++i)
+                        w->weight[((o + j) * c + k) * w->taps + t + i] = near[i][k - first][j];
+        }
+    }
+}
+
+// The sum of the parts of `weight_gradient` as a weight (columns, channels, taps).
+KERNEL(weight_sum)(const REAL *dw, REAL *weight, int64_t parts, int64_t taps, int64_t channels, int64_t columns,
+                   int64_t pitch) {
+    const NAME(WeightSum) w = {dw, weight, parts, taps, channels, columns, pitch};
+    share(NAME(weight_sum_piece), &w, (channels + PACKED - 1) / PACKED);
+}
+
+#undef PACKED
+#undef TURNED
+#undef GATHER_1
+#undef GATHER_2
+#undef GATHER_COLUMN
+#undef WEIGHT_1
+#undef WEIGHT_2
