@@ -630,6 +630,22 @@ def test_each_piece_is_done_once_by_any_number_of_members(team, members):
     assert not done[members:].any()
 
 
+def test_a_call_returns_when_all_pieces_are_done(team):
+    """Of three long pieces, one thread does the last while the other has nothing to do."""
+    turns, expected = 100_000, []
+    for number in range(3):
+        for _ in range(turns):
+            number = (number * 6364136223846793005 + 1442695040888963407) % 2**64
+        expected.append(number)
+    team.set_members(2)
+    scratch = np.zeros((2, 16), np.int64)
+    for _ in range(300):
+        to = np.zeros(3, np.int64)
+        team.add[np.dtype("float32")](native.address(to), 3, turns, native.address(scratch), 2)
+        assert to.view(np.uint64).tolist() == expected
+    assert scratch[:, 0].sum() == 900
+
+
 def test_no_member_comes_in_for_whom_a_call_has_no_memory(team):
     """Whatever the number of members was set to after the memory was made."""
     team.set_members(8)
