@@ -5,6 +5,7 @@ import numpy as np
 from ..arrays import Array
 from .compiled import CompiledBackend
 from .convolution import CPUConvolution, forms
+from .direct import DirectForm
 from .native import Kernels
 from .parallel import MAX_SLICE_BYTES, TARGET_SLICES, cut
 from .workspace import Workspace
@@ -25,9 +26,12 @@ class CPUBackend(CPUConvolution, CompiledBackend):
     def __init__(self, kernels: Kernels | None = None) -> None:
         workspace = Workspace.of(kernels)
         super().__init__(workspace)
-        self._forms = forms(workspace)
+        self._direct = None if kernels is None else DirectForm(workspace)
+        self._forms = forms(workspace, self._direct)
 
     def matmul(self, a: Array, b: Array) -> Array:
+        if self._direct is not None and self._direct.takes(a, b):
+            return self._direct.matmul(a, b)
         if a.ndim != 2 or b.ndim != 2:
             with self.pool.single_threaded_blas:
                 return np.matmul(a, b)

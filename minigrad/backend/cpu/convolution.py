@@ -13,10 +13,13 @@ from .frequency import FrequencyForm
 from .workspace import Workspace
 
 
-def forms(workspace: Workspace) -> list[Form]:
-    """Return the forms that there are: the first that pays is used."""
-    direct = [] if workspace.kernels is None else [DirectForm(workspace)]
-    return [FrequencyForm(workspace), *direct, ColumnsForm(workspace)]
+def forms(workspace: Workspace, direct: DirectForm | None) -> list[Form]:
+    """Return the forms that there are: the first that pays is used.
+
+    Args:
+        direct: None without C kernels.
+    """
+    return [FrequencyForm(workspace), *filter(None, [direct]), ColumnsForm(workspace)]
 
 
 class CPUConvolution(Backend):

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, channels_last
-from ..epilogue import Epilogue
+from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
 from ..kept import Memo
 from . import plans
 from .forms import Alone
-from .native import address
+from .native import FLOATS, address
 from .plans import Plans
 from .workspace import Workspace
 
@@ -20,6 +20,8 @@ ROWS = 256  # of a piece, where there are so many: it reads the weight once
 FEWEST_ROWS = 48  # of a piece: where there are fewer, its columns are cut instead
 NEAR_BYTES = 1 << 19  # that a weight gradient reads again and again, or adds to: they stay in the cache
 FEWEST_POSITIONS = 128  # that a tile of a weight gradient adds up before it adds the sum to others
+
+ONE_PIXEL = ConvGeometry((1, 1), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1))
 
 
 class DirectForm(Alone):
@@ -56,31 +58,58 @@ class DirectForm(Alone):
         return self._gather(dy, weight, bias, epilogue.slope, found, geometry.input_size, by_inner=True)
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+        c, o = x.shape[1], dy.shape[1]
+        parts = self._weight_parts(x, dy, geometry)
+        weight = self._space.arena.empty((o, c, *geometry.kernel_size), x.dtype)
+        sizes = len(parts), geometry.taps, c, o, parts.shape[2]
+        self._kernels.weight_sum[x.dtype](address(parts), address(weight), *sizes)
+        return weight
+
+    @staticmethod
+    def takes(a: Array, b: Array) -> bool:
+        """Whether `matmul` can multiply these: matrices of one floating dtype that fit, and not empty."""
+        fit = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.size > 0 and b.size > 0
+        return fit and a.dtype == b.dtype and a.dtype in FLOATS
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Return a @ b for (M, K) and (K, N), of one dtype: rows are images of one pixel with K channels.
+
+        So `x @ w.T` is a convolution, `dy @ w` its input gradient, and `dy.T @ x` its weight gradient.
+        """
+        if _is_turned(a):
+            parts = self._weight_parts(_pixels(a.T), _pixels(b), ONE_PIXEL)  # (parts, M, pitch)
+            n = b.shape[1]
+            return parts[0] if parts.shape[::2] == (1, n) else parts[:, :, :n].sum(axis=0)
+        a = np.ascontiguousarray(a)
+        if _is_turned(b):
+            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
+        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
+
+    def _weight_parts(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """Return the weight gradient in parts, which are to be added up: (parts, taps * C, columns).
+
+        There are O columns, and others behind them up to whole tiles.
+        """
         (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
         found = plans.of_convolution(geometry, c, o)
-        (plan,) = found.plans
         vectors = self._vectors(o, 0, dtype)
         wide = vectors * (self._kernels.vector_bytes // dtype.itemsize)
         pitch = -(-o // wide) * wide
         image_bytes = (math.prod(found.canvas_size) * c + geometry.positions * pitch) * dtype.itemsize
         each = min(n, max(NEAR_BYTES // image_bytes, -(-FEWEST_POSITIONS // geometry.positions)))
         made = geometry.taps * c * pitch * dtype.itemsize  # bytes
-        parts, splits = (
-            (min(PIECES, -(-n // each)), 1)
-            if made <= NEAR_BYTES
-            else (1, max(PIECES, -(-made // NEAR_BYTES)))
-        )
+        parts, splits = min(PIECES, -(-n // each)), 1
+        if made > NEAR_BYTES:
+            parts, splits = 1, max(PIECES, -(-made // NEAR_BYTES))
         canvas = self._canvas(x, found, n)
         laid = self._space.arena.empty((n * geometry.positions, pitch), dtype)
         dw = self._space.arena.empty((parts, geometry.taps * c, pitch), dtype)
         self._kernels.weight_gradient[dtype](
             n, *_images(x), *found.corner, *found.canvas_size, *_images(dy), address(dw), address(laid),
-            _address(canvas), address(found.rows), address(found.segments), len(found.segments), plan.length,
-            vectors, parts, splits, each,
+            _address(canvas), address(found.rows), address(found.segments), len(found.segments),
+            found.plans[0].length, vectors, parts, splits, each,
         )  # fmt: skip
-        weight = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
-        self._kernels.weight_sum[dtype](address(dw), address(weight), parts, geometry.taps, c, o, pitch)
-        return weight
+        return dw
 
     def _gather(
         self,
@@ -142,6 +171,16 @@ class DirectForm(Alone):
         if found.canvas_size == x.shape[2:] and channels_last(x)[0].flags.c_contiguous:
             return None
         return self._space.arena.empty((count, *found.canvas_size, x.shape[1]), x.dtype)
+
+
+def _is_turned(matrix: Array) -> bool:
+    """Whether a matrix lies in memory column by column."""
+    return matrix.flags.f_contiguous and not matrix.flags.c_contiguous
+
+
+def _pixels(rows: Array) -> Array:
+    """Return rows (M, K) as images (M, K, 1, 1)."""
+    return rows[:, :, None, None]
 
 
 def _images(x: Array) -> tuple[int, ...]:

@@ -16,6 +16,8 @@
 //
 // All that does not depend on numbers of the images is in tables of int64, made once for a geometry.
 
+#define CHAIN 512  // products that are added up in a register
+
 // A plan: where its tables begin among those of all plans.
 typedef struct {
     int64_t rows, first_row, segments, first_segment, length, first_number;  // of b
@@ -69,25 +71,38 @@ __attribute__((noinline)) static void NAME(finish)(const NAME(Gather) *g, REAL *
     memcpy(y + first, sums, sizeof(REAL) * count);
 }
 
-// `rows` rows by `wide` vectors of columns, from column `first` on.
+// `rows` rows by `wide` vectors of columns, from column `first` on. Sums of CHAIN products and more are put aside:
+// in one long sum the rounding of each addition would be that of the whole.
 INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather) *g, const NAME(Plan) *p,
                               const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
     VECTOR sums[ROWS][2];
-    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
-    for (int64_t s = 0; s < p->segments; ++s) {
-        const REAL *from[ROWS];
-        UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
-        for (int64_t k = 0; k < p->length; ++k, b += wide * LANES) {
-            VECTOR factor[2];
-            UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
-            UNROLL for (int r = 0; r < rows; ++r)
-                UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += from[r][k] * factor[v];
-        }
-    }
-    REAL flat[ROWS][2 * LANES];
+    REAL total[ROWS][2 * LANES];
+    int64_t chain = 0;
     UNROLL for (int r = 0; r < rows; ++r)
-        UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(flat[r] + v * LANES) = sums[r][v];
-    for (int r = 0; r < rows; ++r) NAME(finish)(g, flat[r], first, wide * LANES, out[r]);
+        UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(total[r] + v * LANES) = sums[r][v] = (VECTOR){0};
+    for (int64_t s = 0; s < p->segments; ++s)
+        for (int64_t start = 0; start < p->length; start += CHAIN) {
+            const int64_t stop = start + CHAIN < p->length ? start + CHAIN : p->length;
+            const REAL *from[ROWS];
+            UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
+            for (int64_t k = start; k < stop; ++k, b += wide * LANES) {
+                VECTOR factor[2];
+                UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
+                UNROLL for (int r = 0; r < rows; ++r)
+                    UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += from[r][k] * factor[v];
+            }
+            chain += stop - start;
+            if (chain < CHAIN) continue;
+            UNROLL for (int r = 0; r < rows; ++r)
+                UNROLL for (int v = 0; v < wide; ++v) {
+                    *(VECTOR *)(total[r] + v * LANES) += sums[r][v];
+                    sums[r][v] = (VECTOR){0};
+                }
+            chain = 0;
+        }
+    UNROLL for (int r = 0; r < rows; ++r)
+        UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(total[r] + v * LANES) += sums[r][v];
+    for (int r = 0; r < rows; ++r) NAME(finish)(g, total[r], first, wide * LANES, out[r]);
 }
 
 // The same for one column, along which k lies: a vector of sums a row, added up at the end.
@@ -378,6 +393,7 @@ KERNEL(weight_sum)(const REAL *dw, REAL *weight, int64_t parts, int64_t taps, in
     share(NAME(weight_sum_piece), &w, (channels + PACKED - 1) / PACKED);
 }
 
+#undef CHAIN
 #undef PACKED
 #undef TURNED
 #undef GATHER_1
