@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 import minigrad as mg
 from minigrad import backend
 from minigrad.backend.environment import BadEnvironment
+from minigrad.machine import blas, processor
 from minigrad.tables import table
 
 
@@ -32,33 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report() -> list[tuple[str, str]]:
     """Return the lines: names and what they are. Raises BadEnvironment."""
+    threads = backend.num_threads()
     return [
         ("minigrad", mg.__version__),
         ("Python", f"{platform.python_version()}, {platform.platform()}"),
-        ("NumPy", f"{np.__version__}, {_blas()}"),
-        ("CPU", f"{_processor()}, {_threads(backend.num_threads())}"),
+        ("NumPy", f"{np.__version__}, {blas()}"),
+        ("CPU", f"{processor()}, {threads} thread{'' if threads == 1 else 's'}"),
         ("CPU kernels", str(backend.cpu_kernels())),
         ("GPU", _gpu()),
     ]
-
-
-def _blas() -> str:
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    return ", ".join(f"{b['internal_api']} {b['version']}" for b in libraries) or "a BLAS that is not known"
-
-
-def _processor() -> str:
-    """Return the model of the processor, as the system names it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            model = next((line for line in file if line.startswith("model name")), "")
-    except OSError:
-        model = ""
-    return model.partition(":")[2].strip() or platform.processor() or platform.machine()
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _gpu() -> str:

@@ -143,7 +143,7 @@ def test_each_way_of_pytorch_has_its_column(on_cpu, tmp_path, capsys):
     steps = 2 * (cpu.WARM_UP + 2 * (1 + harness.RUNS))
     assert torch.steps == dict.fromkeys((PLAIN, LAST, COMPILED), steps)
     head, limit, *heads, first, second, means, _ = capsys.readouterr().out.splitlines()
-    assert head.endswith("PyTorch 2.0")
+    assert head.endswith(f", PyTorch 2.0, kernels: {backend.cpu_kernels().name}")
     assert limit.startswith("limit: 100 GFLOP/s")
     assert heads == cpu.heads().splitlines()
     assert first.startswith("tensorflow-baseline, batch 2 ")

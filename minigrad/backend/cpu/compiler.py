@@ -106,17 +106,15 @@ def find() -> Compiler:
 
     Raises CompilerError if there is none, or it does not tell its version.
     """
-    extra = _words("MINIGRAD_CFLAGS")
-    command = _words("CC")
-    if not command:
-        found = next((name for name in NAMES if shutil.which(name)), None)
-        if found is None:
-            raise CompilerError(f"no C compiler was found: install gcc or clang ({', '.join(NAMES)} in PATH)")
-        command = (found,)
-    elif shutil.which(command[0]) is None:
+    extra, named = _words("MINIGRAD_CFLAGS"), _words("CC")
+    found = next(filter(None, map(shutil.which, named[:1] or NAMES)), None)
+    if found is None and named:
         raise CompilerError(
-            f"CC={shlex.join(command)!r:.80}: there is no such program: unset CC, or correct it"
+            f"CC={shlex.join(named)!r:.80}: there is no such program: unset CC, or correct it"
         )
+    if found is None:
+        raise CompilerError(f"no C compiler was found: install gcc or clang ({', '.join(NAMES)} in PATH)")
+    command = (os.path.abspath(found), *named[1:])  # it is run in another folder
     return Compiler(command, _run((*command, "--version")), (*OPTIONS, *extra))
 
 
