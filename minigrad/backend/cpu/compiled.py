@@ -142,7 +142,7 @@ class CompiledBackend(SlicedBackend):
 
     def dropout(self, x: Array, p: float, key: Key, counter: Counter) -> tuple[Array, Array]:
         order = self._order(x)
-        if not order or (x.ndim == 4) != (order == INNERMOST):
+        if not order or not _is_numbered(x):
             return super().dropout(x, p, key, counter)
         y = self._empty(x.shape, x.dtype, order)
         return y, self._drop_into(y, x, 1.0, p, key, counter, order)
@@ -150,7 +150,7 @@ class CompiledBackend(SlicedBackend):
     def apply_epilogue(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
         order = self._order(y)
         drops = epilogue.dropout if epilogue.has_activation else None
-        if drops is None or not order or (y.ndim == 4) != (order == INNERMOST):
+        if drops is None or not order or not _is_numbered(y):
             return super().apply_epilogue(y, epilogue)
         out = self._empty(y.shape, y.dtype, order)
         return out, self._drop_into(out, y, epilogue.slope, *drops, order)
@@ -337,6 +337,11 @@ def order_of(x: Array) -> int:
     if x.flags.c_contiguous:
         return C_ORDER
     return INNERMOST if x.ndim == 4 and channels_last(x).flags.c_contiguous else NEITHER
+
+
+def _is_numbered(x: Array) -> bool:
+    """Whether an array without gaps lies in memory in the order of the draws of its dropout."""
+    return x.ndim != 4 or channels_last(x).flags.c_contiguous
 
 
 def _is_mask(mask: Array, x: Array, order: int) -> bool:
