@@ -473,6 +473,20 @@ def test_averages_of_many_arrays(engine, dtypes):
         assert np.array_equal(found[1], right[1].astype(found[1].dtype))
 
 
+def test_what_may_not_be_written_is_not(engine):
+    arrays = [np.ones(5, "f") for _ in range(4)]
+    for i in (0, 2, 3):
+        arrays[i].flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            engine.adam_updates(
+                [tuple(arrays)], lambda: [(1.0, 1.0)], betas=(0.5, 0.9), eps=1e-8, weight_decay=0.0
+            )
+        arrays[i].flags.writeable = True
+    arrays[0].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        engine.average_updates([(arrays[0], arrays[1])], lambda: (0.5, 0.5))
+
+
 # -- what no kernel takes, and threads -----------------------------------------------------------------
 
 
@@ -485,9 +499,32 @@ def test_arrays_with_gaps_of_other_orders_and_of_two_dtypes_are_numpys(engine):
         assert_close(engine.tanh_backward(a, b), PLAIN.tanh_backward(*as_doubles(a, b)), str(b.dtype))
         mask = np.asfortranarray(b > 0)
         assert np.array_equal(engine.mask_scale(b, mask, 2.0), PLAIN.mask_scale(b, mask, 2.0))
+    askew = np.frombuffer(bytes(1) + y.tobytes(), "f", offset=1).reshape(y.shape)  # its words are off
+    assert np.array_equal(engine.leaky_relu(askew, 0.2), PLAIN.leaky_relu(y, 0.2))
     innermost = images(2, (2, 3, 4, 5), "float32")
     found = engine.leaky_relu_backward(innermost, np.ascontiguousarray(innermost), 0.2)
     assert np.array_equal(found, PLAIN.leaky_relu_backward(innermost, innermost, 0.2))
+
+
+@pytest.mark.parametrize("mixed", ["dy", "y", "weight", "mean"])
+def test_batch_norm_of_two_dtypes_is_numpys(engine, mixed):
+    x, dy, y = (images(i, (4, 3, 2, 5), "float32") for i in range(3))
+    mean, variance = engine.moments(x)
+    given = {
+        "dy": dy,
+        "x": x,
+        "y": y,
+        "mean": mean,
+        "variance": variance,
+        "weight": numbers(3, (3,), "float32"),
+    }
+    given[mixed] = given[mixed].astype("float32" if mixed == "mean" else "float64")
+    found = engine.normalize_backward(**given, eps=1e-3, epilogue=Epilogue(0.2))
+    right = PLAIN.normalize_backward(
+        **{name: a.astype(np.float64) for name, a in given.items()}, eps=1e-3, epilogue=Epilogue(0.2)
+    )
+    for a, b in zip(found, right, strict=True):
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def everything(engine):

@@ -247,10 +247,14 @@ class CompiledBackend(SlicedBackend):
         epilogue: Epilogue = NO_EPILOGUE,
     ) -> Array:
         rows = self._rows(x)
-        if rows is None or not _are_vectors(x, weight, bias):
+        mean, variance = (np.ascontiguousarray(v, FLOAT64) for v in (mean, variance))
+        if (
+            rows is None
+            or not _are_vectors(x, x.dtype, weight, bias)
+            or not _are_vectors(x, FLOAT64, mean, variance)
+        ):
             return super().normalize(x, mean, variance, eps, weight, bias, epilogue)
         channels = x.shape[1]
-        mean, variance = (np.ascontiguousarray(v, FLOAT64) for v in (mean, variance))
         constants = self.scratch.get("constants", (3 * channels,), x.dtype)
         y = self._empty(x.shape, x.dtype, C_ORDER if x.ndim == 2 else INNERMOST)
         self._kernel("normalize", x.dtype)(
@@ -270,21 +274,22 @@ class CompiledBackend(SlicedBackend):
         weight: Array,
         epilogue: Epilogue = NO_EPILOGUE,
     ) -> tuple[Array, Array, Array]:
-        rows, grads = self._rows(x), self._rows(dy)
-        result = self._rows(y) if epilogue.has_activation else grads
-        if rows is None or grads is None or result is None or not dy.dtype == x.dtype == result.dtype:
+        result = y if epilogue.has_activation else dy  # with a slope of 1 the kernel makes nothing of it
+        vectors = _are_vectors(x, x.dtype, weight) and _are_vectors(x, FLOAT64, mean, variance)
+        if not vectors or not x.shape == dy.shape == result.shape or not x.dtype == dy.dtype == result.dtype:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
-        if not _are_vectors(x, weight):
+        rows, grads = self._rows(x), self._rows(dy)
+        signs = grads if result is dy else self._rows(result)
+        if rows is None or grads is None or signs is None:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
         channels = x.shape[1]
         count = x.size // channels
-        mean, variance = (np.ascontiguousarray(v, FLOAT64) for v in (mean, variance))
         partial = self._sums_of_chunks(count, 2 * channels)
         constants = self.scratch.get("constants", (4 * channels,), x.dtype)
         dx = self._empty(x.shape, x.dtype, C_ORDER if x.ndim == 2 else INNERMOST)
         dweight, dbias = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
         self._kernel("normalize_backward", x.dtype)(
-            *map(address, (grads, rows, result, mean, variance, weight, partial, constants)),
+            *map(address, (grads, rows, signs, mean, variance, weight, partial, constants)),
             *map(address, (dx, dweight, dbias)),
             *(count, channels, eps, epilogue.slope),
         )
@@ -297,7 +302,7 @@ class CompiledBackend(SlicedBackend):
         fitting: dict[Any, list[tuple[AdamUpdate, tuple[float, float]]]] = {}
         others = []
         for arrays, pair in zip(updates, numbers, strict=True):
-            if self._order(*arrays):
+            if self._order(*arrays) and _may_change(arrays[0], arrays[2], arrays[3]):
                 fitting.setdefault(arrays[0].dtype, []).append((arrays, pair))
             else:
                 others.append((arrays, pair))
@@ -316,25 +321,23 @@ class CompiledBackend(SlicedBackend):
         fitting: dict[Any, list[tuple[Array, Array]]] = {}
         others = []
         for pair in pairs:
-            if self._order(*pair):
+            if self._order(*pair) and _may_change(pair[0]):
                 fitting.setdefault(pair[0].dtype, []).append(pair)
             else:
                 others.append(pair)
         if others:
             super().average_updates(others, lambda: found)
         for dtype, same in fitting.items():
-            table, numbers = (
-                _table([(average, new, average, average) for average, new in same]),
-                np.array(found),
-            )
+            table = _table([(average, new, average, average) for average, new in same])
+            numbers = np.array(found, FLOAT64)
             self._kernel("average", dtype)(address(table), address(numbers), len(same))
 
 
 def order_of(x: Array) -> int:
-    """How an array lies in memory. NEITHER for what is no array but a number of NumPy's."""
-    if type(x) is not np.ndarray:
+    """How an array lies in memory. NEITHER also for NumPy's scalars, for subclasses, and where unaligned."""
+    if type(x) is not np.ndarray or not (flags := x.flags).aligned:
         return NEITHER
-    if x.flags.c_contiguous:
+    if flags.c_contiguous:
         return C_ORDER
     return INNERMOST if x.ndim == 4 and channels_last(x).flags.c_contiguous else NEITHER
 
@@ -349,9 +352,9 @@ def _is_mask(mask: Array, x: Array, order: int) -> bool:
     return mask.dtype == BOOL and mask.shape == x.shape and order_of(mask) == order
 
 
-def _are_vectors(x: Array, *vectors: Array) -> bool:
-    """Whether these have one number of x's dtype for each of its channels, side by side."""
-    return all(v.dtype == x.dtype and v.shape == x.shape[1:2] and order_of(v) for v in vectors)
+def _are_vectors(x: Array, dtype: Any, *vectors: Array) -> bool:
+    """Whether these have one number of a dtype for each of x's channels, side by side."""
+    return all(v.dtype == dtype and v.shape == x.shape[1:2] and order_of(v) for v in vectors)
 
 
 def _as_rows(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[int, int, tuple[int, ...]]:
@@ -364,6 +367,11 @@ def _as_rows(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[int, int,
     channels = x.shape[1]
     shape = (1, channels, 1, 1)[: x.ndim] if keepdims else (channels,)
     return x.size // max(channels, 1), channels, shape
+
+
+def _may_change(*arrays: Array) -> bool:
+    """Whether these may be written. (Of one that may not, NumPy's form says so.)"""
+    return all(a.flags.writeable for a in arrays)
 
 
 def _place(key: Key, counter: Counter) -> Array:
