@@ -501,9 +501,25 @@ def test_arrays_with_gaps_of_other_orders_and_of_two_dtypes_are_numpys(engine):
         assert np.array_equal(engine.mask_scale(b, mask, 2.0), PLAIN.mask_scale(b, mask, 2.0))
     askew = np.frombuffer(bytes(1) + y.tobytes(), "f", offset=1).reshape(y.shape)  # its words are off
     assert np.array_equal(engine.leaky_relu(askew, 0.2), PLAIN.leaky_relu(y, 0.2))
-    innermost = images(2, (2, 3, 4, 5), "float32")
-    found = engine.leaky_relu_backward(innermost, np.ascontiguousarray(innermost), 0.2)
-    assert np.array_equal(found, PLAIN.leaky_relu_backward(innermost, innermost, 0.2))
+
+
+@DTYPES
+@pytest.mark.parametrize("turned", ["dy", "y"])
+def test_a_gradient_in_another_order_than_the_result(engine, dtype, turned):
+    shape = 3, 5, 6, 7
+    dy, y, mask = (images(seed, shape, dtype) for seed in range(3))
+    mask = mask > 0
+    a, b = (np.ascontiguousarray(dy), y) if turned == "dy" else (dy, np.ascontiguousarray(y))
+    with guarded():
+        found = [
+            engine.leaky_relu_backward(a, b, 0.2),
+            engine.leaky_dropout_backward(a, b, mask, 0.2, 1.25),
+            engine.tanh_backward(a, b),
+        ]
+    assert np.array_equal(found[0], PLAIN.leaky_relu_backward(dy, y, 0.2))
+    assert np.array_equal(found[1], PLAIN.leaky_dropout_backward(dy, y, mask, 0.2, 1.25))
+    assert_close(found[2], PLAIN.tanh_backward(*as_doubles(dy, y)), dtype)
+    assert turned == "y" or {order_of(x) for x in found} == {order_of(y)}
 
 
 @pytest.mark.parametrize("mixed", ["dy", "y", "weight", "mean"])

@@ -80,6 +80,17 @@ class CompiledBackend(SlicedBackend):
         self._kernel("swap", x.dtype)(address(x), address(y), n, c, h * w)
         return y
 
+    def _gradient(self, dy: Array, y: Array) -> tuple[Array, int]:
+        """dy in the memory order of a result y, a copy if it must be, and the order; NEITHER if none fits.
+
+        What flows back through a flattening is in C order, where the result has its channels innermost.
+        """
+        order = self._order(dy, y)
+        fits = dy.shape == y.shape and dy.dtype == y.dtype
+        if order or not fits or self._order(dy) != C_ORDER or self._order(y) != INNERMOST:
+            return dy, order
+        return self._rows(dy), INNERMOST
+
     def _kernel(self, name: str, dtype: Any) -> Callable[..., None]:
         """A kernel for arrays of a dtype."""
         kernel: Callable[..., None] = getattr(self.kernels, name)[dtype]
@@ -107,7 +118,7 @@ class CompiledBackend(SlicedBackend):
         return y
 
     def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
-        order = self._order(dy, y)
+        dy, order = self._gradient(dy, y)
         if not order:
             return super().leaky_relu_backward(dy, y, slope)
         dx = self._empty(y.shape, y.dtype, order)
@@ -122,7 +133,7 @@ class CompiledBackend(SlicedBackend):
 
     def _product(self, name: str, dy: Array, y: Array) -> Array:
         """A gradient that depends on dy and on the result y alone."""
-        order = self._order(dy, y)
+        dy, order = self._gradient(dy, y)
         if not order:
             plain: Array = getattr(super(), name)(dy, y)
             return plain
@@ -181,7 +192,7 @@ class CompiledBackend(SlicedBackend):
         return y
 
     def leaky_dropout_backward(self, dy: Array, y: Array, mask: Array, slope: float, scale: float) -> Array:
-        order = self._order(dy, y)
+        dy, order = self._gradient(dy, y)
         if not order or not _is_mask(mask, y, order):
             return super().leaky_dropout_backward(dy, y, mask, slope, scale)
         dx = self._empty(y.shape, y.dtype, order)
