@@ -16,7 +16,7 @@ from minigrad import naive
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu import arena, native
 from minigrad.backend.cpu.backend import CPUBackend
-from minigrad.backend.cpu.compiled import order_of
+from minigrad.backend.cpu.calls import order_of
 from minigrad.backend.cpu.native import address
 from minigrad.backend.epilogue import Epilogue
 
@@ -390,7 +390,7 @@ def test_sums_of_many_pieces(shape, dtype, over_all):
 def check_sums(shape, dtype, keepdims, over_all):
     x = images(0, shape, dtype, 100)
     axes = tuple(range(x.ndim)) if over_all else (0, 2, 3)[: x.ndim - 1]
-    with mock.patch("minigrad.backend.cpu.compiled.MIN_SUMMED", 0), guarded():
+    with mock.patch("minigrad.backend.cpu.elementwise.MIN_SUMMED", 0), guarded():
         found = own().sum(x, axes, keepdims)
     right = x.astype(np.float64).sum(axes, keepdims=keepdims)
     assert found.shape == right.shape

@@ -1,4 +1,4 @@
-"""The CPU's backend: products and convolutions, on slices of the batch; the rest is in compiled.py.
+"""The CPU's backend: products and convolutions on slices of the batch, and the parts in files of their own.
 
 The arithmetic is that of base.py, slice by slice. What differs is where results go: into arrays
 made once, and into scratch memory that stays in the cache.
@@ -14,9 +14,12 @@ from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
 from ..kept import Memo
 from . import frequency, phases
+from .batch_norm import CompiledBatchNorm
 from .bilinear import BilinearForm, Transform
-from .compiled import CompiledBackend
+from .elementwise import CompiledElementwise
+from .losses import CompiledLosses
 from .native import Kernels
+from .optimizers import CompiledOptimizers
 from .parallel import MAX_SLICE_BYTES, MIN_SLICE_BYTES, TARGET_SLICES, cut, even
 from .taps import TapOrder
 
@@ -27,7 +30,7 @@ MIN_INNER_LOOP = 16  # numbers that are worth an inner loop of NumPy's
 MAX_PARTIAL_SUMS = 8
 
 
-class CPUBackend(CompiledBackend):
+class CPUBackend(CompiledElementwise, CompiledBatchNorm, CompiledLosses, CompiledOptimizers):
     """Arrays of NumPy; `pool` holds the threads.
 
     Args:
