@@ -16,14 +16,14 @@ from minigrad import naive
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu import arena, native
 from minigrad.backend.cpu.backend import CPUBackend
-from minigrad.backend.cpu.compiled import order_of
+from minigrad.backend.cpu.calls import order_of
 from minigrad.backend.cpu.native import address
 from minigrad.backend.epilogue import Epilogue
 
 pytestmark = pytest.mark.skipif(native.kernels() is None, reason="no kernels in C on this machine")
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SLOPES = pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
-PLACE = (5, 2**64 - 7), (2**64 - 3, 2**64 - 1, 3, 0)  # the first word of the counter overflows soon
+PLACE = (5, 2**64 - 7), (2**64 - 3, 2**64 - 1, 2**64 - 1, 9)  # the counter soon overflows into its last word
 GUARD = 64  # bytes
 PIECE = 1 << 14  # numbers of a call that are one piece
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, -1e-45, 1e-40]
@@ -277,13 +277,14 @@ def check_activations(shape, dtype, slope):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (5, 16), (300, 33), (3, 300), (9000, 2), (65, 257)])
 @SLOPES
-def test_a_bias_and_an_activation_in_place(shape, slope, dtype):
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_bias_and_an_activation_in_place(shape, slope, dtype, biased):
     y, bias = numbers(0, shape, dtype), numbers(1, shape[1:], dtype)
-    right = PLAIN.leaky_relu(y + bias, slope)
+    right = PLAIN.leaky_relu(y + bias if biased else y, slope)
     framed = np.full(y.size + 32, 7, dtype)
     framed[16:-16] = y.reshape(-1)
     kernel = native.kernels().bias_leaky_relu[np.dtype(dtype)]
-    kernel(address(framed[16:-16]), address(bias), *shape, slope)
+    kernel(address(framed[16:-16]), address(bias) if biased else None, *shape, slope)
     assert np.array_equal(framed[16:-16].reshape(shape), right)
     assert (framed[:16] == 7).all()
     assert (framed[-16:] == 7).all()
@@ -294,7 +295,7 @@ def test_a_bias_and_an_activation_in_place(shape, slope, dtype):
 
 @DTYPES
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.99999, 1 - 2**-18])
-@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 5, 6, 4), (2, 3, 23, 11)])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 5, 6, 4), (2, 3, 23, 11), (3, 1, 9, 7), (4, 30, 1, 1)])
 def test_dropout_has_the_bits_of_the_written_out_generator(shape, p, dtype):
     engine = own()
     x = images(0, shape, dtype)
@@ -389,7 +390,7 @@ def test_sums_of_many_pieces(shape, dtype, over_all):
 def check_sums(shape, dtype, keepdims, over_all):
     x = images(0, shape, dtype, 100)
     axes = tuple(range(x.ndim)) if over_all else (0, 2, 3)[: x.ndim - 1]
-    with mock.patch("minigrad.backend.cpu.compiled.MIN_SUMMED", 0), guarded():
+    with mock.patch("minigrad.backend.cpu.elementwise.MIN_SUMMED", 0), guarded():
         found = own().sum(x, axes, keepdims)
     right = x.astype(np.float64).sum(axes, keepdims=keepdims)
     assert found.shape == right.shape
@@ -472,6 +473,20 @@ def test_averages_of_many_arrays(engine, dtypes):
         assert np.array_equal(found[1], right[1].astype(found[1].dtype))
 
 
+def test_what_may_not_be_written_is_not(engine):
+    arrays = [np.ones(5, "f") for _ in range(4)]
+    for i in (0, 2, 3):
+        arrays[i].flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            engine.adam_updates(
+                [tuple(arrays)], lambda: [(1.0, 1.0)], betas=(0.5, 0.9), eps=1e-8, weight_decay=0.0
+            )
+        arrays[i].flags.writeable = True
+    arrays[0].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        engine.average_updates([(arrays[0], arrays[1])], lambda: (0.5, 0.5))
+
+
 # -- what no kernel takes, and threads -----------------------------------------------------------------
 
 
@@ -484,9 +499,48 @@ def test_arrays_with_gaps_of_other_orders_and_of_two_dtypes_are_numpys(engine):
         assert_close(engine.tanh_backward(a, b), PLAIN.tanh_backward(*as_doubles(a, b)), str(b.dtype))
         mask = np.asfortranarray(b > 0)
         assert np.array_equal(engine.mask_scale(b, mask, 2.0), PLAIN.mask_scale(b, mask, 2.0))
-    innermost = images(2, (2, 3, 4, 5), "float32")
-    found = engine.leaky_relu_backward(innermost, np.ascontiguousarray(innermost), 0.2)
-    assert np.array_equal(found, PLAIN.leaky_relu_backward(innermost, innermost, 0.2))
+    askew = np.frombuffer(bytes(1) + y.tobytes(), "f", offset=1).reshape(y.shape)  # its words are off
+    assert np.array_equal(engine.leaky_relu(askew, 0.2), PLAIN.leaky_relu(y, 0.2))
+
+
+@DTYPES
+@pytest.mark.parametrize("turned", ["dy", "y"])
+def test_a_gradient_in_another_order_than_the_result(engine, dtype, turned):
+    shape = 3, 5, 6, 7
+    dy, y, mask = (images(seed, shape, dtype) for seed in range(3))
+    mask = mask > 0
+    a, b = (np.ascontiguousarray(dy), y) if turned == "dy" else (dy, np.ascontiguousarray(y))
+    with guarded():
+        found = [
+            engine.leaky_relu_backward(a, b, 0.2),
+            engine.leaky_dropout_backward(a, b, mask, 0.2, 1.25),
+            engine.tanh_backward(a, b),
+        ]
+    assert np.array_equal(found[0], PLAIN.leaky_relu_backward(dy, y, 0.2))
+    assert np.array_equal(found[1], PLAIN.leaky_dropout_backward(dy, y, mask, 0.2, 1.25))
+    assert_close(found[2], PLAIN.tanh_backward(*as_doubles(dy, y)), dtype)
+    assert turned == "y" or {order_of(x) for x in found} == {order_of(y)}
+
+
+@pytest.mark.parametrize("mixed", ["dy", "y", "weight", "mean"])
+def test_batch_norm_of_two_dtypes_is_numpys(engine, mixed):
+    x, dy, y = (images(i, (4, 3, 2, 5), "float32") for i in range(3))
+    mean, variance = engine.moments(x)
+    given = {
+        "dy": dy,
+        "x": x,
+        "y": y,
+        "mean": mean,
+        "variance": variance,
+        "weight": numbers(3, (3,), "float32"),
+    }
+    given[mixed] = given[mixed].astype("float32" if mixed == "mean" else "float64")
+    found = engine.normalize_backward(**given, eps=1e-3, epilogue=Epilogue(0.2))
+    right = PLAIN.normalize_backward(
+        **{name: a.astype(np.float64) for name, a in given.items()}, eps=1e-3, epilogue=Epilogue(0.2)
+    )
+    for a, b in zip(found, right, strict=True):
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def everything(engine):

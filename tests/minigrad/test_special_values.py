@@ -116,7 +116,9 @@ def test_images_and_parts_of_them_have_the_values_of_their_numbers(default_devic
             for one, lying in zip(flat, values_and_gradients(row, other), strict=True):
                 standing = lying.transpose(0, 2, 3, 1) if lying.ndim == 4 else lying
                 info = np.finfo(one.dtype)
-                room = {"rtol": 8 * float(info.eps), "atol": 8 * float(info.smallest_subnormal)}
+                # 1 - y * y, of tanh, is rounded once in C, where there is an instruction for it, else twice.
+                near_0 = info.eps if row.operation == "tanh" else info.smallest_subnormal
+                room = {"rtol": 8 * float(info.eps), "atol": 8 * float(near_0)}
                 np.testing.assert_allclose(standing.reshape(-1), one, **room)
 
 

@@ -3,10 +3,13 @@
 import numpy as np
 
 from ..arrays import Array
-from .compiled import CompiledBackend
+from .batch_norm import CompiledBatchNorm
 from .convolution import CPUConvolution, forms
 from .direct import DirectForm
+from .elementwise import CompiledElementwise
+from .losses import CompiledLosses
 from .native import Kernels
+from .optimizers import CompiledOptimizers
 from .parallel import MAX_SLICE_BYTES, TARGET_SLICES, cut
 from .workspace import Workspace
 
@@ -14,7 +17,7 @@ from .workspace import Workspace
 OPERATIONS_PER_BYTE = 8
 
 
-class CPUBackend(CPUConvolution, CompiledBackend):
+class CPUBackend(CPUConvolution, CompiledElementwise, CompiledBatchNorm, CompiledLosses, CompiledOptimizers):
     """Arrays of NumPy; `pool` holds the threads.
 
     Args:

@@ -35,9 +35,10 @@ class CPUConvolution(Backend):
         epilogue: Epilogue = NO_EPILOGUE, memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:  # fmt: skip
         form = self._form(geometry, len(x), x.shape[1], len(weight))
-        activation = epilogue if epilogue.dropout is None else Epilogue(epilogue.slope)
-        y = channels_first(form.convolve(x, weight, bias, geometry, activation, memo))
-        return (y, None) if epilogue.dropout is None else self.dropout(y, *epilogue.dropout)
+        # A dropout goes with the activation before it: one pass has both.
+        first = epilogue if epilogue.dropout is None else NO_EPILOGUE
+        y = channels_first(form.convolve(x, weight, bias, geometry, first, memo))
+        return (y, None) if epilogue.dropout is None else self.apply_epilogue(y, epilogue)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,

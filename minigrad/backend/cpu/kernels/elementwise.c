@@ -74,7 +74,8 @@ static void NAME(finish_piece)(const void *arguments, int64_t number, int64_t me
     const NAME(Finish) a = *(const NAME(Finish) *)arguments;
     const Piece piece = piece_of(a.rows, number);
     REAL bias[LINE];
-    for (int64_t at = 0; at < piece.width; at += piece.channels)
+    for (int64_t i = 0; i < piece.width; ++i) bias[i] = -(REAL)0;  // what changes no number, -0 neither
+    for (int64_t at = 0; a.bias && at < piece.width; at += piece.channels)
         memcpy(bias + at, a.bias + piece.channel, piece.channels * sizeof(REAL));
     for (int64_t line = 0; line < piece.lines; ++line) {
         const int64_t start = start_of(&piece, line), width = width_of(&piece, line);
@@ -83,6 +84,7 @@ static void NAME(finish_piece)(const void *arguments, int64_t number, int64_t me
     }
 }
 
+// bias is null for none.
 KERNEL(bias_leaky_relu)(REAL *y, const REAL *bias, int64_t rows, int64_t channels, double slope) {
     const NAME(Finish) a = {rows_of(rows, channels), y, bias, (REAL)slope};
     share(NAME(finish_piece), &a, pieces_of(a.rows));
