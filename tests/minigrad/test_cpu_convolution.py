@@ -1,7 +1,7 @@
 """The forms of a convolution on the CPU, and the matrix product in C, against the plain form in float64.
 
-Around every array that goes in lie NaN, around every one that is made bytes that nobody may write; what is made
-is full of NaN at first.
+NaN lie around every array that goes in. Around every one that is made lie bytes that nobody may write, and it is
+full of NaN at first.
 """
 
 from itertools import product
@@ -31,7 +31,7 @@ EACH_FORM = pytest.mark.parametrize("form", [pytest.param("direct", marks=pytest
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 FRAME = 48  # numbers around what goes in
 MOST_PRODUCTS = 4_000_000  # of a random case
-ORDERS = ["channels first", "channels last", "every other", "backwards", "one image", "packed records"]
+ORDERS = ["channels first", "channels last", "every other", "backwards", "packed records", "one image"]
 # Around the width of vectors, one and two, of 16, 32 and 64 bytes.
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70]
 
@@ -149,7 +149,8 @@ def cases(draw):
     c, o = (draw(st.sampled_from(SIZES) | st.integers(1, 70)) for _ in range(2))
     n = draw(st.integers(1, 20) | st.just(130))
     n = max(1, min(n, MOST_PRODUCTS // (geometry.positions * geometry.taps * c * o)))
-    orders = [draw(st.sampled_from(ORDERS)) for _ in range(3)]
+    orders = [draw(st.sampled_from(ORDERS)) for _ in range(2)]
+    orders.append(draw(st.sampled_from(ORDERS[:-1])))  # where x is one image again and again, dy is not
     biased = draw(st.tuples(st.booleans(), st.booleans()))
     return geometry, n, c, o, orders, biased, draw(st.sampled_from([0.0, 0.2, 1.0]))
 
@@ -360,11 +361,10 @@ def test_products_that_are_no_kernels(engine, a, b):
 
 
 @pytest.mark.native
-@pytest.mark.parametrize(
-    "dtypes", [("f", "d"), ("d", "f"), ("e", "e"), ("i", "i"), (">f4", ">f4"), ("i", "f")]
-)
+@pytest.mark.parametrize("dtypes", ["f d", "d f", "e e", "i i", ">f4 >f4", "i f"])
 def test_products_of_other_numbers(engine, dtypes):
-    a, b = (np.arange(6).reshape(2, 3).astype(dtypes[0]), np.arange(12).reshape(3, 4).astype(dtypes[1]))
+    of_a, of_b = dtypes.split()
+    a, b = np.arange(6).reshape(2, 3).astype(of_a), np.arange(12).reshape(3, 4).astype(of_b)
     found, right = engine.matmul(a, b), np.matmul(a, b)
     assert np.array_equal(found, right)
     assert found.dtype == right.dtype
@@ -393,9 +393,8 @@ def bits(engine):
             *engine.convolve_gradients(x, weight, dy, geometry),
         ]
     for orders in product(["rows", "turned"], repeat=2):
-        a, b = (
-            matrix(0, shape, "float32", o) for shape, o in zip([(300, 130), (130, 70)], orders, strict=True)
-        )
+        a = matrix(0, (300, 130), "float32", orders[0])
+        b = matrix(1, (130, 70), "float32", orders[1])
         found.append(engine.matmul(a, b))
     return b"".join(np.ascontiguousarray(a).tobytes() for a in found)
 
