@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from accuracy import assert_close
+from accuracy import ACCURACY, assert_close
 from forms import Reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,6 +95,16 @@ def first(y):
     return y.transpose(0, 3, 1, 2)
 
 
+def assert_near(found, right, dtype, terms):
+    """`found` is `right` as near as the dtype allows, for sums of so many products of standard normal numbers.
+
+    The few sums of a small result may all cancel: the rounding is that of sums of the usual size.
+    """
+    assert (found.shape, str(found.dtype)) == (right.shape, dtype)
+    size = max(np.linalg.norm(right), np.sqrt(terms * right.size))
+    assert np.linalg.norm(found - right) <= ACCURACY[dtype] * size
+
+
 def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
     """The three products, alone and by pairs."""
     before = [a.tobytes() for a in (x, weight, dy)]
@@ -108,15 +118,18 @@ def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
     assert before == [a.tobytes() for a in (x, weight, dy)]
     x, weight, dy = (a.astype(np.float64) for a in (x, weight, dy))
     bias, back_bias = (None if b is None else b.astype(np.float64) for b in (bias, back_bias))
-    assert_close(first(y), PLAIN.convolve(x, weight, bias, geometry, epilogue)[0], dtype)
+    terms = geometry.taps * x.shape[1]
+    assert_near(first(y), PLAIN.convolve(x, weight, bias, geometry, epilogue)[0], dtype, terms)
+    assert_near(first(pair[0]), PLAIN.convolve(x, weight, None, geometry)[0], dtype, terms)
+    terms = geometry.taps * dy.shape[1]
     right = PLAIN.convolve_input_gradient(dy, weight, back_bias, geometry, epilogue)
-    assert_close(first(dx), right, dtype)
+    assert_near(first(dx), right, dtype, terms)
+    right = PLAIN.convolve_input_gradient(dy, weight, None, geometry)
+    assert_near(first(gradients[0]), right, dtype, terms)
     right = PLAIN.convolve_weight_gradient(x, dy, geometry)
     for found in (dw, pair[1], gradients[1]):
         assert found.flags.c_contiguous
-        assert_close(found, right, dtype)
-    assert_close(first(pair[0]), PLAIN.convolve(x, weight, None, geometry)[0], dtype)
-    assert_close(first(gradients[0]), PLAIN.convolve_input_gradient(dy, weight, None, geometry), dtype)
+        assert_near(found, right, dtype, len(x) * geometry.positions)
 
 
 # -- random geometries -------------------------------------------------------------------------------------
@@ -160,8 +173,6 @@ def cases(draw):
 @given(case=cases())
 def test_the_products_of_any_geometry(form, dtype, case):
     geometry, n, c, o, orders, biased, slope = case
-    if dtype == "float32":  # of one image, all sums of a result may cancel alike
-        orders = [order if order != "one image" else "channels last" for order in orders]
     bias = [b if wanted else None for b, wanted in zip(biases(geometry, c, o, dtype), biased, strict=True)]
     check(FORMS[form](), geometry, *operands(geometry, n, c, o, dtype, orders), *bias, slope)
 
@@ -334,7 +345,7 @@ def test_products_of_matrices(dtype, lengths, orders):
     a, b = matrix(1, (m, k), dtype, orders[0]), matrix(2, (k, n), dtype, orders[1])
     with guarded():
         found = CPUBackend(native.kernels()).matmul(a, b)
-    assert_close(found, a.astype(np.float64) @ b.astype(np.float64), dtype)
+    assert_near(found, a.astype(np.float64) @ b.astype(np.float64), dtype, k)
 
 
 @pytest.mark.native
