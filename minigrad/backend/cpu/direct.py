@@ -8,7 +8,6 @@ import numpy as np
 from ..arrays import Array, channels_last
 from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
-from ..kept import Memo
 from . import plans
 from .forms import Alone
 from .native import FLOATS, address
@@ -43,7 +42,6 @@ class DirectForm(Alone):
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_convolution(geometry, c, o)
@@ -51,13 +49,12 @@ class DirectForm(Alone):
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_input_gradient(geometry, c, o)
         return self._gather(dy, weight, bias, epilogue.slope, found, geometry.input_size, by_inner=True)
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
         parts = self._weight_parts(x, dy, geometry)
         weight = self._space.arena.empty((o, c, *geometry.kernel_size), x.dtype)
@@ -82,8 +79,8 @@ class DirectForm(Alone):
             return parts[0] if parts.shape[::2] == (1, n) else parts[:, :, :n].sum(axis=0)
         a = np.ascontiguousarray(a)
         if _is_turned(b):
-            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
-        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
+            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
+        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
 
     def _weight_parts(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return the weight gradient in parts, which are to be added up: (parts, taps * C, columns).
