@@ -22,8 +22,8 @@ And the rounding everywhere is that of the image's largest pixel: beside one of 
 other images of the batch are not touched.
 
 Written out, y = A ((B x) . (G w)) with matrices B, G and A of constants: the transforms of the image and of
-the kernel, and back. The point stands for products frequency by frequency, in each of which the channels meet in a
-product of matrices. The other two products of a convolution are the transposes of this one: the same three
+the kernel, and back. The point stands for products frequency by frequency, in each of which the channels meet
+in a product of matrices. The other two products of a convolution are the transposes of this one: the same three
 matrices, transposed (transforms.py). With a stride s the pixels that are s apart belong together, and so do
 the taps (see plans.py): each such phase has a transform of its own, and counts as further channels.
 
@@ -129,7 +129,7 @@ class FrequencyForm:
     def _of_images(self, x: Array, t: Transform) -> Array:
         """B x, of (N, C, H, W): (rows, N, phases * C)."""
         n, c = x.shape[:2]
-        pixels = np.ascontiguousarray(channels_last(x))  # (N, H, W, C)
+        pixels = self._pixels(x)  # (N, H, W, C)
         made = self._rows_apart(t, n * len(t.images) * c, x.dtype)
         to, each = _apart(made), len(t.images) * c
         for phase, b in enumerate(t.images):
@@ -149,7 +149,7 @@ class FrequencyForm:
     def _of_results(self, y: Array, t: Transform) -> Array:
         """The transpose of A, of (N, O, oh, ow): (rows, N, O)."""
         n, o = y.shape[:2]
-        pixels = np.ascontiguousarray(channels_last(y))  # (N, oh, ow, O)
+        pixels = self._pixels(y)  # (N, oh, ow, O)
         made = self._rows_apart(t, n * o, y.dtype)
         self._mix(
             t.back.values,
@@ -261,11 +261,20 @@ class FrequencyForm:
         items: tuple[int, int], given_steps: tuple[int, int], out_steps: tuple[int, int],
         bias: Array | None = None, slope: float = 1.0,
     ) -> None:  # fmt: skip
-        """Call the kernel `mix`: `places` and `to` are where the rows of an item begin, seen from the first."""
+        """Call the kernel `mix`; `places` and `to` are where the rows of an item begin."""
         self._kernels.mix[matrix.dtype](
             address(matrix), *matrix.shape, address(given), address(places), address(out), address(to), width,
             *items, *given_steps, *out_steps, 0 if bias is None else address(bias), slope,
         )  # fmt: skip
+
+    def _pixels(self, x: Array) -> Array:
+        """(N, C, H, W) as (N, H, W, C) in C order; no copy where it lies in memory so."""
+        if not x.flags.c_contiguous:
+            return np.ascontiguousarray(channels_last(x))
+        n, c, h, w = x.shape
+        pixels = self._empty((n, h, w, c), x.dtype)
+        self._kernels.swap[x.dtype](address(x), address(pixels), n, c, h * w)
+        return pixels
 
     def _rows_apart(self, t: Transform, count: int, dtype: Any) -> Array:
         """Return memory for so many numbers of each frequency: (rows, count and some more)."""
