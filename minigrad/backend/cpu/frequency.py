@@ -178,7 +178,7 @@ class FrequencyForm:
         blocks = columns // wide
         packed, every = self._empty((blocks, taps, inner, wide), dtype), np.arange(taps)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
-        self._kernels.pack[dtype](address(weight), address(packed), address(every), taps, 1, *sides, wide)
+        self._kernels.pack[dtype](address(weight), address(packed), address(every), taps, 1, *sides, wide, 0)
         phases = len(t.kernels)
         made = self._rows_apart(t, phases * c * o, dtype)
         to = _apart(made)
@@ -264,7 +264,7 @@ class FrequencyForm:
         """Call the kernel `mix`; `places` and `to` are where the rows of an item begin."""
         self._kernels.mix[matrix.dtype](
             address(matrix), *matrix.shape, address(given), address(places), address(out), address(to), width,
-            *items, *given_steps, *out_steps, 0 if bias is None else address(bias), slope,
+            *items, *given_steps, *out_steps, 0 if bias is None else address(np.ascontiguousarray(bias)), slope,
         )  # fmt: skip
 
     def _pixels(self, x: Array) -> Array:

@@ -226,7 +226,15 @@ typedef struct {
     REAL *b;
     const int64_t *taps;
     int64_t tap_count, inner, along_inner, columns, along_columns, wide, along_taps, pieces_each;
+    int64_t *spoilt;
 } NAME(Pack);
+
+// Whether a number of these is infinite or NaN.
+static int NAME(any_spoilt)(const REAL *from, int64_t count) {
+    int found = 0;
+    for (int64_t i = 0; i < count; ++i) found |= !(from[i] - from[i] == 0);
+    return found;
+}
 
 static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t member) {
     (void)member;
@@ -258,13 +266,18 @@ static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t membe
     for (int64_t t = 0; t < p->tap_count && count < p->wide; ++t)
         for (int64_t k = first; k < last; ++k)
             memset(b + (t * p->inner + k) * p->wide + count, 0, sizeof(REAL) * (p->wide - count));
+    for (int64_t t = 0; t < p->tap_count && p->spoilt; ++t)
+        if (NAME(any_spoilt)(b + (t * p->inner + first) * p->wide, (last - first) * p->wide))
+            __atomic_store_n(p->spoilt, 1, __ATOMIC_RELAXED);
 }
 
-// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps.
+// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps. *spoilt becomes 1
+// if one of these numbers is infinite or NaN; it may be NULL.
 KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *taps, int64_t tap_count, int64_t along_taps,
-             int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide) {
+             int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide,
+             int64_t *spoilt) {
     const NAME(Pack) p = {weight, b, taps, tap_count, inner, along_inner, columns, along_columns, wide, along_taps,
-                          (inner + PACKED - 1) / PACKED};
+                          (inner + PACKED - 1) / PACKED, spoilt};
     share(NAME(pack_piece), &p, (columns + wide - 1) / wide * p.pieces_each);
 }
 
