@@ -7,10 +7,9 @@ import numpy as np
 
 from ..arrays import Array, channels_last
 from ..epilogue import NO_EPILOGUE, Epilogue
-from ..geometry import ConvGeometry
-from ..kept import Memo
+from ..geometry import ConvGeometry, Pair
 from . import plans
-from .forms import Alone
+from .forms import Alone, ColumnsForm
 from .native import FLOATS, address
 from .plans import Plans
 from .workspace import Workspace
@@ -27,6 +26,9 @@ ONE_PIXEL = ConvGeometry((1, 1), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1
 class DirectForm(Alone):
     """The three products of a convolution, by kernels/convolution.c.
 
+    They take arrays of float32 or float64, all of one dtype. Infinities and NaN go where they go in the plain
+    form.
+
     Args:
         workspace: with kernels.
     """
@@ -36,28 +38,32 @@ class DirectForm(Alone):
     def __init__(self, workspace: Workspace) -> None:
         assert workspace.kernels is not None
         self._kernels, self._space = workspace.kernels, workspace
+        self._columns = ColumnsForm(workspace)
 
     def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
-        """It takes all sizes."""
-        return True
+        """It takes all sizes of arrays that are not empty."""
+        return min(n, channels, out_channels) > 0
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_convolution(geometry, c, o)
-        return self._gather(x, weight, bias, epilogue.slope, found, geometry.output_size, by_inner=False)
+        packed = self._packed(weight, found, by_inner=False)
+        return self._gather(x, packed, o, bias, epilogue.slope, found, geometry.output_size)
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_input_gradient(geometry, c, o)
-        return self._gather(dy, weight, bias, epilogue.slope, found, geometry.input_size, by_inner=True)
+        spoilt = None if found.canvas_size == geometry.output_size else np.zeros(1, np.int64)
+        packed = self._packed(weight, found, by_inner=True, spoilt=spoilt)
+        if spoilt is not None and spoilt[0]:  # infinity times the zeros around dy would be NaN
+            return self._columns.input_gradient(dy, weight, bias, geometry, epilogue)
+        return self._gather(dy, packed, c, bias, epilogue.slope, found, geometry.input_size)
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
         parts = self._weight_parts(x, dy, geometry)
         weight = self._space.arena.empty((o, c, *geometry.kernel_size), x.dtype)
@@ -82,14 +88,15 @@ class DirectForm(Alone):
             return parts[0] if parts.shape[::2] == (1, n) else parts[:, :, :n].sum(axis=0)
         a = np.ascontiguousarray(a)
         if _is_turned(b):
-            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
-        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
+            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
+        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
 
     def _weight_parts(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return the weight gradient in parts, which are to be added up: (parts, taps * C, columns).
 
         There are O columns, and others behind them up to whole tiles.
         """
+        x, dy = _readable(x), _readable(dy)
         (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
         found = plans.of_convolution(geometry, c, o)
         vectors = self._vectors(o, 0, dtype)
@@ -112,20 +119,14 @@ class DirectForm(Alone):
         return dw
 
     def _gather(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        slope: float,
-        found: Plans,
-        size: Any,
-        by_inner: bool,
-    ) -> Array:
-        """Multiply the rows of the plans by the weight, whose second axis are the columns `by_inner`."""
+        self, x: Array, packed: Array, columns: int, bias: Array | None, slope: float, found: Plans,
+        size: Pair,
+    ) -> Array:  # fmt: skip
+        """Multiply the rows of the plans by a packed weight of so many columns."""
+        x = _readable(x)
+        bias = None if bias is None else _readable(np.ascontiguousarray(bias))
         n, dtype = len(x), x.dtype
-        columns = weight.shape[1 if by_inner else 0]
-        vectors = self._vectors(columns, min(p.length for p in found.plans), dtype)
-        packed, wide = self._packed(weight, found, columns, vectors, by_inner)
+        vectors, wide = self._tile(columns, found, dtype)
         rows, blocks = max(len(p.rows) for p in found.plans), -(-columns // wide)
         each = min(n, -(-ROWS // rows), max(-(-n // PIECES), -(-FEWEST_ROWS // rows)))
         splits = max(1, min(blocks, PIECES // -(-n // each)))
@@ -147,13 +148,20 @@ class DirectForm(Alone):
             return 0
         return 2 if -(-columns // lanes) % 2 == 0 or columns > 4 * lanes else 1
 
-    def _packed(
-        self, weight: Array, found: Plans, columns: int, vectors: int, by_inner: bool
-    ) -> tuple[Array, int]:
-        """Return the weight (O, C, kh, kw) in the order of the kernel, and the columns of a block."""
+    def _tile(self, columns: int, found: Plans, dtype: np.dtype[Any]) -> tuple[int, int]:
+        """Return the vectors of columns of a tile, as `_vectors`, and its columns."""
+        vectors = self._vectors(columns, min(p.length for p in found.plans), dtype)
+        return vectors, max(1, vectors * (self._kernels.vector_bytes // dtype.itemsize))
+
+    def _packed(self, weight: Array, found: Plans, by_inner: bool, spoilt: Array | None = None) -> Array:
+        """Return the weight (O, C, kh, kw) in the order of the kernel, with columns C `by_inner`, or else O.
+
+        spoilt[0] becomes 1 if a number is infinite or NaN.
+        """
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
-        weight = np.ascontiguousarray(weight)
-        wide = vectors * (self._kernels.vector_bytes // dtype.itemsize) if vectors else 1
+        weight = _readable(np.ascontiguousarray(weight))
+        columns = c if by_inner else o
+        wide = self._tile(columns, found, dtype)[1]
         blocks = -(-columns // wide)
         packed = self._space.arena.empty((found.depth * blocks * wide,), dtype)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
@@ -161,10 +169,10 @@ class DirectForm(Alone):
         for plan in found.plans:
             self._kernels.pack[dtype](
                 address(weight), address(packed) + first * dtype.itemsize, address(plan.taps), len(plan.taps),
-                1, *sides, wide,
+                1, *sides, wide, _address(spoilt),
             )  # fmt: skip
             first += plan.depth * blocks * wide
-        return packed, wide
+        return packed
 
     def _canvas(self, x: Array, found: Plans, count: int) -> Array | None:
         """Return memory for the canvases of so many images; None where images are their own."""
@@ -181,6 +189,11 @@ def _is_turned(matrix: Array) -> bool:
 def _pixels(rows: Array) -> Array:
     """Return rows (M, K) as images (M, K, 1, 1)."""
     return rows[:, :, None, None]
+
+
+def _readable(x: Array) -> Array:
+    """Return an array that a kernel can read: a copy if it is not aligned, as in packed records."""
+    return x if x.flags.aligned else x.copy()
 
 
 def _images(x: Array) -> tuple[int, ...]:

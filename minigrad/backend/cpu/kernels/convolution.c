@@ -62,18 +62,18 @@ static void NAME(lay_canvas)(const NAME(Images) *m, int64_t i, REAL *place) {
 }
 
 // Adds the bias of a column, and applies the leaky ReLU.
-INLINE REAL NAME(finish)(const NAME(Gather) *g, REAL sum, int64_t column) {
-    if (g->bias) sum += g->bias[column];
-    return g->slope == 1 ? sum : NAME(leaky)(sum, g->slope);
+INLINE REAL NAME(finish)(const REAL *bias, REAL slope, REAL sum, int64_t column) {
+    if (bias) sum += bias[column];
+    return slope == 1 ? sum : NAME(leaky)(sum, slope);
 }
 
 // The same of a vector of columns.
-INLINE VECTOR NAME(finish_vector)(const NAME(Gather) *g, VECTOR sums, int64_t column) {
-    if (g->bias) sums += *(const VECTOR *)(g->bias + column);
-    if (g->slope == 1) return sums;
+INLINE VECTOR NAME(finish_vector)(const REAL *bias, REAL slope, VECTOR sums, int64_t column) {
+    if (bias) sums += *(const VECTOR *)(bias + column);
+    if (slope == 1) return sums;
     const VECTOR_MASK below = sums <= 0;
     VECTOR scaled = {0};  // for a slope of 0: times infinity, it would be NaN
-    if (g->slope != 0) scaled = sums * g->slope;
+    if (slope != 0) scaled = sums * slope;
     return (VECTOR)(((VECTOR_MASK)scaled & below) | ((VECTOR_MASK)sums & ~below));
 }
 
@@ -83,6 +83,7 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
                               const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
     VECTOR sums[ROWS][2];
     REAL total[ROWS][2 * LANES];
+    const int64_t ahead = p->segments * p->length * wide * LANES;  // to the next block of columns
     int64_t chain = 0;
     UNROLL for (int r = 0; r < rows; ++r)
         UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(total[r] + v * LANES) = sums[r][v] = (VECTOR){0};
@@ -94,6 +95,7 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
             for (int64_t k = start; k < stop; ++k, b += wide * LANES) {
                 VECTOR factor[2];
                 UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
+                UNROLL for (int v = 0; v < wide; ++v) __builtin_prefetch(b + ahead + v * LANES);
                 UNROLL for (int r = 0; r < rows; ++r)
                     UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += from[r][k] * factor[v];
             }
@@ -113,12 +115,13 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
         for (int r = 0; r < rows; ++r)
             UNROLL for (int v = 0; v < wide; ++v) {
                 const int64_t column = first + v * LANES;
-                *(VECTOR *)(out[r] + column) = NAME(finish_vector)(g, *(VECTOR *)(total[r] + v * LANES), column);
+                *(VECTOR *)(out[r] + column) = 
+                    NAME(finish_vector)(g->bias, g->slope, *(VECTOR *)(total[r] + v * LANES), column);
             }
         return;
     }
     for (int r = 0; r < rows; ++r)
-        for (int64_t o = 0; o < count; ++o) out[r][first + o] = NAME(finish)(g, total[r][o], first + o);
+        for (int64_t o = 0; o < count; ++o) out[r][first + o] = NAME(finish)(g->bias, g->slope, total[r][o], first + o);
 }
 
 // The same for one column, along which k lies: a vector of sums a row, added up at the end.
@@ -143,7 +146,7 @@ INLINE void NAME(gather_column)(const int rows, const NAME(Gather) *g, const NAM
     for (int64_t half = LANES / 2; half; half /= 2)
         for (int r = 0; r < rows; ++r)
             for (int64_t i = 0; i < half; ++i) flat[r][i] += flat[r][i + half];
-    for (int r = 0; r < rows; ++r) out[r][first] = NAME(finish)(g, flat[r][0] + rest[r], first);
+    for (int r = 0; r < rows; ++r) out[r][first] = NAME(finish)(g->bias, g->slope, flat[r][0] + rest[r], first);
 }
 
 #define GATHER_1(rows, ...) NAME(gather_tile)(rows, 1, __VA_ARGS__)
@@ -223,7 +226,15 @@ typedef struct {
     REAL *b;
     const int64_t *taps;
     int64_t tap_count, inner, along_inner, columns, along_columns, wide, along_taps, pieces_each;
+    int64_t *spoilt;
 } NAME(Pack);
+
+// Whether a number of these is infinite or NaN.
+static int NAME(any_spoilt)(const REAL *from, int64_t count) {
+    int found = 0;
+    for (int64_t i = 0; i < count; ++i) found |= !(from[i] - from[i] == 0);
+    return found;
+}
 
 static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t member) {
     (void)member;
@@ -255,13 +266,18 @@ static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t membe
     for (int64_t t = 0; t < p->tap_count && count < p->wide; ++t)
         for (int64_t k = first; k < last; ++k)
             memset(b + (t * p->inner + k) * p->wide + count, 0, sizeof(REAL) * (p->wide - count));
+    for (int64_t t = 0; t < p->tap_count && p->spoilt; ++t)
+        if (NAME(any_spoilt)(b + (t * p->inner + first) * p->wide, (last - first) * p->wide))
+            __atomic_store_n(p->spoilt, 1, __ATOMIC_RELAXED);
 }
 
-// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps.
+// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps. *spoilt becomes 1
+// if one of these numbers is infinite or NaN; it may be NULL.
 KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *taps, int64_t tap_count, int64_t along_taps,
-             int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide) {
+             int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide,
+             int64_t *spoilt) {
     const NAME(Pack) p = {weight, b, taps, tap_count, inner, along_inner, columns, along_columns, wide, along_taps,
-                          (inner + PACKED - 1) / PACKED};
+                          (inner + PACKED - 1) / PACKED, spoilt};
     share(NAME(pack_piece), &p, (columns + wide - 1) / wide * p.pieces_each);
 }
 
@@ -272,7 +288,7 @@ typedef struct {
     const REAL *x;
     REAL *dy, *dw, *canvas;
     const int64_t *row, *segment;
-    int64_t n, positions, segments, length, columns, vectors, parts, splits, each, x_each, blocks;
+    int64_t n, positions, segments, length, columns, vectors, parts, splits, each, x_each, blocks, along_dy;
 } NAME(Weights);
 
 // Adds, to `rows` rows by `wide` vectors of dw, the products at all positions of some images.
@@ -282,7 +298,7 @@ INLINE void NAME(weight_tile)(const int rows, const int wide, const NAME(Weights
     VECTOR sums[ROWS][2];
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
     for (int64_t i = 0; i < images; ++i, x += w->x_each)
-        for (int64_t p = 0; p < w->positions; ++p, dy += wide * LANES) {
+        for (int64_t p = 0; p < w->positions; ++p, dy += w->along_dy) {
             const REAL *a = x + w->row[p];
             VECTOR factor[2];
             UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(dy + v * LANES);
@@ -375,7 +391,7 @@ KERNEL(weight_gradient)(int64_t n, const REAL *x, int64_t along_n, int64_t along
         {dy_images, dy_along_n, dy_along_h, dy_along_w, dy_along_c, out_height, out_width, columns, 0, 0,
          out_height, out_width},
         canvas ? canvas : x, dy, dw, canvas, row, segment, n, out_height * out_width, segments, length, columns,
-        vectors, parts, splits, each, canvas ? size : along_n, (columns + wide - 1) / wide,
+        vectors, parts, splits, each, canvas ? size : along_n, (columns + wide - 1) / wide, wide,
     };
     share(NAME(weight_lay), &w, n);
     share(NAME(weight_piece), &w, parts * splits);
