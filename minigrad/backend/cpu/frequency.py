@@ -23,9 +23,9 @@ other images of the batch are not touched.
 
 Written out, y = A ((B x) . (G w)) with matrices B, G and A of constants: the transforms of the image and of
 the kernel, and back. The point stands for products frequency by frequency, in each of which the channels meet
-in a product of matrices. The other two products of a convolution are the transposes of this one: the same three
-matrices, transposed (transforms.py). With a stride s the pixels that are s apart belong together, and so do
-the taps (see plans.py): each such phase has a transform of its own, and counts as further channels.
+in a product of matrices. The other two products of a convolution are the transposes of this one: the same
+three matrices, transposed (transforms.py). With a stride s the pixels that are s apart belong together, and
+so do the taps (see plans.py): each such phase has a transform of its own, and counts as further channels.
 
 Sources: Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs" (2014); of the form
 with three matrices, Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
@@ -48,7 +48,7 @@ from .workspace import Workspace
 Array = np.ndarray[Any, Any]
 
 # What is saved must outweigh that the transforms have to be written and read again (measured).
-ADVANTAGE = 1.6
+ADVANTAGE = 1.8
 MOST_ROWS = 2048  # frequencies, of a matrix that has as many columns as there are pixels
 LANES = 16  # channels come in multiples of it: a vector of float32, at the widest
 APART = 3 * LANES  # numbers between two frequencies' channels, which lie a power of two apart otherwise
@@ -262,9 +262,10 @@ class FrequencyForm:
         bias: Array | None = None, slope: float = 1.0,
     ) -> None:  # fmt: skip
         """Call the kernel `mix`; `places` and `to` are where the rows of an item begin."""
+        bias = None if bias is None else np.ascontiguousarray(bias)
         self._kernels.mix[matrix.dtype](
             address(matrix), *matrix.shape, address(given), address(places), address(out), address(to), width,
-            *items, *given_steps, *out_steps, 0 if bias is None else address(np.ascontiguousarray(bias)), slope,
+            *items, *given_steps, *out_steps, 0 if bias is None else address(bias), slope,
         )  # fmt: skip
 
     def _pixels(self, x: Array) -> Array:
