@@ -1,7 +1,7 @@
 """The forms of a convolution on the CPU, and the matrix product in C, against the plain form in float64.
 
-NaN lie around every array that goes in. Around every one that is made lie bytes that nobody may write, and it is
-full of NaN at first.
+NaN lie around every array that goes in. Around every one that is made lie bytes that nobody may write, and it
+is full of NaN at first.
 """
 
 from itertools import product
@@ -75,12 +75,13 @@ def laid(values, order):
 
 
 def operands(geometry, n, c, o, dtype, orders=("channels last", "channels first", "channels last")):
-    """x, weight and dy."""
+    """x, weight and dy. Where the images of x are all the same, dy has one sign: sums of it must not cancel."""
     rng = np.random.default_rng(n + 131 * c + 977 * o)
     shapes = (n, c, *geometry.input_size), (o, c, *geometry.kernel_size), (n, o, *geometry.output_size)
-    return [
-        laid(rng.standard_normal(s).astype(dtype), order) for s, order in zip(shapes, orders, strict=True)
-    ]
+    values = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    if orders[0] == "one image":
+        values[2] = np.abs(values[2])
+    return [laid(v, order) for v, order in zip(values, orders, strict=True)]
 
 
 def biases(geometry, c, o, dtype):
