@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigrad.backend.cpu import frequency
-from minigrad.backend.cpu.forms import MAX_PARTIAL_SUMS
+from minigrad.backend.cpu import direct, frequency, transforms
 from minigrad.backend.cpu.parallel import available_threads
+from minigrad.backend.geometry import ConvGeometry
 
 from ..errors import UserError
 from . import layers, sizes
@@ -25,6 +25,7 @@ SCRATCH = 8 * 2**20  # bytes that a thread of the engine keeps for itself
 DRAWING = 13  # bytes of a number of an image, from floats to a picture in a grid
 COUNTED = 2**20  # bytes of a file at a time
 FIGURES = 40 * 2**20  # bytes of figures with curves
+TILE = 16  # columns of a product that a kernel makes at a time, at the least with the widest vectors
 NOISE = 8  # bytes of a number of noise, while it is drawn
 
 
@@ -155,8 +156,9 @@ def _scratch() -> int:
 
 def _graph(network: tuple[Sizes, ...], n: int) -> int:
     """Return how many numbers the graph of a forward pass on n items keeps."""
-    outputs = sum(math.prod(layer.made) * kept for layer, kept in zip(network, _kept(network), strict=True))
-    return int(n * outputs) + sum(_Work.of(layer, n).kept for layer in network)
+    return int(
+        n * sum(math.prod(layer.made) * kept for layer, kept in zip(network, _kept(network), strict=True))
+    )
 
 
 def _kept(network: tuple[Sizes, ...]) -> list[float]:
@@ -186,27 +188,27 @@ def _kept(network: tuple[Sizes, ...]) -> list[float]:
 
 def _forward(layer: Sizes, n: int) -> int:
     """Return how many numbers a layer holds while it runs on n items: its input, its output, its work."""
-    work = _Work.of(layer, n)
-    return n * (math.prod(layer.given) + math.prod(layer.made)) + work.kept + work.passing
+    return n * (math.prod(layer.given) + math.prod(layer.made)) + _Work.of(layer, n).forward
 
 
 def _backward(layer: Sizes, n: int) -> int:
     """Return how many numbers the gradients of a layer take beyond what the graph keeps."""
-    work = _Work.of(layer, n)
-    return n * (math.prod(layer.given) + math.prod(layer.made)) + work.kept + 2 * work.passing
+    return n * (math.prod(layer.given) + math.prod(layer.made)) + _Work.of(layer, n).backward
 
 
 @dataclass(frozen=True)
 class _Work:
     """Numbers that a convolution makes on its way, beyond its input and its output.
 
+    They are those of the forms in C (minigrad/backend/cpu). NumPy's forms make about as many.
+
     Attributes:
-        kept: for its gradients: its input and its weight in the frequency domain.
-        passing: for a moment.
+        forward: while it computes its result.
+        backward: while it computes both gradients.
     """
 
-    kept: int = 0
-    passing: int = 0
+    forward: int = 0
+    backward: int = 0
 
     @classmethod
     def of(cls, layer: Sizes, n: int) -> "_Work":
@@ -217,14 +219,24 @@ class _Work:
         channels, outputs = layer.given[0], layer.made[0]
         if geometry.transposed:  # a convolution from its output to its input
             channels, outputs = outputs, channels
-        if not frequency.pays(geometry, n, channels, outputs):
-            columns = geometry.positions * (geometry.taps * channels + outputs)
-            canvas = math.prod(geometry.canvas_size) * channels
-            sums = min(n, MAX_PARTIAL_SUMS) * layer.weight
-            return cls(passing=min(n, available_threads()) * (columns + canvas) + sums)
-        height, width = (frequency.period(geometry, axis) for axis in range(2))
-        rows = height * width * 3 // 2 + 2
+        if frequency.pays(geometry, n, channels, outputs):
+            return cls._by_frequency(geometry, n, channels, outputs)
+        return cls._direct(geometry, n, channels, outputs)
+
+    @classmethod
+    def _direct(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":
+        """Return those of direct.py: packed weights; canvases, dy anew, and parts of a weight gradient."""
+        wide = -(-outputs // TILE) * TILE
+        packed = geometry.taps * max(-(-channels // TILE) * TILE * outputs, channels * wide)
+        canvases = n * math.prod(geometry.canvas_size) * channels
+        weight = geometry.taps * channels * wide
+        parts = direct.PIECES if FLOAT * weight <= direct.NEAR_BYTES else 1
+        return cls(packed + canvases, packed + canvases + n * geometry.positions * wide + parts * weight)
+
+    @classmethod
+    def _by_frequency(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":
+        """Return those of frequency.py: transforms of both images and of the weight, or of its gradient."""
+        rows = transforms.count_rows(*(transforms.period(geometry, axis) for axis in range(2)))
         inner = geometry.stride[0] * geometry.stride[1] * channels
-        image, result, kernel = n * rows * inner, n * rows * outputs, rows * inner * outputs
-        given, made = (result, image) if geometry.transposed else (image, result)
-        return cls(given + kernel, made)
+        images, weight = rows * n * (inner + outputs), rows * inner * outputs
+        return cls(images + weight, images + rows * n * inner + weight)

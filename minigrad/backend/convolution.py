@@ -9,7 +9,6 @@ from types import ModuleType
 from .arrays import Array, channels_first, channels_last, per_channel
 from .epilogue import NO_EPILOGUE, Epilogue
 from .geometry import ConvGeometry
-from .kept import Memo
 
 
 class ReferenceConvolution:
@@ -85,15 +84,11 @@ class ReferenceConvolution:
         bias: Array | None,
         geometry: ConvGeometry,
         epilogue: Epilogue = NO_EPILOGUE,
-        memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:
         """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw), through the epilogue f.
 
         y[n, o, p] = f(bias[o] + sum over c, i, j of weight[o, c, i, j] * x[n, c, p * stride +
         (i, j) * dilation - padding]).
-
-        Here and below, `memo` is where a backend may leave what it made of the first operand and of the
-        weight for the gradients, and find it again.
 
         Returns y (N, O, oh, ow) and the mask of the epilogue's dropout, None without one.
         """
@@ -110,7 +105,6 @@ class ReferenceConvolution:
         bias: Array | None,
         geometry: ConvGeometry,
         epilogue: Epilogue = NO_EPILOGUE,
-        memo: Memo | None = None,
     ) -> Array:
         """The gradient of `convolve` with respect to x: (N, O, oh, ow) to (N, C, H, W).
 
@@ -124,9 +118,7 @@ class ReferenceConvolution:
             dx += per_channel(bias, 4)
         return self.apply_epilogue(dx, epilogue)[0]
 
-    def convolve_weight_gradient(
-        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> Array:
+    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """The gradient of `convolve` with respect to the weight: (O, C, kh, kw)."""
         rows = self.position_rows(dy)  # (N * oh * ow, O)
         product = self.matmul(self.im2col(x, geometry).T, rows)  # (kh * kw * C, O)
@@ -134,22 +126,22 @@ class ReferenceConvolution:
         return self.xp.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         """`convolve(x, weight)` and `convolve_weight_gradient(x, y)`, both gradients of a transposed
-        convolution: they read the same columns of x, which a backend may make once. `memo` is of y.
+        convolution: they read the same columns of x, which a backend may make once.
         """
         convolved, _ = self.convolve(x, weight, None, geometry)
         return convolved, self.convolve_weight_gradient(x, y, geometry)
 
     def convolve_gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         """`convolve_input_gradient(dy, weight)` and `convolve_weight_gradient(x, dy)`, both gradients of a
-        convolution: what they make of dy a backend may make once. `memo` is of x.
+        convolution: what they make of dy a backend may make once.
         """
         dx = self.convolve_input_gradient(dy, weight, None, geometry)
-        return dx, self.convolve_weight_gradient(x, dy, geometry, memo)
+        return dx, self.convolve_weight_gradient(x, dy, geometry)
 
     def convolution_form(
         self, product: str, geometry: ConvGeometry, n: int, channels: int, out_channels: int

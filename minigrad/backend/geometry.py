@@ -197,33 +197,3 @@ class ConvGeometry:
             )
             sizes.append(max(reach, self.padding[axis][0] + self.input_size[axis]))
         return (sizes[0], sizes[1])
-
-    @property
-    def _reaches(self) -> list[int]:
-        """Return the distance of the last tap from the first, along each axis."""
-        return [extent(k, d) - 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
-
-    @property
-    def can_be_mirrored(self) -> bool:
-        """Whether there is a geometry of the same convolution seen from its result (`mirrored`)."""
-        within = all(max(pads) <= r for pads, r in zip(self.padding, self._reaches, strict=True))
-        return within and self.stride == (1, 1)
-
-    def mirrored(self) -> "ConvGeometry":
-        """The geometry of the same convolution, of stride 1, seen from its result.
-
-        With the kernel turned by 180 degrees, `convolve` in one is `convolve_input_gradient` in the other:
-        without strides a transposed convolution is a convolution. Padding turns into what it leaves of the
-        kernel's reach; ValueError where it is more than that.
-        """
-        if not self.can_be_mirrored:
-            raise ValueError(f"mirrored: expected stride 1 and no padding beyond the kernel, got {self}")
-        padding = tuple((r - a, r - b) for r, (a, b) in zip(self._reaches, self.padding, strict=True))
-        return ConvGeometry(
-            self.output_size,
-            self.input_size,
-            self.kernel_size,
-            self.stride,
-            (padding[0], padding[1]),
-            self.dilation,
-        )

@@ -20,8 +20,7 @@ from .. import naive, random
 from ..backend.arrays import Array
 from ..backend.epilogue import NO_EPILOGUE, Epilogue, check_epilogue
 from ..backend.geometry import ConvGeometry
-from ..backend.kept import Memo
-from ..tensor import Tensor, is_grad_enabled
+from ..tensor import Tensor
 from .cases import Case, normal
 from .epilogue import HasEpilogue
 from .operation import Operation, require_tensor
@@ -64,8 +63,7 @@ class Convolve(HasEpilogue, Operation):
     keep_inputs = True
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        self._memo = Memo() if is_grad_enabled() else None
-        y, self.mask = self.backend.convolve(x, weight, bias, self.geometry, self.epilogue, self._memo)
+        y, self.mask = self.backend.convolve(x, weight, bias, self.geometry, self.epilogue)
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -73,7 +71,7 @@ class Convolve(HasEpilogue, Operation):
         dy = self.back_through_epilogue(dy)
         return (
             ConvolveInputGradient(self.geometry)(dy, weight) if self.needs[0] else None,
-            ConvolveWeightGradient(self.geometry, self._memo)(x, dy) if self.needs[1] else None,
+            ConvolveWeightGradient(self.geometry)(x, dy) if self.needs[1] else None,
             *_bias_gradient(self, dy, bias),
         )
 
@@ -82,7 +80,7 @@ class Convolve(HasEpilogue, Operation):
             return self.backward(dy)
         x, weight, *bias = self.inputs
         dy = self.back_through_epilogue(dy)
-        dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry, self._memo)
+        dx, dw = self.backend.convolve_gradients(x.data, weight.data, dy.data, self.geometry)
         db = _bias_gradient(self, dy, bias)
         return (Tensor(dx, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
@@ -126,15 +124,14 @@ class ConvolveInputGradient(HasEpilogue, Operation):
     keep_inputs = True
 
     def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
-        self._memo = Memo() if is_grad_enabled() else None
-        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.epilogue, self._memo)
+        return self.backend.convolve_input_gradient(y, weight, bias, self.geometry, self.epilogue)
 
     def backward(self, dx: Tensor) -> tuple[Tensor | None, ...]:
         y, weight, *bias = self.inputs
         dx = self.back_through_epilogue(dx)
         return (
             Convolve(self.geometry)(dx, weight) if self.needs[0] else None,
-            ConvolveWeightGradient(self.geometry, self._memo)(dx, y) if self.needs[1] else None,
+            ConvolveWeightGradient(self.geometry)(dx, y) if self.needs[1] else None,
             *_bias_gradient(self, dx, bias),
         )
 
@@ -143,9 +140,7 @@ class ConvolveInputGradient(HasEpilogue, Operation):
             return self.backward(dx)
         y, weight, *bias = self.inputs
         dx = self.back_through_epilogue(dx)
-        dy, dw = self.backend.convolve_and_weight_gradient(
-            dx.data, weight.data, y.data, self.geometry, self._memo
-        )
+        dy, dw = self.backend.convolve_and_weight_gradient(dx.data, weight.data, y.data, self.geometry)
         db = _bias_gradient(self, dx, bias)
         return (Tensor(dy, backend=self.backend), Tensor(dw, backend=self.backend), *db)
 
@@ -170,17 +165,13 @@ class ConvolveInputGradient(HasEpilogue, Operation):
 
 @dataclass(eq=False)
 class ConvolveWeightGradient(Operation):
-    """w = the sum over the batch and all positions of x's patch times y: dx, dy by the other two.
-
-    `memo` is that of the operation whose gradient this is, of x or of y.
-    """
+    """w = the sum over the batch and all positions of x's patch times y: dx, dy by the other two."""
 
     geometry: ConvGeometry
-    memo: Memo | None = None
     keep_inputs = True
 
     def forward(self, x: Array, y: Array) -> Array:
-        return self.backend.convolve_weight_gradient(x, y, self.geometry, self.memo)
+        return self.backend.convolve_weight_gradient(x, y, self.geometry)
 
     def backward(self, dw: Tensor) -> tuple[Tensor | None, ...]:
         x, y = self.inputs

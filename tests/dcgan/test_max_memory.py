@@ -320,11 +320,12 @@ def test_estimates_grow_with_what_is_asked_for():
 
 STEPS = """
 import resource, sys
-from dcgan import bench, presets
+from dcgan import presets
+from dcgan.benchmark.ours import our_step
 import numpy as np
 np.ones((9, 9), np.float32) @ np.ones((9, 9), np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step = bench.our_step(presets.get(sys.argv[1]))
+step = our_step(presets.get(sys.argv[1]))
 step(), step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from dcgan import bench, presets
+from dcgan import presets
+from dcgan.benchmark.ours import our_step
 from minigrad.ops import Operation
 
 
@@ -24,13 +25,13 @@ def live_operations():
 
 @pytest.mark.parametrize("name", ["quick", "tensorflow-baseline", "flux"])
 def test_nothing_of_a_step_is_left_without_the_collector(no_collector, name):
-    step = bench.our_step(presets.get(name, batch_size=4))
+    step = our_step(presets.get(name, batch_size=4))
     step()
     assert live_operations() == 0
 
 
 def test_the_resident_size_is_flat(no_collector):
-    step = bench.our_step(presets.get("tensorflow-baseline", batch_size=8))
+    step = our_step(presets.get("tensorflow-baseline", batch_size=8))
     for _ in range(50):
         step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,7 @@ from PIL import Image
 
 import minigrad as mg
 from minigrad import naive, optim
-from minigrad.backend.cpu.frequency import period
+from minigrad.backend.cpu.transforms import period
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.ops.operation import OPERATIONS
 

@@ -110,11 +110,11 @@ def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
     before = [a.tobytes() for a in (x, weight, dy)]
     epilogue, dtype = Epilogue(slope), str(x.dtype)
     with guarded():
-        y = form.convolve(x, weight, bias, geometry, epilogue, None)
-        dx = form.input_gradient(dy, weight, back_bias, geometry, epilogue, None)
-        dw = form.weight_gradient(x, dy, geometry, None)
-        pair = form.convolve_and_weight_gradient(x, weight, dy, geometry, None)
-        gradients = form.gradients(x, weight, dy, geometry, None)
+        y = form.convolve(x, weight, bias, geometry, epilogue)
+        dx = form.input_gradient(dy, weight, back_bias, geometry, epilogue)
+        dw = form.weight_gradient(x, dy, geometry)
+        pair = form.convolve_and_weight_gradient(x, weight, dy, geometry)
+        gradients = form.gradients(x, weight, dy, geometry)
     assert before == [a.tobytes() for a in (x, weight, dy)]
     x, weight, dy = (a.astype(np.float64) for a in (x, weight, dy))
     bias, back_bias = (None if b is None else b.astype(np.float64) for b in (bias, back_bias))
@@ -248,9 +248,9 @@ def test_special_values_go_where_they_go_in_the_plain_form(form, geometry, dtype
         arrays[spoilt].reshape(-1)[[0, arrays[spoilt].size // 2]] = value  # (2,)
         with np.errstate(all="ignore"), guarded():
             found = [
-                first(made.convolve(x, weight, None, geometry, Epilogue(0.2), None)),
-                first(made.input_gradient(dy, weight, None, geometry, Epilogue(0.0), None)),
-                made.weight_gradient(x, dy, geometry, None),
+                first(made.convolve(x, weight, None, geometry, Epilogue(0.2))),
+                first(made.input_gradient(dy, weight, None, geometry, Epilogue(0.0))),
+                made.weight_gradient(x, dy, geometry),
             ]
         with np.errstate(all="ignore"):
             right = [

@@ -9,7 +9,6 @@ from ..arrays import Array, channels_first
 from ..base import Backend
 from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
-from ..kept import Memo
 from .direct import DirectForm
 from .forms import ColumnsForm, Form
 from .frequency import FrequencyForm
@@ -25,7 +24,9 @@ def forms(workspace: Workspace, direct: DirectForm | None) -> list[Form]:
     Args:
         direct: None without C kernels.
     """
-    return [FrequencyForm(workspace), *filter(None, [direct]), ColumnsForm(workspace)]
+    if direct is None:
+        return [ColumnsForm(workspace)]
+    return [FrequencyForm(workspace), direct, ColumnsForm(workspace)]
 
 
 class CPUConvolution(Backend):
@@ -42,39 +43,37 @@ class CPUConvolution(Backend):
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,
-        epilogue: Epilogue = NO_EPILOGUE, memo: Memo | None = None,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> tuple[Array, Array | None]:  # fmt: skip
         form = self._form(geometry, len(x), x.shape[1], len(weight), x.dtype)
         # A dropout goes with the activation before it: one pass has both.
         first = epilogue if epilogue.dropout is None else NO_EPILOGUE
-        y = channels_first(form.convolve(x, weight, bias, geometry, first, memo))
+        y = channels_first(form.convolve(x, weight, bias, geometry, first))
         return (y, None) if epilogue.dropout is None else self.apply_epilogue(y, epilogue)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,
-        epilogue: Epilogue = NO_EPILOGUE, memo: Memo | None = None,
+        epilogue: Epilogue = NO_EPILOGUE,
     ) -> Array:  # fmt: skip
         form = self._form(geometry, len(dy), weight.shape[1], len(weight), dy.dtype)
-        return channels_first(form.input_gradient(dy, weight, bias, geometry, epilogue, memo))
+        return channels_first(form.input_gradient(dy, weight, bias, geometry, epilogue))
 
-    def convolve_weight_gradient(
-        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> Array:
+    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         form = self._form(geometry, len(x), x.shape[1], dy.shape[1], x.dtype)
-        return form.weight_gradient(x, dy, geometry, memo)
+        return form.weight_gradient(x, dy, geometry)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         form = self._form(geometry, len(x), x.shape[1], len(weight), x.dtype)
-        found, dw = form.convolve_and_weight_gradient(x, weight, y, geometry, memo)
+        found, dw = form.convolve_and_weight_gradient(x, weight, y, geometry)
         return channels_first(found), dw
 
     def convolve_gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         form = self._form(geometry, len(x), x.shape[1], len(weight), x.dtype)
-        dx, dw = form.gradients(x, weight, dy, geometry, memo)
+        dx, dw = form.gradients(x, weight, dy, geometry)
         return channels_first(dx), dw
 
     def convolution_form(

@@ -8,7 +8,6 @@ import numpy as np
 from ..arrays import Array, channels_last
 from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry, Pair
-from ..kept import Memo
 from . import plans
 from .forms import Alone, ColumnsForm
 from .native import FLOATS, address
@@ -47,7 +46,6 @@ class DirectForm(Alone):
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_convolution(geometry, c, o)
@@ -56,17 +54,16 @@ class DirectForm(Alone):
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_input_gradient(geometry, c, o)
         spoilt = None if found.canvas_size == geometry.output_size else np.zeros(1, np.int64)
         packed = self._packed(weight, found, by_inner=True, spoilt=spoilt)
         if spoilt is not None and spoilt[0]:  # infinity times the zeros around dy would be NaN
-            return self._columns.input_gradient(dy, weight, bias, geometry, epilogue, memo)
+            return self._columns.input_gradient(dy, weight, bias, geometry, epilogue)
         return self._gather(dy, packed, c, bias, epilogue.slope, found, geometry.input_size)
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
         parts = self._weight_parts(x, dy, geometry)
         weight = self._space.arena.empty((o, c, *geometry.kernel_size), x.dtype)
@@ -91,8 +88,8 @@ class DirectForm(Alone):
             return parts[0] if parts.shape[::2] == (1, n) else parts[:, :, :n].sum(axis=0)
         a = np.ascontiguousarray(a)
         if _is_turned(b):
-            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
-        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE, None)[:, 0, 0]
+            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
+        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
 
     def _weight_parts(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return the weight gradient in parts, which are to be added up: (parts, taps * C, columns).
@@ -111,13 +108,15 @@ class DirectForm(Alone):
         parts, splits = min(PIECES, -(-n // each)), 1
         if made > NEAR_BYTES:
             parts, splits = 1, max(PIECES, -(-made // NEAR_BYTES))
-        canvas = self._canvas(x, found, n)
-        laid = self._space.arena.empty((n * geometry.positions, pitch), dtype)
+        members = self._space.pool.threads
+        laid_images = n if splits > 1 else members * each
+        canvas = self._canvas(x, found, laid_images)
+        laid = self._space.arena.empty((laid_images * geometry.positions, pitch), dtype)
         dw = self._space.arena.empty((parts, geometry.taps * c, pitch), dtype)
         self._kernels.weight_gradient[dtype](
             n, *_images(x), *found.corner, *found.canvas_size, *_images(dy), address(dw), address(laid),
             _address(canvas), address(found.rows), address(found.segments), len(found.segments),
-            found.plans[0].length, vectors, parts, splits, each,
+            found.plans[0].length, vectors, parts, splits, each, members,
         )  # fmt: skip
         return dw
 

@@ -8,7 +8,6 @@ from ..arrays import Array
 from ..base import Backend
 from ..epilogue import Epilogue
 from ..geometry import ConvGeometry
-from ..kept import Memo
 from .parallel import cut
 from .workspace import Workspace
 
@@ -19,7 +18,7 @@ class Form(Protocol):
     """One way to compute the three products, each the derivative of the others.
 
     `epilogue` is a leaky ReLU at most: the backend applies a dropout. Images are (N, C, H, W), results lie
-    with their channels innermost: (N, height, width, channels). `memo` is that of `Backend.convolve`.
+    with their channels innermost: (N, height, width, channels).
 
     Attributes:
         description: the form in a few words, behind "the engine computes y ...".
@@ -33,31 +32,27 @@ class Form(Protocol):
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve`: (N, oh, ow, O)."""
         ...
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         """`Backend.convolve_input_gradient`: (N, H, W, C)."""
         ...
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """`Backend.convolve_weight_gradient`: (O, C, kh, kw)."""
         ...
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         """`Backend.convolve_and_weight_gradient`: (N, oh, ow, O) and (O, C, kh, kw)."""
         ...
 
-    def gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None
-    ) -> tuple[Array, Array]:
+    def gradients(self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry) -> tuple[Array, Array]:
         """`Backend.convolve_gradients`: (N, H, W, C) and (O, C, kh, kw)."""
         ...
 
@@ -66,18 +61,18 @@ class Alone:
     """A form that makes nothing which two products could share: each is computed alone."""
 
     def convolve_and_weight_gradient(
-        self: Form, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None
+        self: Form, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         """`convolve(x, weight)` and `weight_gradient(x, y)`."""
-        y_found = self.convolve(x, weight, None, geometry, Epilogue(), None)
-        return y_found, self.weight_gradient(x, y, geometry, memo)
+        y_found = self.convolve(x, weight, None, geometry, Epilogue())
+        return y_found, self.weight_gradient(x, y, geometry)
 
     def gradients(
-        self: Form, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None
+        self: Form, x: Array, weight: Array, dy: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         """`input_gradient(dy, weight)` and `weight_gradient(x, dy)`."""
-        dx = self.input_gradient(dy, weight, None, geometry, Epilogue(), None)
-        return dx, self.weight_gradient(x, dy, geometry, memo)
+        dx = self.input_gradient(dy, weight, None, geometry, Epilogue())
+        return dx, self.weight_gradient(x, dy, geometry)
 
 
 class Plain(Backend):
@@ -101,7 +96,6 @@ class ColumnsForm(Alone):
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         plain, kernel = self._plain, self._plain.kernel_matrix(weight)  # (kh * kw * C, O)
         y = self._space.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
@@ -117,7 +111,6 @@ class ColumnsForm(Alone):
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
     ) -> Array:  # fmt: skip
         plain, (o, c) = self._plain, weight.shape[:2]
         kernel = np.ascontiguousarray(plain.kernel_matrix(weight).T)  # (O, kh * kw * C)
@@ -131,7 +124,7 @@ class ColumnsForm(Alone):
         self._space.pool.run_products(work, self._slices(len(dy), c, o, geometry, dy.itemsize))
         return dx
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         plain, (c, o) = self._plain, (x.shape[1], dy.shape[1])
         slices = self._slices(len(x), c, o, geometry, x.itemsize)
         each = max(1, len(slices) // MAX_PARTIAL_SUMS)  # both are powers of two

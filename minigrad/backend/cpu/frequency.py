@@ -1,8 +1,7 @@
 """Convolution in the frequency domain, for kernels that are large beside their images.
 
 A convolution becomes, frequency by frequency, a plain product of the image's and the kernel's transforms.
-Here are the matrices of these transforms; what is done with them is in bilinear.py. Three things make that
-pay for small images on a CPU:
+Three things make that pay for small images on a CPU:
 
 - The circle may be small. A circular convolution of `period` P mixes what lies P apart; it is enough that
   nothing wraps around onto a pixel that is kept. A 5x5 kernel on 7x7 pixels, padded by 2, needs P = 9,
@@ -22,233 +21,272 @@ all channels of the result, NaN; the plain form does so only to the outputs that
 And the rounding everywhere is that of the image's largest pixel: beside one of 1e30 the others are lost. The
 other images of the batch are not touched.
 
-Source of the idea: Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs" (2014).
+Written out, y = A ((B x) . (G w)) with matrices B, G and A of constants: the transforms of the image and of
+the kernel, and back. The point stands for products frequency by frequency, in each of which the channels meet
+in a product of matrices. The other two products of a convolution are the transposes of this one: the same
+three matrices, transposed (transforms.py). With a stride s the pixels that are s apart belong together, and
+so do the taps (see plans.py): each such phase has a transform of its own, and counts as further channels.
+
+Sources: Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs" (2014); of the form
+with three matrices, Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
 """
 
 import functools
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import kept
-from ..epilogue import Epilogue
+from ..arrays import channels_last
+from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
-from ..kept import Memo
-from . import bilinear
-from .bilinear import BilinearForm, Transform
-from .forms import Plain
+from .native import address
+from .transforms import Transform, count_rows, period, transform
 from .workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 
-# What is saved must outweigh that the rows have to be written and read again. A kernel's transform that is
-# too large to be kept is made anew for each use: then a number of it costs as much as so many multiply-adds
-# (both measured).
-ADVANTAGE = 1.1
-ADVANTAGE_OVER_KERNELS = 2.0  # over the direct form in C, which runs at a higher speed
-ANEW = 64
-MOST_ROWS = 2048  # of a matrix, which has as many columns as there are pixels
-
-
-@dataclass(frozen=True)
-class Line:
-    """One axis of one phase of the stride: pixels a stride apart, and the taps that meet them.
-
-    Attributes:
-        places: of its pixels; y's pixel q reads the places q, q + 1, ..., or a dilation apart.
-        taps: the kernel's, at the places 0, 1, ..., or a dilation apart.
-    """
-
-    places: Array
-    taps: Array
-
-
-@functools.lru_cache(maxsize=256)
-def lines(geometry: ConvGeometry, axis: int) -> tuple[Line, ...]:
-    """The phases of an axis, by the first of their pixels; a single one without a stride."""
-    size, stride, (before, _) = geometry.input_size[axis], geometry.stride[axis], geometry.padding[axis]
-    found = []
-    for first in range(stride):
-        r = (first + before) % stride
-        pixels = np.arange(first, size, stride)
-        taps = np.arange(r, geometry.kernel_size[axis], stride)
-        found.append(Line((pixels + before) // stride, taps))
-    return tuple(found)
-
-
-def period(geometry: ConvGeometry, axis: int) -> int:
-    """The smallest circle on which no product of pixel and tap wraps onto an output pixel that is kept.
-
-    A product of the pixel at place u and the tap at place j belongs to output pixel q = u - j. Kept are 0 to
-    out - 1. What lies a period above 0 must be past the last q, and what lies a period below out - 1 before
-    the first.
-    """
-    out, needed = geometry.output_size[axis], 1
-    for line in lines(geometry, axis):
-        if len(line.places) and len(line.taps):
-            reach = geometry.dilation[axis] * (len(line.taps) - 1)
-            needed = max(needed, line.places[-1] + 1, out + reach - line.places[0])
-    return int(needed)
+# What is saved must outweigh that the transforms have to be written and read again (measured).
+ADVANTAGE = 1.8
+MOST_ROWS = 2048  # frequencies, of a matrix that has as many columns as there are pixels
+LANES = 16  # channels come in multiples of it: a vector of float32, at the widest
+APART = 3 * LANES  # numbers between two frequencies' channels, which lie a power of two apart otherwise
 
 
 @functools.lru_cache(maxsize=1024)
-def pays(
-    geometry: ConvGeometry, n: int, channels: int, out_channels: int, advantage: float = ADVANTAGE
-) -> bool:
+def pays(geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
     """Whether this form has so many times fewer multiply-adds than the plain form that it is worth it.
 
-    Kernels that have both a stride and a dilation are left to the plain form, and those under their stride,
-    which some pixels never meet.
+    Kernels that have both a stride and a dilation are left to the plain form, those under their stride,
+    which some pixels never meet, and channels that do not fill vectors.
     """
     if geometry.dilation != (1, 1) and geometry.stride != (1, 1):
         return False
     if geometry.positions > MOST_ROWS or any(map(operator.lt, geometry.kernel_size, geometry.stride)):
         return False
-    rows = _count_rows(period(geometry, 0), period(geometry, 1))
-    phases = geometry.stride[0] * geometry.stride[1]
-    plain = bilinear.plain_cost(n, channels, out_channels, geometry)
-    cost = bilinear.cost(n, channels, out_channels, geometry, rows, phases)
-    kernel = rows * phases * channels * out_channels  # numbers
-    if kernel > kept.MOST_OF_ONE:
-        cost += ANEW * kernel
-    return advantage * cost < plain and rows <= MOST_ROWS
-
-
-def _count_rows(height: int, width: int) -> int:
-    """One for each frequency that is real, three for each pair of others."""
-    real = (2 - height % 2) * (2 - width % 2)
-    return real + 3 * ((height * width - real) // 2)
-
-
-@functools.lru_cache(maxsize=64)
-def transform(geometry: ConvGeometry, dtype: str) -> Transform:
-    """The matrices of a geometry, made in float64 and given in `dtype`, such as "float32" or "f"."""
-    height, width = period(geometry, 0), period(geometry, 1)
-    u, v = _half(height, width)
-    own = (2 * u % height == 0) & (2 * v % width == 0)  # opposite to themselves: real
-    real = int(own.sum())
-    turns = u / height, v / width  # of a frequency, for each place down and to the right
-    size = tuple(-(-n // s) for n, s in zip(geometry.input_size, geometry.stride, strict=True))
-    images, kernels = [], []
-    for down in lines(geometry, 0):
-        for across in lines(geometry, 1):
-            image = _angles(*turns, down.places, across.places)
-            # x^ = sum x e^(-i angle), and the kernel's conjugate: y[q] is a sum over q = u - j.
-            a, b = np.cos(image), -np.sin(image)
-            rows = _rows(a, (a, b, a + b), real)
-            by_pixel = rows.reshape(len(rows), len(down.places), len(across.places))
-            missing = [(0, most - there) for most, there in zip(size, by_pixel.shape[1:], strict=True)]
-            padded = np.pad(by_pixel, [(0, 0), *missing])
-            images.append(padded.reshape(len(rows), math.prod(size)))  # (rows, pixels)
-            kernels.append(_kernel_rows(geometry, turns, down, across, real))
-    oh, ow = geometry.output_size
-    output = _angles(*turns, np.arange(oh), np.arange(ow))
-    weight = np.where(own, 1, 2)[:, None] / (height * width)  # a pair stands for two frequencies
-    re, im = weight * np.cos(output), weight * -np.sin(output)  # what y gets of a product's two parts
-    kernel = np.stack(kernels, axis=1)  # (rows, phases, taps)
-    return Transform(
-        geometry.stride,
-        (size[0], size[1]),
-        np.ascontiguousarray(np.stack(images).astype(dtype)),
-        np.ascontiguousarray(kernel.reshape(-1, geometry.taps).astype(dtype)),
-        np.ascontiguousarray(_rows(re, (im, -re, re + im), real).T.astype(dtype)),
-        geometry.transposed,
-    )
-
-
-def _kernel_rows(
-    geometry: ConvGeometry, turns: tuple[Array, Array], down: Line, across: Line, real: int
-) -> Array:
-    """The rows of a phase's kernel, (rows, taps): zeros at the taps of other phases."""
-    (kh, kw), (dh, dw) = geometry.kernel_size, geometry.dilation
-    own = (down.taps[:, None] * kw + across.taps).reshape(-1)  # numbers of its taps, row by row
-    angles = _angles(*turns, np.arange(len(down.taps)) * dh, np.arange(len(across.taps)) * dw)
-    c, d = np.zeros((2, len(angles), kh * kw))
-    c[:, own], d[:, own] = np.cos(angles), np.sin(angles)
-    return _rows(c, (d - c, c + d, c), real)
-
-
-def _half(height: int, width: int) -> tuple[Array, Array]:
-    """One of each two opposite frequencies (u, v) and (-u, -v); those that are both come first."""
-    grid = [(u, v) for u in range(height) for v in range(width)]
-    opposite = {(u, v): (-u % height, -v % width) for u, v in grid}
-    kept = [f for f in grid if f == opposite[f]] + [f for f in grid if f < opposite[f]]
-    u, v = np.array(kept).T
-    return u, v
-
-
-def _angles(turns_y: Array, turns_x: Array, y: Array, x: Array) -> Array:
-    """2 pi (u y / height + v x / width): (frequencies, places)."""
-    whole = turns_y[:, None, None] * y[:, None] + turns_x[:, None, None] * x
-    return 2 * np.pi * whole.reshape(len(turns_y), len(y) * len(x))  # (frequencies, places)
-
-
-def _rows(alone: Array, triple: tuple[Array, Array, Array], real: int) -> Array:
-    """The first rows of `alone`, of the real frequencies; then the three of each other one."""
-    threes = np.stack([rows[real:] for rows in triple], axis=1)  # (pairs, 3, places)
-    flat = threes.reshape(3 * len(threes), alone.shape[1])  # (3 * pairs, places)
-    return np.concatenate([alone[:real], flat])  # (rows, places)
+    if channels % LANES or out_channels % LANES:
+        return False
+    rows = count_rows(period(geometry, 0), period(geometry, 1))
+    inner = geometry.stride[0] * geometry.stride[1] * channels
+    images = n * (math.prod(geometry.input_size) * channels + geometry.positions * out_channels)
+    cost = rows * (n * inner * out_channels + images + geometry.taps * channels * out_channels)
+    plain = n * geometry.positions * geometry.taps * channels * out_channels
+    return ADVANTAGE * cost < plain and rows <= MOST_ROWS
 
 
 class FrequencyForm:
-    """The three products of a convolution, frequency by frequency.
+    """The three products of a convolution, frequency by frequency, by kernels/frequency.c.
+
+    Transforms of images lie in memory as (rows, N, channels), the rows APART numbers further from each other.
 
     Args:
-        workspace: threads and memory.
+        workspace: with kernels.
     """
 
-    description = "in the frequency domain (backend/cpu/frequency.py)"
+    description = "in the frequency domain, in C (backend/cpu/frequency.py)"
 
     def __init__(self, workspace: Workspace) -> None:
-        self._advantage = ADVANTAGE if workspace.kernels is None else ADVANTAGE_OVER_KERNELS
-        self._bilinear, self._plain = BilinearForm(workspace), Plain()
+        assert workspace.kernels is not None
+        self._kernels, self._empty = workspace.kernels, workspace.arena.empty
 
     def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
         """Whether there is so much less to multiply."""
-        return pays(geometry, n, channels, out_channels, self._advantage)
+        return pays(geometry, n, channels, out_channels)
 
     def convolve(
-        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
-    ) -> Array:  # fmt: skip
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue
+    ) -> Array:
         t = transform(geometry, x.dtype.char)
-        return self._bilinear.convolve(x, weight, geometry, t, self._finish(bias, epilogue), memo)
+        return self._convolved(self._of_images(x, t), len(x), weight, bias, geometry, epilogue, t)
 
     def input_gradient(
-        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
-        memo: Memo | None,
-    ) -> Array:  # fmt: skip
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue
+    ) -> Array:
         t = transform(geometry, dy.dtype.char)
-        return self._bilinear.input_gradient(dy, weight, geometry, t, self._finish(bias, epilogue), memo)
+        return self._laid(self._of_results(dy, t), len(dy), weight, bias, geometry, epilogue, t)
 
-    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None) -> Array:
-        return self._bilinear.weight_gradient(x, dy, geometry, transform(geometry, x.dtype.char), memo)
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        t = transform(geometry, x.dtype.char)
+        return self._weights(self._of_images(x, t), self._of_results(dy, t), x, dy, geometry, t)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         t = transform(geometry, x.dtype.char)
-        return self._bilinear.convolve_and_weight_gradient(x, weight, y, geometry, t, memo)
+        image = self._of_images(x, t)
+        found = self._convolved(image, len(x), weight, None, geometry, NO_EPILOGUE, t)
+        return found, self._weights(image, self._of_results(y, t), x, y, geometry, t)
 
-    def gradients(
-        self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None
-    ) -> tuple[Array, Array]:
-        return self._bilinear.gradients(x, weight, dy, geometry, transform(geometry, x.dtype.char), memo)
+    def gradients(self, x: Array, weight: Array, dy: Array, geometry: ConvGeometry) -> tuple[Array, Array]:
+        t = transform(geometry, x.dtype.char)
+        result = self._of_results(dy, t)
+        dx = self._laid(result, len(x), weight, None, geometry, NO_EPILOGUE, t)
+        return dx, self._weights(self._of_images(x, t), result, x, dy, geometry, t)
 
-    def _finish(self, bias: Array | None, epilogue: Epilogue) -> Callable[[Array, slice], None] | None:
-        """What is done with the images s of a result while they are in the cache."""
-        if bias is None and not epilogue.has_activation:
-            return None
+    # -- there -----------------------------------------------------------------------------------
 
-        def finish(y: Array, s: slice) -> None:
-            part = y[s]
-            if bias is not None:
-                part += bias
-            if epilogue.has_activation:
-                part[...] = self._plain.apply_epilogue(part, epilogue)[0]
+    def _of_images(self, x: Array, t: Transform) -> Array:
+        """B x, of (N, C, H, W): (rows, N, phases * C)."""
+        n, c = x.shape[:2]
+        pixels = self._pixels(x)  # (N, H, W, C)
+        made = self._rows_apart(t, n * len(t.images) * c, x.dtype)
+        to, each = _apart(made), len(t.images) * c
+        for phase, b in enumerate(t.images):
+            self._mix(
+                b.values,
+                pixels,
+                b.places * c,
+                made[:, phase * c :],
+                to,
+                c,
+                (1, n),
+                (0, pixels[0].size),
+                (0, each),
+            )
+        return made
 
-        return finish
+    def _of_results(self, y: Array, t: Transform) -> Array:
+        """The transpose of A, of (N, O, oh, ow): (rows, N, O)."""
+        n, o = y.shape[:2]
+        pixels = self._pixels(y)  # (N, oh, ow, O)
+        made = self._rows_apart(t, n * o, y.dtype)
+        self._mix(
+            t.back.values,
+            pixels,
+            t.back.places * o,
+            made,
+            _apart(made),
+            o,
+            (1, n),
+            (0, pixels[0].size),
+            (0, o),
+        )
+        return made
+
+    def _of_weight(self, weight: Array, t: Transform, by_inner: bool) -> tuple[Array, int]:
+        """G w, in the order of the kernel `pack`, and the vectors of a block of columns.
+
+        Columns are O, and rows phases * C; or the other way round `by_inner`.
+        """
+        (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
+        weight = np.ascontiguousarray(weight)
+        columns, inner = (c, o) if by_inner else (o, c)
+        lanes = self._kernels.vector_bytes // dtype.itemsize
+        vectors = 2 if columns % (2 * lanes) == 0 else 1
+        wide = vectors * lanes
+        blocks = columns // wide
+        packed, every = self._empty((blocks, taps, inner, wide), dtype), np.arange(taps)
+        sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
+        self._kernels.pack[dtype](address(weight), address(packed), address(every), taps, 1, *sides, wide, 0)
+        phases = len(t.kernels)
+        made = self._rows_apart(t, phases * c * o, dtype)
+        to = _apart(made)
+        for phase, g in enumerate(t.kernels):
+            # (columns or phases * columns in blocks, inner or phases * inner, wide)
+            start, block = (phase * c * o, inner) if by_inner else (phase * inner * wide, phases * inner)
+            self._mix(
+                g.values, packed, g.places * inner * wide, made[:, start:], to, wide,
+                (blocks, inner), (taps * inner * wide, wide), (block * wide, wide),
+            )  # fmt: skip
+        return made, vectors
+
+    # -- the products, and back ------------------------------------------------------------------
+
+    def _products(self, image: Array, n: int, weight: Array, t: Transform, by_inner: bool) -> Array:
+        """(rows, N, inner) by (rows, inner, columns): (rows, N, columns)."""
+        kernel, vectors = self._of_weight(weight, t, by_inner)
+        o, inner = len(weight), len(t.kernels) * weight.shape[1]
+        inner, columns = (o, inner) if by_inner else (inner, o)
+        made = self._rows_apart(t, n * columns, image.dtype)
+        along = (_apart_by(a) for a in (image, kernel, made))
+        self._kernels.frequency_products[image.dtype](
+            address(image), address(kernel), address(made), t.rows, n, inner, columns, vectors, *along
+        )
+        return made
+
+    def _convolved(
+        self, image: Array, n: int, weight: Array, bias: Array | None, geometry: ConvGeometry,
+        epilogue: Epilogue, t: Transform,
+    ) -> Array:  # fmt: skip
+        """`convolve`, from the transform of x on."""
+        made, o = self._products(image, n, weight, t, by_inner=False), len(weight)
+        y = self._empty((n, *geometry.output_size, o), image.dtype)
+        to, each = t.back.places * o, geometry.positions * o
+        self._mix(
+            t.back.turned, made, _apart(made), y, to, o, (1, n), (0, o), (0, each), bias, epilogue.slope
+        )
+        return y
+
+    def _laid(
+        self, result: Array, n: int, weight: Array, bias: Array | None, geometry: ConvGeometry,
+        epilogue: Epilogue, t: Transform,
+    ) -> Array:  # fmt: skip
+        """`input_gradient`, from the transform of dy on."""
+        made, c = self._products(result, n, weight, t, by_inner=True), weight.shape[1]
+        dx = self._empty((n, *geometry.input_size, c), result.dtype)
+        inner, each = len(t.images) * c, dx[0].size
+        for phase, b in enumerate(t.images):
+            self._mix(
+                b.turned, made[:, phase * c :], _apart(made), dx, b.places * c, c,
+                (1, n), (0, inner), (0, each), bias, epilogue.slope,
+            )  # fmt: skip
+        return dx
+
+    def _weights(
+        self, image: Array, result: Array, x: Array, dy: Array, geometry: ConvGeometry, t: Transform
+    ) -> Array:
+        """`weight_gradient`, from the transforms of x and dy on."""
+        (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
+        inner, taps = len(t.images) * c, geometry.taps
+        vectors = 2 if o * dtype.itemsize % (2 * self._kernels.vector_bytes) == 0 else 1
+        made = self._rows_apart(t, inner * o, dtype)  # (rows, phases * C, O)
+        row = np.arange(n) * inner
+        along = (_apart_by(a) for a in (image, result, made))
+        self._kernels.frequency_weights[dtype](
+            *map(address, (image, result, made, row)), t.rows, n, inner, o, vectors, *along
+        )
+        by_tap = self._empty((taps, c, o), dtype)
+        for phase, g in enumerate(t.kernels):
+            self._mix(
+                g.turned, made[:, phase * c * o :], _apart(made), by_tap, g.places * c * o, o,
+                (1, c), (0, o), (0, o),
+            )  # fmt: skip
+        weight = self._empty((o, c, *geometry.kernel_size), dtype)
+        self._kernels.weight_sum[dtype](address(by_tap), address(weight), 1, taps, c, o, o)
+        return weight
+
+    def _mix(
+        self, matrix: Array, given: Array, places: Array, out: Array, to: Array, width: int,
+        items: tuple[int, int], given_steps: tuple[int, int], out_steps: tuple[int, int],
+        bias: Array | None = None, slope: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Call the kernel `mix`; `places` and `to` are where the rows of an item begin."""
+        bias = None if bias is None else np.ascontiguousarray(bias)
+        self._kernels.mix[matrix.dtype](
+            address(matrix), *matrix.shape, address(given), address(places), address(out), address(to), width,
+            *items, *given_steps, *out_steps, 0 if bias is None else address(bias), slope,
+        )  # fmt: skip
+
+    def _pixels(self, x: Array) -> Array:
+        """(N, C, H, W) as (N, H, W, C) in C order; no copy where it lies in memory so."""
+        if not x.flags.c_contiguous:
+            return np.ascontiguousarray(channels_last(x))
+        n, c, h, w = x.shape
+        pixels = self._empty((n, h, w, c), x.dtype)
+        self._kernels.swap[x.dtype](address(x), address(pixels), n, c, h * w)
+        return pixels
+
+    def _rows_apart(self, t: Transform, count: int, dtype: Any) -> Array:
+        """Return memory for so many numbers of each frequency: (rows, count and some more)."""
+        return self._empty((t.rows, count + APART), dtype)
+
+
+def _apart_by(made: Array) -> int:
+    """Return the distance of two rows in numbers."""
+    return made.strides[0] // made.itemsize
+
+
+def _apart(made: Array) -> Array:
+    """Return where each row begins."""
+    return np.arange(len(made)) * _apart_by(made)

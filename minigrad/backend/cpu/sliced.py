@@ -11,11 +11,11 @@ import numpy as np
 from ..arrays import Array, channels_first, channels_last
 from ..base import Backend
 from ..epilogue import NO_EPILOGUE, Epilogue
-from ..kept import sample
 from ..optimizers import AdamUpdate, Factors
 from ..philox import DRAWS_PER_BLOCK, Counter, Key
 from .arena import owns_memory
 from .parallel import cut, steps
+from .samples import sample
 from .workspace import Workspace
 
 MAX_DRAWS = 1 << 18  # of one call: far fewer would wait for Python's lock for longer than they take

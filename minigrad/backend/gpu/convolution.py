@@ -7,7 +7,6 @@ import numpy as np
 from ..arrays import Array, channels_first, channels_last
 from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
-from ..kept import Memo
 from .epilogue import GPUEpilogue
 from .kernels.launch import contiguous, launch, pack, reshaped, types_of, vector
 
@@ -102,7 +101,6 @@ class GPUConvolution(GPUEpilogue):
         bias: Array | None,
         geometry: ConvGeometry,
         epilogue: Epilogue = NO_EPILOGUE,
-        memo: Memo | None = None,
     ) -> tuple[Array, Array | None]:
         return self._convolved(self.im2col(x, geometry), len(x), weight, geometry, bias, epilogue)
 
@@ -122,9 +120,7 @@ class GPUConvolution(GPUEpilogue):
         y = channels_first(rows.reshape(shape))  # (N, O, oh, ow)
         return y, None if mask is None else channels_first(mask.reshape(shape))
 
-    def convolve_weight_gradient(
-        self, x: Array, dy: Array, geometry: ConvGeometry, memo: Memo | None = None
-    ) -> Array:
+    def convolve_weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return self._weight_gradient(self.im2col(x, geometry), dy, geometry)
 
     def _weight_gradient(self, columns: Array, dy: Array, geometry: ConvGeometry) -> Array:
@@ -136,7 +132,7 @@ class GPUConvolution(GPUEpilogue):
         return self.xp.ndarray(dw.shape, dw.dtype, dw.data, dw.strides)
 
     def convolve_and_weight_gradient(
-        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry, memo: Memo | None = None
+        self, x: Array, weight: Array, y: Array, geometry: ConvGeometry
     ) -> tuple[Array, Array]:
         columns = self.im2col(x, geometry)
         convolved, _ = self._convolved(columns, len(x), weight, geometry)
@@ -149,7 +145,6 @@ class GPUConvolution(GPUEpilogue):
         bias: Array | None,
         geometry: ConvGeometry,
         epilogue: Epilogue = NO_EPILOGUE,
-        memo: Memo | None = None,
     ) -> Array:
         columns = self.matmul(self.position_rows(dy), self.kernel_matrix(weight).T)
         return self._gathered(columns, len(dy), geometry, bias, epilogue.slope)
