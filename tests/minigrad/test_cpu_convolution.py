@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from accuracy import assert_close
+from accuracy import ACCURACY, assert_close
 from forms import Reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,13 +75,12 @@ def laid(values, order):
 
 
 def operands(geometry, n, c, o, dtype, orders=("channels last", "channels first", "channels last")):
-    """x, weight and dy. Where the images of x are all the same, dy has one sign: sums of it must not cancel."""
+    """x, weight and dy."""
     rng = np.random.default_rng(n + 131 * c + 977 * o)
     shapes = (n, c, *geometry.input_size), (o, c, *geometry.kernel_size), (n, o, *geometry.output_size)
-    values = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-    if orders[0] == "one image":
-        values[2] = np.abs(values[2])
-    return [laid(v, order) for v, order in zip(values, orders, strict=True)]
+    return [
+        laid(rng.standard_normal(s).astype(dtype), order) for s, order in zip(shapes, orders, strict=True)
+    ]
 
 
 def biases(geometry, c, o, dtype):
@@ -94,6 +93,16 @@ def first(y):
     """(N, H, W, C) as (N, C, H, W)."""
     assert y.flags.c_contiguous
     return y.transpose(0, 3, 1, 2)
+
+
+def assert_near(found, right, dtype, terms):
+    """`found` is as near to `right` as the dtype allows for sums of so many products of standard normals.
+
+    The few sums of a small result may all cancel: the rounding is that of sums of the usual size.
+    """
+    assert (found.shape, str(found.dtype)) == (right.shape, dtype)
+    size = max(np.linalg.norm(right), np.sqrt(terms * right.size))
+    assert np.linalg.norm(found - right) <= ACCURACY[dtype] * size
 
 
 def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
@@ -109,15 +118,18 @@ def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
     assert before == [a.tobytes() for a in (x, weight, dy)]
     x, weight, dy = (a.astype(np.float64) for a in (x, weight, dy))
     bias, back_bias = (None if b is None else b.astype(np.float64) for b in (bias, back_bias))
-    assert_close(first(y), PLAIN.convolve(x, weight, bias, geometry, epilogue)[0], dtype)
+    terms = geometry.taps * x.shape[1]
+    assert_near(first(y), PLAIN.convolve(x, weight, bias, geometry, epilogue)[0], dtype, terms)
+    assert_near(first(pair[0]), PLAIN.convolve(x, weight, None, geometry)[0], dtype, terms)
+    terms = geometry.taps * dy.shape[1]
     right = PLAIN.convolve_input_gradient(dy, weight, back_bias, geometry, epilogue)
-    assert_close(first(dx), right, dtype)
+    assert_near(first(dx), right, dtype, terms)
+    right = PLAIN.convolve_input_gradient(dy, weight, None, geometry)
+    assert_near(first(gradients[0]), right, dtype, terms)
     right = PLAIN.convolve_weight_gradient(x, dy, geometry)
     for found in (dw, pair[1], gradients[1]):
         assert found.flags.c_contiguous
-        assert_close(found, right, dtype)
-    assert_close(first(pair[0]), PLAIN.convolve(x, weight, None, geometry)[0], dtype)
-    assert_close(first(gradients[0]), PLAIN.convolve_input_gradient(dy, weight, None, geometry), dtype)
+        assert_near(found, right, dtype, len(x) * geometry.positions)
 
 
 # -- random geometries -------------------------------------------------------------------------------------
@@ -150,15 +162,14 @@ def cases(draw):
     c, o = (draw(st.sampled_from(SIZES) | st.integers(1, 70)) for _ in range(2))
     n = draw(st.integers(1, 20) | st.just(130))
     n = max(1, min(n, MOST_PRODUCTS // (geometry.positions * geometry.taps * c * o)))
-    orders = [draw(st.sampled_from(ORDERS)) for _ in range(2)]
-    orders.append(draw(st.sampled_from(ORDERS[:-1])))  # where x is one image again and again, dy is not
+    orders = [draw(st.sampled_from(ORDERS)) for _ in range(3)]
     biased = draw(st.tuples(st.booleans(), st.booleans()))
     return geometry, n, c, o, orders, biased, draw(st.sampled_from([0.0, 0.2, 1.0]))
 
 
 @EACH_FORM
 @DTYPES
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(case=cases())
 def test_the_products_of_any_geometry(form, dtype, case):
     geometry, n, c, o, orders, biased, slope = case
@@ -327,14 +338,14 @@ LAID = st.sampled_from(["rows", "turned", "every other", "backwards", "a row aga
 
 @pytest.mark.native
 @DTYPES
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(lengths=st.tuples(LENGTHS, LENGTHS, LENGTHS), orders=st.tuples(LAID, LAID))
 def test_products_of_matrices(dtype, lengths, orders):
     m, k, n = lengths
     a, b = matrix(1, (m, k), dtype, orders[0]), matrix(2, (k, n), dtype, orders[1])
     with guarded():
         found = CPUBackend(native.kernels()).matmul(a, b)
-    assert_close(found, a.astype(np.float64) @ b.astype(np.float64), dtype)
+    assert_near(found, a.astype(np.float64) @ b.astype(np.float64), dtype, k)
 
 
 @pytest.mark.native
