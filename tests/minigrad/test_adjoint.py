@@ -13,6 +13,7 @@ from minigrad.ops import OPERATIONS, Operation
 from minigrad.ops.conv import Convolve
 
 EVERY_DEVICE = True
+pytestmark = pytest.mark.every_form
 WORDS = ("backward", "forward")
 
 

@@ -62,6 +62,7 @@ def check(y, inputs, oracles, dtype):
         assert_close(found.numpy(), oracle(above), dtype)
 
 
+@pytest.mark.every_form
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(geometries(), st.integers(1, 3), small, small)
 @QUICK
@@ -83,6 +84,7 @@ def test_conv2d_and_its_gradients(dtype, geometry, n, c, o):
     )
 
 
+@pytest.mark.every_form
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(transposed(), st.integers(1, 3), small, small)
 @QUICK

@@ -3,7 +3,6 @@
 Around every array that is made meanwhile lie bytes that nobody may write, and it is full of NaN at first.
 """
 
-from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -11,20 +10,20 @@ import pytest
 from accuracy import ACCURACY, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poisoned import guarded
 
 from minigrad import naive
 from minigrad.backend.base import Backend
-from minigrad.backend.cpu import arena, native
+from minigrad.backend.cpu import native
 from minigrad.backend.cpu.backend import CPUBackend
 from minigrad.backend.cpu.calls import order_of
 from minigrad.backend.cpu.native import address
 from minigrad.backend.epilogue import Epilogue
 
-pytestmark = pytest.mark.skipif(native.kernels() is None, reason="no kernels in C on this machine")
+pytestmark = pytest.mark.native
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SLOPES = pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
 PLACE = (5, 2**64 - 7), (2**64 - 3, 2**64 - 1, 2**64 - 1, 9)  # the counter soon overflows into its last word
-GUARD = 64  # bytes
 PIECE = 1 << 14  # numbers of a call that are one piece
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, -1e-45, 1e-40]
 
@@ -59,29 +58,6 @@ def images(seed, shape, dtype, shift=0.0):
         return numbers(seed, shape, dtype, shift)
     n, c, h, w = shape
     return numbers(seed, (n, h, w, c), dtype, shift).transpose(0, 3, 1, 2)
-
-
-@contextmanager
-def guarded():
-    """Memory that is asked for meanwhile is full of NaN, between guard zones that are whole at the end."""
-    made, empty = [], np.empty
-
-    def with_guards(shape, dtype=float, **_):
-        dtype = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        raw = empty(size + 2 * GUARD, np.uint8)
-        raw[:] = 0xA5
-        inner = raw[GUARD : GUARD + size]
-        inner[:] = 0xFF
-        made.append(raw)
-        return inner.view(dtype).reshape(shape)
-
-    with mock.patch.object(np, "empty", with_guards), mock.patch.object(arena, "MIN_BLOCK", 1 << 60):
-        yield
-    assert made
-    for raw in made:
-        assert (raw[:GUARD] == 0xA5).all(), "written before an array"
-        assert (raw[-GUARD:] == 0xA5).all(), "written behind an array"
 
 
 def as_doubles(*arrays):

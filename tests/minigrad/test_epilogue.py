@@ -14,6 +14,7 @@ from minigrad.backend.epilogue import NO_EPILOGUE
 from minigrad.nn import sequential
 
 EVERY_DEVICE = True
+pytestmark = pytest.mark.every_form
 DRAW = (5, 7), (0, 3, 0, 0)
 RELU, LEAKY, DROPOUT = Epilogue(slope=0.0), Epilogue(slope=0.2), Epilogue(p=0.4)
 

@@ -16,6 +16,7 @@ from minigrad.backend.philox import philox
 from minigrad.nn import init, sequential
 
 EVERY_DEVICE = True
+pytestmark = pytest.mark.every_form
 
 
 @pytest.fixture(autouse=True)

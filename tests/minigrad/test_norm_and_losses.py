@@ -15,6 +15,7 @@ from minigrad.backend import get
 from minigrad.backend.base import Backend
 
 EVERY_DEVICE = True
+pytestmark = pytest.mark.every_form
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
@@ -183,7 +184,7 @@ def test_the_mean_probability_loss_has_the_bits_of_its_steps(dtype, epsilon, lab
         F.binary_cross_entropy(p, t, "none", epsilon=epsilon).mean(),
     )
     gradients = [mg.grad(loss, p)[0].numpy() for loss in (found, steps)]
-    if p.device == "cpu" and get().kernels is None:  # the digests of earlier runs stay
+    if p.device == "cpu" and getattr(get(), "kernels", None) is None:  # the digests of earlier runs stay
         assert found.item() == steps.item()
         assert np.array_equal(*gradients)
     assert_close(found.numpy(), steps.numpy(), dtype)

@@ -106,6 +106,7 @@ def derivatives(case, inputs):
     return mg.grad(gradients, [*inputs, above], weights, allow_unused=True)
 
 
+@pytest.mark.every_form
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("operation", "case"), CASES)
 def test_values_agree_with_the_naive_definition(operation, case, dtype):
@@ -125,6 +126,7 @@ def test_second_order_gradients_agree_with_differences(operation, case):
     assert mg.gradcheck(case.call, tensors(case), order=2)
 
 
+@pytest.mark.every_form
 @pytest.mark.parametrize(("operation", "case"), CASES)
 def test_float32_gradients_agree_with_float64(operation, case):
     if operation.name == "cast":

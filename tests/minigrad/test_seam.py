@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from accuracy import assert_close
 from foreign import ForeignBackend
+from forms import FORMS, using
 
 import minigrad as mg
 import minigrad.functional as F
@@ -56,31 +57,47 @@ def foreign():
     backend._backends.pop("foreign", None)
 
 
-def on(device, case):
+def on(device, case, dtype="float64"):
     arrays = case.inputs(np.random.default_rng(7))
-    return [mg.tensor(np.asarray(a), device=device, requires_grad=True) for a in arrays]
+    return [mg.tensor(np.asarray(a), dtype, device, requires_grad=True) for a in arrays]
+
+
+def of_both_orders(case, device, dtype):
+    """The value, the gradients, recorded and not, and the gradients of these: None for what is constant."""
+    inputs = on(device, case, dtype)
+    y = case.call(*inputs)
+    above = np.random.default_rng(1).standard_normal(y.shape)
+    above = mg.tensor(above, y.dtype, device, requires_grad=True)
+    plain = mg.grad(y, inputs, above, retain_graph=True)
+    recorded = mg.grad(y, inputs, above, create_graph=True)
+    total = sum(((g * g).sum() for g in recorded), start=0.0)
+    return [y, *plain, *recorded, *mg.grad(total, [*inputs, above], allow_unused=True)]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_operation_runs_on_another_device(foreign, case):
     """Forward, backward and the gradients' gradients, the reference bodies against the CPU's forms."""
-    results = {}
-    for device in ("cpu", foreign):
-        inputs = on(device, case)
-        y = case.call(*inputs)
-        above = mg.tensor(
-            np.random.default_rng(1).standard_normal(y.shape), device=device, requires_grad=True
-        )
-        plain = mg.grad(y, inputs, above, retain_graph=True)
-        recorded = mg.grad(y, inputs, above, create_graph=True)
-        total = sum(((g * g).sum() for g in recorded), start=0.0)
-        second = mg.grad(total, [*inputs, above], allow_unused=True)
-        assert {t.device for t in (y, *plain, *recorded)} == {device}
-        results[device] = [y, *plain, *recorded, *second]
-    for a, b in zip(results["cpu"], results[foreign], strict=True):
+    expected, found = (of_both_orders(case, device, "float64") for device in ("cpu", foreign))
+    assert {t.device for t in found if t is not None} == {foreign}
+    check_all(found, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_operation_is_the_same_in_every_form(case, dtype, form):
+    """The same of NumPy's forms and of the reference forms, against what the CPU computes by."""
+    expected = of_both_orders(case, "cpu", dtype)
+    with using(form):
+        found = of_both_orders(case, "cpu", dtype)
+    check_all(found, expected)
+
+
+def check_all(found, expected):
+    for a, b in zip(found, expected, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
-            assert_close(b.numpy(), a.numpy())
+            assert_close(a.numpy(), b.numpy(), str(b.dtype))
 
 
 def test_a_network_trains_on_another_device(foreign):

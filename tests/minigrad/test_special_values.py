@@ -17,6 +17,7 @@ import minigrad.functional as F
 from minigrad.ops import OPERATIONS
 
 EVERY_DEVICE = True
+pytestmark = pytest.mark.every_form
 
 
 class Check:

@@ -108,13 +108,15 @@ class DirectForm(Alone):
         parts, splits = min(PIECES, -(-n // each)), 1
         if made > NEAR_BYTES:
             parts, splits = 1, max(PIECES, -(-made // NEAR_BYTES))
-        canvas = self._canvas(x, found, n)
-        laid = self._space.arena.empty((n * geometry.positions, pitch), dtype)
+        members = self._space.pool.threads
+        laid_images = n if splits > 1 else members * each
+        canvas = self._canvas(x, found, laid_images)
+        laid = self._space.arena.empty((laid_images * geometry.positions, pitch), dtype)
         dw = self._space.arena.empty((parts, geometry.taps * c, pitch), dtype)
         self._kernels.weight_gradient[dtype](
             n, *_images(x), *found.corner, *found.canvas_size, *_images(dy), address(dw), address(laid),
             _address(canvas), address(found.rows), address(found.segments), len(found.segments),
-            found.plans[0].length, vectors, parts, splits, each,
+            found.plans[0].length, vectors, parts, splits, each, members,
         )  # fmt: skip
         return dw
 

@@ -285,7 +285,6 @@ KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *taps, int64_t tap_count
 
 typedef struct {
     NAME(Images) images, dy_images;
-    const REAL *x;
     REAL *dy, *dw, *canvas;
     const int64_t *row, *segment;
     int64_t n, positions, segments, length, columns, vectors, parts, splits, each, x_each, blocks, along_dy;
@@ -321,15 +320,11 @@ __attribute__((noinline)) static void NAME(weight_rows)(const NAME(Weights) *w, 
     }
 }
 
-// Lays an image's canvas, and its part of dy: (groups of `each` images, blocks, positions of all, columns).
-static void NAME(weight_lay)(const void *arguments, int64_t image, int64_t member) {
-    (void)member;
-    const NAME(Weights) *w = arguments;
+// Lays the canvas of an image, and its dy among that of `images` images: (blocks, positions of all, columns).
+static void NAME(weight_lay)(const NAME(Weights) *w, int64_t image, REAL *canvas, REAL *dy, int64_t images) {
     const NAME(Images) *m = &w->dy_images;
-    if (w->canvas) NAME(lay_canvas)(&w->images, image, w->canvas + image * w->x_each);
-    const int64_t wide = w->vectors * LANES, first = image / w->each * w->each;
-    const int64_t images = first + w->each < w->n ? w->each : w->n - first;
-    REAL *dy = w->dy + (first * w->blocks * w->positions + (image - first) * w->positions) * wide;
+    if (canvas) NAME(lay_canvas)(&w->images, image, canvas);
+    const int64_t wide = w->vectors * LANES;
     for (int64_t block = 0; block < w->blocks; ++block, dy += images * w->positions * wide) {
         const int64_t left = w->columns - block * wide, count = left < wide ? left : wide;
         REAL *to = dy;
@@ -347,8 +342,23 @@ static void NAME(weight_lay)(const void *arguments, int64_t image, int64_t membe
     }
 }
 
-static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t member) {
+// The images of the group in which an image is: the first, and how many.
+static int64_t NAME(group_of)(const NAME(Weights) *w, int64_t image, int64_t *images) {
+    const int64_t first = image / w->each * w->each, left = w->n - first;
+    *images = left < w->each ? left : w->each;
+    return first;
+}
+
+static void NAME(weight_lay_piece)(const void *arguments, int64_t image, int64_t member) {
     (void)member;
+    const NAME(Weights) *w = arguments;
+    int64_t images;
+    const int64_t first = NAME(group_of)(w, image, &images), wide = w->vectors * LANES;
+    REAL *dy = w->dy + (first * w->blocks + image - first) * w->positions * wide;
+    NAME(weight_lay)(w, image, w->canvas ? w->canvas + image * w->x_each : NULL, dy, images);
+}
+
+static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(Weights) *w = arguments;
     const int64_t part = piece / w->splits, split = piece % w->splits, wide = w->vectors * LANES;
     const int64_t groups = (w->n + w->each - 1) / w->each, pitch = w->blocks * wide;
@@ -357,8 +367,15 @@ static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t mem
     const int64_t first = all * split / w->splits, last = all * (split + 1) / w->splits;
     REAL *dw = w->dw + part * w->segments * w->length * pitch;
     for (int64_t group = first_group; group < last_group; ++group) {
-        const int64_t image = group * w->each, left = w->n - image, images = left < w->each ? left : w->each;
-        const int64_t size = images * w->positions * wide;  // of a block of dy
+        int64_t images;
+        const int64_t image = NAME(group_of)(w, group * w->each, &images);
+        // Where all tiles are in one piece, it lays its images itself, in the cache.
+        const int64_t place = w->splits == 1 ? member * w->each : image;
+        REAL *canvas = w->canvas ? w->canvas + place * w->x_each : NULL, *dy = w->dy + place * w->positions * pitch;
+        for (int64_t i = 0; i < images && w->splits == 1; ++i)
+            NAME(weight_lay)(w, image + i, canvas ? canvas + i * w->x_each : NULL, dy + i * w->positions * wide,
+                             images);
+        const REAL *x = canvas ? canvas : w->images.x + image * w->x_each;
         for (int64_t b = 0; b < w->blocks; ++b)
             for (int64_t tile = first; tile < last; ++tile) {
                 const int64_t s = tile / tiles, start_k = tile % tiles * ROWS;
@@ -368,8 +385,8 @@ static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t mem
                     REAL *to = dw + (s * w->length + k) * pitch + b * wide;
                     if (group == first_group)
                         for (int64_t r = 0; r < rows; ++r) memset(to + r * pitch, 0, sizeof(REAL) * wide);
-                    NAME(weight_rows)(w, rows, w->x + image * w->x_each + w->segment[s] + k,
-                                      w->dy + image * w->positions * pitch + b * size, images, to);
+                    NAME(weight_rows)(w, rows, x + w->segment[s] + k, dy + b * images * w->positions * wide, images,
+                                      to);
                 }
             }
     }
@@ -377,24 +394,25 @@ static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t mem
 
 // dy_images: (n, out_height, out_width, columns), at these strides. row, segment: as in `gather`, of a convolution's
 // plan. dw: (parts, taps * channels, pitch), pitch the columns up to whole tiles of `vectors`. dy: memory for
-// (n, positions, pitch). canvas: memory for those of all images; NULL where each image is its own.
+// (images, positions, pitch). canvas: memory for those of as many images, which are all of them, or `each` for each of
+// `members` where there is one split; NULL where each image is its own canvas.
 KERNEL(weight_gradient)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64_t along_w,
                         int64_t along_c, int64_t height, int64_t width, int64_t channels, int64_t top,
                         int64_t left, int64_t canvas_height, int64_t canvas_width, const REAL *dy_images,
                         int64_t dy_along_n, int64_t dy_along_h, int64_t dy_along_w, int64_t dy_along_c,
                         int64_t out_height, int64_t out_width, int64_t columns, REAL *dw, REAL *dy, REAL *canvas,
                         const int64_t *row, const int64_t *segment, int64_t segments, int64_t length,
-                        int64_t vectors, int64_t parts, int64_t splits, int64_t each) {
+                        int64_t vectors, int64_t parts, int64_t splits, int64_t each, int64_t members) {
     const int64_t size = canvas_height * canvas_width * channels, wide = vectors * LANES;
     const NAME(Weights) w = {
         {x, along_n, along_h, along_w, along_c, height, width, channels, top, left, canvas_height, canvas_width},
         {dy_images, dy_along_n, dy_along_h, dy_along_w, dy_along_c, out_height, out_width, columns, 0, 0,
          out_height, out_width},
-        canvas ? canvas : x, dy, dw, canvas, row, segment, n, out_height * out_width, segments, length, columns,
+        dy, dw, canvas, row, segment, n, out_height * out_width, segments, length, columns,
         vectors, parts, splits, each, canvas ? size : along_n, (columns + wide - 1) / wide, wide,
     };
-    share(NAME(weight_lay), &w, n);
-    share(NAME(weight_piece), &w, parts * splits);
+    if (splits > 1) share(NAME(weight_lay_piece), &w, n);
+    share_among(NAME(weight_piece), &w, parts * splits, splits > 1 ? MAX_MEMBERS : members);
 }
 
 #define TURNED 16  // taps, and columns, that are turned at a time
