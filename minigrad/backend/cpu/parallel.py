@@ -1,8 +1,8 @@
 """A pool of threads over slices of the batch, for NumPy's forms.
 
 NumPy releases the GIL in products, copies and element-wise loops. So Python's threads, each with a slice of
-the batch, keep all cores busy, and a slice's intermediate results stay in its core's cache. BLAS is limited to
-one thread meanwhile.
+the batch, keep all cores busy, and a slice's intermediate results stay in its core's cache. BLAS is limited
+to one thread meanwhile.
 
 How work is cut depends on its size alone, not on the number of threads: results are the same bits on any
 number of threads.
@@ -306,22 +306,22 @@ def _nothing(_: Any) -> None:
 
 @ieee()  # a thread has an error state of its own
 def _help(jobs: "SimpleQueue[Job | None]") -> None:
-    """Work off the jobs of a queue until it gives None."""
+    """Do the jobs of a queue until it gives None."""
     while (job := jobs.get()) is not None:
         job.work_off()
         del job  # while this thread waits it must not hold the arrays that the work is on
 
 
 class Scratch(threading.local):
-    """Arrays that a thread caches and uses again: fresh large ones cost as much as filling them."""
+    """Arrays that a thread uses again: a new large array costs as much as filling it."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray[Any, Any]] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        """This thread's array called `name`, with whatever it held before; at most one per name.
+        """Return this thread's array of a name, with arbitrary values. There is one for each name.
 
-        Above MAX_CACHED_BYTES it is a fresh one, which is not cached: one large use must not hold the memory.
+        Above MAX_CACHED_BYTES the array is a new one each time, and is not kept.
         """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
