@@ -408,8 +408,8 @@ OWN, BACK, LOOP = "the layer's own forward", "the engine's own backward", "the l
 # What is wrong, on which layer; and a check that must tell.
 MISTAKES = {
     "convolve": (lambda: scaled(CPUBackend, "convolve", 0), "conv", ("y", OWN)),
-    "its dx": (lambda: scaled(CPUBackend, "convolve_input_gradient"), "conv", ("dx", BACK)),
-    "its dweight": (lambda: scaled(CPUBackend, "convolve_weight_gradient"), "conv", ("dweight", BACK)),
+    "its dx": (lambda: scaled(CPUBackend, "convolve_gradients", 0), "conv", ("dx", BACK)),
+    "its dweight": (lambda: scaled(CPUBackend, "convolve_gradients", 1), "conv", ("dweight", BACK)),
     "transposed": (lambda: scaled(CPUBackend, "convolve_input_gradient"), "transposed", ("y", OWN)),
     "its dx, transposed": (
         lambda: scaled(CPUBackend, "convolve_and_weight_gradient", 0), "transposed", ("dx", BACK)
