@@ -250,22 +250,6 @@ def check_activations(shape, dtype, slope):
         assert_close(a, b, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (5, 16), (300, 33), (3, 300), (9000, 2), (65, 257)])
-@SLOPES
-@pytest.mark.parametrize("biased", [True, False])
-def test_a_bias_and_an_activation_in_place(shape, slope, dtype, biased):
-    y, bias = numbers(0, shape, dtype), numbers(1, shape[1:], dtype)
-    right = PLAIN.leaky_relu(y + bias if biased else y, slope)
-    framed = np.full(y.size + 32, 7, dtype)
-    framed[16:-16] = y.reshape(-1)
-    kernel = native.kernels().bias_leaky_relu[np.dtype(dtype)]
-    kernel(address(framed[16:-16]), address(bias) if biased else None, *shape, slope)
-    assert np.array_equal(framed[16:-16].reshape(shape), right)
-    assert (framed[:16] == 7).all()
-    assert (framed[-16:] == 7).all()
-
-
 # -- dropout -------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,10 @@
-"""Memory that is used again: large arrays of the NumPy backend, one training step after another.
+"""Memory for large arrays, used again from one training step to the next.
 
-A fresh large array is dear on a CPU. The system hands its pages out one by one, zeroed, as they are first
-touched, and takes them back when the array goes; that costs as much as filling them. So memory comes from the
-system in large regions, which arrays share: what one leaves behind serves others, smaller ones or larger ones
-with what lies beside it. A training step asks for the same sizes each time, and soon needs nothing new.
+A new large array is expensive on a CPU: the system provides its pages one by one, zeroed, when they are
+first touched, and takes them back when the array is freed. That costs as much as filling the array. So an
+arena gets large regions from the system and places arrays in them. When an array is freed, its memory serves
+other arrays: smaller ones, or larger ones together with free memory beside it. A training step asks for the
+same sizes each time, and soon needs no new memory.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 from ..forks import Lock
 from .ranges import FreeRanges
 
-MIN_BLOCK = 1 << 16  # bytes; below, a fresh array costs no more than finding an old one. Sizes are multiples
-MIN_REGION = 1 << 27  # bytes; pages of it that were never touched cost nothing
-MAX_FREE = 1 << 30  # bytes that are free and not given back to the system
+MIN_BLOCK = 1 << 16  # bytes; smaller arrays are NumPy's own. Sizes are rounded up to multiples of it
+MIN_REGION = 1 << 27  # bytes; pages that were never touched cost nothing
+MAX_FREE = 1 << 30  # bytes that are free and kept; more are given back to the system
 HUGE_PAGE = 1 << 21  # bytes of the system's large pages, of which there are fewer to look up
 GAP = 1  # between the places of two regions
 # Shared memory gets no large pages, and a forked process would write into its parent's arrays.
@@ -32,9 +33,9 @@ PRIVATE: dict[str, Any] = (
 
 
 class _Block(np.ndarray[Any, Any]):
-    """The bytes under an array. It goes when the array and all its views have gone, and its memory is free.
+    """The bytes of an array. They are free again once the array and all its views are freed.
 
-    (Its memory must not be an array itself: NumPy would let views hold that, past the block.)
+    (A block lies in an mmap, not in an array: views would refer to that array, and outlive the block.)
     """
 
     start: int
@@ -46,10 +47,10 @@ class _Block(np.ndarray[Any, Any]):
 
 
 class Arena(Lock):
-    """Hands out arrays, and their memory again once nobody holds them.
+    """Makes arrays in memory that is used again once they are freed.
 
-    Places are counted over all regions, one after the other, with a gap between two: so that memory of two
-    regions is never joined.
+    A place is a number of bytes, counted through all regions one after the other, with a gap between two, so
+    that free memory of two regions is never joined.
     """
 
     def __init__(self) -> None:
@@ -58,16 +59,16 @@ class Arena(Lock):
         self._regions: dict[int, mmap.mmap] = {}  # by their starts, in order
         self._end = 0
         self._used = 0  # bytes that came back since pages were given to the system
-        # An array may go at any moment: in the middle of what is done here, too, when garbage is collected.
+        # An array may be freed at any moment: by the garbage collector even in the middle of a method here.
         self._returned: deque[tuple[int, int]] = deque()
         self._busy = False  # whether the thread that holds the lock is in the middle of something
 
     def start_anew(self) -> None:
-        """In a child whose parent has a thread in the middle of something: what was free is left alone."""
+        """Forget what is free, in a forked child whose parent had a thread in the middle of a change."""
         self._free, self._busy = FreeRanges(), False
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """As numpy.empty: an array (C order) of whatever was there before."""
+        """Return an array in C order with arbitrary values, as numpy.empty does."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         if size < MIN_BLOCK:
@@ -86,7 +87,7 @@ class Arena(Lock):
         return np.ndarray(shape, dtype, block)
 
     def take_back(self, start: int, size: int) -> None:
-        """Keep the memory of an array that has gone: at once, or with the next that is asked for."""
+        """Free the memory of an array: now, or at the next request if another thread is in a method."""
         self._returned.append((start, size))
         if not self._lock.acquire(blocking=False):
             return
@@ -97,9 +98,10 @@ class Arena(Lock):
             self._lock.release()
 
     def _memory(self, size: int) -> tuple[int, mmap.mmap, int] | None:
-        """A place with room, which is free no longer; its region, and how far it is from its beginning.
+        """Take a free place; return it, its region, and its distance from the region's beginning.
 
-        None where this thread was interrupted in here: by a signal's handler, which asks for memory too.
+        Returns None if this thread is in here already, interrupted by a signal's handler that asks for memory
+        too.
         """
         with self._lock:
             if self._busy:
@@ -114,12 +116,12 @@ class Arena(Lock):
                 self._busy = False
 
     def _where(self, start: int) -> tuple[mmap.mmap, int]:
-        """The region of a place, and how far it is from its beginning. The lock is held."""
+        """Return the region of a place, and its distance from the region's beginning. The lock is held."""
         first = next(first for first in reversed(self._regions) if first <= start)
         return self._regions[first], start - first
 
     def _grow(self, size: int) -> None:
-        """A new region, with room for so much. The lock is held."""
+        """Get a new region of at least so many bytes. The lock is held."""
         needed = -(-size // HUGE_PAGE) * HUGE_PAGE
         try:
             region = mmap.mmap(-1, max(MIN_REGION, needed), **PRIVATE)
@@ -133,7 +135,7 @@ class Arena(Lock):
         self._end += len(region) + GAP
 
     def _sort_in(self) -> None:
-        """`_take_in`, which what interrupts it does not enter. The lock is held."""
+        """Do `_take_in`, marked as busy for whatever interrupts it. The lock is held."""
         try:
             self._busy = True
             self._take_in()
@@ -141,7 +143,7 @@ class Arena(Lock):
             self._busy = False
 
     def _take_in(self) -> None:
-        """Free what came back, and let the system have what is too much. The lock is held."""
+        """Free what came back, and give memory beyond MAX_FREE to the system. The lock is held."""
         while self._returned:
             start, size = self._returned.popleft()
             self._free.put(start, size)
@@ -150,10 +152,10 @@ class Arena(Lock):
             self._shrink()
 
     def _shrink(self) -> None:
-        """Let regions go that nobody uses, the last first: the others are filled before it.
+        """Give unused regions back to the system, the last first, since the others are filled before it.
 
-        Where others are held by an array or two, the pages of what is free in them go back, once so many
-        bytes may have been written since the last time.
+        If that is not enough, because an array or two lie in each, give back the pages of free places; but
+        only after MAX_FREE bytes have come back since the last time.
         """
         for start, region in reversed(list(self._regions.items())):
             if self._free.total > MAX_FREE and self._free.take_whole(start, len(region)):
@@ -163,7 +165,7 @@ class Arena(Lock):
             self._give_pages_back(self._free.total - MAX_FREE)
 
     def _give_pages_back(self, count: int) -> None:
-        """Let the system have so many bytes that are free, or some more; they stay free. The lock is held."""
+        """Give the pages of at least so many free bytes to the system; they stay free. The lock is held."""
         if not hasattr(mmap, "MADV_DONTNEED"):
             return
         for start, size in self._free.largest_first():

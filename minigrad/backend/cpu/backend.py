@@ -13,7 +13,7 @@ from .optimizers import CompiledOptimizers
 from .parallel import MAX_SLICE_BYTES, TARGET_SLICES, cut
 from .workspace import Workspace
 
-# Where a product is cut, so many multiply-adds count as one byte of intermediate results.
+# To cut a product, so many multiply-adds count as one byte of intermediate results.
 OPERATIONS_PER_BYTE = 8
 
 
@@ -21,7 +21,7 @@ class CPUBackend(CPUConvolution, CompiledElementwise, CompiledBatchNorm, Compile
     """Arrays of NumPy; `pool` holds the threads.
 
     Args:
-        kernels: as `native.kernels` gives them; None for NumPy's forms.
+        kernels: those that `native.kernels` returns; None for NumPy's forms.
     """
 
     device = "cpu"
@@ -59,6 +59,6 @@ class CPUBackend(CPUConvolution, CompiledElementwise, CompiledBatchNorm, Compile
 
 
 def _product_slices(count: int, operations_each: int) -> list[slice]:
-    """Slices of a product's longer side, TARGET_SLICES at the most: thin ones would run at half the speed."""
+    """Return slices of a product's longer side, at most TARGET_SLICES: thin ones run at half the speed."""
     most = TARGET_SLICES * MAX_SLICE_BYTES // max(count, 1)
     return cut(count, min(operations_each // OPERATIONS_PER_BYTE, most))

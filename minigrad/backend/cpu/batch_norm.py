@@ -62,7 +62,7 @@ class CompiledBatchNorm(KernelCalls):
         weight: Array,
         epilogue: Epilogue = NO_EPILOGUE,
     ) -> tuple[Array, Array, Array]:
-        result = y if epilogue.has_activation else dy  # with a slope of 1 the kernel makes nothing of it
+        result = y if epilogue.has_activation else dy  # without an activation the kernel reads no signs
         vectors = _are_vectors(x, x.dtype, weight) and _are_vectors(x, FLOAT64, mean, variance)
         if not vectors or not x.shape == dy.shape == result.shape or not x.dtype == dy.dtype == result.dtype:
             return super().normalize_backward(dy, x, y, mean, variance, eps, weight, epilogue)
@@ -85,5 +85,5 @@ class CompiledBatchNorm(KernelCalls):
 
 
 def _are_vectors(x: Array, dtype: Any, *vectors: Array) -> bool:
-    """Whether these have one number of a dtype for each of x's channels, side by side."""
+    """Whether these are contiguous vectors of a dtype, with one number for each channel of x."""
     return all(v.dtype == dtype and v.shape == x.shape[1:2] and order_of(v) for v in vectors)

@@ -1,8 +1,9 @@
-"""BLAS held to one thread, while our own threads share the work.
+"""BLAS limited to one thread, while our own threads share the work.
 
-threadpoolctl finds the libraries and can limit any of them. But its Python takes 65 us of a training step
-each time (7 where it is all that runs: between two large products it has to come from memory again), and a
-step has seventy such times. So NumPy's usual library, OpenBLAS with threads of its own, is told directly.
+threadpoolctl finds the libraries and can limit any of them. But each limit takes 65 us of a training step (7
+when nothing else runs: between two large products its code has to be fetched from memory again), and a step
+needs seventy of them. So the functions of NumPy's usual library, OpenBLAS with threads of its own, are called
+directly.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from ..forks import Lock
 
 
 class Library(NamedTuple):
-    """The number of threads of a BLAS: what gives it and what sets it."""
+    """The functions that get and set the number of threads of a BLAS."""
 
     get: Callable[[], int]
     set: Callable[[int], None]
@@ -26,7 +27,7 @@ class Library(NamedTuple):
 class SingleThreadedBLAS(Lock):
     """A context in which every BLAS of the process has one thread.
 
-    The limit is the whole process's, so one thread at a time comes in: others wait. It may come in again.
+    The limit holds for the whole process, so one thread at a time enters it; others wait. It may enter again.
     """
 
     def __init__(self) -> None:
@@ -37,10 +38,10 @@ class SingleThreadedBLAS(Lock):
         self._depth = 0
         self._before = [1] * len(self._libraries)
         self._limit: AbstractContextManager[Any] | None = None
-        super().__init__(fork_order=1)  # who is in may take memory (2)
+        super().__init__(fork_order=1)  # a thread in this context may take memory (2)
 
     def start_anew(self) -> None:
-        """In a child whose parent has a thread that is in: BLAS gets its threads back."""
+        """End the limit, in a forked child whose parent had a thread in this context."""
         if self._depth:
             self._depth = 0
             self._put_back()
@@ -52,7 +53,7 @@ class SingleThreadedBLAS(Lock):
             return
         try:
             self._hold()
-        except BaseException as interrupted:  # Python leaves a context only where it came in
+        except BaseException as interrupted:  # Python calls __exit__ only after a whole __enter__
             self.__exit__(type(interrupted), interrupted, None)
             raise
 
@@ -65,8 +66,8 @@ class SingleThreadedBLAS(Lock):
             self._lock.release()
 
     def _hold(self) -> None:
-        """Take all threads but one away."""
-        # Where it is interrupted before it has done anything, nothing of an earlier time is to be put back.
+        """Limit each BLAS to one thread."""
+        # If this is interrupted before it has changed anything, `_put_back` must not restore earlier numbers.
         self._before, self._limit = [1] * len(self._libraries), None
         if not self._known:
             self._limit = self._controller.limit(limits=1, user_api="blas")
@@ -76,25 +77,25 @@ class SingleThreadedBLAS(Lock):
         self._set([1] * len(self._before))
 
     def _put_back(self) -> None:
-        """Give BLAS the threads that it had."""
+        """Give each BLAS the number of threads that it had."""
         if self._limit is not None:
             self._limit.__exit__(None, None, None)
             return
         self._set(self._before)
 
     def _set(self, numbers: list[int]) -> None:
-        """Each library's number of threads, where it is another."""
+        """Set each library's number of threads, unless it was 1 before and so was not changed."""
         for library, before, number in zip(self._libraries, self._before, numbers, strict=True):
             if before != 1:
                 library.set(number)
 
 
 def _openblas(info: dict[str, Any]) -> Library | None:
-    """The library of which threadpoolctl tells, if it is OpenBLAS with threads of its own."""
+    """Return the library that threadpoolctl describes, if it is OpenBLAS with threads of its own."""
     if info["internal_api"] != "openblas" or info.get("threading_layer") != "pthreads":
         return None
-    library = ctypes.CDLL(info["filepath"])  # it is loaded: this is another handle of it
-    # Builds of it differ in their names: NumPy's wheels have "scipy_openblas_set_num_threads64_".
+    library = ctypes.CDLL(info["filepath"])  # it is loaded already: this is another handle
+    # The names differ by build: NumPy's wheels have "scipy_openblas_set_num_threads64_".
     for prefix, suffix in itertools.product(("scipy_", ""), ("64_", "_64", "")):
         names = [f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
         if all(hasattr(library, name) for name in names):

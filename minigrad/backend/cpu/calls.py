@@ -1,8 +1,8 @@
-"""What calls of the C kernels (`kernels/*.c`) share.
+"""The common part of the calls of C kernels (`kernels/*.c`): which arrays a kernel takes, and in which order.
 
-A kernel takes arrays of one dtype, float32 or float64, that lie in the same memory order without gaps: C
-order, or images with their channels innermost. Anything else goes to NumPy's forms (sliced.py), and so does
-everything where there are no kernels.
+A kernel takes arrays of one dtype, float32 or float64, in the same memory order and without gaps: C order, or
+images with their channels innermost. For other arrays, and without kernels, NumPy's forms are used
+(sliced.py).
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from .native import FLOATS, address
 from .sliced import SlicedBackend
 from .workspace import Workspace
 
-# How an array lies in memory: any order but 0 is one that kernels take.
+# The memory order of an array. Kernels take the last two.
 NEITHER, C_ORDER, INNERMOST = range(3)
-# How rows are cut (kernels/rows.h): into so many chunks at most, of so many rows at least.
+# Rows are cut into at most so many chunks, of at least so many rows, as in kernels/rows.h.
 MAX_CHUNKS, MIN_CHUNK = 64, 64
 FLOAT64 = np.dtype(np.float64)
 
@@ -30,7 +30,7 @@ class KernelCalls(SlicedBackend):
         self.kernels = workspace.kernels
 
     def _order(self, first: Array, *others: Array) -> int:
-        """The memory order of arrays that a kernel takes together; NEITHER where none does."""
+        """Return the common memory order of arrays; NEITHER if no kernel takes them together."""
         if self.kernels is None or not first.size or first.dtype not in FLOATS:
             return NEITHER
         order = order_of(first)
@@ -40,19 +40,19 @@ class KernelCalls(SlicedBackend):
         return order
 
     def _empty(self, shape: tuple[int, ...], dtype: Any, order: int) -> Array:
-        """A new array of that memory order."""
+        """Return a new array in a memory order."""
         if order == C_ORDER:
             return self.arena.empty(shape, dtype)
         n, c, h, w = shape
         return channels_first(self.arena.empty((n, h, w, c), dtype))
 
     def _sums_of_chunks(self, rows: int, sums: int) -> Array:
-        """Memory for so many sums of each chunk of rows."""
+        """Return memory for so many sums of each chunk of rows."""
         chunks = min(MAX_CHUNKS, -(-rows // MIN_CHUNK))
         return self.scratch.get("sums", (chunks * sums,), FLOAT64)
 
     def _rows(self, x: Array) -> Array | None:
-        """Return x in the memory order of rows (M, C), a copy if it must be; None if no kernel takes it."""
+        """Return x in the memory order of rows (M, C), copied if necessary; None if no kernel takes it."""
         order = self._order(x)
         if x.ndim not in (2, 4) or not order:
             return None
@@ -64,9 +64,9 @@ class KernelCalls(SlicedBackend):
         return y
 
     def _gradient(self, dy: Array, y: Array) -> tuple[Array, int]:
-        """dy in the memory order of a result y, a copy if it must be, and the order; NEITHER if none fits.
+        """Return dy in the memory order of a result y, copied if necessary, and the order; or NEITHER.
 
-        What flows back through a flattening is in C order, where the result has its channels innermost.
+        They differ behind a flattening: the gradient is in C order, while y has its channels innermost.
         """
         order = self._order(dy, y)
         fits = dy.shape == y.shape and dy.dtype == y.dtype
@@ -75,13 +75,13 @@ class KernelCalls(SlicedBackend):
         return self._rows(dy), INNERMOST
 
     def _kernel(self, name: str, dtype: Any) -> Callable[..., None]:
-        """A kernel for arrays of a dtype."""
+        """Return a kernel for arrays of a dtype."""
         kernel: Callable[..., None] = getattr(self.kernels, name)[dtype]
         return kernel
 
 
 def order_of(x: Array) -> int:
-    """How an array lies in memory. NEITHER also for NumPy's scalars, for subclasses, and where unaligned."""
+    """Return the memory order of an array. It is NEITHER for scalars, subclasses and unaligned arrays too."""
     if type(x) is not np.ndarray or not (flags := x.flags).aligned:
         return NEITHER
     if flags.c_contiguous:

@@ -1,4 +1,4 @@
-"""The C compiler of this machine: which one, and how it makes a library of the kernels."""
+"""The C compiler of this machine: finding it, and compiling the kernels to a library."""
 
 import contextlib
 import functools
@@ -20,19 +20,19 @@ NAMES = ("cc", "gcc", "clang")  # where CC names none
 OPTIONS = (
     "-O3",  # loops in vectors, unrolled
     "-ffp-contract=fast",  # a * b + c as one instruction, with one rounding
-    # The two leave every result as it is. (-ffast-math would not: it changes the order of sums, takes NaN and
-    # infinity to be absent, and makes subnormal numbers 0 in the whole process.)
+    # These two change no result. (-ffast-math would: it changes the order of sums, assumes that there is no
+    # NaN or infinity, and makes subnormal numbers 0 in the whole process.)
     "-fno-math-errno",  # sqrt as an instruction: nobody reads errno
     "-fno-trapping-math",  # both sides of a choice in vectors: nobody traps floating-point exceptions
     "-std=gnu11",  # vector extensions, atomics
-    *("-fPIC", "-fvisibility=hidden"),  # for a library that shows its kernels alone
+    *("-fPIC", "-fvisibility=hidden"),  # a library that exports its kernels only
     "-pthread",
 )
 PROCESSORS = (
     "-march=native",
     "-mcpu=native",
-)  # all instructions of this processor; which one a compiler knows
-# What is compiled by itself, all at the same time: file and options.
+)  # all instructions of this processor; a compiler knows one of the two
+# Files that are compiled at the same time, with their options.
 UNITS = (("threads.c",), ("kernels.c",), ("kernels.c", "-DDOUBLE"))
 FAMILY = (
     "vendor_id",
@@ -47,11 +47,11 @@ FAMILY = (
 
 
 class CompilerError(Exception):
-    """A compiler is not there, or does not do what it should; the message says which and what."""
+    """There is no compiler, or it failed; the message says which one and why."""
 
 
 class CompilerTimeout(CompilerError):
-    """A compiler has not ended after TIMEOUT."""
+    """A compiler did not end within TIMEOUT."""
 
 
 class Compiler(NamedTuple):
@@ -59,8 +59,8 @@ class Compiler(NamedTuple):
 
     Attributes:
         command: the program and the arguments that come with it.
-        version: what it says of itself.
-        options: what it is given besides the files.
+        version: the output of `--version`.
+        options: its options, besides the files.
     """
 
     command: tuple[str, ...]
@@ -68,7 +68,11 @@ class Compiler(NamedTuple):
     options: tuple[str, ...]
 
     def compile(self, sources: Mapping[str, str], folder: Path) -> Path:
-        """Return a library made of the texts `sources`, in a folder that is there for it.
+        """Compile sources and return the library, which lies in `folder`.
+
+        Args:
+            sources: texts by file name.
+            folder: an empty folder; all files are written there.
 
         Raises CompilerError if the compiler fails or takes longer than TIMEOUT, and OSError if the folder
         can't be written to.
@@ -129,7 +133,7 @@ def _words(variable: str) -> tuple[str, ...]:
 
 @functools.cache
 def processor() -> str:
-    """Return what tells this processor from others: its model and its instructions."""
+    """Return a text that identifies the processor: its model and its instructions."""
     return "\n".join((platform.system(), platform.machine(), *_family()))
 
 
@@ -146,9 +150,9 @@ def _family() -> Sequence[str]:
 
 
 def _run(*commands: Sequence[str], folder: Path | None = None) -> str:
-    """Run programs of the compiler's at the same time; return what the first prints.
+    """Run programs at the same time; return the output of the first.
 
-    They are ended, with their children, after TIMEOUT, if one of them fails, and if this process is
+    All are killed, with their children, after TIMEOUT, if one of them fails, or if this process is
     interrupted.
 
     Raises CompilerError if one can't be run, fails or takes too long (CompilerTimeout).
@@ -165,7 +169,7 @@ def _run(*commands: Sequence[str], folder: Path | None = None) -> str:
 
 
 def _start(command: Sequence[str], folder: Path | None) -> "subprocess.Popen[bytes]":
-    """Start a program, in a session of its own: to end it with its children."""
+    """Start a program, in a session of its own so that it can be killed with its children."""
     environment = {**os.environ, "LC_ALL": "C"} | ({"TMPDIR": str(folder)} if folder else {})
     try:
         return subprocess.Popen(
@@ -182,7 +186,7 @@ def _start(command: Sequence[str], folder: Path | None) -> "subprocess.Popen[byt
 
 
 def _output(process: "subprocess.Popen[bytes]", end: float) -> str:
-    """Return what a program prints until it ends."""
+    """Wait for a program and return its output."""
     assert isinstance(process.args, Sequence)
     try:
         out, err = process.communicate(timeout=max(end - time.monotonic(), 0.0))
@@ -196,7 +200,7 @@ def _output(process: "subprocess.Popen[bytes]", end: float) -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a program that has not ended, and give back what belongs to it."""
+    """Kill a program if it still runs, and close its streams."""
     if process.poll() is None:
         _kill(process)
         process.wait()
@@ -206,13 +210,13 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a program and what it started: a compiler's driver alone would leave the compiler behind."""
+    """Kill a program and its children: a compiler's driver starts the compiler itself as a child."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _first_error(text: str) -> str:
-    """Return the line of a compiler's output that says what is wrong."""
+    """Return the first line of a compiler's output that names an error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     found = next(
         (line for line in lines if "error" in line.lower()), lines[0] if lines else "it said nothing"

@@ -11,7 +11,7 @@ from .calls import FLOAT64, INNERMOST, NEITHER, KernelCalls, order_of
 from .native import address
 from .sliced import in_shape, is_innermost
 
-MIN_SUMMED = 1 << 10  # numbers of an array; NumPy has added up fewer before a kernel is called
+MIN_SUMMED = 1 << 10  # numbers; for fewer, NumPy's sum takes less time than the call of a kernel
 BOOL = np.dtype(np.bool_)
 
 
@@ -62,7 +62,7 @@ class CompiledElementwise(KernelCalls):
         return self._product("sigmoid_backward", dy, y)
 
     def _product(self, name: str, dy: Array, y: Array) -> Array:
-        """A gradient that depends on dy and on the result y alone."""
+        """Return a gradient that depends on dy and on the result y only."""
         dy, order = self._gradient(dy, y)
         if not order:
             plain: Array = getattr(super(), name)(dy, y)
@@ -133,17 +133,17 @@ class CompiledElementwise(KernelCalls):
 
 
 def _is_numbered(x: Array) -> bool:
-    """Whether an array without gaps lies in memory in the order of the draws of its dropout."""
+    """Whether the memory order of an array without gaps is that of the draws of its dropout."""
     return x.ndim != 4 or channels_last(x).flags.c_contiguous
 
 
 def _is_mask(mask: Array, x: Array, order: int) -> bool:
-    """Whether a mask lies in memory as x does."""
+    """Whether a mask has the shape and the memory order of x."""
     return mask.dtype == BOOL and mask.shape == x.shape and order_of(mask) == order
 
 
 def _as_rows(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[int, int, tuple[int, ...]]:
-    """Return the rows and channels that a sum along axes is one of, and its shape; 0 rows if of none."""
+    """Return rows and channels for a sum of x along axes, and its shape; 0 rows if the kernel can't do it."""
     if len(axes) == x.ndim:
         return (x.size, 1, (1,) * x.ndim if keepdims else ()) if x.size >= MIN_SUMMED else (0, 0, ())
     over_images = axes == (0, 2, 3) and x.ndim == 4 and (is_innermost(x) or x.shape[1] == 1)
@@ -155,5 +155,5 @@ def _as_rows(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[int, int,
 
 
 def _place(key: Key, counter: Counter) -> Array:
-    """The place of a draw, as kernels read it: (6,)."""
+    """Return the key and the counter of a draw as kernels read them: (6,)."""
     return np.array((*key, *counter), np.uint64)

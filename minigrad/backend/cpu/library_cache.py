@@ -1,11 +1,11 @@
 """Compiled libraries in the user's cache directory.
 
-A library is called KEY-SUM.so. KEY is made of all that it depends on, SUM of its bytes: a damaged file does
-not have the name that it should have. It is written under another name and renamed, so that a process finds
-all of it or nothing, and several may write the same at once.
+A library is called KEY-SUM.so. KEY is a digest of all that it depends on, SUM a checksum of its bytes, which
+shows damage. It is written under another name and then renamed, so that a process finds either all of it or
+nothing, and several processes may write the same library at once.
 
-A library is code that will run. So one is only taken from a directory that belongs to the user and that
-nobody else can write to, and the same goes for the file.
+A library is code that will be run. So it is loaded only if the directory and the file belong to the user and
+nobody else can write to them.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-KEPT = 8  # libraries, those that were used last: of other versions, compilers and processors
-MOST_SECONDS = 86400  # that a folder for compiling is left alone
+KEPT = 8  # libraries that are kept, those used last: of other versions, compilers and processors
+MOST_SECONDS = 86400  # age at which a folder of an unfinished compilation is removed
 FOLDER = "making-"  # how such a folder's name begins
 
 
@@ -29,12 +29,12 @@ class CacheError(Exception):
 
 
 def directory() -> Path:
-    """Return the directory: minigrad in $XDG_CACHE_HOME, or in the place that the system has for caches.
+    """Return the directory: minigrad in $XDG_CACHE_HOME, or in the system's usual place for caches.
 
     Raises CacheError if there is none: no HOME is set, and the user has none.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):  # any other is to be ignored, as the XDG Base Directory Specification says
+    if os.path.isabs(named):  # the XDG Base Directory Specification ignores relative paths
         return Path(named, "minigrad")
     try:
         home = Path.home()
@@ -44,9 +44,9 @@ def directory() -> Path:
 
 
 def find(key: str) -> Path | None:
-    """Return the library of a key, or None if there is no whole one. Damaged ones are removed.
+    """Return the library of a key, or None if there is none. Damaged ones are removed.
 
-    Raises CacheError if somebody else could have changed it.
+    Raises CacheError if somebody else can write to it or to the directory.
     """
     place = directory()
     try:
@@ -57,7 +57,7 @@ def find(key: str) -> Path | None:
             _check(path, path.lstat())
             if path.name == _name(key, path):
                 with suppress(OSError):
-                    os.utime(path)  # it was used
+                    os.utime(path)  # the time of its last use, for `_tidy`
                 return path
             remove(path)
     except OSError as error:
@@ -66,9 +66,9 @@ def find(key: str) -> Path | None:
 
 
 def store(key: str, make: Callable[[Path], Path]) -> Path:
-    """Return the library that `make(folder)` writes in an empty folder, kept under a key.
+    """Let `make(folder)` write a library in an empty folder, keep it under a key, and return its path.
 
-    Raises CacheError if it can't be kept, and what `make` raises.
+    Raises CacheError if it can't be kept, and whatever `make` raises.
     """
     place = directory()
     try:
@@ -91,7 +91,7 @@ def store(key: str, make: Callable[[Path], Path]) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a library that is of no use. Processes that loaded it keep it."""
+    """Remove a library. Processes that have loaded it can still use it."""
     with suppress(OSError):
         path.unlink()
 
@@ -116,7 +116,7 @@ def _unwritable(place: Path, error: OSError) -> CacheError:
 
 
 def _tidy(place: Path) -> None:
-    """Remove all but the libraries that were used last, and the folders of compilations that were killed."""
+    """Remove all libraries but the KEPT used last, and folders of compilations that were killed."""
     with suppress(OSError):
         found = [(path.stat().st_mtime, path) for path in place.glob("*.so")]
         for _, path in sorted(found, reverse=True)[KEPT:]:

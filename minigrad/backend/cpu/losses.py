@@ -32,9 +32,9 @@ class CompiledLosses(KernelCalls):
         return loss, gradient
 
     def _with_labels(self, x: Array, target: Any) -> tuple[int | None, float, Array, Array] | None:
-        """The address of the labels (None for one label), the one, memory for the loss and for the gradient.
+        """Return the address of the labels, the label, and memory for the loss and the gradient.
 
-        None if the arrays do not fit.
+        The address is None if there is one label for all. Returns None if no kernel takes the arrays.
         """
         alone = isinstance(target, (int, float))
         order = self._order(x) if alone else self._order(x, target)

@@ -1,7 +1,7 @@
 """The C kernels: compiled at first use, kept in the user's cache directory, and called through ctypes.
 
-The environment variable MINIGRAD_NATIVE says whether they are used: 0 for NumPy's forms in their place, 1 for
-an error where they can't be had. If it is not set, they are used if they can be had.
+The environment variable MINIGRAD_NATIVE tells whether they are used. 0: NumPy's forms are used instead. 1: it
+is an error if there are no kernels. Not set: the kernels are used if there are any.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from .compiler import Compiler, CompilerError, CompilerTimeout
 from .library_cache import CacheError
 
 TYPES = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
-# An array's object begins with what every object has, and then the address of its data: NumPy's C interface.
+# In NumPy's C interface, an array's object has the address of its data right behind every object's header.
 DATA = object.__basicsize__
 _word_at = ctypes.c_void_p.from_address  # `array.ctypes.data` takes six times as long
 FLOATS = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
@@ -33,14 +33,13 @@ KERNEL = re.compile(r"^KERNEL\((\w+)\)\(([^)]*)\)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class KernelStatus:
-    """Which kernels the CPU uses.
+    """The kernels that the CPU uses.
 
     Attributes:
-        name: by what C kernels were compiled, and for which vectors: "C, gcc 12.2.0, 64-byte vectors"; or
-            "NumPy".
+        name: the compiler and the vectors of C kernels, such as "C, gcc 12.2.0, 64-byte vectors"; or "NumPy".
         path: the library in the cache directory; None if there is none.
-        reason: why there is none, so that there are no C kernels, or some that were compiled for this process
-            alone; "" if there is one.
+        reason: why there is no library in the cache directory; "" if there is one. Without one there are no C
+            kernels, or they were compiled for this process only.
     """
 
     name: str
@@ -60,17 +59,16 @@ class KernelStatus:
 
 
 class LibraryError(Exception):
-    """A library can't be loaded, or lacks what it should have."""
+    """A library can't be loaded, or lacks a function."""
 
 
 class Kernels:
-    """The functions of a compiled library.
-
-    `kernels.adam[dtype](...)` calls one, with addresses for arrays.
+    """The functions of a compiled library: `kernels.adam[dtype](...)`, with addresses for arrays.
 
     Attributes:
-        name: by what it was compiled, and for which vectors.
-        vector_bytes: of the vectors, which tell how many columns a tile has.
+        name: the compiler and the size of the vectors.
+        vector_bytes: the size of the vectors, on which the number of columns of a tile depends.
+        set_members: the function of that name in kernels/threads.h.
 
     Raises LibraryError if the library can't be loaded.
     """
@@ -89,7 +87,7 @@ class Kernels:
             OSError,
             ValueError,
             AttributeError,
-        ) as error:  # not loaded; a value or a function is not there
+        ) as error:  # it is no library; a value or a function is missing
             raise LibraryError(f"the compiled library can't be loaded ({error!s:.200})") from None
         self.name = f"C, {compiled_by.decode()}, {self.vector_bytes}-byte vectors"
 
@@ -103,35 +101,35 @@ class Kernels:
 
 
 class Loaded(NamedTuple):
-    """The kernels, None where there are none, and their status."""
+    """The kernels, or None, and their status."""
 
     kernels: Kernels | None
     status: KernelStatus
 
 
 Announce = Callable[[], object]
-Make = Callable[[Path], Path]  # a library in an empty folder
+Make = Callable[[Path], Path]  # write a library in an empty folder, return its path
 
 
 def nothing() -> None:
     """Announce nothing."""
 
 
-_loading = Lock(fork_order=3)  # who holds BLAS (1) or memory (2) may wait for it
+_loading = Lock(fork_order=3)  # a thread that holds BLAS (1) or memory (2) may wait for it
 _loaded: Loaded | None = None
 
 
 def kernels() -> Kernels | None:
-    """Return the kernels, or None where there are none: NumPy's forms are used then.
+    """Return the kernels, or None if there are none: NumPy's forms are used then.
 
-    The first call compiles them, if they are not in the cache. Raises BadEnvironment if MINIGRAD_NATIVE holds
-    neither 0 nor 1, or holds 1 and there are none.
+    The first call compiles them, if they are not in the cache. Raises BadEnvironment if MINIGRAD_NATIVE is
+    neither 0 nor 1, or if it is 1 and there are none.
     """
     return (_loaded or _load_once()).kernels
 
 
 def status(announce: Announce = nothing) -> KernelStatus:
-    """Return which kernels are used, where they lie, or why there are none. Loads them as `kernels` does.
+    """Return which kernels are used and where they lie, or why there are none. They are loaded first.
 
     Args:
         announce: called before a compilation, which takes seconds.
@@ -140,19 +138,19 @@ def status(announce: Announce = nothing) -> KernelStatus:
 
 
 def address(array: Any) -> int:
-    """Return the address of the first number of an `ndarray`. (Not of a NumPy scalar, which is no array.)"""
+    """Return the address of the first number of an `ndarray`, which must not be a NumPy scalar."""
     return _word_at(id(array) + DATA).value or 0
 
 
 def sources() -> dict[str, str]:
-    """Return the text of each file of the library, by its name."""
+    """Return the texts of the files of the library by their names."""
     folder = resources.files(f"{__package__}.kernels")
     files = [f for f in folder.iterdir() if f.name.endswith((".c", ".h"))]
     return {f.name: f.read_text(encoding="utf-8") for f in sorted(files, key=lambda f: f.name)}
 
 
 def signatures(text: str) -> dict[str, list[Any]]:
-    """Return the types of the arguments of each kernel that a file defines, for ctypes.
+    """Return the argument types, for ctypes, of each kernel that a text defines.
 
     Raises TypeError for an argument that is neither a pointer nor one of TYPES.
     """
@@ -174,14 +172,18 @@ def _type_of(argument: str, kernel: str) -> Any:
 
 def _load_once(announce: Announce = nothing) -> Loaded:
     global _loaded
-    with _loading:  # of two threads, one compiles
+    with _loading:  # only one thread compiles
         if _loaded is None:
             _loaded = load(sources(), announce)
         return _loaded
 
 
 def load(texts: Mapping[str, str], announce: Announce = nothing) -> Loaded:
-    """Return the kernels of these sources, from the cache or compiled now, as the environment says.
+    """Return the kernels of these sources, from the cache or compiled now, unless MINIGRAD_NATIVE is 0.
+
+    Args:
+        texts: sources by file name, with `threads.c` and `kernels.c` (compiler.py).
+        announce: called before a compilation.
 
     Raises BadEnvironment as `kernels` does.
     """
@@ -202,7 +204,7 @@ def load(texts: Mapping[str, str], announce: Announce = nothing) -> Loaded:
 
 
 def _compiled(texts: Mapping[str, str], announce: Announce) -> Loaded:
-    """Return the C kernels. Raises CompilerError, LibraryError or OSError if there can be none."""
+    """Return the C kernels. Raises CompilerError, LibraryError or OSError if that fails."""
     if os.name != "posix":
         raise CompilerError("the C kernels need a POSIX system")
     found = compiler.find()
@@ -221,13 +223,13 @@ def _compiled(texts: Mapping[str, str], announce: Announce) -> Loaded:
 
 
 def _key(texts: Mapping[str, str], found: Compiler) -> str:
-    """Return what tells a library from others: it is made of all that it depends on."""
+    """Return a digest of all that a library depends on."""
     parts = repr((sorted(texts.items()), found, compiler.PROCESSORS, compiler.processor()))
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def _cached(key: str, texts: Mapping[str, str], make: Make) -> Loaded:
-    """Return the kernels of the library in the cache. It is made if there is none that can be loaded."""
+    """Return the kernels of the library in the cache, which is compiled if none there can be loaded."""
     path = library_cache.find(key)
     if path is not None:
         try:
@@ -243,7 +245,7 @@ def _from(path: Path, texts: Mapping[str, str]) -> Loaded:
 
 
 def _private(texts: Mapping[str, str], make: Make, reason: str) -> Loaded:
-    """Return kernels made for this process alone, for that reason. A loaded library needs no file."""
+    """Return kernels compiled for this process only. A library needs no file once it is loaded."""
     with tempfile.TemporaryDirectory(prefix="minigrad-") as folder:
         made = Kernels(make(Path(folder)), texts)
     return Loaded(made, KernelStatus(made.name, reason=reason))

@@ -51,7 +51,7 @@ class CompiledOptimizers(KernelCalls):
 
 
 def _may_change(*arrays: Array) -> bool:
-    """Whether these may be written. (Of one that may not, NumPy's form says so.)"""
+    """Whether these arrays are writeable. (If one is not, NumPy's form raises the error.)"""
     return all(a.flags.writeable for a in arrays)
 
 

@@ -1,11 +1,11 @@
-"""One pool of threads over slices of the batch, for the NumPy backend.
+"""A pool of threads over slices of the batch, for NumPy's forms.
 
-NumPy lets go of the interpreter's lock in products, copies and element-wise loops, so Python
-threads that each take a slice of the batch keep all cores busy, in BLAS and out of it, and a
-slice's intermediate results stay in its core's cache. BLAS itself is held to one thread meanwhile.
+NumPy releases the GIL in products, copies and element-wise loops. So Python's threads, each with a slice of
+the batch, keep all cores busy, and a slice's intermediate results stay in its core's cache. BLAS is limited
+to one thread meanwhile.
 
-Work is cut by its size alone, never by the number of threads: results are the same bit for bit
-on any number of them.
+How work is cut depends on its size alone, not on the number of threads: results are the same bits on any
+number of threads.
 """
 
 import contextlib
@@ -54,10 +54,10 @@ def available_threads() -> int:
 
 
 def cut(count: int, bytes_each: int) -> list[slice]:
-    """Slices that cover range(count), where each item makes `bytes_each` of intermediate results.
+    """Return slices that cover range(count), where each item makes `bytes_each` of intermediate results.
 
-    None is larger than MAX_SLICE_BYTES where that can be, and small work is cut in fewer, down to one.
-    Their number is a power of two (so that two or four threads share them evenly) and depends on
+    A slice makes at most MAX_SLICE_BYTES, if it has more than one item. Small work is cut into fewer slices,
+    down to one. Their number is a power of two, so that two or four threads share them evenly, and depends on
     the two arguments alone.
     """
     total = count * bytes_each
@@ -67,27 +67,30 @@ def cut(count: int, bytes_each: int) -> list[slice]:
 
 
 def even(count: int, pieces: int) -> list[slice]:
-    """Slices of a like size that cover range(count): as many, rounded up to a power of two."""
+    """Return slices of about equal size that cover range(count): `pieces`, rounded up to a power of two."""
     pieces = min(1 << (pieces - 1).bit_length(), max(count, 1))
     bounds = [count * i // pieces for i in range(pieces + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 def steps(s: slice, size: int) -> Iterator[slice]:
-    """Slices of `size`, the last perhaps smaller, that cover `s`."""
+    """Yield slices of `size` that cover `s`; the last may be smaller."""
     for start in range(s.start, s.stop, size):
         yield slice(start, min(start + size, s.stop))
 
 
 class Pool(AtFork):
-    """Threads that work through slices; `threads` of them, the caller's own among them.
+    """Threads that work through slices. The caller's thread is one of them.
 
-    They are started when there is work for them. If the system can't start one more, those that there are
-    do the work, and `threads` is their number from then on. `resized(threads)` is called with each number of
-    threads that is set, the first too.
+    The others are started when there is work for them. If the system can't start as many, those that were
+    started do the work, and `threads` becomes their number.
 
-    `with pool.single_threaded_blas:` holds BLAS to one thread, so that a product's sums do not depend on the
-    cores there are; one thread at a time comes in, and its work has all the cores anyway.
+    `with pool.single_threaded_blas:` limits BLAS to one thread, so that a product's sums do not depend on the
+    number of cores. One thread at a time enters it.
+
+    Args:
+        threads: their number.
+        resized: called with each number of threads that is set, the first too.
     """
 
     def __init__(self, threads: int, resized: Callable[[int], None] = lambda threads: None) -> None:
@@ -101,7 +104,7 @@ class Pool(AtFork):
         self.call_at_fork()
 
     def after_fork(self, in_child: bool) -> None:
-        """In a child, do without the parent's helpers: they are not there."""
+        """In a child, forget the parent's helpers, which do not exist there."""
         if not in_child:
             return
         self._helpers, self._jobs = [], SimpleQueue()
@@ -119,15 +122,15 @@ class Pool(AtFork):
         self._resized(threads)
 
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        """Call `work` on every slice; an exception in any of them is raised here.
+        """Call `work` with every slice. An exception in any of the calls is raised here.
 
-        `work` may not call `run` itself: it would wait for the thread that it is. `run_products` is the
-        same for work that multiplies matrices.
+        `work` must not call `run` itself: it would wait for its own thread. `run_products` is the same for
+        work that multiplies matrices.
         """
         self._run(Stage(work, slices))
 
     def run_products(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        """`run`, with BLAS held to one thread (which takes a few microseconds)."""
+        """Do `run` with BLAS limited to one thread, which takes a few microseconds."""
         self.run_stages(Stage(work, slices))
 
     def run_stages(self, *stages: "Stage") -> None:
@@ -160,7 +163,7 @@ class Pool(AtFork):
                 self.threads = len(self._helpers) + 1
 
     def _share(self, stages: "Sequence[Stage]", most: int) -> None:
-        """Helpers are called, but not waited for: by who has worked off all slices, only those taken are."""
+        """Share the work with helpers. At the end only slices that were taken are waited for, not helpers."""
         self._start_helpers(most - 1)
         job = Job(stages)
         self._shared.append(job)
@@ -303,22 +306,22 @@ def _nothing(_: Any) -> None:
 
 @ieee()  # a thread has an error state of its own
 def _help(jobs: "SimpleQueue[Job | None]") -> None:
-    """Work off the jobs of a queue until it gives None."""
+    """Do the jobs of a queue until it gives None."""
     while (job := jobs.get()) is not None:
         job.work_off()
         del job  # while this thread waits it must not hold the arrays that the work is on
 
 
 class Scratch(threading.local):
-    """Arrays that a thread caches and uses again: fresh large ones cost as much as filling them."""
+    """Arrays that a thread uses again: a new large array costs as much as filling it."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray[Any, Any]] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        """This thread's array called `name`, with whatever it held before; at most one per name.
+        """Return this thread's array of a name, with arbitrary values. There is one for each name.
 
-        Above MAX_CACHED_BYTES it is a fresh one, which is not cached: one large use must not hold the memory.
+        Above MAX_CACHED_BYTES the array is a new one each time, and is not kept.
         """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Free parts of a line, such as places in memory: the smallest with room is taken, neighbours are joined.
+"""Free ranges of a line, such as places in memory: best fit, with free neighbours joined.
 
 Source: Knuth, "The art of computer programming", volume 1, section 2.5 (best fit; neighbours that are free
 are joined as soon as they are).
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 
 class FreeRanges:
-    """Parts of a line that are free: no two of them touch.
+    """The free ranges of a line. No two of them touch.
 
     Attributes:
-        total: how much they are together.
+        total: their sizes added up.
     """
 
     def __init__(self) -> None:
@@ -22,9 +22,9 @@ class FreeRanges:
         self._starts: dict[int, int] = {}  # by its end
 
     def take(self, size: int) -> int | None:
-        """The start of a part of that size, which is free no longer; None where there is no room for it.
+        """Take a part of that size; return its start, or None if no range has room for it.
 
-        It is the beginning of the smallest range with room, of the first of several equal ones.
+        It is taken from the beginning of the smallest range with room, the first of several equal ones.
         """
         i = bisect_left(self._by_size, (size, 0))
         if i == len(self._by_size):
@@ -36,7 +36,7 @@ class FreeRanges:
         return start
 
     def put(self, start: int, size: int) -> None:
-        """Free a part, and join it with what is free on either side."""
+        """Free a part, and join it with the free ranges on either side."""
         end = start + size
         if start in self._starts:
             left = self._starts[start]
@@ -49,14 +49,14 @@ class FreeRanges:
         self._add(start, end - start)
 
     def take_whole(self, start: int, size: int) -> bool:
-        """Take exactly this range, if it is one: free from end to end, and what is around it is not."""
+        """Take exactly this range, if it is one; return whether it is."""
         if self._sizes.get(start) != size:
             return False
         self._remove(start, size)
         return True
 
     def largest_first(self) -> Iterator[tuple[int, int]]:
-        """(start, size) of each range."""
+        """Yield (start, size) of each range, the largest first."""
         return ((start, size) for size, start in reversed(self._by_size))
 
     def _add(self, start: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""A sample of an array's bits, which shows most changes in place."""
+"""A sample of an array's bits, to detect changes in place."""
 
 import functools
 import math
@@ -8,12 +8,12 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-FEW = 64  # numbers of an array that are compared
+FEW = 64  # numbers of a sample, about
 
 
 def sample(array: Array) -> bytes:
     """Return the bits of about FEW numbers a fixed distance apart; of all numbers of a small array."""
-    step = array.size // FEW | 1  # odd: an even one would meet the same channel each time, of 2^k channels
+    step = array.size // FEW | 1  # odd: with 2^k channels, an even step would always meet the same ones
     if step == 1:
         return array.tobytes()
     if array.flags.c_contiguous:

@@ -1,6 +1,7 @@
-"""NumPy's forms of what goes through arrays once: those of base.py, on slices, by a pool of threads.
+"""NumPy's forms of activations, dropout, sums, BatchNorm and Adam: those of base.py, on slices, by threads.
 
-Results go into memory that is used again, and a slice's intermediate ones stay in the processor's cache.
+Results are written to memory that is used again. A slice's intermediate results stay in the processor's
+cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +19,12 @@ from .parallel import cut, steps
 from .samples import sample
 from .workspace import Workspace
 
-MAX_DRAWS = 1 << 18  # of one call: far fewer would wait for Python's lock for longer than they take
-MAX_UPDATED = (
-    1 << 14
-)  # numbers of a parameter: intermediate results of that size come from a cache of NumPy's
+MAX_DRAWS = 1 << 18  # of one call; with far fewer, threads would wait for the GIL longer than they work
+MAX_UPDATED = 1 << 14  # numbers of a parameter at a time: NumPy caches memory of that size
 
 
 class SlicedBackend(Backend):
-    """Arrays of NumPy. `pool` holds the threads, `arena` the memory, `scratch` a thread's own."""
+    """NumPy's forms. `pool` has the threads, `arena` memory for results, `scratch` a thread's own memory."""
 
     xp = np
 
@@ -41,7 +40,7 @@ class SlicedBackend(Backend):
         return sample(array)
 
     def _empty_like(self, x: Array) -> Array:
-        """A new array of x's shape and dtype, and of its memory order where it is one of the usual two."""
+        """Return a new array like x, in its memory order if that is C order or has the channels innermost."""
         if x.flags.c_contiguous:
             return self.arena.empty(x.shape, x.dtype)
         if x.ndim == 4 and channels_last(x).flags.c_contiguous:
@@ -53,7 +52,7 @@ class SlicedBackend(Backend):
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         if not is_innermost(x) or shape[:1] != x.shape[:1]:
             return x.reshape(shape)
-        y = self.arena.empty(shape, x.dtype)  # the channels have to go outwards: no view can do that
+        y = self.arena.empty(shape, x.dtype)  # in C order, which no view of x can have
 
         def work(s: slice) -> None:
             y[s].reshape(x[s].shape)[...] = x[s]
@@ -76,16 +75,16 @@ class SlicedBackend(Backend):
         ]
 
     def _doubles(self, rows: Array) -> Array:
-        """Scratch memory in the shape of rows, for float64."""
+        """Return scratch memory in the shape of rows, in float64."""
         return self.scratch.get("doubles", rows.shape, np.float64)
 
     def _sum_rows(self, rows: Array) -> Array:
-        """The sum over the rows of (M, C), (C,) in float64. Inside of `_sums` only."""
+        """Return the sum over the rows of (M, C): (C,) in float64. To be called within `_sums` only."""
         if rows.dtype != np.float64:
             doubles = self._doubles(rows)
             np.copyto(doubles, rows)
             rows = doubles
-        return np.matmul(np.ones(len(rows)), rows)  # for few channels `sum` takes ten times as long
+        return np.matmul(np.ones(len(rows)), rows)  # with few channels, `np.sum` takes ten times as long
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
         if x.dtype != np.float32 or x.ndim != 4 or axes != (0, 2, 3) or keepdims:
@@ -97,7 +96,7 @@ class SlicedBackend(Backend):
     # -- element by element --------------------------------------------------------------------
 
     def _each_slice(self, work: Callable[..., None], *arrays: Array) -> Array:
-        """A new array like the last of `arrays`, filled by work(out, *arrays) slice by slice.
+        """Return a new array like the last of `arrays`, filled by work(out, *arrays) slice by slice.
 
         If all arrays have the same memory order, `work` gets flat views of them, (numbers,), in that order.
         """
@@ -120,7 +119,7 @@ class SlicedBackend(Backend):
         return self._each_slice(work, x)
 
     def _activate(self, part: Array, slope: float) -> None:
-        """`leaky_relu` of a slice, in place."""
+        """Apply `leaky_relu` to a slice, in place."""
         if slope == 1:
             return
         if slope == 0:
@@ -173,7 +172,7 @@ class SlicedBackend(Backend):
         return channels_first(y), channels_first(keep)
 
     def _drop(self, y: Array, keep: Array, s: slice, p: float, key: Key, counter: Counter) -> None:
-        """`dropout` of the elements s of y (numbers,), in place, and of the mask; a few draws at a time."""
+        """Apply dropout to the elements s of y (numbers,), in place, and fill their part of the mask."""
         for few in steps(s, MAX_DRAWS):
             kept, part = keep[few], y[few]
             kept[...] = self._kept(few.start, few.stop, p, key, counter)
@@ -181,7 +180,7 @@ class SlicedBackend(Backend):
             np.multiply(_bits(part), kept, out=_bits(part))
 
     def _kept(self, start: int, stop: int, p: float, key: Key, counter: Counter) -> Array:
-        """`dropout_mask` of the elements number start, ..., stop - 1."""
+        """Return the part of `dropout_mask` for the elements start, ..., stop - 1."""
         block, skipped = divmod(start, DRAWS_PER_BLOCK)
         place = (counter[0] + block, counter[1], counter[2], counter[3])
         return Backend.dropout_mask(self, (stop - block * DRAWS_PER_BLOCK,), p, key, place)[skipped:]
@@ -200,7 +199,7 @@ class SlicedBackend(Backend):
         slices = _slices_of(rows)
         (total,) = self._sums(lambda s: [self._sum_rows(rows[s])], slices)
         mean = total / len(rows)
-        near = mean.astype(x.dtype)  # what can be taken off in x's dtype; the rest is put right below
+        near = mean.astype(x.dtype)  # the mean in x's dtype; the difference is corrected below
 
         def squares(s: slice) -> Sequence[Array]:
             centred = np.subtract(rows[s], near, out=self._doubles(rows[s]))
@@ -246,7 +245,7 @@ class SlicedBackend(Backend):
         inv_std = 1 / np.sqrt(variance + eps)
         rows, grads, near = rows_of(x), rows_of(dy), mean.astype(x.dtype)  # (M, C), (M, C), (C,)
         dx = self.arena.empty(rows.shape, rows.dtype)
-        # With an activation, dx holds dy taken back through it for a while.
+        # With an activation, dx first holds the gradient behind it.
         result, given = (rows_of(y), dx) if epilogue.has_activation else (None, grads)
         slices = _slices_of(rows)
 
@@ -289,7 +288,7 @@ class SlicedBackend(Backend):
                 for few in steps(slice(0, len(arrays[0])), MAX_UPDATED):
                     self.adam_update(*(a[few] for a in arrays), **numbers)
 
-        # The slices of all parameters at once, so that threads wait for each other only at the end.
+        # All parameters' slices in one call, so that threads wait for each other only once.
         self.pool.run(work, [slice(i, i + 1) for i in range(len(parts))])
 
 
@@ -299,14 +298,14 @@ def is_innermost(x: Array) -> bool:
 
 
 def rows_of(x: Array) -> Array:
-    """(N, C) or (N, C, H, W) as (M, C), one row for each value of a channel; a copy if it must be."""
+    """Return (N, C) or (N, C, H, W) as rows (M, C), copied if necessary."""
     if x.ndim == 4:
         x = Backend.position_rows(x)  # (N * H * W, C)
     return np.ascontiguousarray(x)
 
 
 def in_shape(x: Array, shape: tuple[int, ...]) -> Array:
-    """Return numbers as they lie in memory, in C order or with the channels of images innermost; no copy."""
+    """Return numbers in memory order as an array: of images (N, C, H, W) with channels innermost. No copy."""
     if len(shape) != 4:
         return x.reshape(shape)
     n, c, h, w = shape
@@ -314,13 +313,14 @@ def in_shape(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _slices_of(rows: Array) -> list[slice]:
-    """Slices of (M, C)."""
+    """Return slices of rows (M, C)."""
     return cut(len(rows), rows.shape[1] * rows.itemsize)
 
 
 def _deactivate(dy: Array, y: Array, slope: float, out: Array) -> None:
-    """`leaky_relu_backward` of a slice, without a branch: a masked product or copy would take 10 times as
-    long. So each element is multiplied by 1 or by the slope.
+    """Do `leaky_relu_backward` of a slice: each element is multiplied by 1 or by the slope.
+
+    A product or a copy with a mask would take 10 times as long.
     """
     if slope == 0:
         bits = _bits(out)
@@ -333,12 +333,12 @@ def _deactivate(dy: Array, y: Array, slope: float, out: Array) -> None:
 
 
 def _bits(x: Array) -> Array:
-    """Return a view of floats as integers of the same bits: times 0 they are 0, also infinity and NaN."""
+    """Return a view of floats as integers of the same bits. Times 0 they are 0, infinity and NaN too."""
     return x.view(np.int32 if x.dtype == np.float32 else np.int64)
 
 
 def _flat_views(*arrays: Array) -> list[Array] | None:
-    """Return views (numbers,) in memory order; None unless all arrays have the same one of the usual two."""
+    """Return views (numbers,) in memory order; None unless all are in C order, or all channels innermost."""
     if all(a.flags.c_contiguous for a in arrays):
         return [a.reshape(-1) for a in arrays]
     if all(a.ndim == 4 and channels_last(a).flags.c_contiguous for a in arrays):

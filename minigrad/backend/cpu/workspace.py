@@ -1,4 +1,4 @@
-"""All that a form of an operation works with on the CPU: threads, memory of a thread's own, and the arena."""
+"""The kernels, threads and memory that the CPU backend works with."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from .parallel import Pool, Scratch, available_threads
 
 @dataclass(frozen=True)
 class Workspace:
-    """The threads and the memory of the CPU backend.
+    """The kernels, threads and memory of the CPU backend.
 
     Attributes:
         kernels: the C kernels; None for NumPy's forms.
-        pool: threads over slices of the batch.
-        scratch: a thread's own memory, with whatever it held before.
-        arena: memory for results, used again once nobody holds them.
+        pool: threads for NumPy's forms; its number of threads is that of the kernels too.
+        scratch: memory of a thread's own, for intermediate results.
+        arena: memory for results, used again once they are freed.
     """
 
     kernels: Kernels | None
@@ -25,6 +25,6 @@ class Workspace:
 
     @classmethod
     def of(cls, kernels: Kernels | None) -> "Workspace":
-        """Return a new workspace, with as many threads as `available_threads` says."""
+        """Return a new workspace with `available_threads()` threads."""
         resized = [] if kernels is None else [kernels.set_members]
         return cls(kernels, Pool(available_threads(), *resized), Scratch(), Arena())

@@ -1,13 +1,13 @@
-// Updates of parameters, in place: a step of Adam, and running averages, of many arrays in one call.
+// Updates of many arrays in place, in one call: a step of Adam; running averages.
 //
 // adam: must equal ReferenceOptimizers.adam_update (backend/optimizers.py) for each array.
 //     g = gradient + decay * p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
 //     p -= rate * m / (sqrt(v / correction) + eps)
-//   Bytes: reads p, its gradient and both moments once, writes all but the gradient. Operations: 15 a number.
+//   Bytes: p, the gradient, m and v are read once; p, m and v are written. Operations: 15 a number.
 // average: must equal ReferenceOptimizers.average_updates. average = keep * average + share * fresh.
-//   Bytes: reads both once, writes the average. Operations: 3 a number.
+//   Bytes: both are read once, the average is written. Operations: 3 a number.
 //
-// The arrays of one update lie in the same memory order, without gaps. A piece is MIN_PIECE numbers of one of them.
+// The arrays of an update have the same memory order, without gaps. A piece is MIN_PIECE numbers of one update.
 
 #define TABLE_WIDTH 5  // addresses of up to four arrays, and how many numbers each has
 
@@ -17,7 +17,7 @@ typedef struct {
     REAL beta1, rest1, beta2, rest2, eps, decay;
 } NAME(Updates);
 
-// Finds the update that a piece is of, and which of its numbers: from *start on, up to the returned one.
+// Finds the update that a piece belongs to. The piece goes from number *start to the returned one, which is excluded.
 static int64_t NAME(numbers_of)(const int64_t *table, int64_t piece, int64_t *update, int64_t *start) {
     for (*update = 0;; ++*update) {
         const int64_t count = table[*update * TABLE_WIDTH + 4], pieces = over(count, MIN_PIECE);
@@ -55,8 +55,8 @@ static void NAME(adam_piece)(const void *arguments, int64_t piece, int64_t membe
     }
 }
 
-// table (updates, 5): the addresses of a parameter, of its gradient, of its moments, and their size. factors
-// (updates, 2): rate and correction.
+// table (updates, 5): the addresses of a parameter, its gradient and its two moments, and how many numbers each has.
+// factors (updates, 2): rate and correction.
 KERNEL(adam)(const int64_t *table, const double *factors, int64_t updates, double beta1, double beta2, double eps,
              double weight_decay) {
     const NAME(Updates) a = {
@@ -78,8 +78,8 @@ static void NAME(average_piece)(const void *arguments, int64_t piece, int64_t me
     for (int64_t i = start; i < stop; ++i) average[i] = keep * average[i] + part * fresh[i];
 }
 
-// table (updates, 5): the addresses of an average and of what it moves to, two numbers that are not read, and
-// their size. factors: keep and share.
+// table (updates, 5): the addresses of an average and of the fresh values, two numbers that are not read, and how many
+// numbers each array has. factors: keep and share.
 KERNEL(average)(const int64_t *table, const double *factors, int64_t updates) {
     const NAME(Updates) a = {.table = table, .factors = factors};
     share(NAME(average_piece), &a, NAME(all_pieces)(table, updates));

@@ -1,4 +1,5 @@
-// The files of kernels, for one type of number: REAL, the unsigned integer of its size, and what it adds to a name.
+// All files of kernels, for one type of number. kernels.c defines REAL, the type; REAL_BITS, the unsigned integer of
+// its size; and NAME, which adds the type to a name.
 
 #define KERNEL(name) __attribute__((visibility("default"))) void NAME(name)
 #define VECTOR NAME(vector)
@@ -7,7 +8,7 @@
 // A vector of REALs, which may lie at any address.
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-// What a comparison of vectors gives: all bits of a number or none.
+// The result of a comparison of vectors: all bits of an element are set, or none.
 #define VECTOR_MASK __typeof__((VECTOR){0} <= (VECTOR){0})
 
 #include "activation.h"

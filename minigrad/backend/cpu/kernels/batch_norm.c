@@ -1,17 +1,18 @@
 // Batch normalisation of rows (M, C): the channels of (N, C), or of (N, C, H, W) with the channels innermost.
 //
-// Each goes through the rows in the pieces of rows.h. Bytes: of each pass below; what a channel needs once is
-// small beside the rows. Operations: fewer than ten a number, so that memory is what limits.
+// Each kernel goes through the rows in the pieces of rows.h. There are fewer than ten operations a number, so that
+// memory limits the speed.
 //
-// moments: must equal Backend.moments. One pass: sums of x - k and of its square in double, k the channel's first
-//   value, so that a large mean does not cancel; the sums of the chunks are added in order. Reads x once.
-// normalize: must equal Backend.normalize, the leaky ReLU included. Reads x once, writes y once.
-// normalize_backward: must equal Backend.normalize_backward. Two passes: the sums of dy and of dy (x - near), dy
-//   taken back through the leaky ReLU; then dx = (dy - (x - near) * tilt - shift) * scale. Each reads dy, x and y
-//   (y for an activation only), the second writes dx.
+// moments: must equal Backend.moments. One pass: sums of x - k and of (x - k)^2 in double, where k is the channel's
+//   first value, so that a large mean does not cancel. The sums of the chunks are added in order.
+//   Bytes: x is read once.
+// normalize: must equal Backend.normalize, the leaky ReLU included. Bytes: x is read once, y written once.
+// normalize_backward: must equal Backend.normalize_backward. Two passes: the sums of dy and of dy (x - near); then
+//   dx = (dy - (x - near) * tilt - shift) * scale. dy is that behind the leaky ReLU.
+//   Bytes: each pass reads dy, x and, with an activation, y; the second writes dx.
 //
-// `partial` is memory for the sums of the chunks: 2 C doubles for each (rows.h says how many there can be).
-// `constants` is memory for what a channel has once: 4 C numbers.
+// `partial` is memory for the sums of the chunks: 2 C doubles for each of up to MAX_CHUNKS (rows.h).
+// `constants` is memory for numbers of the channels: 3 C numbers for normalize, 4 C for normalize_backward.
 
 typedef struct {
     Rows rows;
@@ -22,13 +23,13 @@ typedef struct {
     REAL slope;
 } NAME(Norm);
 
-// Repeats the numbers of a block's channels along a line.
+// Fills a line with the numbers of a block's channels, repeated.
 static inline void NAME(along)(REAL *line, const REAL *channels, Piece piece) {
     for (int64_t at = 0; at < piece.width; at += piece.channels)
         memcpy(line + at, channels + piece.channel, piece.channels * sizeof(REAL));
 }
 
-// Adds up the rows of two lines by channel: a chunk's sums.
+// Adds up each of two lines by channel, and stores the sums as those of the piece's chunk.
 static inline void NAME(keep_sums)(double *partial, const double *first, const double *second, Rows rows,
                                    Piece piece) {
     double *a = partial + piece.chunk * 2 * rows.channels + piece.channel, *b = a + rows.channels;
@@ -40,15 +41,15 @@ static inline void NAME(keep_sums)(double *partial, const double *first, const d
     }
 }
 
-// Adds up the chunks in order, into the sums of the first.
+// Adds the sums of all chunks, in order, to those of the first.
 static void NAME(merge_sums)(double *partial, Rows rows) {
     const int64_t count = 2 * rows.channels;
     for (int64_t chunk = 1; chunk < rows.chunks; ++chunk)
         for (int64_t i = 0; i < count; ++i) partial[i] += partial[chunk * count + i];
 }
 
-// What all values of a channel are seen from. (Differences from infinity would be NaN, and squares of what is
-// this large may overflow anyway.)
+// The k of a channel (see above). It is 0 if the first value is infinite, NaN or very large: differences from it would
+// be NaN or overflow.
 static inline double NAME(origin)(REAL first) { return fabs((double)first) < 1e150 ? (double)first : 0; }
 
 static void NAME(moments_piece)(const void *arguments, int64_t number, int64_t member) {
@@ -155,7 +156,7 @@ static void NAME(gradient_piece)(const void *arguments, int64_t number, int64_t 
     }
 }
 
-// y is dy where there is no activation: a slope of 1 makes nothing of it.
+// Without an activation slope is 1, and any array may be given for y.
 KERNEL(normalize_backward)(const REAL *dy, const REAL *x, const REAL *y, const double *mean,
                            const double *variance, const REAL *weight, double *partial, REAL *constants, REAL *dx,
                            REAL *dweight, REAL *dbias, int64_t rows, int64_t channels, double eps, double slope) {

@@ -3,13 +3,13 @@
 // logit_bce: must equal Backend.logit_bce.
 //   loss = mean of max(x, 0) - x t + log(1 + exp(-|x|)),  gradient = ((1 - t) sigmoid(x) - t sigmoid(-x)) / n
 // bce: must equal Backend.bce.
-//   loss = mean of -(t log(p + e) + (1 - t) log(1 - p + e)),  gradient = ((1 - t) / (1 - p + e) - t / (p + e)) / n;
-//   floored, the logarithms are of p and 1 - p and at least -100, and the divisors at least 1e-12.
+//   loss = mean of -(t log(p + e) + (1 - t) log(1 - p + e)),  gradient = ((1 - t) / (1 - p + e) - t / (p + e)) / n
+//   `floored`: e is 0, logarithms are at least -100, and divisors at least 1e-12.
 //
-// One piece, in double and in order: a discriminator has one output an image, a few thousand at the most.
-// target is null where all labels are `label`.
-// Bytes: reads x or p (and t), writes the gradient and one number. Operations: an exponential and a logarithm an
-// element, or two logarithms and two divisions.
+// A call is one piece, summed up in double and in order: a discriminator has one output an image, so that there are a
+// few thousand numbers at most. If target is NULL, all labels are `label`.
+// Bytes: x or p (and t) are read, the gradient and one number written. Operations: an exponential and a logarithm a
+// number, or two logarithms and two divisions.
 
 // The larger of a value and a bound; NaN stays NaN.
 static inline REAL NAME(at_least)(REAL value, REAL bound) { return value < bound ? bound : value; }

@@ -1,12 +1,13 @@
-// Dropout, with the random numbers written out, and in the same pass the leaky ReLU before it.
+// Dropout, and in the same pass the leaky ReLU before it.
 //
-// dropout: y = leaky(x) * scale where it is kept, 0 elsewhere, whatever x is there; must equal Backend.dropout bit
-//   for bit where the slope is 1, and Backend.apply_epilogue where it is not. y may be x.
+// dropout: y = leaky(x) * scale where an element is kept, 0 elsewhere, even if x is infinite or NaN. Must equal
+//   Backend.dropout bit for bit if the slope is 1, else Backend.apply_epilogue. y may be x.
 // dropout_mask: must equal Backend.dropout_mask bit for bit.
 //
-// Element i is dropped where draw i of the stream (philox.h) is under `limit` = p * 2^16: 2^16 drops all. Elements
-// are numbered as they lie in memory. A piece is MIN_PIECE elements, made from DRAWN draws at a time.
-// Bytes: reads x, writes y and one byte of mask an element. Operations: 20 wide products for 16 elements.
+// Element i is dropped if draw i of the stream (philox.h) is below `limit` = p * 2^16; 2^16 drops all. Elements
+// are numbered as they lie in memory. A piece is MIN_PIECE elements, DRAWN at a time.
+// Bytes: x is read, y and one byte of mask an element are written. Operations: 20 products of 64 by 64 bits for 16
+// elements.
 
 #define DRAWN 1024
 
@@ -40,7 +41,7 @@ static void NAME(dropout_piece)(const void *arguments, int64_t piece, int64_t me
     for (int64_t at = start; at < stop; at += DRAWN) NAME(drop)(&a, at, smaller(DRAWN, stop - at));
 }
 
-// place: the key and the counter, six words.
+// place: the two words of the key, and the four of the counter.
 KERNEL(dropout)(const REAL *x, REAL *y, uint8_t *mask, const uint64_t *place, int64_t count, int64_t limit,
                 double slope, double scale) {
     NAME(Dropout) a = {

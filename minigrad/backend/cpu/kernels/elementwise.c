@@ -1,9 +1,9 @@
-// Activations, masks and their backward, element by element.
+// Activations, masks and their gradients, element by element.
 //
-// Each must equal the Backend method of its name; bias_leaky_relu is the bias of a convolution's result (M, C)
-// and the activation behind it, in place. The arrays of a call lie in one memory order; which one, does not
-// matter. A piece is MIN_PIECE numbers, or rows as rows.h cuts them.
-// Bytes: every input is read once and the result written once. Operations: a few a number, so that memory limits.
+// Each must equal the Backend method of its name. The arrays of a call have the same memory order, whichever it is.
+// A piece is MIN_PIECE numbers.
+// Bytes: each input is read once and the result written once. Operations: a few a number, so that memory limits the
+// speed.
 
 typedef struct {
     const REAL *a, *b;
@@ -60,34 +60,6 @@ KERNEL(mask_scale)(const REAL *x, const uint8_t *mask, REAL *out, int64_t count,
 KERNEL(leaky_dropout_backward)(const REAL *dy, const REAL *y, const uint8_t *mask, REAL *out, int64_t count,
                                double slope, double scale) {
     SHARE(leaky_dropout_backward, .a = dy, .b = y, .mask = mask, .slope = (REAL)slope, .scale = (REAL)scale);
-}
-
-typedef struct {
-    Rows rows;
-    REAL *y;
-    const REAL *bias;
-    REAL slope;
-} NAME(Finish);
-
-static void NAME(finish_piece)(const void *arguments, int64_t number, int64_t member) {
-    (void)member;
-    const NAME(Finish) a = *(const NAME(Finish) *)arguments;
-    const Piece piece = piece_of(a.rows, number);
-    REAL bias[LINE];
-    for (int64_t i = 0; i < piece.width; ++i) bias[i] = -(REAL)0;  // what changes no number, -0 neither
-    for (int64_t at = 0; a.bias && at < piece.width; at += piece.channels)
-        memcpy(bias + at, a.bias + piece.channel, piece.channels * sizeof(REAL));
-    for (int64_t line = 0; line < piece.lines; ++line) {
-        const int64_t start = start_of(&piece, line), width = width_of(&piece, line);
-        REAL *y = a.y + start;
-        for (int64_t i = 0; i < width; ++i) y[i] = NAME(leaky)(y[i] + bias[i], a.slope);
-    }
-}
-
-// bias is null for none.
-KERNEL(bias_leaky_relu)(REAL *y, const REAL *bias, int64_t rows, int64_t channels, double slope) {
-    const NAME(Finish) a = {rows_of(rows, channels), y, bias, (REAL)slope};
-    share(NAME(finish_piece), &a, pieces_of(a.rows));
 }
 
 #undef ELEMENTWISE

@@ -1,8 +1,9 @@
-// All kernels, for one type of number: float, or double where DOUBLE is defined. A library has both.
+// All kernels, for one type of number: float, or double if DOUBLE is defined. It is compiled once for each.
 //
-// A kernel is a function `void name_float(...)`, which `minigrad/backend/cpu/native.py` finds by its KERNEL line.
-// Its arguments are pointers, int64_t and double alone. Arrays are contiguous, images lie with their channels
-// innermost (N, H, W, C), and nothing overlaps unless a file says so. No kernel asks for memory.
+// A kernel `name` is a function `void name_float(...)` or `void name_double(...)`. minigrad/backend/cpu/native.py finds
+// it by its KERNEL line. Its arguments are pointers, int64_t and double only. Unless a file says otherwise, arrays
+// have no gaps, images lie with their channels innermost (N, H, W, C), and arrays do not overlap. No kernel allocates
+// memory.
 
 #include <math.h>
 #include <stdbool.h>

@@ -1,8 +1,8 @@
-// Copies that NumPy makes number by number.
+// Copies into another memory order.
 //
-// swap: y[n, j, i] = x[n, i, j]: channels from outside (N, C, H W) to innermost (N, H W, C), or back. Must equal
-//   the copy of a transposed view. A piece is as many n as have MIN_PIECE numbers, one at least.
-// Bytes: reads and writes each number once, in squares of SIDE, so that a line of the cache is used whole.
+// swap: y[n, j, i] = x[n, i, j]: images from (N, C, H W) to channels innermost, (N, H W, C), or back. Must equal
+//   NumPy's copy of a transposed view. A piece is at least one n, and as many as have MIN_PIECE numbers.
+// Bytes: each number is read and written once, in squares of SIDE x SIDE, so that all of a cache line is used.
 
 #define SIDE 16
 
@@ -10,7 +10,7 @@ typedef struct {
     const REAL *x;
     REAL *y;
     int64_t count, rows, columns;
-    int64_t each;  // of a piece
+    int64_t each;  // items n of a piece
 } NAME(Swap);
 
 static void NAME(swap_piece)(const void *arguments, int64_t piece, int64_t member) {

@@ -1,8 +1,9 @@
 // The random numbers of dropout: Philox4x64-10.
 //
-// One block is four words of 64 bits, seen as sixteen draws of 16 bits, the lowest first. The first block's
-// counter is one more than the given one. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
-// (2011), section 3.3; minigrad.naive.philox. Operations: 20 wide products for a block.
+// A block is four words of 64 bits, used as sixteen draws of 16 bits, the lowest first. Block b of a stream has the
+// given counter plus b; a stream begins with block 1. Must equal minigrad.naive.philox. Operations: 20 products of 64
+// by 64 bits a block.
+// Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011), section 3.3.
 
 #define DRAWS 16  // of a block
 

@@ -1,17 +1,17 @@
-// How rows (M, C), channels innermost, are cut into pieces.
+// Pieces of rows (M, C), channels innermost.
 //
-// A piece is a chunk of rows, of a block of channels. Up to LINE channels are one block, and as many rows as LINE
-// has room for are taken for one line of it: a loop over 3 channels would take longer to begin than to run. More
-// channels are cut into blocks of LINE; a line is the block's part of a row then. Either way a line's numbers lie
-// side by side, a loop goes along it, and what channels have once is repeated for it.
+// A piece is a chunk of rows by a block of channels. It is processed line by line; the numbers of a line lie side by
+// side in memory. Up to LINE channels are one block, and a line is as many rows as have LINE numbers together: a loop
+// over 3 channels would be too short. More channels are cut into blocks of LINE, and a line is the block's part of one
+// row. Numbers that belong to channels, such as a mean, are repeated along a line.
 //
-// How the rows are cut depends on M and C alone. There are at most MAX_CHUNKS chunks, of MIN_CHUNK rows at least
-// (the last may have fewer): who gives memory for a sum by chunk counts on that.
+// The pieces depend on M and C only. There are at most MAX_CHUNKS chunks, of at least MIN_CHUNK rows each (the last may
+// have fewer). Callers that provide memory for a sum of each chunk rely on that.
 
 #define LINE 256
 #define MIN_CHUNK 64
 #define MAX_CHUNKS 64
-#define MIN_PIECE (1 << 14)  // numbers that are worth another thread
+#define MIN_PIECE (1 << 14)  // numbers of a piece: with fewer, another thread would not pay
 
 typedef struct {
     int64_t rows, channels;
@@ -25,7 +25,7 @@ typedef struct {
     int64_t chunk, channel;  // the number of the chunk, and the first channel
     int64_t channels;        // in the block
     int64_t start, step;     // of the first line, and from one to the next
-    int64_t width, lines;    // numbers of a line, lines
+    int64_t width, lines;    // numbers of a line, and how many lines
     int64_t last;            // numbers of the last line, which may be shorter
 } Piece;
 

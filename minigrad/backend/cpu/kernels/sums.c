@@ -1,9 +1,9 @@
-// Sums in double.
+// Sums, in double.
 //
-// sum_rows: rows (M, C) to (C,), a bias's gradient; of one channel, the sum of all numbers of an array. Must equal
-//   Backend.sum over all axes but the channels'. The sums of the pieces of rows.h are added in order.
+// sum_rows: the sum of rows (M, C) to (C,), such as the gradient of a bias; with C = 1 the sum of a whole array. Must
+//   equal Backend.sum over all axes but that of the channels. The sums of the chunks (rows.h) are added in order.
 // `partial` is memory for the sums of the chunks: C doubles for each.
-// Bytes: reads the rows once. Operations: 1 a number.
+// Bytes: the rows are read once. Operations: 1 a number.
 
 typedef struct {
     Rows rows;

@@ -11,23 +11,24 @@
 #include "threads.h"
 #include "vectors.h"
 
-#define SPIN_NS 200000  // before a member sleeps
-#define LOOKS 64        // before a thread that waits yields its core: some microseconds
+#define SPIN_NS 200000  // for which an idle member looks for a call before it sleeps
+#define LOOKS 64        // after so many looks, some microseconds, a waiting thread yields its core
 #define CLOSED (1 << 20)
-#define OWN_LINE _Alignas(128)  // so that threads that look at one variable don't slow who changes another
+#define OWN_LINE _Alignas(128)  // a cache line of its own: threads that read one variable don't slow writes to another
 
 static struct {
     atomic_int wanted;   // members, the caller included
     atomic_flag taken;   // whether a call has the team
-    atomic_int refused;  // members that the system had no room for, since they were asked for
+    atomic_int refused;  // the value of `wanted` for which the system could not start all members, or 0
     int started;         // threads besides the caller, for the call that has the team
-    // The call. A member that comes in adds 1 to the gate; where that was below 0, the call is over.
+    // The call. A member adds 1 to the gate when it comes, and takes it off when it goes. If the gate was below 0, the
+    // call is over.
     Work work;
     const void *arguments;
     int64_t pieces, members;
     OWN_LINE atomic_llong next;
     OWN_LINE atomic_int gate;
-    // Where members wait for it. Those that are not wanted now wait to be.
+    // Members wait for the next call; those beyond `wanted` wait for `set_members`.
     OWN_LINE atomic_uint calls;
     OWN_LINE atomic_int sleepers;
     pthread_mutex_t mutex;
@@ -41,7 +42,7 @@ static struct {
     .wanted_again = PTHREAD_COND_INITIALIZER,
 };
 
-// Lets some time pass, the `look`-th time in a row.
+// Lets a little time pass after the `look`-th look in a row.
 static inline void rest(int64_t look) {
     if (look % LOOKS == LOOKS - 1) {
         sched_yield();
@@ -65,13 +66,13 @@ static void work_off(int64_t member) {
         team.work(team.arguments, piece, member);
 }
 
-// Waits until there was another call than the one seen last.
+// Waits until `calls` differs from `seen`: there was another call.
 static void wait_for_call(unsigned seen) {
     const int64_t end = nanoseconds() + SPIN_NS;
     for (int64_t look = 0; look % LOOKS || nanoseconds() < end; rest(look++))
         if (atomic_load(&team.calls) != seen) return;
     pthread_mutex_lock(&team.mutex);
-    atomic_fetch_add(&team.sleepers, 1);  // before it looks once more: a caller looks at it after its call
+    atomic_fetch_add(&team.sleepers, 1);  // before the last look at `calls`: a caller reads it after its own change
     while (atomic_load(&team.calls) == seen) pthread_cond_wait(&team.wake, &team.mutex);
     atomic_fetch_sub(&team.sleepers, 1);
     pthread_mutex_unlock(&team.mutex);
@@ -95,7 +96,7 @@ static void *member_of_team(void *number) {
     return NULL;
 }
 
-// In a child the other members are not there, whatever they were doing.
+// In a forked child the other members do not exist.
 static void after_fork(void) {
     team.started = 0;
     atomic_store(&team.refused, 0);
@@ -111,10 +112,10 @@ __attribute__((constructor)) static void call_at_fork(void) {
     pthread_atfork(NULL, NULL, after_fork);
 }
 
-// Starts the members that are wanted, or as many as the system has room for. The call has the team.
+// Starts members until there are `wanted`, or as many as the system can start. The call has the team.
 static void start_members(int wanted) {
     sigset_t others, before;
-    sigfillset(&others);  // a signal is for Python's own threads, but for what the thread itself does wrong
+    sigfillset(&others);  // signals are for Python's threads, except those of errors in the thread itself
     sigdelset(&others, SIGSEGV);
     sigdelset(&others, SIGBUS);
     sigdelset(&others, SIGFPE);
@@ -128,7 +129,7 @@ static void start_members(int wanted) {
         team.started++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (team.started + 1 < wanted) atomic_store(&team.refused, wanted);  // not to be asked for at each call
+    if (team.started + 1 < wanted) atomic_store(&team.refused, wanted);  // so that not every call tries again
 }
 
 void share_among(Work work, const void *arguments, int64_t pieces, int64_t members) {
@@ -143,7 +144,7 @@ void share_among(Work work, const void *arguments, int64_t pieces, int64_t membe
     team.pieces = pieces;
     team.members = members;
     atomic_store(&team.next, 0);
-    atomic_fetch_add(&team.gate, CLOSED);  // open: who comes in from here on sees all of the above
+    atomic_fetch_add(&team.gate, CLOSED);  // open: members that come from here on see all of the above
     atomic_fetch_add(&team.calls, 1);
     if (atomic_load(&team.sleepers)) {
         pthread_mutex_lock(&team.mutex);
@@ -164,7 +165,7 @@ void set_members(int64_t members) {
     pthread_mutex_unlock(&team.mutex);
 }
 
-// By what it was compiled, and the bytes of its vectors.
+// The compiler, and the size of vectors in bytes.
 #define TEXT_OF(number) #number
 #define TEXT(number) TEXT_OF(number)
 #if defined(__clang__)

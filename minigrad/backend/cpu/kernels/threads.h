@@ -1,17 +1,18 @@
-// A team of threads that share the pieces of a call.
+// A team of threads that share the work of a call.
 //
 // `share(work, arguments, pieces)` calls work(arguments, piece, member) for each piece, in any order, and returns
-// when all are done. `member` numbers the threads from 0, the caller. How a call is cut into pieces must depend on
-// sizes alone, and each piece writes its own numbers, so that results are the same on any number of threads. A work
-// may not call `share`.
+// when all are done. `member` is the number of the thread; 0 is the caller. The pieces must depend on sizes only, and
+// each must write numbers of its own, so that results are the same on any number of threads. `work` must not call
+// `share`.
 //
-// Memory that a call brings along for each member has room for as many as it was made for:
-// `share_among(work, arguments, pieces, members)` lets no more of them in, whatever `set_members` says meanwhile.
-// One call at a time has the team. A call from another thread of Python's meanwhile does its pieces alone, as its
-// own member 0, and so does a process that was forked until it starts members of its own.
+// `share_among(work, arguments, pieces, members)` uses at most so many members. It is for calls with memory for each
+// member, which was allocated before: `set_members` may be called in between.
 //
-// A member that has nothing to do looks for the next call for a while before it sleeps: to wake a thread takes
-// longer than most kernels do (a caller some 20 us, and the member comes 50 us later).
+// One call at a time has the team. If another thread of the process makes a call meanwhile, it does all pieces itself,
+// as member 0. A forked child starts threads of its own at its first call.
+//
+// An idle thread looks for the next call for a while before it sleeps. Waking it takes longer than most kernels run:
+// about 20 us of the caller, and 50 us more until it begins.
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-// The width of the processor's vectors, and how many of them it has room for.
+// The size of the processor's vector registers in bytes, and how many there are.
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
