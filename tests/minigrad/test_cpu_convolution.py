@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from accuracy import ACCURACY, assert_close
 from forms import Reference
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from poisoned import guarded
 
@@ -18,6 +18,7 @@ from minigrad.backend.cpu import native, plans
 from minigrad.backend.cpu.backend import CPUBackend
 from minigrad.backend.cpu.direct import DirectForm
 from minigrad.backend.cpu.forms import ColumnsForm
+from minigrad.backend.cpu.frequency import FrequencyForm
 from minigrad.backend.cpu.workspace import Workspace
 from minigrad.backend.epilogue import NO_EPILOGUE, Epilogue
 from minigrad.backend.geometry import ConvGeometry
@@ -175,6 +176,19 @@ def test_the_products_of_any_geometry(form, dtype, case):
     geometry, n, c, o, orders, biased, slope = case
     bias = [b if wanted else None for b, wanted in zip(biases(geometry, c, o, dtype), biased, strict=True)]
     check(FORMS[form](), geometry, *operands(geometry, n, c, o, dtype, orders), *bias, slope)
+
+
+@pytest.mark.native
+@DTYPES
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(case=cases(), channels=st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def test_the_products_of_the_frequency_form(dtype, case, channels):
+    geometry, n, _, _, orders, biased, slope = case
+    c, o = (16 * k for k in channels)  # it takes no others
+    assume(geometry.stride == (1, 1) or geometry.dilation == (1, 1))
+    bias = [b if wanted else None for b, wanted in zip(biases(geometry, c, o, dtype), biased, strict=True)]
+    form = FrequencyForm(Workspace.of(native.kernels()))
+    check(form, geometry, *operands(geometry, min(n, 20), c, o, dtype, orders), *bias, slope)
 
 
 LARGE = {
