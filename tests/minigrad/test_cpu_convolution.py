@@ -1,14 +1,14 @@
 """The forms of a convolution on the CPU, and the matrix product in C, against the plain form in float64.
 
-NaN lie around every array that goes in. Around every one that is made lie bytes that nobody may write, and it is
-full of NaN at first.
+NaN lie around every array that goes in. Around every one that is made lie bytes that nobody may write, and it
+is full of NaN at first.
 """
 
 from itertools import product
 
 import numpy as np
 import pytest
-from accuracy import assert_close
+from accuracy import ACCURACY, assert_close
 from forms import Reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,28 +95,41 @@ def first(y):
     return y.transpose(0, 3, 1, 2)
 
 
+def assert_near(found, right, dtype, terms):
+    """`found` is as near to `right` as the dtype allows for sums of so many products of standard normals.
+
+    The few sums of a small result may all cancel: the rounding is that of sums of the usual size.
+    """
+    assert (found.shape, str(found.dtype)) == (right.shape, dtype)
+    size = max(np.linalg.norm(right), np.sqrt(terms * right.size))
+    assert np.linalg.norm(found - right) <= ACCURACY[dtype] * size
+
+
 def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
     """The three products, alone and by pairs."""
     before = [a.tobytes() for a in (x, weight, dy)]
     epilogue, dtype = Epilogue(slope), str(x.dtype)
     with guarded():
-        y = form.convolve(x, weight, bias, geometry, epilogue, None)
-        dx = form.input_gradient(dy, weight, back_bias, geometry, epilogue, None)
-        dw = form.weight_gradient(x, dy, geometry, None)
-        pair = form.convolve_and_weight_gradient(x, weight, dy, geometry, None)
-        gradients = form.gradients(x, weight, dy, geometry, None)
+        y = form.convolve(x, weight, bias, geometry, epilogue)
+        dx = form.input_gradient(dy, weight, back_bias, geometry, epilogue)
+        dw = form.weight_gradient(x, dy, geometry)
+        pair = form.convolve_and_weight_gradient(x, weight, dy, geometry)
+        gradients = form.gradients(x, weight, dy, geometry)
     assert before == [a.tobytes() for a in (x, weight, dy)]
     x, weight, dy = (a.astype(np.float64) for a in (x, weight, dy))
     bias, back_bias = (None if b is None else b.astype(np.float64) for b in (bias, back_bias))
-    assert_close(first(y), PLAIN.convolve(x, weight, bias, geometry, epilogue)[0], dtype)
+    terms = geometry.taps * x.shape[1]
+    assert_near(first(y), PLAIN.convolve(x, weight, bias, geometry, epilogue)[0], dtype, terms)
+    assert_near(first(pair[0]), PLAIN.convolve(x, weight, None, geometry)[0], dtype, terms)
+    terms = geometry.taps * dy.shape[1]
     right = PLAIN.convolve_input_gradient(dy, weight, back_bias, geometry, epilogue)
-    assert_close(first(dx), right, dtype)
+    assert_near(first(dx), right, dtype, terms)
+    right = PLAIN.convolve_input_gradient(dy, weight, None, geometry)
+    assert_near(first(gradients[0]), right, dtype, terms)
     right = PLAIN.convolve_weight_gradient(x, dy, geometry)
     for found in (dw, pair[1], gradients[1]):
         assert found.flags.c_contiguous
-        assert_close(found, right, dtype)
-    assert_close(first(pair[0]), PLAIN.convolve(x, weight, None, geometry)[0], dtype)
-    assert_close(first(gradients[0]), PLAIN.convolve_input_gradient(dy, weight, None, geometry), dtype)
+        assert_near(found, right, dtype, len(x) * geometry.positions)
 
 
 # -- random geometries -------------------------------------------------------------------------------------
@@ -149,15 +162,14 @@ def cases(draw):
     c, o = (draw(st.sampled_from(SIZES) | st.integers(1, 70)) for _ in range(2))
     n = draw(st.integers(1, 20) | st.just(130))
     n = max(1, min(n, MOST_PRODUCTS // (geometry.positions * geometry.taps * c * o)))
-    orders = [draw(st.sampled_from(ORDERS)) for _ in range(2)]
-    orders.append(draw(st.sampled_from(ORDERS[:-1])))  # where x is one image again and again, dy is not
+    orders = [draw(st.sampled_from(ORDERS)) for _ in range(3)]
     biased = draw(st.tuples(st.booleans(), st.booleans()))
     return geometry, n, c, o, orders, biased, draw(st.sampled_from([0.0, 0.2, 1.0]))
 
 
 @EACH_FORM
 @DTYPES
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(case=cases())
 def test_the_products_of_any_geometry(form, dtype, case):
     geometry, n, c, o, orders, biased, slope = case
@@ -236,9 +248,9 @@ def test_special_values_go_where_they_go_in_the_plain_form(form, geometry, dtype
         arrays[spoilt].reshape(-1)[[0, arrays[spoilt].size // 2]] = value  # (2,)
         with np.errstate(all="ignore"), guarded():
             found = [
-                first(made.convolve(x, weight, None, geometry, Epilogue(0.2), None)),
-                first(made.input_gradient(dy, weight, None, geometry, Epilogue(0.0), None)),
-                made.weight_gradient(x, dy, geometry, None),
+                first(made.convolve(x, weight, None, geometry, Epilogue(0.2))),
+                first(made.input_gradient(dy, weight, None, geometry, Epilogue(0.0))),
+                made.weight_gradient(x, dy, geometry),
             ]
         with np.errstate(all="ignore"):
             right = [
@@ -326,14 +338,14 @@ LAID = st.sampled_from(["rows", "turned", "every other", "backwards", "a row aga
 
 @pytest.mark.native
 @DTYPES
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(lengths=st.tuples(LENGTHS, LENGTHS, LENGTHS), orders=st.tuples(LAID, LAID))
 def test_products_of_matrices(dtype, lengths, orders):
     m, k, n = lengths
     a, b = matrix(1, (m, k), dtype, orders[0]), matrix(2, (k, n), dtype, orders[1])
     with guarded():
         found = CPUBackend(native.kernels()).matmul(a, b)
-    assert_close(found, a.astype(np.float64) @ b.astype(np.float64), dtype)
+    assert_near(found, a.astype(np.float64) @ b.astype(np.float64), dtype, k)
 
 
 @pytest.mark.native

@@ -11,9 +11,10 @@ from foreign import ForeignBackend
 
 import minigrad as mg
 from minigrad import backend, naive, nn, observer, random
+from minigrad.backend import ConvGeometry, get
 from minigrad.backend.base import Backend
 from minigrad.backend.cpu.backend import CPUBackend
-from minigrad.backend.cpu.bilinear import BilinearForm
+from minigrad.backend.cpu.frequency import FrequencyForm
 from minigrad.inspect import Check, Opened, Steps, explain, explains
 from minigrad.inspect.explain import checks, look, registry
 
@@ -156,24 +157,15 @@ def test_sentences_of_convolutions_have_their_numbers():
     assert uneven.forward[1].sentence.endswith("begins at the row p and the column 3 q of the canvas")
 
 
-def test_a_stride_has_a_form_of_its_own():
-    x = np.random.default_rng(0).normal(size=(2, 32, 4, 4))
-    transposed = explain(nn.ConvTranspose2d(32, 16, 4, 2, 1), x)
-    assert "computes y by the phases of its stride (backend/cpu/phases.py)" in transposed.notes[0]
-    plain = explain(nn.Conv2d(32, 16, 4, 2, 1), x)
-    assert "dx by the phases of its stride" in plain.notes[0]
-    assert transposed.right
-    assert plain.right
-
-
-def test_a_narrow_result_has_a_form_of_its_own():
-    found = explain(nn.Conv2d(7, 2, 3, 1, 1), np.random.default_rng(0).normal(size=(2, 7, 4, 4)))
-    assert "computes y by columns and matrix products" in found.notes[0]
-    assert "; dx and dweight by the columns of the result, which are narrower" in found.notes[0]
-    assert found.right
-    found = explain(nn.Conv2d(8, 2, 3, 1, 1), np.random.default_rng(0).normal(size=(2, 8, 4, 4)))
-    assert "computes y by laying the image on the few channels of the result, tap by tap" in found.notes[0]
-    assert "; dx and dweight by the columns of the result, which are narrower" in found.notes[0]
+@pytest.mark.every_form
+@pytest.mark.parametrize("layer", [nn.Conv2d(5, 3, 4, 2, 1), nn.ConvTranspose2d(5, 3, 4, 2, 1)])
+def test_the_form_of_a_small_layer_is_named(layer):
+    found = explain(layer, np.random.default_rng(0).normal(size=(2, 5, 4, 4)))
+    engine = get("cpu")
+    form = engine.convolution_form("convolve", ConvGeometry.of_conv((4, 4), (4, 4), 2, 1, 1), 2, 5, 3)
+    assert f"the engine itself computes y, dx and dweight {form}" in found.notes[0]
+    in_c = isinstance(engine, CPUBackend) and engine.kernels is not None
+    assert form.startswith("by a kernel in C" if in_c else "by columns")
     assert found.right
 
 
@@ -416,8 +408,8 @@ OWN, BACK, LOOP = "the layer's own forward", "the engine's own backward", "the l
 # What is wrong, on which layer; and a check that must tell.
 MISTAKES = {
     "convolve": (lambda: scaled(CPUBackend, "convolve", 0), "conv", ("y", OWN)),
-    "its dx": (lambda: scaled(CPUBackend, "convolve_input_gradient"), "conv", ("dx", BACK)),
-    "its dweight": (lambda: scaled(CPUBackend, "convolve_weight_gradient"), "conv", ("dweight", BACK)),
+    "its dx": (lambda: scaled(CPUBackend, "convolve_gradients", 0), "conv", ("dx", BACK)),
+    "its dweight": (lambda: scaled(CPUBackend, "convolve_gradients", 1), "conv", ("dweight", BACK)),
     "transposed": (lambda: scaled(CPUBackend, "convolve_input_gradient"), "transposed", ("y", OWN)),
     "its dx, transposed": (
         lambda: scaled(CPUBackend, "convolve_and_weight_gradient", 0), "transposed", ("dx", BACK)
@@ -470,12 +462,13 @@ def test_a_mistake_in_the_engine_is_told(mistake):
     assert "right" not in text.splitlines()[-1]
 
 
+@pytest.mark.native
 def test_a_mistake_in_the_frequency_domain_is_told():
     layer, x = nn.ConvTranspose2d(32, 32, 5, 1, 2), np.random.default_rng(0).normal(size=(16, 32, 5, 5))
     found = explain(layer, x)
     assert "frequency domain" in found.notes[0]
     assert found.right
-    with scaled(BilinearForm, "input_gradient"):
+    with scaled(FrequencyForm, "input_gradient"):
         found = explain(layer, x)
     assert [(c.what, c.expected) for c in found.checks if not c.equal] == [("y", OWN)]
 
@@ -517,6 +510,7 @@ def test_numbers_that_cancel_are_measured_by_what_was_added_up():
     assert not Check("y", "a", "b", 1, float("nan"), 1e-5).equal
 
 
+@pytest.mark.native
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
@@ -530,8 +524,8 @@ def test_the_form_that_is_named_is_the_one_that_runs(layer, shape):
     ran = []
 
     def watched(name):
-        right = getattr(BilinearForm, name)
-        return mock.patch.object(BilinearForm, name, lambda *a, **k: ran.append(name) or right(*a, **k))
+        right = getattr(FrequencyForm, name)
+        return mock.patch.object(FrequencyForm, name, lambda *a, **k: ran.append(name) or right(*a, **k))
 
     with contextlib.ExitStack() as watching:
         for name in (

@@ -101,7 +101,7 @@ class ColumnsForm(Alone):
         y = self._space.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
 
         def work(s: slice) -> None:
-            rows = plain.im2col(x[s], geometry) @ kernel  # (n * oh * ow, O)
+            rows = np.matmul(plain.im2col(x[s], geometry), kernel)  # (n * oh * ow, O)
             y[s] = self._finished(rows, bias, epilogue).reshape(y[s].shape)
 
         self._space.pool.run_products(
@@ -117,7 +117,7 @@ class ColumnsForm(Alone):
         dx = self._space.arena.empty((len(dy), *geometry.input_size, c), dy.dtype)
 
         def work(s: slice) -> None:
-            columns = plain.position_rows(dy[s]) @ kernel  # (n * oh * ow, kh * kw * C)
+            columns = np.matmul(plain.position_rows(dy[s]), kernel)  # (n * oh * ow, kh * kw * C)
             pixels = plain.col2im(columns, len(dx[s]), geometry).transpose(0, 2, 3, 1)  # (n, H, W, C)
             dx[s] = self._finished(pixels, bias, epilogue)
 
@@ -135,7 +135,7 @@ class ColumnsForm(Alone):
             total = partial[group.start // each]
             total[...] = 0
             for s in slices[group]:
-                total += plain.im2col(x[s], geometry).T @ plain.position_rows(dy[s])
+                total += np.matmul(plain.im2col(x[s], geometry).T, plain.position_rows(dy[s]))
 
         self._space.pool.run_products(work, groups)
         dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
