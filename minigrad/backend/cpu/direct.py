@@ -1,7 +1,7 @@
 """The direct form of a convolution: C kernels that read the factors where they lie."""
 
+import functools
 import math
-from typing import Any
 
 import numpy as np
 
@@ -99,8 +99,7 @@ class DirectForm(Alone):
         x, dy = _readable(x), _readable(dy)
         (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
         found = plans.of_convolution(geometry, c, o)
-        vectors = self._vectors(o, 0, dtype)
-        wide = vectors * (self._kernels.vector_bytes // dtype.itemsize)
+        vectors, wide = _tile(o, 0, self._kernels.vector_bytes // dtype.itemsize)
         pitch = -(-o // wide) * wide
         image_bytes = (math.prod(found.canvas_size) * c + geometry.positions * pitch) * dtype.itemsize
         each = min(n, max(NEAR_BYTES // image_bytes, -(-FEWEST_POSITIONS // geometry.positions)))
@@ -111,7 +110,7 @@ class DirectForm(Alone):
         members = self._space.pool.threads
         laid_images = n if splits > 1 else members * each
         canvas = self._canvas(x, found, laid_images)
-        laid = self._space.arena.empty((laid_images * geometry.positions, pitch), dtype)
+        laid = self._space.scratch.get("laid", (laid_images * geometry.positions, pitch), dtype)
         dw = self._space.arena.empty((parts, geometry.taps * c, pitch), dtype)
         self._kernels.weight_gradient[dtype](
             n, *_images(x), *found.corner, *found.canvas_size, *_images(dy), address(dw), address(laid),
@@ -128,10 +127,8 @@ class DirectForm(Alone):
         x = _readable(x)
         bias = None if bias is None else _readable(np.ascontiguousarray(bias))
         n, dtype = len(x), x.dtype
-        vectors, wide = self._tile(columns, found, dtype)
-        rows, blocks = max(len(p.rows) for p in found.plans), -(-columns // wide)
-        each = min(n, -(-ROWS // rows), max(-(-n // PIECES), -(-FEWEST_ROWS // rows)))
-        splits = max(1, min(blocks, PIECES // -(-n // each)))
+        vectors, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
+        each, splits = _cut(n, found.most_rows, -(-columns // wide))
         members = self._space.pool.threads
         canvas = self._canvas(x, found, members * each)
         y = self._space.arena.empty((n, *size, columns), dtype)
@@ -143,18 +140,6 @@ class DirectForm(Alone):
         )  # fmt: skip
         return y
 
-    def _vectors(self, columns: int, length: int, dtype: np.dtype[Any]) -> int:
-        """Return the vectors of columns of a tile: 2 or 1; 0 for columns one by one, where they are few."""
-        lanes = self._kernels.vector_bytes // dtype.itemsize
-        if 2 * columns < lanes <= length:
-            return 0
-        return 2 if -(-columns // lanes) % 2 == 0 or columns > 4 * lanes else 1
-
-    def _tile(self, columns: int, found: Plans, dtype: np.dtype[Any]) -> tuple[int, int]:
-        """Return the vectors of columns of a tile, as `_vectors`, and its columns."""
-        vectors = self._vectors(columns, min(p.length for p in found.plans), dtype)
-        return vectors, max(1, vectors * (self._kernels.vector_bytes // dtype.itemsize))
-
     def _packed(self, weight: Array, found: Plans, by_inner: bool, spoilt: Array | None = None) -> Array:
         """Return the weight (O, C, kh, kw) in the order of the kernel, with columns C `by_inner`, or else O.
 
@@ -163,9 +148,9 @@ class DirectForm(Alone):
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
         weight = _readable(np.ascontiguousarray(weight))
         columns = c if by_inner else o
-        wide = self._tile(columns, found, dtype)[1]
+        _, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
         blocks = -(-columns // wide)
-        packed = self._space.arena.empty((found.depth * blocks * wide,), dtype)
+        packed = self._space.scratch.get("packed", (found.depth * blocks * wide,), dtype)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
         first = 0
         for plan in found.plans:
@@ -180,7 +165,33 @@ class DirectForm(Alone):
         """Return memory for the canvases of so many images; None where images are their own."""
         if found.canvas_size == x.shape[2:] and channels_last(x)[0].flags.c_contiguous:
             return None
-        return self._space.arena.empty((count, *found.canvas_size, x.shape[1]), x.dtype)
+        return self._space.scratch.get("canvas", (count, *found.canvas_size, x.shape[1]), x.dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _tile(columns: int, length: int, lanes: int) -> tuple[int, int]:
+    """Return the vectors of columns of a tile, 2 or 1, or 0 for columns one by one; and its columns.
+
+    Args:
+        columns: of the product: one by one where they are few.
+        length: of a segment: then its numbers have to fill vectors.
+        lanes: numbers of a vector.
+    """
+    if 2 * columns < lanes <= length:
+        return 0, 1
+    vectors = 2 if -(-columns // lanes) % 2 == 0 or columns > 4 * lanes else 1
+    return vectors, vectors * lanes
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(n: int, rows: int, blocks: int) -> tuple[int, int]:
+    """Return the images of a piece, and into how many pieces their blocks of columns are cut.
+
+    Args:
+        rows: of an image.
+    """
+    each = min(n, -(-ROWS // rows), max(-(-n // PIECES), -(-FEWEST_ROWS // rows)))
+    return each, max(1, min(blocks, PIECES // -(-n // each)))
 
 
 def _is_turned(matrix: Array) -> bool:

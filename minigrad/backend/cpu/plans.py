@@ -59,6 +59,7 @@ class Plans:
         table, rows, out, segments: of all plans, one after another; int64. A line of `table` says where those
             of a plan begin: rows, first row, segments, first segment, length, numbers of k before.
         depth: of all plans together.
+        most_rows, shortest: the rows of the largest plan, and the shortest segment.
     """
 
     canvas_size: Pair
@@ -69,6 +70,8 @@ class Plans:
     out: Table
     segments: Table
     depth: int
+    most_rows: int
+    shortest: int
 
     @classmethod
     def of(cls, canvas_size: Pair, corner: Pair, plans: Sequence[Plan]) -> "Plans":
@@ -86,6 +89,8 @@ class Plans:
             np.concatenate([plan.out for plan in plans]),
             np.concatenate([plan.segments for plan in plans]),
             depth,
+            max(len(plan.rows) for plan in plans),
+            min(plan.length for plan in plans),
         )
 
 

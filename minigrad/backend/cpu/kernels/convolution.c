@@ -290,19 +290,32 @@ typedef struct {
     int64_t n, positions, segments, length, columns, vectors, parts, splits, each, x_each, blocks, along_dy;
 } NAME(Weights);
 
-// Adds, to `rows` rows by `wide` vectors of dw, the products at all positions of some images.
+// Adds, to `rows` rows by `wide` vectors of dw, the products at all positions of some images. Sums of CHAIN products
+// and more are put aside, as in `gather_tile`: they are added to dw, and begin anew.
 INLINE void NAME(weight_tile)(const int rows, const int wide, const NAME(Weights) *w, const REAL *x,
                               const REAL *dy, int64_t images, REAL *dw) {
     const int64_t pitch = w->blocks * wide * LANES;
     VECTOR sums[ROWS][2];
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
+    int64_t chain = 0;
     for (int64_t i = 0; i < images; ++i, x += w->x_each)
-        for (int64_t p = 0; p < w->positions; ++p, dy += w->along_dy) {
-            const REAL *a = x + w->row[p];
-            VECTOR factor[2];
-            UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(dy + v * LANES);
+        for (int64_t start = 0; start < w->positions; start += CHAIN) {
+            const int64_t stop = start + CHAIN < w->positions ? start + CHAIN : w->positions;
+            for (int64_t p = start; p < stop; ++p, dy += w->along_dy) {
+                const REAL *a = x + w->row[p];
+                VECTOR factor[2];
+                UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(dy + v * LANES);
+                UNROLL for (int r = 0; r < rows; ++r)
+                    UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += a[r] * factor[v];
+            }
+            chain += stop - start;
+            if (chain < CHAIN) continue;
             UNROLL for (int r = 0; r < rows; ++r)
-                UNROLL for (int v = 0; v < wide; ++v) sums[r][v] += a[r] * factor[v];
+                UNROLL for (int v = 0; v < wide; ++v) {
+                    *(VECTOR *)(dw + r * pitch + v * LANES) += sums[r][v];
+                    sums[r][v] = (VECTOR){0};
+                }
+            chain = 0;
         }
     UNROLL for (int r = 0; r < rows; ++r)
         UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(dw + r * pitch + v * LANES) += sums[r][v];
