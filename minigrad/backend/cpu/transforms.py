@@ -133,7 +133,7 @@ def transform(geometry: ConvGeometry, dtype: str) -> Transform:
 
 
 def _half(height: int, width: int) -> tuple[Array, Array]:
-    """Return one of each pair of frequencies (u, v) and (-u, -v). Real ones, u = -u and v = -v, come first."""
+    """Return one frequency of each pair (u, v) and (-u, -v), first those that equal their opposite."""
     grid = [(u, v) for u in range(height) for v in range(width)]
     opposite = {(u, v): (-u % height, -v % width) for u, v in grid}
     kept = [f for f in grid if f == opposite[f]] + [f for f in grid if f < opposite[f]]
