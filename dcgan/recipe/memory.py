@@ -109,7 +109,7 @@ def of_steps(preset: Preset) -> int:
     judged = n if apart else 2 * n  # else real and generated images are judged in one pass
     passes = [*((layer, n) for layer in generator), *((layer, judged) for layer in discriminator)]
     graphs = _graph(generator, n) + _graph(discriminator, judged)
-    working = max(_backward(layer, count) for layer, count in passes)
+    working = max(_backward(layer, count) for layer, count in passes) * 5 // 4  # freed memory lies in pieces
     images = 3 * n * math.prod(discriminator[0].given)
     noise = NOISE * n * math.prod(preset.z_shape)
     return FLOAT * (_learned(preset) + graphs + working + images) + noise + _scratch()
@@ -200,7 +200,7 @@ def _backward(layer: Sizes, n: int) -> int:
 class _Work:
     """Numbers that a convolution makes on its way, beyond its input and its output.
 
-    They are those of the forms in C (minigrad/backend/cpu). NumPy's forms make about as many.
+    They are those of the forms in C (minigrad/backend/cpu); NumPy's form makes about as many.
 
     Attributes:
         forward: while it computes its result.
@@ -225,13 +225,18 @@ class _Work:
 
     @classmethod
     def _direct(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":
-        """Return those of direct.py: packed weights; canvases, dy anew, and parts of a weight gradient."""
-        wide = -(-outputs // TILE) * TILE
-        packed = geometry.taps * max(-(-channels // TILE) * TILE * outputs, channels * wide)
-        canvases = n * math.prod(geometry.canvas_size) * channels
+        """Return those of direct.py: packed weights, canvases, dy laid anew, parts of a weight gradient."""
+        threads, positions = available_threads(), geometry.positions
+        canvas, wide = math.prod(geometry.canvas_size) * channels, -(-outputs // TILE) * TILE
         weight = geometry.taps * channels * wide
-        parts = direct.PIECES if FLOAT * weight <= direct.NEAR_BYTES else 1
-        return cls(packed + canvases, packed + canvases + n * geometry.positions * wide + parts * weight)
+        packed = max(weight, geometry.taps * -(-channels // TILE) * TILE * outputs)
+        forward = packed + threads * min(n, -(-direct.ROWS // positions)) * canvas
+        image = canvas + positions * wide
+        if FLOAT * weight > direct.NEAR_BYTES:  # all images are laid at once
+            return cls(forward, forward + n * image + weight)
+        fewest = -(-direct.FEWEST_POSITIONS // positions)
+        laid = threads * min(n, max(direct.NEAR_BYTES // (FLOAT * image), fewest))
+        return cls(forward, forward + laid * image + direct.PIECES * weight)
 
     @classmethod
     def _by_frequency(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":

@@ -22,9 +22,9 @@ from minigrad.backend.cpu.blas import SingleThreadedBLAS
 from minigrad.backend.cpu.parallel import (
     MAX_CACHED_BYTES,
     MAX_SLICE_BYTES,
+    Job,
     Pool,
     Scratch,
-    Stage,
     available_threads,
     cut,
 )
@@ -51,45 +51,6 @@ def test_every_slice_is_worked_on_once(threads):
     assert sorted(seen) == [(s.start, s.stop) for s in cut(1000, 1 << 16)]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_stage_begins_when_all_of_the_one_before_is_done(threads):
-    pool, lock, log = Pool(threads), threading.Lock(), []
-
-    def work(name):
-        def on_slice(s):
-            with lock:
-                log.append((name, s.start, "begins"))
-            time.sleep(0.002 * (s.start % 3))  # so that some are late
-            with lock:
-                log.append((name, s.start, "ends"))
-
-        return on_slice
-
-    counts = {"a": 7, "b": 0, "c": 1, "d": 5}
-    pool.run_stages(*(Stage(work(name), [slice(i, i + 1) for i in range(n)]) for name, n in counts.items()))
-    assert [name for name, *_ in log] == ["a"] * 14 + ["c"] * 2 + ["d"] * 10
-    assert sorted(log) == sorted(
-        (name, i, event) for name, n in counts.items() for i in range(n) for event in ("begins", "ends")
-    )
-    pool.resize(1)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_no_stage_follows_one_that_failed(threads):
-    pool, done = Pool(threads), []
-
-    def fail(s):
-        raise ZeroDivisionError("here")
-
-    slices = [slice(i, i + 1) for i in range(9)]
-    with pytest.raises(ZeroDivisionError, match="here"):
-        pool.run_stages(Stage(done.append, slices), Stage(fail, slices), Stage(done.append, slices))
-    assert len(done) == 9
-    pool.run_stages(Stage(done.append, slices))  # and nobody waits for what was dropped
-    assert len(done) == 18
-    pool.resize(1)
-
-
 def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch):
     pool, begun, go, done = Pool(2), threading.Event(), threading.Event(), []
     main = threading.current_thread()
@@ -107,10 +68,10 @@ def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch)
             raise KeyboardInterrupt
         wait(self)
 
-    wait = parallel._Open.wait
-    monkeypatch.setattr(parallel._Open, "wait", interrupted)
+    wait = Job.wait
+    monkeypatch.setattr(Job, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pool.run_stages(Stage(work, [slice(0, 1)] * 2), Stage(work, [slice(0, 1)] * 50))
+        pool.run(work, [slice(0, 1)] * 2)
     monkeypatch.undo()
     go.set()
     pool.run(lambda s: None, [slice(0, 1)] * 2)
@@ -119,7 +80,7 @@ def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch)
 
 
 def test_of_two_exceptions_the_first_is_raised(monkeypatch):
-    pool, main, count = Pool(2), threading.current_thread(), parallel._Open.count
+    pool, main, count = Pool(2), threading.current_thread(), Job.count
     together, counted = threading.Barrier(2), threading.Event()
 
     def watched(self):
@@ -134,14 +95,14 @@ def test_of_two_exceptions_the_first_is_raised(monkeypatch):
         counted.wait(10)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(parallel._Open, "count", watched)
+    monkeypatch.setattr(Job, "count", watched)
     with pytest.raises(KeyboardInterrupt):
         pool.run(fail, [slice(0, 1)] * 2)
     pool.resize(1)
 
 
 def test_no_helper_waits_for_a_slice_that_an_interrupt_lost(monkeypatch):
-    pool, main, take = Pool(2), threading.current_thread(), parallel._Open.take
+    pool, main, take = Pool(2), threading.current_thread(), Job.take
     helping = threading.Event()
 
     def interrupted(self):
@@ -152,10 +113,10 @@ def test_no_helper_waits_for_a_slice_that_an_interrupt_lost(monkeypatch):
         take(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parallel._Open, "take", interrupted)
+    monkeypatch.setattr(Job, "take", interrupted)
     slices = [slice(0, 1)] * 50
     with pytest.raises(KeyboardInterrupt):
-        pool.run_stages(Stage(lambda s: time.sleep(0.002), slices), Stage(lambda s: None, slices))
+        pool.run(lambda s: time.sleep(0.002), slices)
     helper = pool._helpers[0]
     pool._jobs.put(None)  # that it may go, if it comes back
     helper.join(5)
@@ -396,15 +357,15 @@ def test_a_helper_that_comes_late_holds_no_array():
 
 def test_a_helper_that_is_late_behind_the_last_slice_holds_no_array(monkeypatch):
     pool, together, late, go = Pool(2), threading.Barrier(2), threading.Event(), threading.Event()
-    main, wait = threading.current_thread(), parallel._Open.wait
+    main, work_off = threading.current_thread(), Job.work_off
 
     def slow(self):
-        wait(self)
+        work_off(self)
         if threading.current_thread() is not main:
             late.set()
             go.wait(10)
 
-    monkeypatch.setattr(parallel._Open, "wait", slow)
+    monkeypatch.setattr(Job, "work_off", slow)
     array = np.ones(10)
     held = weakref.ref(array)
     pool.run(lambda s, array=array: together.wait(10), [slice(0, 1)] * 2)
@@ -469,28 +430,6 @@ def test_an_interrupt_before_blas_is_held_puts_nothing_back(monkeypatch, known):
     assert put_back == []
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_stages_side_by_side_are_all_done_before_the_next(threads):
-    pool, done, seen = parallel.Pool(threads), [], []
-    slices = parallel.even(16, 8)
-    both = parallel.side_by_side(
-        parallel.Stage(lambda s: done.append(("a", s.start)), slices),
-        parallel.NOTHING,
-        parallel.Stage(lambda s: done.append(("b", s.start)), slices),
-    )
-    pool.run_stages(both, parallel.Stage(lambda s: seen.append(len(done)), slices))
-    assert sorted(done) == [(name, s.start) for name in "ab" for s in slices]
-    assert seen == [16] * 8
-    pool.resize(1)
-
-
-def test_one_stage_beside_nothing_stays_itself():
-    stage = parallel.Stage(print, parallel.even(4, 2))
-    assert parallel.side_by_side(parallel.NOTHING, stage) is stage
-    nothing = parallel.side_by_side(parallel.NOTHING, parallel.NOTHING)
-    assert list(nothing.slices) == []
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_failure_holds_none_of_the_work_once_it_is_handled(threads):
     pool, array = parallel.Pool(threads), np.zeros(10)
@@ -502,7 +441,7 @@ def test_a_failure_holds_none_of_the_work_once_it_is_handled(threads):
     gc.disable()
     try:
         with pytest.raises(ZeroDivisionError) as caught:
-            pool.run_stages(parallel.Stage(fail, parallel.even(8, 8)))
+            pool.run_products(fail, parallel.even(8, 8))
         del array, fail, caught
         pool.resize(1)
         assert gone() is None

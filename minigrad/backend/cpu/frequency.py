@@ -3,32 +3,32 @@
 A convolution becomes, frequency by frequency, a plain product of the image's and the kernel's transforms.
 Three things make that pay for small images on a CPU:
 
-- The circle may be small. A circular convolution of `period` P mixes what lies P apart; it is enough that
-  nothing wraps around onto a pixel that is kept. A 5x5 kernel on 7x7 pixels, padded by 2, needs P = 9,
-  not 11.
-- The transform of P^2 numbers is a product by a small matrix (81 x 49 there), which BLAS does at full speed,
-  for all channels at once. Of a pair of opposite frequencies, which are conjugates, one is kept: odd P has
-  1 real frequency and (P^2 - 1) / 2 complex ones.
-- A product of complex numbers takes three of real ones (Gauss): for x = a + ib and w = c + id,
+- The circle may be small. A circular convolution of period P adds up pixels that lie P apart. This does no
+  harm as long as nothing wraps around onto a pixel that is kept. A 5x5 kernel on 7x7 pixels, padded by 2,
+  needs P = 9, not 11.
+- The transform to P^2 frequencies is a product with a small matrix of constants (81 x 49 there), for all
+  channels at once. Of a pair of opposite frequencies, which are conjugates, one is kept: odd P has 1 real
+  frequency and (P^2 - 1) / 2 complex ones.
+- A product of complex numbers takes three real ones (Gauss): for x = a + ib and w = c + id,
 
       k1 = a (d - c),  k2 = b (c + d),  k3 = (a + b) c,  x w = (k3 - k2) + i (k1 + k3).
 
-  So there are three rows for each of them: a, b and a + b of an image, and what these are multiplied by of a
-  kernel. For P = 9 that makes 1 + 3 * 40 = 121 multiplications, where the plain form has 7^2 5^2 = 1225.
+  So a complex frequency has three rows: a, b and a + b of an image, and (d - c), (c + d) and c of a kernel.
+  For P = 9 that makes 1 + 3 * 40 = 121 multiplications, where the plain form has 7^2 5^2 = 1225.
 
-Every frequency depends on every pixel. So one that is infinite or NaN makes the whole of its image, in
-all channels of the result, NaN; the plain form does so only to the outputs that read it.
-And the rounding everywhere is that of the image's largest pixel: beside one of 1e30 the others are lost. The
-other images of the batch are not touched.
+Every frequency depends on every pixel. So if a pixel is infinite or NaN, the whole result of its image is
+NaN, in all channels; in the plain form only the outputs that read it are. And rounding errors are relative
+to the image's largest pixel: beside one of 1e30 the others are lost. Other images of the batch are not
+affected.
 
-Written out, y = A ((B x) . (G w)) with matrices B, G and A of constants: the transforms of the image and of
-the kernel, and back. The point stands for products frequency by frequency, in each of which the channels meet
-in a product of matrices. The other two products of a convolution are the transposes of this one: the same
-three matrices, transposed (transforms.py). With a stride s the pixels that are s apart belong together, and
-so do the taps (see plans.py): each such phase has a transform of its own, and counts as further channels.
+Written out, y = A ((B x) . (G w)) with matrices of constants: B transforms the image, G the kernel, and A
+transforms back (transforms.py). The point stands for a product of matrices for each frequency: (N, C) by
+(C, O). The other two products of a convolution use the same three matrices, transposed. With a stride s,
+pixels that are s apart form a phase, and so do taps (see plans.py). Each phase has a transform of its own,
+and its channels count as further channels.
 
-Sources: Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs" (2014); of the form
-with three matrices, Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
+Sources: Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs" (2014); of the
+form with three matrices, Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
 """
 
 import functools
@@ -49,17 +49,17 @@ Array = np.ndarray[Any, Any]
 
 # What is saved must outweigh that the transforms have to be written and read again (measured).
 ADVANTAGE = 1.8
-MOST_ROWS = 2048  # frequencies, of a matrix that has as many columns as there are pixels
-LANES = 16  # channels come in multiples of it: a vector of float32, at the widest
-APART = 3 * LANES  # numbers between two frequencies' channels, which lie a power of two apart otherwise
+MOST_ROWS = 2048  # of a matrix, which has as many columns as there are pixels
+LANES = 16  # numbers of channels must be multiples of it: the float32 numbers of the widest vectors
+APART = 3 * LANES  # unused numbers between two frequencies: else they often lie a power of two apart
 
 
 @functools.lru_cache(maxsize=1024)
 def pays(geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
-    """Whether this form has so many times fewer multiply-adds than the plain form that it is worth it.
+    """Whether this form has ADVANTAGE times fewer multiply-adds than the plain form.
 
-    Kernels that have both a stride and a dilation are left to the plain form, those under their stride,
-    which some pixels never meet, and channels that do not fill vectors.
+    It is not used for kernels with both a stride and a dilation, for kernels smaller than their stride, which
+    some pixels never meet, and for channels that do not fill vectors.
     """
     if geometry.dilation != (1, 1) and geometry.stride != (1, 1):
         return False
@@ -91,7 +91,7 @@ class FrequencyForm:
         self._kernels, self._empty = workspace.kernels, workspace.arena.empty
 
     def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
-        """Whether there is so much less to multiply."""
+        """Whether it needs so many fewer multiplications; see the function `pays`."""
         return pays(geometry, n, channels, out_channels)
 
     def convolve(

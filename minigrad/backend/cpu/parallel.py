@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -127,32 +127,19 @@ class Pool(AtFork):
         `work` must not call `run` itself: it would wait for its own thread. `run_products` is the same for
         work that multiplies matrices.
         """
-        self._run(Stage(work, slices))
+        if self.threads > 1 and len(slices) > 1:
+            self._share(work, slices)
+            return
+        for s in slices:
+            work(s)
 
     def run_products(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Do `run` with BLAS limited to one thread, which takes a few microseconds."""
-        self.run_stages(Stage(work, slices))
-
-    def run_stages(self, *stages: "Stage") -> None:
-        """`run_products` of each stage in turn, all of one before any of the next.
-
-        No helper has to be called again in between, and no Python but the work itself to be run: after a
-        product its instructions and data have left the caches, and a line of it takes several times as long.
-        """
         with self.single_threaded_blas:
-            self._run(*stages)
-
-    def _run(self, *stages: "Stage") -> None:
-        most = max(len(stage.slices) for stage in stages)
-        if self.threads > 1 and most > 1:
-            self._share(stages, most)
-            return
-        for stage in stages:
-            for piece in stage.slices:
-                stage.work(piece)
+            self.run(work, slices)
 
     def _start_helpers(self, most: int) -> None:
-        """Start helpers until there are `most`, or as many as there can be."""
+        """Start helpers until there are `most`, or as many as the system can start."""
         while len(self._helpers) < min(self.threads - 1, most):
             helper = threading.Thread(target=_help, args=(self._jobs,), name="minigrad", daemon=True)
             self._helpers.append(helper)
@@ -162,146 +149,102 @@ class Pool(AtFork):
                 self._helpers.remove(helper)
                 self.threads = len(self._helpers) + 1
 
-    def _share(self, stages: "Sequence[Stage]", most: int) -> None:
+    def _share(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Share the work with helpers. At the end only slices that were taken are waited for, not helpers."""
-        self._start_helpers(most - 1)
-        job = Job(stages)
+        self._start_helpers(len(slices) - 1)
+        job = Job(work, slices)
         self._shared.append(job)
         try:
-            for _ in range(min(self.threads, most) - 1):
+            for _ in range(min(self.threads, len(slices)) - 1):
                 self._jobs.put(job)
             job.work_off()
-        except BaseException as interrupted:  # between slices: so that no helper goes on, or waits, for long
+            job.wait()
+        except BaseException as interrupted:  # between slices
             job.give_up(interrupted)
         finally:
             with contextlib.suppress(ValueError):  # of a child that was forked meanwhile
                 self._shared.remove(job)
-            job.stages = ()  # a helper that comes late finds nothing to do, and holds no array meanwhile
         if job.problem is not None:
             problem, job.problem = job.problem, None
             try:
                 raise problem
             finally:  # its traceback leads here: the arrays of the work would stay until garbage is collected
-                del problem, job, stages
-
-
-class Stage(NamedTuple):
-    """Work on slices, or on other pieces, in any order and by any thread."""
-
-    work: Callable[[Any], None]
-    slices: Sequence[Any]
-
-
-NOTHING = Stage(lambda _: None, ())
-
-
-def side_by_side(*stages: Stage) -> Stage:
-    """Stages that need nothing of each other, as one: no thread has to wait between them."""
-    busy = [stage for stage in stages if stage.slices]
-    if len(busy) == 1:
-        return busy[0]
-    return Stage(_do_part, [(stage.work, piece) for stage in busy for piece in stage.slices])
-
-
-def _do_part(part: tuple[Callable[[Any], None], Any]) -> None:
-    work, piece = part
-    work(piece)
+                del problem, job, work, slices
 
 
 class Job:
-    """Stages that several threads work off together.
+    """Slices that several threads work off together.
 
     Attributes:
-        stages: those that there are, while there is work to do.
-        problem: what went wrong first, if anything; the rest is dropped then.
+        problem: the first exception, if there was any; the slices that are left are dropped then.
     """
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages: tuple[_Open, ...] = tuple(_Open(stage) for stage in stages)
+    def __init__(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         self.problem: BaseException | None = None
+        self._work = work
+        self._waiting = deque(slices)
+        self._left = len(slices)  # to be done
+        self._counting, self._gate = threading.Lock(), threading.Lock()
+        self._gate.acquire()  # until all slices are done
 
     def work_off(self) -> None:
-        """Take slices, stage by stage, until all are done, by this thread or another."""
-        for stage in self.stages:
-            while (piece := stage.take()) is not None:
-                try:
-                    if self.problem is None:
-                        stage.work(piece)
-                except BaseException as problem:
-                    self.problem = self.problem or problem
-                stage.count()
-            stage.wait()
+        """Take slices and do them, until none is left."""
+        while (s := self.take()) is not None:
+            try:
+                if self.problem is None:
+                    self._work(s)
+            except BaseException as problem:
+                self.problem = self.problem or problem
+            self.count()
 
-    def give_up(self, problem: BaseException) -> None:
-        """Drop the rest, a slice that this thread may have taken included."""
-        self.problem = problem
-        for stage in self.stages:
-            stage.give_up()
-
-    def abandon(self) -> None:
-        """In a child that was forked in the middle of this: what the parent's helpers took is not done.
-
-        A signal's handler that forks, and returns in the child, leads there.
-        """
-        self.problem = RuntimeError(
-            "the process was forked in the middle of this computation, which other threads of the parent "
-            "shared: compute it again"
-        )
-        for stage in self.stages:
-            stage.abandon()
-
-
-class _Open:
-    """A stage that is being worked off."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.work = stage.work
-        self._waiting = deque(stage.slices)
-        self._left = len(stage.slices)  # to be done
-        self._counting, self._gate = threading.Lock(), threading.Lock()
-        if self._left:
-            self._gate.acquire()
-
-    def take(self) -> Any:
-        """The next piece, or None where there is none left; no two threads get the same one."""
+    def take(self) -> slice | None:
+        """Return the next slice, or None if none is left. No two threads get the same one."""
         try:
             return self._waiting.popleft()
         except IndexError:
             return None
 
     def count(self) -> None:
-        """One more slice is done."""
+        """Count a slice as done."""
         with self._counting:
             self._left -= 1
             if not self._left:
                 self._open_gate()
 
-    def give_up(self) -> None:
-        """Let pass who waits: not all slices will be counted."""
+    def wait(self) -> None:
+        """Wait until all slices are done."""
+        with self._gate:
+            pass
+
+    def give_up(self, problem: BaseException) -> None:
+        """Drop the slices that are left, and do not wait for those that were taken."""
+        self.problem = problem
         with self._counting:
             if self._left > 0:
                 self._left = 0
                 self._open_gate()
 
     def abandon(self) -> None:
-        """Let pass who waits, though a thread that is not there may hold the locks."""
-        self._counting, self._left, self.work = threading.Lock(), 0, _nothing
+        """End the job in a child that was forked meanwhile: the parent's helpers do not exist there.
+
+        This happens if a signal's handler forks and returns in the child.
+        """
+        self.problem = RuntimeError(
+            "the process was forked in the middle of this computation, which other threads of the parent "
+            "shared: compute it again"
+        )
+        # A thread that does not exist here may hold the locks.
+        self._counting, self._left, self._work = threading.Lock(), 0, _nothing
         if self._gate.locked():
             self._gate.release()
 
     def _open_gate(self) -> None:
-        """All slices are done, or given up."""
-        self.work = _nothing  # whoever passes the gate late holds no array
+        self._work = _nothing  # a helper that comes late must not hold the arrays of the work
         self._gate.release()
 
-    def wait(self) -> None:
-        """Until all slices are done."""
-        with self._gate:
-            pass
 
-
-def _nothing(_: Any) -> None:
-    """The work of a stage that is done."""
+def _nothing(_: slice) -> None:
+    """Do the work of a job that has ended."""
 
 
 @ieee()  # a thread has an error state of its own

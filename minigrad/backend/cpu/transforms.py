@@ -13,12 +13,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """One axis of one phase of the stride: pixels a stride apart, and the taps that meet them.
+    """One axis of a phase of the stride: pixels a stride apart, and the taps that meet them.
 
     Attributes:
-        pixels: numbers along the axis.
-        places: of its pixels; y's pixel q reads the places q, q + 1, ..., or a dilation apart.
-        taps: the kernel's, at the places 0, 1, ..., or a dilation apart.
+        pixels: their numbers along the axis.
+        places: where the pixels lie on the circle; y's pixel q reads the places q, q + 1, ..., or a dilation
+            apart.
+        taps: the numbers of the taps, which lie at the places 0, 1, ..., or a dilation apart.
     """
 
     pixels: Array
@@ -28,7 +29,7 @@ class Line:
 
 @functools.lru_cache(maxsize=256)
 def lines(geometry: ConvGeometry, axis: int) -> tuple[Line, ...]:
-    """The phases of an axis, by the first of their pixels; a single one without a stride."""
+    """Return the phases of an axis, ordered by their first pixels. Without a stride there is one."""
     size, stride, (before, _) = geometry.input_size[axis], geometry.stride[axis], geometry.padding[axis]
     found = []
     for first in range(stride):
@@ -40,7 +41,7 @@ def lines(geometry: ConvGeometry, axis: int) -> tuple[Line, ...]:
 
 
 def period(geometry: ConvGeometry, axis: int) -> int:
-    """The smallest circle on which no product of pixel and tap wraps onto an output pixel that is kept.
+    """Return the smallest period with which no product of pixel and tap wraps onto an output pixel.
 
     A product of the pixel at place u and the tap at place j belongs to output pixel q = u - j. Kept are 0 to
     out - 1. What lies a period above 0 must be past the last q, and what lies a period below out - 1 before
@@ -55,18 +56,18 @@ def period(geometry: ConvGeometry, axis: int) -> int:
 
 
 def count_rows(height: int, width: int) -> int:
-    """One for each frequency that is real, three for each pair of others."""
+    """Return the rows of a circle: one for each real frequency, three for each pair of complex ones."""
     real = (2 - height % 2) * (2 - width % 2)
     return real + 3 * ((height * width - real) // 2)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of constants, and where the rows lie that it is multiplied with.
+    """A matrix of constants, with the pixel or the tap that each column stands for.
 
     Attributes:
-        values, turned: (rows, columns), and its transpose, both in C order.
-        places: of each column, a pixel or a tap: its number in an image or a kernel, row by row; int64.
+        values, turned: the matrix (rows, columns) and its transpose, both in C order.
+        places: the number of each column's pixel in an image, or tap in a kernel, counted row by row; int64.
     """
 
     values: Array
@@ -75,7 +76,7 @@ class Matrix:
 
     @classmethod
     def of(cls, values: Array, places: Array, dtype: str) -> "Matrix":
-        """Make it of float64, in a dtype such as "float32" or "f"."""
+        """Return the matrix of these values in a dtype such as "float32" or "f"."""
         turned = np.ascontiguousarray(values.T.astype(dtype))
         return cls(np.ascontiguousarray(values.astype(dtype)), turned, places.astype(np.int64))
 
@@ -96,13 +97,13 @@ class Transform:
 
     @property
     def rows(self) -> int:
-        """Products of an image's channels by a kernel's."""
+        """The rows of all matrices: so many products of channels are computed."""
         return len(self.back.values)
 
 
 @functools.lru_cache(maxsize=64)
 def transform(geometry: ConvGeometry, dtype: str) -> Transform:
-    """The matrices of a geometry, made in float64 and given in `dtype`, such as "float32" or "f"."""
+    """Return the matrices of a geometry, computed in float64, in a dtype such as "float32" or "f"."""
     height, width = period(geometry, 0), period(geometry, 1)
     u, v = _half(height, width)
     own = (2 * u % height == 0) & (2 * v % width == 0)  # opposite to themselves: real
@@ -132,7 +133,7 @@ def transform(geometry: ConvGeometry, dtype: str) -> Transform:
 
 
 def _half(height: int, width: int) -> tuple[Array, Array]:
-    """One of each two opposite frequencies (u, v) and (-u, -v); those that are both come first."""
+    """Return one frequency of each pair (u, v) and (-u, -v), first those that equal their opposite."""
     grid = [(u, v) for u in range(height) for v in range(width)]
     opposite = {(u, v): (-u % height, -v % width) for u, v in grid}
     kept = [f for f in grid if f == opposite[f]] + [f for f in grid if f < opposite[f]]
@@ -141,13 +142,13 @@ def _half(height: int, width: int) -> tuple[Array, Array]:
 
 
 def _angles(turns_y: Array, turns_x: Array, y: Array, x: Array) -> Array:
-    """2 pi (u y / height + v x / width): (frequencies, places)."""
+    """Return 2 pi (u y / height + v x / width): (frequencies, places)."""
     whole = turns_y[:, None, None] * y[:, None] + turns_x[:, None, None] * x
     return 2 * np.pi * whole.reshape(len(turns_y), len(y) * len(x))  # (frequencies, places)
 
 
 def _rows(alone: Array, triple: tuple[Array, Array, Array], real: int) -> Array:
-    """The first rows of `alone`, of the real frequencies; then the three of each other one."""
+    """Return a row of `alone` for each real frequency, then three rows of `triple` for each complex one."""
     threes = np.stack([rows[real:] for rows in triple], axis=1)  # (pairs, 3, places)
     flat = threes.reshape(3 * len(threes), alone.shape[1])  # (3 * pairs, places)
     return np.concatenate([alone[:real], flat])  # (rows, places)

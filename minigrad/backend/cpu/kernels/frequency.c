@@ -1,8 +1,8 @@
-// The convolution in the frequency domain: matrices of constants on either side of products of channels.
+// Convolution in the frequency domain: transforms by matrices of constants, and products of channels by frequency.
 //
-// minigrad/backend/cpu/frequency.py has the mathematics, and the order of the calls. All arrays of transforms have
-// the frequency outermost, (frequencies, N, channels), some numbers apart from a power of two: addresses that lie a
-// power of two apart share few places in the cache.
+// minigrad/backend/cpu/frequency.py explains it, and calls the kernels. Arrays of transforms are (frequencies, N,
+// channels), with unused numbers between two frequencies: else frequencies often lie a power of two apart, and such
+// addresses share few places in the cache.
 //
 // mix: for each item, out[to[r] + i] = f(bias[i] + sum over k < depth of matrix[r, k] in[from[k] + i]), i < width, f a
 //   leaky ReLU. A transform of images, of kernels, or back. Operations: 2 a number of the matrix and of the width.
