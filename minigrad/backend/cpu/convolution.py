@@ -1,4 +1,4 @@
-"""The convolution on the CPU: the first form that pays, and what all of them share."""
+"""The convolution on the CPU: chooses the first form that pays for the sizes at hand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ class CPUConvolution(Backend):
     def _form(
         self, geometry: ConvGeometry, n: int, channels: int, out_channels: int, dtype: Any = FLOAT32
     ) -> Form:
-        """Return the first form that pays. The last alone takes others than float32 and float64."""
+        """Return the first form that pays. Dtypes other than float32 and float64 go to the last form."""
         able = self._forms if dtype in FLOATS else self._forms[-1:]
         return next(f for f in able if f.pays(geometry, n, channels, out_channels))
 

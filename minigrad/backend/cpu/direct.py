@@ -14,7 +14,7 @@ from .native import FLOATS, address
 from .plans import Plans
 from .workspace import Workspace
 
-PIECES = 8  # of a call at least, where there are so many images
+PIECES = 8  # of a call, at least: for so many threads (a smaller batch by itself has fewer)
 ROWS = 256  # of a piece, where there are so many: it reads the weight once
 FEWEST_ROWS = 48  # of a piece: where there are fewer, its columns are cut instead
 NEAR_BYTES = 1 << 19  # that a weight gradient reads again and again, or adds to: they stay in the cache
@@ -27,7 +27,7 @@ class DirectForm(Alone):
     """The three products of a convolution, by kernels/convolution.c.
 
     They take arrays of float32 or float64, all of one dtype. Infinities and NaN go where they go in the plain
-    form.
+    form; for that, the input gradient of a weight that is not finite is left to `ColumnsForm`.
 
     Args:
         workspace: with kernels.
@@ -57,9 +57,9 @@ class DirectForm(Alone):
     ) -> Array:  # fmt: skip
         o, c = weight.shape[:2]
         found = plans.of_input_gradient(geometry, c, o)
-        spoilt = None if found.canvas_size == geometry.output_size else np.zeros(1, np.int64)
-        packed = self._packed(weight, found, by_inner=True, spoilt=spoilt)
-        if spoilt is not None and spoilt[0]:  # infinity times the zeros around dy would be NaN
+        not_finite = None if found.canvas_size == geometry.output_size else np.zeros(1, np.int64)
+        packed = self._packed(weight, found, by_inner=True, not_finite=not_finite)
+        if not_finite is not None and not_finite[0]:  # infinity times the zeros around dy would be NaN
             return self._columns.input_gradient(dy, weight, bias, geometry, epilogue)
         return self._gather(dy, packed, c, bias, epilogue.slope, found, geometry.input_size)
 
@@ -82,12 +82,12 @@ class DirectForm(Alone):
 
         So `x @ w.T` is a convolution, `dy @ w` its input gradient, and `dy.T @ x` its weight gradient.
         """
-        if _is_turned(a):
+        if _is_transposed(a):
             parts = self._weight_parts(_pixels(a.T), _pixels(b), ONE_PIXEL)  # (parts, M, pitch)
             n = b.shape[1]
             return parts[0] if parts.shape[::2] == (1, n) else parts[:, :, :n].sum(axis=0)
         a = np.ascontiguousarray(a)
-        if _is_turned(b):
+        if _is_transposed(b):
             return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
         return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
 
@@ -140,10 +140,10 @@ class DirectForm(Alone):
         )  # fmt: skip
         return y
 
-    def _packed(self, weight: Array, found: Plans, by_inner: bool, spoilt: Array | None = None) -> Array:
+    def _packed(self, weight: Array, found: Plans, by_inner: bool, not_finite: Array | None = None) -> Array:
         """Return the weight (O, C, kh, kw) in the order of the kernel, with columns C `by_inner`, or else O.
 
-        spoilt[0] becomes 1 if a number is infinite or NaN.
+        not_finite[0] becomes 1 if a number is infinite or NaN.
         """
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
         weight = _readable(np.ascontiguousarray(weight))
@@ -156,7 +156,7 @@ class DirectForm(Alone):
         for plan in found.plans:
             self._kernels.pack[dtype](
                 address(weight), address(packed) + first * dtype.itemsize, address(plan.taps), len(plan.taps),
-                1, *sides, wide, _address(spoilt),
+                1, *sides, wide, _address(not_finite),
             )  # fmt: skip
             first += plan.depth * blocks * wide
         return packed
@@ -194,7 +194,7 @@ def _cut(n: int, rows: int, blocks: int) -> tuple[int, int]:
     return each, max(1, min(blocks, PIECES // -(-n // each)))
 
 
-def _is_turned(matrix: Array) -> bool:
+def _is_transposed(matrix: Array) -> bool:
     """Whether a matrix lies in memory column by column."""
     return matrix.flags.f_contiguous and not matrix.flags.c_contiguous
 

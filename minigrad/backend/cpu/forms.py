@@ -11,7 +11,7 @@ from ..geometry import ConvGeometry
 from .parallel import cut
 from .workspace import Workspace
 
-MAX_PARTIAL_SUMS = 8  # of a weight gradient, each of as many slices
+MAX_PARTIAL_SUMS = 8  # of a weight gradient: each is the sum over a share of the slices
 
 
 class Form(Protocol):
@@ -21,7 +21,7 @@ class Form(Protocol):
     with their channels innermost: (N, height, width, channels).
 
     Attributes:
-        description: the form in a few words, behind "the engine computes y ...".
+        description: completes the sentence "the engine computes y ...".
     """
 
     description: str
@@ -58,7 +58,7 @@ class Form(Protocol):
 
 
 class Alone:
-    """A form that makes nothing which two products could share: each is computed alone."""
+    """A form that computes two products one after the other, since they share nothing."""
 
     def convolve_and_weight_gradient(
         self: Form, x: Array, weight: Array, y: Array, geometry: ConvGeometry

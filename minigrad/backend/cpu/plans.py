@@ -30,10 +30,10 @@ class Plan:
     """One product of a convolution.
 
     Attributes:
-        taps: the numbers of the kernel's taps, row by row, in the order of k; int64.
+        taps: the kernel's taps that a row meets, in the order of its segments: numbered row by row; int64.
         rows: where the rows begin in the canvas.
         out: where their results begin in the image that is made.
-        segments: where they begin, seen from the row.
+        segments: where the segments of a row begin, counted in numbers from the row's beginning.
         length: numbers of a segment.
     """
 
@@ -54,7 +54,8 @@ class Plans:
     """The plans of a convolution or of its input gradient, and their tables as the kernel reads them.
 
     Attributes:
-        canvas_size, corner: of the canvas, and the place of the image's first pixel in it.
+        canvas_size: (height, width) in pixels.
+        corner: (row, column) of the image's first pixel in the canvas.
         plans: one, or one for each phase of the stride.
         table, rows, out, segments: of all plans, one after another; int64. A line of `table` says where those
             of a plan begin: rows, first row, segments, first segment, length, numbers of k before.

@@ -1,26 +1,34 @@
-// The three products of a convolution, read where their factors lie: no im2col, no col2im.
+// The three products of a convolution. They read their factors where these lie: no im2col, no col2im.
 //
-// gather: must equal ReferenceConvolution.convolve and convolve_input_gradient, both of which are, for a plan,
+// Words: A row is one row of the left factor, such as all pixels and channels under the kernel at one position; a
+// column is one channel of the result. The canvas is an image with zeros around it, its channels innermost. A row
+// consists of segments, runs of numbers that lie side by side in the canvas: one tap of the kernel, or several. A
+// piece is the part of a call that one thread computes at a time.
+//
+// gather: must equal ReferenceConvolution.convolve and convolve_input_gradient. Both are, for each row r and column o,
 //
 //     y[out[r] + o] = f(bias[o] + sum over s < segments, k < length of canvas[row[r] + segment[s] + k] b[s, k, o]),
 //
-//   f a leaky ReLU. The canvas is an image within zeros, its channels innermost; a segment is one tap, or several
-//   that lie side by side. A convolution has one plan, with a row for each position of the kernel. Its input
-//   gradient has one for each phase of the stride: pixels of x that lie a stride apart meet the same taps of dy.
-//   (minigrad/backend/cpu/plans.py makes the plans.) Operations: 2 a number of b and row. Bytes: the image, y, and b
-//   once a piece. A piece is some images by all columns, or by some where there are few images.
-// pack: b from a weight, so that the columns of a tile lie side by side; zeros behind the last.
-// weight_gradient: must equal ReferenceConvolution.convolve_weight_gradient, as (taps * C, O) with zeros behind O.
-//   A piece is some rows of the result, over some images. Sums over `each` images are added to it, one after
-//   another. `weight_sum` adds up the parts and puts them in order.
+//   f a leaky ReLU. The tables row, out and segment are a plan (minigrad/backend/cpu/plans.py). A convolution has one
+//   plan, with a row for each position of the kernel. Its input gradient has one for each phase of the stride: pixels
+//   of x that lie a stride apart meet the same taps of dy.
+//   Operations: 2 for each number of a row and each column. Bytes: each image and each result once; b once in each
+//   piece. A piece is a few images, with all columns; where the images are few, it has only some of the columns.
+// pack: copies a weight into b, so that the columns of a tile lie side by side. Zeros fill the last tile.
+// weight_gradient: must equal ReferenceConvolution.convolve_weight_gradient, up to the order of its numbers: here
+//   (taps * C, O), with zeros behind O up to whole tiles. `each` images are a group, whose factors stay in the cache;
+//   the sum over a group is added to the result. A piece has the groups of one of `parts` equal shares of the batch,
+//   which have a result each, and the rows of one of `splits` equal shares of the result.
+// weight_sum: the sum of the parts, in the order of a weight (O, C, kh, kw).
 //
-// All that does not depend on numbers of the images is in tables of int64, made once for a geometry.
+// Everything that depends on the geometry alone is in tables of int64, which are made once.
 
 #define CHAIN 512  // products that are added up in a register
 
 // A plan: where its tables begin among those of all plans.
 typedef struct {
-    int64_t rows, first_row, segments, first_segment, length, first_number;  // of b
+    int64_t rows, first_row, segments, first_segment, length;
+    int64_t first_number;  // of a column of b
 } NAME(Plan);
 
 typedef struct {
@@ -39,8 +47,8 @@ typedef struct {
     REAL slope;
 } NAME(Gather);
 
-// Lays image `i` within zeros.
-static void NAME(lay_canvas)(const NAME(Images) *m, int64_t i, REAL *place) {
+// Copies image `i` onto its canvas, zeros around it.
+static void NAME(copy_to_canvas)(const NAME(Images) *m, int64_t i, REAL *place) {
     const REAL *x = m->x + i * m->along_n;
     const int64_t c = m->channels, line = m->canvas_width * c;
     memset(place, 0, sizeof(REAL) * m->top * line);
@@ -174,7 +182,7 @@ static void NAME(gather_piece)(const void *arguments, int64_t piece, int64_t mem
     int64_t step = m->along_n;
     if (g->scratch) {
         REAL *place = g->scratch + member * g->scratch_each;
-        for (int64_t i = start; i < stop; ++i) NAME(lay_canvas)(m, i, place + (i - start) * size);
+        for (int64_t i = start; i < stop; ++i) NAME(copy_to_canvas)(m, i, place + (i - start) * size);
         canvas = place;
         step = size;
     }
@@ -219,18 +227,18 @@ KERNEL(gather)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64
 
 // -- the factor b ------------------------------------------------------------------------------------
 
-#define PACKED 16  // numbers along k of a piece
+#define PACKED 16  // numbers along k of a piece: a line of the cache in float
 
 typedef struct {
     const REAL *weight;
     REAL *b;
     const int64_t *taps;
     int64_t tap_count, inner, along_inner, columns, along_columns, wide, along_taps, pieces_each;
-    int64_t *spoilt;
+    int64_t *not_finite;
 } NAME(Pack);
 
 // Whether a number of these is infinite or NaN.
-static int NAME(any_spoilt)(const REAL *from, int64_t count) {
+static int NAME(any_not_finite)(const REAL *from, int64_t count) {
     int found = 0;
     for (int64_t i = 0; i < count; ++i) found |= !(from[i] - from[i] == 0);
     return found;
@@ -266,18 +274,19 @@ static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t membe
     for (int64_t t = 0; t < p->tap_count && count < p->wide; ++t)
         for (int64_t k = first; k < last; ++k)
             memset(b + (t * p->inner + k) * p->wide + count, 0, sizeof(REAL) * (p->wide - count));
-    for (int64_t t = 0; t < p->tap_count && p->spoilt; ++t)
-        if (NAME(any_spoilt)(b + (t * p->inner + first) * p->wide, (last - first) * p->wide))
-            __atomic_store_n(p->spoilt, 1, __ATOMIC_RELAXED);
+    for (int64_t t = 0; t < p->tap_count && p->not_finite; ++t)
+        if (NAME(any_not_finite)(b + (t * p->inner + first) * p->wide, (last - first) * p->wide))
+            __atomic_store_n(p->not_finite, 1, __ATOMIC_RELAXED);
 }
 
-// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps. *spoilt becomes 1
+// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps. *not_finite
+// becomes 1
 // if one of these numbers is infinite or NaN; it may be NULL.
 KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *taps, int64_t tap_count, int64_t along_taps,
              int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide,
-             int64_t *spoilt) {
+             int64_t *not_finite) {
     const NAME(Pack) p = {weight, b, taps, tap_count, inner, along_inner, columns, along_columns, wide, along_taps,
-                          (inner + PACKED - 1) / PACKED, spoilt};
+                          (inner + PACKED - 1) / PACKED, not_finite};
     share(NAME(pack_piece), &p, (columns + wide - 1) / wide * p.pieces_each);
 }
 
@@ -333,10 +342,10 @@ __attribute__((noinline)) static void NAME(weight_rows)(const NAME(Weights) *w, 
     }
 }
 
-// Lays the canvas of an image, and its dy among that of `images` images: (blocks, positions of all, columns).
-static void NAME(weight_lay)(const NAME(Weights) *w, int64_t image, REAL *canvas, REAL *dy, int64_t images) {
+// Copies an image onto its canvas, and its dy to its place among that of a group: (blocks, positions, columns).
+static void NAME(copy_factors)(const NAME(Weights) *w, int64_t image, REAL *canvas, REAL *dy, int64_t images) {
     const NAME(Images) *m = &w->dy_images;
-    if (canvas) NAME(lay_canvas)(&w->images, image, canvas);
+    if (canvas) NAME(copy_to_canvas)(&w->images, image, canvas);
     const int64_t wide = w->vectors * LANES;
     for (int64_t block = 0; block < w->blocks; ++block, dy += images * w->positions * wide) {
         const int64_t left = w->columns - block * wide, count = left < wide ? left : wide;
@@ -362,13 +371,13 @@ static int64_t NAME(group_of)(const NAME(Weights) *w, int64_t image, int64_t *im
     return first;
 }
 
-static void NAME(weight_lay_piece)(const void *arguments, int64_t image, int64_t member) {
+static void NAME(copy_factors_piece)(const void *arguments, int64_t image, int64_t member) {
     (void)member;
     const NAME(Weights) *w = arguments;
     int64_t images;
     const int64_t first = NAME(group_of)(w, image, &images), wide = w->vectors * LANES;
     REAL *dy = w->dy + (first * w->blocks + image - first) * w->positions * wide;
-    NAME(weight_lay)(w, image, w->canvas ? w->canvas + image * w->x_each : NULL, dy, images);
+    NAME(copy_factors)(w, image, w->canvas ? w->canvas + image * w->x_each : NULL, dy, images);
 }
 
 static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t member) {
@@ -382,11 +391,11 @@ static void NAME(weight_piece)(const void *arguments, int64_t piece, int64_t mem
     for (int64_t group = first_group; group < last_group; ++group) {
         int64_t images;
         const int64_t image = NAME(group_of)(w, group * w->each, &images);
-        // Where all tiles are in one piece, it lays its images itself, in the cache.
+        // A piece with all rows copies the group itself, into the cache; others share copies that are made before.
         const int64_t place = w->splits == 1 ? member * w->each : image;
         REAL *canvas = w->canvas ? w->canvas + place * w->x_each : NULL, *dy = w->dy + place * w->positions * pitch;
         for (int64_t i = 0; i < images && w->splits == 1; ++i)
-            NAME(weight_lay)(w, image + i, canvas ? canvas + i * w->x_each : NULL, dy + i * w->positions * wide,
+            NAME(copy_factors)(w, image + i, canvas ? canvas + i * w->x_each : NULL, dy + i * w->positions * wide,
                              images);
         const REAL *x = canvas ? canvas : w->images.x + image * w->x_each;
         for (int64_t b = 0; b < w->blocks; ++b)
@@ -424,11 +433,11 @@ KERNEL(weight_gradient)(int64_t n, const REAL *x, int64_t along_n, int64_t along
         dy, dw, canvas, row, segment, n, out_height * out_width, segments, length, columns,
         vectors, parts, splits, each, canvas ? size : along_n, (columns + wide - 1) / wide, wide,
     };
-    if (splits > 1) share(NAME(weight_lay_piece), &w, n);
+    if (splits > 1) share(NAME(copy_factors_piece), &w, n);
     share_among(NAME(weight_piece), &w, parts * splits, splits > 1 ? MAX_MEMBERS : members);
 }
 
-#define TURNED 16  // taps, and columns, that are turned at a time
+#define TURNED 16  // taps, and columns, that are transposed at a time: a line of the cache in float
 
 typedef struct {
     const REAL *dw;
