@@ -131,7 +131,7 @@ def test_what_the_page_points_at_is_there():
     for target in re.findall(r"\]\(([^)]+)\)", page()):
         assert (PAGE.parent / target).exists()
     files = re.findall(r"`((?:backend/)?[a-z_]+\.py|[a-z_]+\.cu)`", page())
-    assert len(files) > 5
+    assert len(files) >= 5
     for name in files:
         assert list((ROOT / "minigrad").rglob(Path(name).name))
 
