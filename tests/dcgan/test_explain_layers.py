@@ -23,7 +23,7 @@ def test_every_layer_of_the_flux_generator():
     first = found.parts["4"]
     columns = next(step for step in first.forward if step.symbol == "columns")
     assert columns.shape == (2 * 7 * 7, 5 * 5 * 128)
-    assert "itself computes y, dx and dweight by" in first.notes[0]  # one form for all of a batch as small as this
+    assert "itself computes y, dx and dweight by" in first.notes[0]  # one form has all
     assert "takes 2 ReLU() along" in found.notes[0]
     for name, t in generator.state_dict().items():
         assert np.array_equal(t.numpy(), before[name])
