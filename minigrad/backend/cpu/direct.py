@@ -20,6 +20,8 @@ FEWEST_ROWS = 48  # of a piece: where there are fewer, its columns are cut inste
 NEAR_BYTES = 1 << 19  # that a weight gradient reads again and again, or adds to: they stay in the cache
 FEWEST_POSITIONS = 128  # that a tile of a weight gradient adds up before it adds the sum to others
 
+COLUMNS = 4  # of a block, where they are taken one by one (kernels/convolution.c)
+LONG = 1024  # numbers of a row: then adding up the vectors of each sum at the end hardly shows
 ONE_PIXEL = ConvGeometry((1, 1), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1))
 
 
@@ -50,7 +52,7 @@ class DirectForm(Alone):
         o, c = weight.shape[:2]
         found = plans.of_convolution(geometry, c, o)
         packed = self._packed(weight, found, by_inner=False)
-        return self._gather(x, packed, o, bias, epilogue.slope, found, geometry.output_size)
+        return self._gather(x, *packed, o, bias, epilogue.slope, found, geometry.output_size)
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
@@ -61,7 +63,7 @@ class DirectForm(Alone):
         packed = self._packed(weight, found, by_inner=True, not_finite=not_finite)
         if not_finite is not None and not_finite[0]:  # infinity times the zeros around dy would be NaN
             return self._columns.input_gradient(dy, weight, bias, geometry, epilogue)
-        return self._gather(dy, packed, c, bias, epilogue.slope, found, geometry.input_size)
+        return self._gather(dy, *packed, c, bias, epilogue.slope, found, geometry.input_size)
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
@@ -120,37 +122,47 @@ class DirectForm(Alone):
         return dw
 
     def _gather(
-        self, x: Array, packed: Array, columns: int, bias: Array | None, slope: float, found: Plans,
-        size: Pair,
+        self, x: Array, packed: Array, vectors: int, pitch: int, columns: int, bias: Array | None,
+        slope: float, found: Plans, size: Pair,
     ) -> Array:  # fmt: skip
-        """Multiply the rows of the plans by a packed weight of so many columns."""
+        """Multiply the rows of the plans by a weight of so many columns, as `_packed` gives it."""
         x = _readable(x)
         bias = None if bias is None else _readable(np.ascontiguousarray(bias))
         n, dtype = len(x), x.dtype
-        vectors, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
-        each, splits = _cut(n, found.most_rows, -(-columns // wide))
+        block = vectors * (self._kernels.vector_bytes // dtype.itemsize) if vectors else COLUMNS
+        each, splits = _cut(n, found.most_rows, -(-columns // block))
         members = self._space.pool.threads
         canvas = self._canvas(x, found, members * each)
         y = self._space.arena.empty((n, *size, columns), dtype)
         self._kernels.gather[dtype](
             n, *_images(x), *found.corner, *found.canvas_size,
-            address(packed), _address(bias), address(y), y[0].size, columns, vectors,
+            address(packed), _address(bias), address(y), y[0].size, columns, vectors, pitch,
             address(found.table), len(found.plans), address(found.rows), address(found.out),
             address(found.segments), each, splits, _address(canvas), members, slope,
         )  # fmt: skip
         return y
 
-    def _packed(self, weight: Array, found: Plans, by_inner: bool, not_finite: Array | None = None) -> Array:
+    def _packed(
+        self, weight: Array, found: Plans, by_inner: bool, not_finite: Array | None = None
+    ) -> tuple[Array, int, int]:
         """Return the weight (O, C, kh, kw) in the order of the kernel, with columns C `by_inner`, or else O.
 
         not_finite[0] becomes 1 if a number is infinite or NaN.
+
+        Returns it, the vectors of a tile (0 for columns one by one), and the distance of two rows of columns,
+        or 0 where they lie tile by tile. A weight with one tap need not be copied if its columns fill tiles,
+        or if it has a long row for each.
         """
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
         weight = _readable(np.ascontiguousarray(weight))
         columns = c if by_inner else o
-        _, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
-        blocks = -(-columns // wide)
-        packed = self._space.scratch.get("packed", (found.depth * blocks * wide,), dtype)
+        vectors, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
+        if taps == 1 and not_finite is None:
+            if by_inner and vectors and columns % wide == 0:
+                return weight, vectors, columns
+            if not by_inner and c >= LONG:
+                return weight, 0, 0
+        packed = self._space.scratch.get("packed", (found.depth * -(-columns // wide) * wide,), dtype)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
         first = 0
         for plan in found.plans:
@@ -158,8 +170,8 @@ class DirectForm(Alone):
                 address(weight), address(packed) + first * dtype.itemsize, address(plan.taps), len(plan.taps),
                 1, *sides, wide, _address(not_finite),
             )  # fmt: skip
-            first += plan.depth * blocks * wide
-        return packed
+            first += plan.depth * -(-columns // wide) * wide
+        return packed, vectors, 0
 
     def _canvas(self, x: Array, found: Plans, count: int) -> Array | None:
         """Return memory for the canvases of so many images; None where images are their own."""

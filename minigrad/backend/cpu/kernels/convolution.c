@@ -24,6 +24,7 @@
 // Everything that depends on the geometry alone is in tables of int64, which are made once.
 
 #define CHAIN 512  // products that are added up in a register
+#define COLUMNS 4  // that are taken at a time where k lies along the columns
 
 // A plan: where its tables begin among those of all plans.
 typedef struct {
@@ -43,7 +44,7 @@ typedef struct {
     REAL *y, *scratch;
     const NAME(Plan) *plans;
     const int64_t *row, *out, *segment;
-    int64_t n, plan_count, columns, vectors, each, splits, scratch_each, y_each;
+    int64_t n, plan_count, columns, vectors, pitch, each, splits, scratch_each, y_each;
     REAL slope;
 } NAME(Gather);
 
@@ -91,7 +92,8 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
                               const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
     VECTOR sums[ROWS][2];
     REAL total[ROWS][2 * LANES];
-    const int64_t ahead = p->segments * p->length * wide * LANES;  // to the next block of columns
+    const int64_t ahead = g->pitch ? wide * LANES : p->segments * p->length * wide * LANES;  // to the next columns
+    const int64_t pitch = g->pitch ? g->pitch : wide * LANES;
     int64_t chain = 0;
     UNROLL for (int r = 0; r < rows; ++r)
         UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(total[r] + v * LANES) = sums[r][v] = (VECTOR){0};
@@ -100,7 +102,7 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
             const int64_t stop = start + CHAIN < p->length ? start + CHAIN : p->length;
             const REAL *from[ROWS];
             UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
-            for (int64_t k = start; k < stop; ++k, b += wide * LANES) {
+            for (int64_t k = start; k < stop; ++k, b += pitch) {
                 VECTOR factor[2];
                 UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
                 UNROLL for (int v = 0; v < wide; ++v) __builtin_prefetch(b + ahead + v * LANES);
@@ -123,7 +125,7 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
         for (int r = 0; r < rows; ++r)
             UNROLL for (int v = 0; v < wide; ++v) {
                 const int64_t column = first + v * LANES;
-                *(VECTOR *)(out[r] + column) = 
+                *(VECTOR *)(out[r] + column) =
                     NAME(finish_vector)(g->bias, g->slope, *(VECTOR *)(total[r] + v * LANES), column);
             }
         return;
@@ -132,44 +134,74 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
         for (int64_t o = 0; o < count; ++o) out[r][first + o] = NAME(finish)(g->bias, g->slope, total[r][o], first + o);
 }
 
-// The same for one column, along which k lies: a vector of sums a row, added up at the end.
-INLINE void NAME(gather_column)(const int rows, const NAME(Gather) *g, const NAME(Plan) *p,
-                                const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
-    VECTOR sums[ROWS];
-    REAL rest[ROWS];
-    UNROLL for (int r = 0; r < rows; ++r) sums[r] = (VECTOR){0}, rest[r] = 0;
-    const int64_t whole = p->length / LANES * LANES;
+// The same for a few columns, along which k lies: a vector of sums for each row and column, added up at the end.
+INLINE void NAME(gather_columns)(const int rows, const int columns, const NAME(Gather) *g, const NAME(Plan) *p,
+                                 const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
+    VECTOR sums[ROWS][COLUMNS];
+    REAL rest[ROWS][COLUMNS];
+    UNROLL for (int r = 0; r < rows; ++r)
+        UNROLL for (int c = 0; c < columns; ++c) sums[r][c] = (VECTOR){0}, rest[r][c] = 0;
+    const int64_t whole = p->length / LANES * LANES, depth = p->segments * p->length;
     for (int64_t s = 0; s < p->segments; ++s, b += p->length) {
         const REAL *from[ROWS];
         UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
         for (int64_t k = 0; k < whole; k += LANES) {
-            const VECTOR factor = *(const VECTOR *)(b + k);
-            UNROLL for (int r = 0; r < rows; ++r) sums[r] += *(const VECTOR *)(from[r] + k) * factor;
+            VECTOR factor[COLUMNS];
+            UNROLL for (int c = 0; c < columns; ++c) factor[c] = *(const VECTOR *)(b + c * depth + k);
+            UNROLL for (int r = 0; r < rows; ++r) {
+                const VECTOR there = *(const VECTOR *)(from[r] + k);
+                UNROLL for (int c = 0; c < columns; ++c) sums[r][c] += there * factor[c];
+            }
         }
         for (int64_t k = whole; k < p->length; ++k)
-            UNROLL for (int r = 0; r < rows; ++r) rest[r] += from[r][k] * b[k];
+            for (int r = 0; r < rows; ++r)
+                for (int c = 0; c < columns; ++c) rest[r][c] += from[r][k] * b[c * depth + k];
     }
-    REAL flat[ROWS][LANES];
-    UNROLL for (int r = 0; r < rows; ++r) *(VECTOR *)flat[r] = sums[r];
+    REAL flat[ROWS * COLUMNS][LANES];
+    UNROLL for (int r = 0; r < rows; ++r)
+        UNROLL for (int c = 0; c < columns; ++c) *(VECTOR *)flat[r * columns + c] = sums[r][c];
     for (int64_t half = LANES / 2; half; half /= 2)
-        for (int r = 0; r < rows; ++r)
-            for (int64_t i = 0; i < half; ++i) flat[r][i] += flat[r][i + half];
-    for (int r = 0; r < rows; ++r) out[r][first] = NAME(finish)(g->bias, g->slope, flat[r][0] + rest[r], first);
+        for (int i = 0; i < rows * columns; ++i)
+            for (int64_t j = 0; j < half; ++j) flat[i][j] += flat[i][j + half];
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < columns; ++c)
+            out[r][first + c] = NAME(finish)(g->bias, g->slope, flat[r * columns + c][0] + rest[r][c], first + c);
 }
 
 #define GATHER_1(rows, ...) NAME(gather_tile)(rows, 1, __VA_ARGS__)
 #define GATHER_2(rows, ...) NAME(gather_tile)(rows, 2, __VA_ARGS__)
-#define GATHER_COLUMN(rows, ...) NAME(gather_column)(rows, __VA_ARGS__)
+#define ALONG_1(rows, ...) NAME(gather_columns)(rows, 1, __VA_ARGS__)
+#define ALONG_2(rows, ...) NAME(gather_columns)(rows, 2, __VA_ARGS__)
+#define ALONG_3(rows, ...) NAME(gather_columns)(rows, 3, __VA_ARGS__)
+#define ALONG_4(rows, ...) NAME(gather_columns)(rows, 4, __VA_ARGS__)
 
 __attribute__((noinline)) static void NAME(gather_rows)(const NAME(Gather) *g, const NAME(Plan) *p, int64_t rows,
                                                         const REAL *const *row, REAL *const *out,
                                                         const REAL *b, int64_t first) {
     if (g->vectors == 2) {
         TILE_OF(rows, GATHER_2, g, p, row, out, b, first)
-    } else if (g->vectors == 1) {
-        TILE_OF(rows, GATHER_1, g, p, row, out, b, first)
     } else {
-        TILE_OF(rows, GATHER_COLUMN, g, p, row, out, b, first)
+        TILE_OF(rows, GATHER_1, g, p, row, out, b, first)
+    }
+}
+
+// Up to COLUMNS columns along which k lies, in as many rows at a time as there are registers for.
+__attribute__((noinline)) static void NAME(gather_rows_along)(const NAME(Gather) *g, const NAME(Plan) *p,
+                                                              int64_t rows, const REAL *const *row,
+                                                              REAL *const *out, const REAL *b, int64_t first) {
+    const int64_t columns = g->columns - first < COLUMNS ? g->columns - first : COLUMNS;
+    const int64_t most = columns < 3 ? ROWS : columns == 3 ? ROWS * 2 / 3 : ROWS / 2;
+    for (int64_t left = rows, count; left > 0; left -= count, row += count, out += count) {
+        count = left < most ? tile_rows(left) : most;
+        if (columns == 1) {
+            TILE_OF(count, ALONG_1, g, p, row, out, b, first)
+        } else if (columns == 2) {
+            TILE_OF(count, ALONG_2, g, p, row, out, b, first)
+        } else if (columns == 3) {
+            TILE_OF(count, ALONG_3, g, p, row, out, b, first)
+        } else {
+            TILE_OF(count, ALONG_4, g, p, row, out, b, first)
+        }
     }
 }
 
@@ -186,12 +218,13 @@ static void NAME(gather_piece)(const void *arguments, int64_t piece, int64_t mem
         canvas = place;
         step = size;
     }
-    const int64_t wide = g->vectors ? g->vectors * LANES : 1;
+    const int64_t wide = g->vectors ? g->vectors * LANES : COLUMNS;
     const int64_t blocks = (g->columns + wide - 1) / wide, split = piece % g->splits;
+    const int64_t stored = g->vectors ? blocks * wide : g->columns;  // columns of b
     for (const NAME(Plan) *p = g->plans; p < g->plans + g->plan_count; ++p) {
-        const int64_t depth = p->segments * p->length * wide;
+        const int64_t depth = p->segments * p->length;
         for (int64_t block = split; block < blocks; block += g->splits) {
-            const REAL *b = g->b + p->first_number * blocks * wide + block * depth;
+            const REAL *b = g->b + (g->pitch ? block * wide : p->first_number * stored + block * wide * depth);
             int64_t image = 0, r = 0;
             for (int64_t left = (stop - start) * p->rows; left > 0;) {
                 const int64_t rows = tile_rows(left);
@@ -202,25 +235,32 @@ static void NAME(gather_piece)(const void *arguments, int64_t piece, int64_t mem
                     out[i] = g->y + (start + image) * g->y_each + g->out[p->first_row + r];
                     if (++r == p->rows) r = 0, ++image;
                 }
-                NAME(gather_rows)(g, p, rows, row, out, b, block * wide);
+                if (g->vectors) {
+                    NAME(gather_rows)(g, p, rows, row, out, b, block * wide);
+                } else {
+                    NAME(gather_rows_along)(g, p, rows, row, out, b, block * wide);
+                }
                 left -= rows;
             }
         }
     }
 }
 
-// x: (n, height, width, channels), at these strides; b: as `pack` makes it, plan by plan; bias: may be NULL.
+// x: (n, height, width, channels), at these strides. b: as `pack` makes it, plan by plan; or, where `pitch` is not 0,
+// a matrix (k, columns) with rows so far apart, for a single plan and whole tiles of columns. vectors: of a tile; 0 for
+// columns along which k lies. bias: may be NULL.
 // row, out, segment: the tables of all plans. scratch: for each of `members`, the canvases of `each`
 // images; NULL where each image is its own canvas.
 KERNEL(gather)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64_t along_w, int64_t along_c,
                int64_t height, int64_t width, int64_t channels, int64_t top, int64_t left, int64_t canvas_height,
                int64_t canvas_width, const REAL *b, const REAL *bias, REAL *y, int64_t y_each, int64_t columns,
-               int64_t vectors, const int64_t *plans, int64_t plan_count, const int64_t *row, const int64_t *out,
-               const int64_t *segment, int64_t each, int64_t splits, REAL *scratch, int64_t members, double slope) {
+               int64_t vectors, int64_t pitch, const int64_t *plans, int64_t plan_count, const int64_t *row,
+               const int64_t *out, const int64_t *segment, int64_t each, int64_t splits, REAL *scratch,
+               int64_t members, double slope) {
     const NAME(Gather) g = {
         {x, along_n, along_h, along_w, along_c, height, width, channels, top, left, canvas_height, canvas_width},
-        b, bias, y, scratch, (const NAME(Plan) *)plans, row, out, segment, n, plan_count, columns, vectors, each,
-        splits, each * canvas_height * canvas_width * channels, y_each, (REAL)slope,
+        b, bias, y, scratch, (const NAME(Plan) *)plans, row, out, segment, n, plan_count, columns, vectors, pitch,
+        each, splits, each * canvas_height * canvas_width * channels, y_each, (REAL)slope,
     };
     share_among(NAME(gather_piece), &g, (n + each - 1) / each * splits, members);
 }
@@ -483,6 +523,10 @@ KERNEL(weight_sum)(const REAL *dw, REAL *weight, int64_t parts, int64_t taps, in
 #undef TURNED
 #undef GATHER_1
 #undef GATHER_2
-#undef GATHER_COLUMN
+#undef ALONG_1
+#undef ALONG_2
+#undef ALONG_3
+#undef ALONG_4
+#undef COLUMNS
 #undef WEIGHT_1
 #undef WEIGHT_2
