@@ -150,7 +150,7 @@ def test_the_lines_named_are_there(name):
 
 
 def run(tmp_path, capsys):
-    """What the program prints for a small layer; its picture must show something, in our style."""
+    """Return the output of the program for a small layer; its picture must show something, in our style."""
     out = tmp_path / "picture.png"
     sizes = ("--batch", "2", "--size", "2", "--channels", "2", "--out-channels", "3")
     with matplotlib.rc_context(DARK):

@@ -614,7 +614,7 @@ def numbers_by_hand(turns):
 
 
 def adds(kernels, turns=3, members=1024, calls=1):
-    """What a number of calls add, and the pieces that each member did."""
+    """Return the sum that a number of calls add up to, and the pieces that each member did."""
     to, scratch = np.zeros(PIECES, np.int64), np.zeros((members, 16), np.int64)
     for _ in range(calls):
         kernels.add[np.dtype("float32")](native.address(to), PIECES, turns, native.address(scratch), members)

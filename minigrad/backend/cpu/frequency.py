@@ -47,7 +47,7 @@ from .workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 
-# What is saved must outweigh that the transforms have to be written and read again (measured).
+# The saving must outweigh the time in which transforms are written and read again (measured).
 ADVANTAGE = 1.8
 MOST_ROWS = 2048  # of a matrix, which has as many columns as there are pixels
 LANES = 16  # numbers of channels must be multiples of it: the float32 numbers of the widest vectors
