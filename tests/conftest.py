@@ -9,7 +9,8 @@ A test marked `every_form` runs once more with NumPy's forms, and once with the 
 the C kernels on the CPU.
 
 A test that calls the C kernels is marked `native`. Where MINIGRAD_NATIVE is 0 or there is no C compiler,
-it is skipped and counted. Where there is a compiler and yet no kernels, it fails, and says why there are none.
+it is skipped and counted. Where there is a compiler and yet no kernels, it fails, and says why there are
+none.
 
 What looks at a page in a browser is marked `browser`. Where there is no Chromium, or nothing to drive it by,
 it is skipped and counted likewise.
