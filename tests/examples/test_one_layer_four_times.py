@@ -27,8 +27,6 @@ def load():
 
 example = load()
 
-compiled = pytest.mark.skipif(not backend.cpu_kernels().compiled, reason="there are no C kernels")
-
 
 @pytest.fixture(scope="module")
 def own():
@@ -64,7 +62,9 @@ def test_the_loops_are_the_formulas(g):
 
 @pytest.mark.parametrize("dtype", example.MAX_ERROR)
 @pytest.mark.parametrize("g", SIZES, ids=str)
-@pytest.mark.parametrize("name", ["NumPy", *(pytest.param(name, marks=compiled) for name in ("own C", "C"))])
+@pytest.mark.parametrize(
+    "name", ["NumPy", *(pytest.param(name, marks=pytest.mark.native) for name in ("own C", "C"))]
+)
 def test_forms_agree(name, g, dtype):
     example.check(example.find_forms()[0][name], g, dtype)
 
@@ -78,7 +78,7 @@ def test_the_form_on_a_gpu_agrees(dtype):
     assert example.measure(form, SIZES[0], rounds=1).forward > 0
 
 
-@compiled
+@pytest.mark.native
 @pytest.mark.parametrize(
     ("right", "wrong", "named"),
     [
@@ -101,7 +101,7 @@ def test_a_mistake_in_the_kernel_is_found(right, wrong, named, tmp_path, monkeyp
         example.check(example.OwnC(kernels), SIZES[0], "float64")
 
 
-@compiled
+@pytest.mark.native
 def test_own_kernels_give_the_same_bits_on_any_number_of_threads(own):
     g = example.Sizes(5, 3, 7, 9)
     arrays = example.draw_arrays(g, np.float32)
@@ -162,7 +162,7 @@ def run(tmp_path, capsys):
     return capsys.readouterr().out
 
 
-@compiled
+@pytest.mark.native
 def test_one_layer_four_times(tmp_path, capsys):
     printed = run(tmp_path, capsys)
     lines = [line.split() for line in printed.splitlines()]
