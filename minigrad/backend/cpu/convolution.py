@@ -18,15 +18,11 @@ from .workspace import Workspace
 FLOAT32 = np.dtype(np.float32)
 
 
-def forms(workspace: Workspace, direct: DirectForm | None) -> list[Form]:
-    """Return the forms that there are: the first that pays is used.
-
-    Args:
-        direct: None without C kernels.
-    """
-    if direct is None:
+def forms(workspace: Workspace) -> list[Form]:
+    """Return the forms that there are: the first that pays is used."""
+    if workspace.kernels is None:
         return [ColumnsForm(workspace)]
-    return [FrequencyForm(workspace), direct, ColumnsForm(workspace)]
+    return [FrequencyForm(workspace), DirectForm(workspace), ColumnsForm(workspace)]
 
 
 class CPUConvolution(Backend):

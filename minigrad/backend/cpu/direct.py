@@ -6,11 +6,11 @@ import math
 import numpy as np
 
 from ..arrays import Array, channels_last
-from ..epilogue import NO_EPILOGUE, Epilogue
+from ..epilogue import Epilogue
 from ..geometry import ConvGeometry, Pair
 from . import plans
 from .forms import Alone, ColumnsForm
-from .native import FLOATS, address
+from .native import address
 from .plans import Plans
 from .workspace import Workspace
 
@@ -21,8 +21,6 @@ NEAR_BYTES = 1 << 19  # that a weight gradient reads again and again, or adds to
 FEWEST_POSITIONS = 128  # that a tile of a weight gradient adds up before it adds the sum to others
 
 COLUMNS = 4  # of a block, where they are taken one by one (kernels/convolution.c)
-LONG = 1024  # numbers of a row: then adding up the vectors of each sum at the end hardly shows
-ONE_PIXEL = ConvGeometry((1, 1), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1))
 
 
 class DirectForm(Alone):
@@ -52,7 +50,7 @@ class DirectForm(Alone):
         o, c = weight.shape[:2]
         found = plans.of_convolution(geometry, c, o)
         packed = self._packed(weight, found, by_inner=False)
-        return self._gather(x, *packed, o, bias, epilogue.slope, found, geometry.output_size)
+        return self._gather(x, packed, o, bias, epilogue.slope, found, geometry.output_size)
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
@@ -63,7 +61,7 @@ class DirectForm(Alone):
         packed = self._packed(weight, found, by_inner=True, not_finite=not_finite)
         if not_finite is not None and not_finite[0]:  # infinity times the zeros around dy would be NaN
             return self._columns.input_gradient(dy, weight, bias, geometry, epilogue)
-        return self._gather(dy, *packed, c, bias, epilogue.slope, found, geometry.input_size)
+        return self._gather(dy, packed, c, bias, epilogue.slope, found, geometry.input_size)
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
@@ -72,26 +70,6 @@ class DirectForm(Alone):
         sizes = len(parts), geometry.taps, c, o, parts.shape[2]
         self._kernels.weight_sum[x.dtype](address(parts), address(weight), *sizes)
         return weight
-
-    @staticmethod
-    def takes(a: Array, b: Array) -> bool:
-        """Whether `matmul` can multiply these: matrices of one floating dtype that fit, and not empty."""
-        fit = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.size > 0 and b.size > 0
-        return fit and a.dtype == b.dtype and a.dtype in FLOATS
-
-    def matmul(self, a: Array, b: Array) -> Array:
-        """Return a @ b for (M, K) and (K, N), of one dtype: rows are images of one pixel with K channels.
-
-        So `x @ w.T` is a convolution, `dy @ w` its input gradient, and `dy.T @ x` its weight gradient.
-        """
-        if _is_transposed(a):
-            parts = self._weight_parts(_pixels(a.T), _pixels(b), ONE_PIXEL)  # (parts, M, pitch)
-            n = b.shape[1]
-            return parts[0] if parts.shape[::2] == (1, n) else parts[:, :, :n].sum(axis=0)
-        a = np.ascontiguousarray(a)
-        if _is_transposed(b):
-            return self.convolve(_pixels(a), _pixels(b.T), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
-        return self.input_gradient(_pixels(a), _pixels(b), None, ONE_PIXEL, NO_EPILOGUE)[:, 0, 0]
 
     def _weight_parts(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return the weight gradient in parts, which are to be added up: (parts, taps * C, columns).
@@ -122,46 +100,35 @@ class DirectForm(Alone):
         return dw
 
     def _gather(
-        self, x: Array, packed: Array, vectors: int, pitch: int, columns: int, bias: Array | None,
-        slope: float, found: Plans, size: Pair,
+        self, x: Array, packed: Array, columns: int, bias: Array | None, slope: float,
+        found: Plans, size: Pair,
     ) -> Array:  # fmt: skip
         """Multiply the rows of the plans by a weight of so many columns, as `_packed` gives it."""
         x = _readable(x)
         bias = None if bias is None else _readable(np.ascontiguousarray(bias))
         n, dtype = len(x), x.dtype
-        block = vectors * (self._kernels.vector_bytes // dtype.itemsize) if vectors else COLUMNS
-        each, splits = _cut(n, found.most_rows, -(-columns // block))
+        vectors, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
+        each, splits = _cut(n, found.most_rows, -(-columns // (wide if vectors else COLUMNS)))
         members = self._space.pool.threads
         canvas = self._canvas(x, found, members * each)
         y = self._space.arena.empty((n, *size, columns), dtype)
         self._kernels.gather[dtype](
             n, *_images(x), *found.corner, *found.canvas_size,
-            address(packed), _address(bias), address(y), y[0].size, columns, vectors, pitch,
+            address(packed), _address(bias), address(y), y[0].size, columns, vectors,
             address(found.table), len(found.plans), address(found.rows), address(found.out),
             address(found.segments), each, splits, _address(canvas), members, slope,
         )  # fmt: skip
         return y
 
-    def _packed(
-        self, weight: Array, found: Plans, by_inner: bool, not_finite: Array | None = None
-    ) -> tuple[Array, int, int]:
+    def _packed(self, weight: Array, found: Plans, by_inner: bool, not_finite: Array | None = None) -> Array:
         """Return the weight (O, C, kh, kw) in the order of the kernel, with columns C `by_inner`, or else O.
 
         not_finite[0] becomes 1 if a number is infinite or NaN.
-
-        Returns it, the vectors of a tile (0 for columns one by one), and the distance of two rows of columns,
-        or 0 where they lie tile by tile. A weight with one tap need not be copied if its columns fill tiles,
-        or if it has a long row for each.
         """
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
         weight = _readable(np.ascontiguousarray(weight))
         columns = c if by_inner else o
-        vectors, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
-        if taps == 1 and not_finite is None:
-            if by_inner and vectors and columns % wide == 0:
-                return weight, vectors, columns
-            if not by_inner and c >= LONG:
-                return weight, 0, 0
+        _, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
         packed = self._space.scratch.get("packed", (found.depth * -(-columns // wide) * wide,), dtype)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
         first = 0
@@ -171,7 +138,7 @@ class DirectForm(Alone):
                 1, *sides, wide, _address(not_finite),
             )  # fmt: skip
             first += plan.depth * -(-columns // wide) * wide
-        return packed, vectors, 0
+        return packed
 
     def _canvas(self, x: Array, found: Plans, count: int) -> Array | None:
         """Return memory for the canvases of so many images; None where images are their own."""
@@ -204,16 +171,6 @@ def _cut(n: int, rows: int, blocks: int) -> tuple[int, int]:
     """
     each = min(n, -(-ROWS // rows), max(-(-n // PIECES), -(-FEWEST_ROWS // rows)))
     return each, max(1, min(blocks, PIECES // -(-n // each)))
-
-
-def _is_transposed(matrix: Array) -> bool:
-    """Whether a matrix lies in memory column by column."""
-    return matrix.flags.f_contiguous and not matrix.flags.c_contiguous
-
-
-def _pixels(rows: Array) -> Array:
-    """Return rows (M, K) as images (M, K, 1, 1)."""
-    return rows[:, :, None, None]
 
 
 def _readable(x: Array) -> Array:

@@ -21,6 +21,7 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 #include "elementwise.c"
 #include "frequency.c"
 #include "moves.c"
+#include "product.c"
 #include "sums.c"
 
 #undef KERNEL

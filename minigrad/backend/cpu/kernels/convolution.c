@@ -44,7 +44,7 @@ typedef struct {
     REAL *y, *scratch;
     const NAME(Plan) *plans;
     const int64_t *row, *out, *segment;
-    int64_t n, plan_count, columns, vectors, pitch, each, splits, scratch_each, y_each;
+    int64_t n, plan_count, columns, vectors, each, splits, scratch_each, y_each;
     REAL slope;
 } NAME(Gather);
 
@@ -92,8 +92,7 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
                               const REAL *const *row, REAL *const *out, const REAL *b, int64_t first) {
     VECTOR sums[ROWS][2];
     REAL total[ROWS][2 * LANES];
-    const int64_t ahead = g->pitch ? wide * LANES : p->segments * p->length * wide * LANES;  // to the next columns
-    const int64_t pitch = g->pitch ? g->pitch : wide * LANES;
+    const int64_t ahead = p->segments * p->length * wide * LANES;  // to the next columns
     int64_t chain = 0;
     UNROLL for (int r = 0; r < rows; ++r)
         UNROLL for (int v = 0; v < wide; ++v) *(VECTOR *)(total[r] + v * LANES) = sums[r][v] = (VECTOR){0};
@@ -102,7 +101,7 @@ INLINE void NAME(gather_tile)(const int rows, const int wide, const NAME(Gather)
             const int64_t stop = start + CHAIN < p->length ? start + CHAIN : p->length;
             const REAL *from[ROWS];
             UNROLL for (int r = 0; r < rows; ++r) from[r] = row[r] + g->segment[p->first_segment + s];
-            for (int64_t k = start; k < stop; ++k, b += pitch) {
+            for (int64_t k = start; k < stop; ++k, b += wide * LANES) {
                 VECTOR factor[2];
                 UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
                 UNROLL for (int v = 0; v < wide; ++v) __builtin_prefetch(b + ahead + v * LANES);
@@ -224,7 +223,7 @@ static void NAME(gather_piece)(const void *arguments, int64_t piece, int64_t mem
     for (const NAME(Plan) *p = g->plans; p < g->plans + g->plan_count; ++p) {
         const int64_t depth = p->segments * p->length;
         for (int64_t block = split; block < blocks; block += g->splits) {
-            const REAL *b = g->b + (g->pitch ? block * wide : p->first_number * stored + block * wide * depth);
+            const REAL *b = g->b + p->first_number * stored + block * wide * depth;
             int64_t image = 0, r = 0;
             for (int64_t left = (stop - start) * p->rows; left > 0;) {
                 const int64_t rows = tile_rows(left);
@@ -246,21 +245,20 @@ static void NAME(gather_piece)(const void *arguments, int64_t piece, int64_t mem
     }
 }
 
-// x: (n, height, width, channels), at these strides. b: as `pack` makes it, plan by plan; or, where `pitch` is not 0,
-// a matrix (k, columns) with rows so far apart, for a single plan and whole tiles of columns. vectors: of a tile; 0 for
+// x: (n, height, width, channels), at these strides. b: as `pack` makes it, plan by plan. vectors: of a tile; 0 for
 // columns along which k lies. bias: may be NULL.
 // row, out, segment: the tables of all plans. scratch: for each of `members`, the canvases of `each`
 // images; NULL where each image is its own canvas.
 KERNEL(gather)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64_t along_w, int64_t along_c,
                int64_t height, int64_t width, int64_t channels, int64_t top, int64_t left, int64_t canvas_height,
                int64_t canvas_width, const REAL *b, const REAL *bias, REAL *y, int64_t y_each, int64_t columns,
-               int64_t vectors, int64_t pitch, const int64_t *plans, int64_t plan_count, const int64_t *row,
+               int64_t vectors, const int64_t *plans, int64_t plan_count, const int64_t *row,
                const int64_t *out, const int64_t *segment, int64_t each, int64_t splits, REAL *scratch,
                int64_t members, double slope) {
     const NAME(Gather) g = {
         {x, along_n, along_h, along_w, along_c, height, width, channels, top, left, canvas_height, canvas_width},
-        b, bias, y, scratch, (const NAME(Plan) *)plans, row, out, segment, n, plan_count, columns, vectors, pitch,
-        each, splits, each * canvas_height * canvas_width * channels, y_each, (REAL)slope,
+        b, bias, y, scratch, (const NAME(Plan) *)plans, row, out, segment, n, plan_count, columns, vectors, each,
+        splits, each * canvas_height * canvas_width * channels, y_each, (REAL)slope,
     };
     share_among(NAME(gather_piece), &g, (n + each - 1) / each * splits, members);
 }
