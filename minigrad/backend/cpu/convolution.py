@@ -13,6 +13,7 @@ from .direct import DirectForm
 from .forms import ColumnsForm, Form
 from .frequency import FrequencyForm
 from .native import FLOATS
+from .winograd import WinogradForm
 from .workspace import Workspace
 
 FLOAT32 = np.dtype(np.float32)
@@ -22,7 +23,8 @@ def forms(workspace: Workspace) -> list[Form]:
     """Return the forms that there are: the first that pays is used."""
     if workspace.kernels is None:
         return [ColumnsForm(workspace)]
-    return [FrequencyForm(workspace), DirectForm(workspace), ColumnsForm(workspace)]
+    direct = DirectForm(workspace)
+    return [FrequencyForm(workspace), WinogradForm(workspace, direct), direct, ColumnsForm(workspace)]
 
 
 class CPUConvolution(Backend):

@@ -76,7 +76,7 @@ class DirectForm(Alone):
 
         There are O columns, and others behind them up to whole tiles.
         """
-        x, dy = _readable(x), _readable(dy)
+        x, dy = readable(x), readable(dy)
         (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
         found = plans.of_convolution(geometry, c, o)
         vectors, wide = _tile(o, 0, self._kernels.vector_bytes // dtype.itemsize)
@@ -104,8 +104,8 @@ class DirectForm(Alone):
         found: Plans, size: Pair,
     ) -> Array:  # fmt: skip
         """Multiply the rows of the plans by a weight of so many columns, as `_packed` gives it."""
-        x = _readable(x)
-        bias = None if bias is None else _readable(np.ascontiguousarray(bias))
+        x = readable(x)
+        bias = None if bias is None else readable(np.ascontiguousarray(bias))
         n, dtype = len(x), x.dtype
         vectors, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
         each, splits = _cut(n, found.most_rows, -(-columns // (wide if vectors else COLUMNS)))
@@ -126,7 +126,7 @@ class DirectForm(Alone):
         not_finite[0] becomes 1 if a number is infinite or NaN.
         """
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
-        weight = _readable(np.ascontiguousarray(weight))
+        weight = readable(np.ascontiguousarray(weight))
         columns = c if by_inner else o
         _, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
         packed = self._space.scratch.get("packed", (found.depth * -(-columns // wide) * wide,), dtype)
@@ -173,7 +173,7 @@ def _cut(n: int, rows: int, blocks: int) -> tuple[int, int]:
     return each, max(1, min(blocks, PIECES // -(-n // each)))
 
 
-def _readable(x: Array) -> Array:
+def readable(x: Array) -> Array:
     """Return an array that a kernel can read: a copy if it is not aligned, as in packed records."""
     return x if x.flags.aligned else x.copy()
 

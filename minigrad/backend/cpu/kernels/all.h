@@ -23,6 +23,7 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 #include "moves.c"
 #include "product.c"
 #include "sums.c"
+#include "winograd.c"
 
 #undef KERNEL
 #undef VECTOR

@@ -79,6 +79,17 @@ INLINE void NAME(product_tile)(const int rows, const int wide, const NAME(Produc
 #define PRODUCT_1(rows, ...) NAME(product_tile)(rows, 1, __VA_ARGS__)
 #define PRODUCT_2(rows, ...) NAME(product_tile)(rows, 2, __VA_ARGS__)
 
+__attribute__((noinline)) static void NAME(product_rows)(const NAME(Product) *p, int64_t rows, int64_t wide,
+                                                         const REAL *a, int64_t along_m, int64_t along_k,
+                                                         const REAL *b, int64_t depth, const REAL *next, REAL *c,
+                                                         int64_t count, bool adds) {
+    if (wide == 2) {
+        TILE_OF(rows, PRODUCT_2, p, a, along_m, along_k, b, depth, next, c, count, adds)
+    } else {
+        TILE_OF(rows, PRODUCT_1, p, a, along_m, along_k, b, depth, next, c, count, adds)
+    }
+}
+
 static void NAME(product_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(Product) *p = arguments;
     const int64_t row_tiles = over(p->m, ROWS), column_tiles = over(p->n, 2 * LANES);
@@ -107,11 +118,7 @@ static void NAME(product_piece)(const void *arguments, int64_t piece, int64_t me
                 // One half of the next tile's columns, and then the other.
                 const REAL *next = b + (wide + i / ROWS % 2) * LANES * p->b_along_n;
                 high = tile_rows(rows - i);
-                if (wide == 2) {
-                    TILE_OF(high, PRODUCT_2, p, a + i * along_m, along_m, along_k, tile, depth, next, c, count, first > 0)
-                } else {
-                    TILE_OF(high, PRODUCT_1, p, a + i * along_m, along_m, along_k, tile, depth, next, c, count, first > 0)
-                }
+                NAME(product_rows)(p, high, wide, a + i * along_m, along_m, along_k, tile, depth, next, c, count, first > 0);
             }
         }
     }

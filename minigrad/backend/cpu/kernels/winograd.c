@@ -1,0 +1,357 @@
+// Convolution by Winograd's minimal filtering: fewer multiplications for small kernels.
+//
+// minigrad/backend/cpu/winograd.py explains it, makes the matrices, and calls the kernels. With a stride, pixels that
+// lie a stride apart form a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels
+// of each phase of the image. Both are transformed, number by number of the channels: to size x size numbers each, for
+// which the convolution is a product of the channels alone.
+//
+// winograd_convolve: must equal ReferenceConvolution.convolve. The squares of the image are transformed, multiplied by
+//   the weight, and transformed to squares of the result.
+// winograd_input_gradient: must equal ReferenceConvolution.convolve_input_gradient. The same backwards, with the
+//   transposed matrices. Squares of the image overlap, so they are added up on a canvas.
+//   A piece is a few images, `chunk` squares at a time, whose transforms stay in the cache.
+//   Operations: 2 size^2 / m^2 for each pixel of the result, phase, channel of the image and channel of the result, and
+//   about a tenth more for the transforms. Bytes: images and results once; the weight once for each chunk.
+// winograd_weight: the transform of a weight, in the order in which the products read it.
+
+#define LARGEST 4  // size of a square
+#define CHAIN 128  // products that are added up in a register: results double the rounding of their sums
+#define APART 48  // unused numbers between two planes
+#define MOST_TAPS 64  // of a kernel
+
+typedef struct {
+    int64_t n, height, width, channels, top, left, canvas_height, canvas_width;  // of images
+    int64_t stride_h, stride_w, out_height, out_width, columns;                  // of results
+    int64_t m, size, each, chunk, scratch_each;
+    const REAL *from, *u, *bias;
+    REAL *to, *scratch;
+    REAL slope;
+} NAME(Winograd);
+
+// Where a square lies: the image, and its first pixel in the result.
+typedef struct {
+    int64_t image, row, column;
+} NAME(Square);
+
+// The five steps: there, of squares of the image, of the result and of the weight; and back, by the transposed matrices.
+enum { NAME(OF_IMAGE), NAME(OF_RESULT), NAME(OF_WEIGHT), NAME(TO_IMAGE), NAME(TO_RESULT) };
+
+// The matrix V: its row number `point` gives the value of a polynomial with so many coefficients at 0, 1, -1 (for a
+// size of 4) or infinity, the last one, where it is the last coefficient.
+INLINE REAL NAME(value_at)(const int size, const int count, const int point, const int coefficient) {
+    if (point == 0) return coefficient == 0;
+    if (point == size - 1) return coefficient == count - 1;
+    return point == 2 && coefficient % 2 ? -1 : 1;
+}
+
+// The inverse of the square V, transposed.
+INLINE REAL NAME(coefficient_of)(const int size, const int row, const int column) {
+    static const REAL of_3[3][3] = {{1, -1, 0}, {0, 1, 0}, {0, -1, 1}};
+    static const REAL of_4[4][4] = {{1, 0, -1, 0}, {0, (REAL)0.5, (REAL)0.5, 0}, {0, (REAL)-0.5, (REAL)0.5, 0}, {0, -1, 0, 1}};
+    return size == 3 ? of_3[row][column] : of_4[row][column];
+}
+
+// An element of the (q, p) matrix of a step.
+INLINE REAL NAME(element)(const int step, const int p, const int q, const int row, const int column) {
+    if (step == NAME(OF_IMAGE)) return NAME(coefficient_of)(p, row, column);
+    if (step == NAME(TO_IMAGE)) return NAME(coefficient_of)(p, column, row);
+    if (step == NAME(TO_RESULT)) return NAME(value_at)(p, q, column, row);
+    return NAME(value_at)(q, p, row, column);
+}
+
+// The product of a row of the matrix of a step and p vectors, `apart` from each other. What is 0 is left out.
+INLINE VECTOR NAME(combined)(const int step, const int p, const int q, const int row, const VECTOR *in, const int apart) {
+    VECTOR sum = {0};
+    bool begun = false;
+    UNROLL for (int i = 0; i < p; ++i) {
+        const REAL factor = NAME(element)(step, p, q, row, i);
+        if (factor == 0) continue;
+        VECTOR term = in[i * apart];
+        if (factor == -1) term = -term;
+        else if (factor != 1) term *= factor;
+        if (begun) sum += term;
+        else sum = term;
+        begun = true;
+    }
+    return sum;
+}
+
+// made = matrix in matrix^T, with the matrix of a step: (q, p) by (p, p) by (p, q), a vector of channels at a time.
+INLINE void NAME(both_sides)(const int step, const int p, const int q, const VECTOR *in, VECTOR *made) {
+    VECTOR half[LARGEST * LARGEST];  // (p, q)
+    UNROLL for (int i = 0; i < p; ++i)
+        UNROLL for (int k = 0; k < q; ++k) half[i * q + k] = NAME(combined)(step, p, q, k, in + i * p, 1);
+    UNROLL for (int k = 0; k < q; ++k)
+        UNROLL for (int l = 0; l < q; ++l) made[l * q + k] = NAME(combined)(step, p, q, l, half + k, q);
+}
+
+// The same for the sizes that there are: m is 2 or 3, and size 3 or 4.
+__attribute__((noinline)) static void NAME(transform_square)(int step, int64_t p, int64_t q, const VECTOR *in,
+                                                             VECTOR *made) {
+#define SQUARE_CASE(step, p, q) \
+    case 64 * step + 8 * p + q: NAME(both_sides)(step, p, q, in, made); break;
+    switch (64 * step + 8 * p + q) {
+        SQUARE_CASE(NAME(OF_IMAGE), 3, 3) SQUARE_CASE(NAME(OF_IMAGE), 4, 4)
+        SQUARE_CASE(NAME(TO_IMAGE), 3, 3) SQUARE_CASE(NAME(TO_IMAGE), 4, 4)
+        SQUARE_CASE(NAME(OF_RESULT), 2, 3) SQUARE_CASE(NAME(OF_RESULT), 2, 4) SQUARE_CASE(NAME(OF_RESULT), 3, 4)
+        SQUARE_CASE(NAME(TO_RESULT), 3, 2) SQUARE_CASE(NAME(TO_RESULT), 4, 2) SQUARE_CASE(NAME(TO_RESULT), 4, 3)
+        SQUARE_CASE(NAME(OF_WEIGHT), 2, 3) SQUARE_CASE(NAME(OF_WEIGHT), 2, 4) SQUARE_CASE(NAME(OF_WEIGHT), 3, 4)
+    }
+#undef SQUARE_CASE
+}
+
+// The squares of an image across, and of all.
+static inline int64_t NAME(across)(const NAME(Winograd) *w) { return over(w->out_width, w->m); }
+static inline int64_t NAME(squares_each)(const NAME(Winograd) *w) {
+    return over(w->out_height, w->m) * NAME(across)(w);
+}
+
+static NAME(Square) NAME(square_of)(const NAME(Winograd) *w, int64_t number) {
+    const int64_t each = NAME(squares_each)(w), across = NAME(across)(w), place = number % each;
+    return (NAME(Square)){number / each, place / across * w->m, place % across * w->m};
+}
+
+static inline int64_t NAME(inner)(const NAME(Winograd) *w) { return w->stride_h * w->stride_w * w->channels; }
+
+// The distance of two planes of transforms. Else they often lie a power of two apart, and such addresses share few
+// places in the cache.
+static inline int64_t NAME(plane)(const NAME(Winograd) *w, int64_t channels) { return w->chunk * channels + APART; }
+
+// Where the pixel (i, j) of a phase's square lies on a canvas, in numbers.
+static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, int64_t phase, int64_t i, int64_t j) {
+    const int64_t row = (s.row + i) * w->stride_h + phase / w->stride_w;
+    const int64_t column = (s.column + j) * w->stride_w + phase % w->stride_w;
+    return (row * w->canvas_width + column) * w->channels;
+}
+
+// Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels).
+static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image) {
+    const int64_t size = w->size, inner = NAME(inner)(w);
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase)
+        for (int64_t c = 0; c < w->channels; c += LANES) {
+            for (int64_t i = 0; i < size; ++i)
+                for (int64_t j = 0; j < size; ++j)
+                    in[i * size + j] = *(const VECTOR *)(canvas + NAME(place_of)(w, s, phase, i, j) + c);
+            NAME(transform_square)(NAME(OF_IMAGE), size, size, in, made);
+            for (int64_t f = 0; f < size * size; ++f)
+                *(VECTOR *)(image + f * NAME(plane)(w, inner) + phase * w->channels + c) = made[f];
+        }
+}
+
+// Transforms a row of `image` back, and adds it to a canvas.
+static void NAME(add_image)(const NAME(Winograd) *w, const REAL *image, NAME(Square) s, REAL *canvas) {
+    const int64_t size = w->size, inner = NAME(inner)(w);
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase)
+        for (int64_t c = 0; c < w->channels; c += LANES) {
+            for (int64_t f = 0; f < size * size; ++f)
+                in[f] = *(const VECTOR *)(image + f * NAME(plane)(w, inner) + phase * w->channels + c);
+            NAME(transform_square)(NAME(TO_IMAGE), size, size, in, made);
+            for (int64_t i = 0; i < size; ++i)
+                for (int64_t j = 0; j < size; ++j)
+                    *(VECTOR *)(canvas + NAME(place_of)(w, s, phase, i, j) + c) += made[i * size + j];
+        }
+}
+
+// Transforms a square of a result, zeros past its edges, to a row of `result`: (size^2, chunk, columns).
+static void NAME(read_result)(const NAME(Winograd) *w, const REAL *from, NAME(Square) s, REAL *result) {
+    const int64_t m = w->m;
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    for (int64_t o = 0; o < w->columns; o += LANES) {
+        for (int64_t i = 0; i < m; ++i)
+            for (int64_t j = 0; j < m; ++j) {
+                const int64_t row = s.row + i, column = s.column + j;
+                const bool there = row < w->out_height && column < w->out_width;
+                in[i * m + j] = (VECTOR){0};
+                if (there) in[i * m + j] = *(const VECTOR *)(from + (row * w->out_width + column) * w->columns + o);
+            }
+        NAME(transform_square)(NAME(OF_RESULT), m, w->size, in, made);
+        for (int64_t f = 0; f < w->size * w->size; ++f)
+            *(VECTOR *)(result + f * NAME(plane)(w, w->columns) + o) = made[f];
+    }
+}
+
+// Transforms a row of `result` back, and finishes the pixels of the square that the result has.
+static void NAME(write_result)(const NAME(Winograd) *w, const REAL *result, NAME(Square) s, REAL *to) {
+    const int64_t m = w->m;
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    for (int64_t o = 0; o < w->columns; o += LANES) {
+        for (int64_t f = 0; f < w->size * w->size; ++f)
+            in[f] = *(const VECTOR *)(result + f * NAME(plane)(w, w->columns) + o);
+        NAME(transform_square)(NAME(TO_RESULT), w->size, m, in, made);
+        for (int64_t i = 0; i < smaller(m, w->out_height - s.row); ++i)
+            for (int64_t j = 0; j < smaller(m, w->out_width - s.column); ++j) {
+                REAL *pixel = to + ((s.row + i) * w->out_width + s.column + j) * w->columns;
+                *(VECTOR *)(pixel + o) = NAME(finish_vector)(w->bias, w->slope, made[i * m + j], o);
+            }
+    }
+}
+
+// c = a u for each of size^2 numbers: (count, inner) by (inner, columns), rows of a and c by chunks.
+static void NAME(square_products)(const NAME(Winograd) *w, const REAL *a, int64_t inner, REAL *c, int64_t columns,
+                                  int64_t count) {
+    const int64_t wide = columns % (2 * LANES) ? 1 : 2;
+    const NAME(Product) p = {.along_m = columns, .along_n = 1, .b_along_k = wide * LANES};
+    const REAL *u = w->u;
+    for (int64_t f = 0; f < w->size * w->size; ++f, a += NAME(plane)(w, inner), c += NAME(plane)(w, columns))
+        for (int64_t j = 0; j < columns; j += wide * LANES)
+            for (int64_t first = 0; first < inner; first += CHAIN) {
+                const int64_t depth = smaller(CHAIN, inner - first);
+                for (int64_t i = 0, rows; i < count; i += rows) {
+                    rows = tile_rows(count - i);
+                    NAME(product_rows)(&p, rows, wide, a + i * inner + first, inner, 1, u, depth,
+                                       u + (depth + i / ROWS % 2) * wide * LANES, c + i * columns + j, wide * LANES,
+                                       first > 0);
+                }
+                u += depth * wide * LANES;
+            }
+}
+
+static int64_t NAME(canvas_size)(const NAME(Winograd) *w) { return w->canvas_height * w->canvas_width * w->channels; }
+
+static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, int64_t member) {
+    const NAME(Winograd) *w = arguments;
+    const int64_t start = piece * w->each, images = smaller(w->each, w->n - start), size = NAME(canvas_size)(w);
+    const int64_t squares = images * NAME(squares_each)(w), inner = NAME(inner)(w);
+    const int64_t result_each = w->out_height * w->out_width * w->columns;
+    REAL *canvas = w->scratch + member * w->scratch_each, *image = canvas + w->each * size;
+    REAL *result = image + w->size * w->size * NAME(plane)(w, inner);
+    const NAME(Images) m = {w->from, w->height * w->width * w->channels, w->width * w->channels, w->channels, 1,
+                            w->height, w->width, w->channels, w->top, w->left, w->canvas_height, w->canvas_width};
+    for (int64_t i = 0; i < images; ++i) NAME(copy_to_canvas)(&m, start + i, canvas + i * size);
+    for (int64_t first = 0; first < squares; first += w->chunk) {
+        const int64_t count = smaller(w->chunk, squares - first);
+        for (int64_t i = 0; i < count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, first + i);
+            NAME(read_image)(w, canvas + s.image * size, s, image + i * inner);
+        }
+        NAME(square_products)(w, image, inner, result, w->columns, count);
+        for (int64_t i = 0; i < count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, first + i);
+            NAME(write_result)(w, result + i * w->columns, s, w->to + (start + s.image) * result_each);
+        }
+    }
+}
+
+// Copies the image on a canvas to its place, and finishes its pixels.
+static void NAME(copy_from_canvas)(const NAME(Winograd) *w, const REAL *canvas, REAL *to) {
+    for (int64_t h = 0; h < w->height; ++h)
+        for (int64_t i = 0; i < w->width; ++i, to += w->channels) {
+            const REAL *from = canvas + ((w->top + h) * w->canvas_width + w->left + i) * w->channels;
+            for (int64_t c = 0; c < w->channels; c += LANES)
+                *(VECTOR *)(to + c) = NAME(finish_vector)(w->bias, w->slope, *(const VECTOR *)(from + c), c);
+        }
+}
+
+static void NAME(winograd_input_gradient_piece)(const void *arguments, int64_t piece, int64_t member) {
+    const NAME(Winograd) *w = arguments;
+    const int64_t start = piece * w->each, images = smaller(w->each, w->n - start), size = NAME(canvas_size)(w);
+    const int64_t squares = images * NAME(squares_each)(w), inner = NAME(inner)(w);
+    const int64_t result_each = w->out_height * w->out_width * w->columns;
+    REAL *canvas = w->scratch + member * w->scratch_each, *image = canvas + w->each * size;
+    REAL *result = image + w->size * w->size * NAME(plane)(w, inner);
+    memset(canvas, 0, sizeof(REAL) * images * size);
+    for (int64_t first = 0; first < squares; first += w->chunk) {
+        const int64_t count = smaller(w->chunk, squares - first);
+        for (int64_t i = 0; i < count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, first + i);
+            NAME(read_result)(w, w->from + (start + s.image) * result_each, s, result + i * w->columns);
+        }
+        NAME(square_products)(w, result, w->columns, image, inner, count);
+        for (int64_t i = 0; i < count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, first + i);
+            NAME(add_image)(w, image + i * inner, s, canvas + s.image * size);
+        }
+    }
+    for (int64_t i = 0; i < images; ++i)
+        NAME(copy_from_canvas)(w, canvas + i * size, w->to + (start + i) * w->height * w->width * w->channels);
+}
+
+// from: (n, height, width, channels). to: (n, out_height, out_width, columns).
+// u: as `winograd_weight` makes it. bias: may be NULL. scratch: for each of `members`, the canvases of `each` images,
+// and size^2 (chunk channels + APART) numbers for the channels of all phases, and for the columns.
+KERNEL(winograd_convolve)(int64_t n, const REAL *from, int64_t height, int64_t width, int64_t channels, int64_t top,
+                          int64_t left, int64_t canvas_height, int64_t canvas_width, int64_t stride_h,
+                          int64_t stride_w, REAL *to, int64_t out_height, int64_t out_width, int64_t columns,
+                          int64_t m, int64_t size, const REAL *u,
+                          const REAL *bias, int64_t each, int64_t chunk, REAL *scratch, int64_t scratch_each,
+                          int64_t members, double slope) {
+    const NAME(Winograd) w = {
+        n, height, width, channels, top, left, canvas_height, canvas_width, stride_h, stride_w, out_height, out_width,
+        columns, m, size, each, chunk, scratch_each, from, u, bias, to, scratch, (REAL)slope};
+    share_among(NAME(winograd_convolve_piece), &w, over(n, each), members);
+}
+
+// The same with `from` and `to` exchanged.
+KERNEL(winograd_input_gradient)(int64_t n, REAL *to, int64_t height, int64_t width, int64_t channels, int64_t top,
+                                int64_t left, int64_t canvas_height, int64_t canvas_width, int64_t stride_h,
+                                int64_t stride_w, const REAL *from, int64_t out_height, int64_t out_width,
+                                int64_t columns, int64_t m, int64_t size,
+                                const REAL *u, const REAL *bias, int64_t each, int64_t chunk, REAL *scratch,
+                                int64_t scratch_each, int64_t members, double slope) {
+    const NAME(Winograd) w = {
+        n, height, width, channels, top, left, canvas_height, canvas_width, stride_h, stride_w, out_height, out_width,
+        columns, m, size, each, chunk, scratch_each, from, u, bias, to, scratch, (REAL)slope};
+    share_among(NAME(winograd_input_gradient_piece), &w, over(n, each), members);
+}
+
+// -- the weight --------------------------------------------------------------------------------------
+
+typedef struct {
+    const REAL *weight;
+    REAL *u;
+    int64_t channels, columns, kh, kw, stride_h, stride_w, size, taps, along_k, along_lane;
+    bool by_inner;
+} NAME(WinogradWeight);
+
+// The taps of a phase, of a vector of columns: those that it lacks are zeros.
+static void NAME(taps_of)(const NAME(WinogradWeight) *w, const REAL near[][LANES], int64_t phase, VECTOR *in) {
+    for (int64_t i = 0; i < w->taps; ++i)
+        for (int64_t j = 0; j < w->taps; ++j) {
+            const int64_t row = i * w->stride_h + phase / w->stride_w, column = j * w->stride_w + phase % w->stride_w;
+            in[i * w->taps + j] = (VECTOR){0};
+            if (row < w->kh && column < w->kw) in[i * w->taps + j] = *(const VECTOR *)near[row * w->kw + column];
+        }
+}
+
+static void NAME(winograd_weight_piece)(const void *arguments, int64_t piece, int64_t member) {
+    (void)member;
+    const NAME(WinogradWeight) *w = arguments;
+    const int64_t phases = w->stride_h * w->stride_w, size = w->size * w->size, count = w->kh * w->kw;
+    const int64_t lane_blocks = (w->by_inner ? w->channels : w->columns) / LANES, lane = piece % lane_blocks * LANES;
+    const int64_t first = piece / lane_blocks * LANES, there = w->by_inner ? w->columns : w->channels;
+    const int64_t inner = w->by_inner ? w->columns : phases * w->channels;  // rows of u, and its columns
+    const int64_t columns = w->by_inner ? phases * w->channels : w->columns, wide = columns % (2 * LANES) ? LANES : 2 * LANES;
+    REAL near[MOST_TAPS][LANES];
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    for (int64_t k = first; k < smaller(first + LANES, there); ++k) {
+        const REAL *from = w->weight + k * w->along_k + lane * w->along_lane;
+        for (int64_t t = 0; t < count; ++t)
+            for (int64_t i = 0; i < LANES; ++i) near[t][i] = from[i * w->along_lane + t];
+        for (int64_t phase = 0; phase < phases; ++phase) {
+            const int64_t row = w->by_inner ? k : phase * w->channels + k;
+            const int64_t column = w->by_inner ? phase * w->channels + lane : lane;
+            REAL *to = w->u + column / wide * wide * inner + row * wide + column % wide;
+            NAME(taps_of)(w, near, phase, in);
+            NAME(transform_square)(NAME(OF_WEIGHT), w->taps, w->size, in, made);
+            for (int64_t f = 0; f < size; ++f) *(VECTOR *)(to + f * inner * columns) = made[f];
+        }
+    }
+}
+
+// u: (size^2, blocks of columns, rows, columns of a block), from a weight (columns, channels, kh, kw). Rows are the
+// phases and channels, and columns those of the weight; or the other way round if `by_inner`.
+KERNEL(winograd_weight)(const REAL *weight, REAL *u, int64_t channels, int64_t columns, int64_t kh,
+                        int64_t kw, int64_t stride_h, int64_t stride_w, int64_t size, int64_t taps, int64_t by_inner) {
+    const int64_t each = kh * kw * channels;
+    const NAME(WinogradWeight) w = {
+        weight, u, channels, columns, kh, kw, stride_h, stride_w, size, taps,
+        by_inner ? each : kh * kw, by_inner ? kh * kw : each, by_inner};
+    share(NAME(winograd_weight_piece), &w, over(channels, LANES) * over(columns, LANES));
+}
+
+#undef LARGEST
+#undef CHAIN
+#undef APART
+#undef MOST_TAPS

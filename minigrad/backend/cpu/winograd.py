@@ -1,0 +1,193 @@
+"""Convolution with fewer multiplications, for small kernels.
+
+Two neighbours of a result share pixels. Winograd's filters use that: for a kernel of 2 taps w, and 3 pixels
+x, the 2 results are
+
+    k1 = (x0 - x1) w0,  k2 = x1 (w0 + w1),  k3 = (x2 - x1) w1,  y0 = k1 + k2,  y1 = k2 + k3
+
+with 3 multiplications instead of 4; in two dimensions 9 instead of 16. A number is a product of matrices
+here, since images have channels, and the additions around it hardly count. Written out, y = A ((B x) . (G w))
+for one dimension, and y = A ((B x B^T) . (G w G^T)) A^T for squares of m x m results. The point stands for a
+product of matrices for each of size^2 numbers: (squares, C) by (C, O). Convolution and input gradient use the
+same three matrices, the latter transposed.
+
+With a stride s, pixels that are s apart form a phase, and so do taps (plans.py): a 4x4 kernel of stride 2 has
+four phases of 2x2 taps. The channels of all phases count as channels, since their products are added up.
+
+The matrices evaluate polynomials at a few points, and interpolate (Toom and Cook). With the points 0, 1, -1
+and infinity, results are as exact as sums of products; with more they lose digits. So squares stay small.
+
+If a pixel or a weight is infinite or NaN, all pixels of the squares that meet it may become NaN; in the plain
+form only those that read it do.
+
+Sources: Winograd, "Arithmetic complexity of computations" (1980), chapter 3; Lavin and Gray, "Fast algorithms
+for convolutional neural networks" (2016).
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Array, channels_last
+from ..epilogue import Epilogue
+from ..geometry import ConvGeometry, Pair
+from .direct import DirectForm, readable
+from .forms import Alone
+from .native import address
+from .workspace import Workspace
+
+ADVANTAGE = 1.1  # so many times fewer multiply-adds outweigh another pass over the numbers
+TRANSFORM = 16  # multiply-adds that take as long as the transforms of a number (measured)
+LANES = 16  # numbers of channels must be multiples of it: the float32 numbers of the widest vectors
+MOST_TAPS = 64  # of a kernel (kernels/winograd.c)
+APART = 48  # unused numbers between two planes (kernels/winograd.c)
+NEAR_BYTES = 5 << 18  # of the transforms of some squares: they stay in the cache
+PIECES = 8  # of a call, at least: for so many threads (a smaller batch has fewer)
+ROWS = 12  # of a tile of products
+MOST_POINTS = 4  # 0, 1, -1 and infinity
+
+
+@dataclass(frozen=True)
+class Squares:
+    """The squares of a geometry.
+
+    Attributes:
+        m: pixels of a square of the result, along both axes.
+        taps: of a phase, at most, along both axes.
+        count: how many squares a result has.
+        canvas_size: (height, width) of an image with zeros around it, so that all squares lie on it.
+    """
+
+    m: int
+    taps: int
+    count: int
+    canvas_size: Pair
+
+    @property
+    def size(self) -> int:
+        """Pixels of a square of an image's phase, along both axes."""
+        return self.m + self.taps - 1
+
+
+@functools.lru_cache(maxsize=256)
+def squares(geometry: ConvGeometry) -> Squares | None:
+    """Return the squares with the fewest multiplications; None for a kernel that is too large or has gaps."""
+    (kh, kw), (sh, sw) = geometry.kernel_size, geometry.stride
+    taps = -(-kh // sh)
+    if geometry.dilation != (1, 1) or taps != -(-kw // sw) or not 2 <= taps <= 3 or kh < sh or kw < sw:
+        return None
+    if kh * kw > MOST_TAPS:
+        return None
+    found = [m for m in (2, 3) if m + taps - 1 <= MOST_POINTS]
+    m = min(found, key=lambda m: _products(geometry, m, taps))
+    down, across = (-(-size // m) for size in geometry.output_size)
+    canvas = (down * m + taps - 1) * sh, (across * m + taps - 1) * sw
+    size = max(canvas[0], geometry.canvas_size[0]), max(canvas[1], geometry.canvas_size[1])
+    return Squares(m, taps, down * across, size)
+
+
+def _products(geometry: ConvGeometry, m: int, taps: int) -> int:
+    """Return the products of a result, for each channel of a phase and of the result."""
+    return math.prod(-(-size // m) for size in geometry.output_size) * (m + taps - 1) ** 2
+
+
+class WinogradForm(Alone):
+    """Convolution and input gradient by kernels/winograd.c; the weight gradient is the direct form's.
+
+    Args:
+        workspace: with kernels.
+    """
+
+    description = "by Winograd's filters, with fewer multiplications, in C (backend/cpu/winograd.py)"
+
+    def __init__(self, workspace: Workspace, direct: DirectForm) -> None:
+        assert workspace.kernels is not None
+        self._kernels, self._space = workspace.kernels, workspace
+        self.weight_gradient = direct.weight_gradient
+
+    def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
+        """Whether it needs ADVANTAGE times fewer multiply-adds."""
+        if channels % LANES or out_channels % LANES or not min(n, channels, out_channels):
+            return False
+        found = squares(geometry)
+        if found is None:
+            return False
+        inner = math.prod(geometry.stride) * channels
+        products = inner * out_channels + TRANSFORM * (inner + out_channels)
+        plain = geometry.positions * geometry.taps * channels * out_channels
+        return ADVANTAGE * found.count * found.size**2 * products <= plain
+
+    def convolve(
+        self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
+        y = self._space.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
+        self._call("winograd_convolve", self._pixels(x), y, y, weight, bias, geometry, epilogue, False)
+        return y
+
+    def input_gradient(
+        self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
+        dx = self._space.arena.empty((len(dy), *geometry.input_size, weight.shape[1]), dy.dtype)
+        dy = self._pixels(dy)
+        self._call("winograd_input_gradient", dx, dy, dx, weight, bias, geometry, epilogue, True)
+        return dx
+
+    def _call(
+        self, kernel: str, image: Array, result: Array, made: Array, weight: Array, bias: Array | None,
+        geometry: ConvGeometry, epilogue: Epilogue, by_inner: bool,
+    ) -> None:  # fmt: skip
+        """Call a kernel that reads images (N, H, W, C) and makes results (N, oh, ow, O), or the reverse."""
+        found = _squares(geometry)
+        (n, height, width, c), o, dtype = image.shape, result.shape[-1], made.dtype
+        phases = math.prod(geometry.stride)
+        each, chunk = _cut(n, found.count, found.size**2 * (phases * c + o) * dtype.itemsize)
+        scratch_each = each * math.prod(found.canvas_size) * c + found.size**2 * (
+            chunk * (phases * c + o) + 2 * APART
+        )
+        members = self._space.pool.threads
+        scratch = self._space.scratch.get("winograd", (members * scratch_each,), dtype)
+        u = self._weight(weight, found, geometry, by_inner)
+        bias = None if bias is None else readable(np.ascontiguousarray(bias))
+        (top, _), (left, _) = geometry.padding
+        getattr(self._kernels, kernel)[dtype](
+            n, address(image), height, width, c, top, left, *found.canvas_size, *geometry.stride,
+            address(result), *geometry.output_size, o, found.m, found.size, address(u),
+            0 if bias is None else address(bias), each, chunk, address(scratch), scratch_each, members,
+            epilogue.slope,
+        )  # fmt: skip
+
+    def _weight(self, weight: Array, found: Squares, geometry: ConvGeometry, by_inner: bool) -> Array:
+        """Return G w G^T for all channels, in the order of the products."""
+        weight = readable(np.ascontiguousarray(weight))
+        (o, c), dtype = weight.shape[:2], weight.dtype
+        u = self._space.arena.empty((found.size**2 * math.prod(geometry.stride) * c * o,), dtype)
+        self._kernels.winograd_weight[dtype](
+            address(weight), address(u), c, o, *geometry.kernel_size, *geometry.stride,
+            found.size, found.taps, by_inner,
+        )  # fmt: skip
+        return u
+
+    def _pixels(self, x: Array) -> Array:
+        """(N, C, H, W) as (N, H, W, C) in C order; no copy where it lies in memory so."""
+        return readable(np.ascontiguousarray(channels_last(x)))
+
+
+def _squares(geometry: ConvGeometry) -> Squares:
+    found = squares(geometry)
+    assert found is not None  # else the form does not pay
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(n: int, count: int, square_bytes: int) -> tuple[int, int]:
+    """Return the images of a piece, and how many squares are transformed together.
+
+    Args:
+        count: squares of an image.
+        square_bytes: of a square's transforms.
+    """
+    most = max(NEAR_BYTES // square_bytes // ROWS, 1) * ROWS
+    each = max(1, min(-(-n // PIECES), -(-most // count)))
+    return each, min(most, each * count)
