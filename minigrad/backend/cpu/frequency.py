@@ -50,6 +50,7 @@ Array = np.ndarray[Any, Any]
 ADVANTAGE = 1.8
 MOST_PRODUCTS = 2048  # of channels, and pixels
 LANES = 16  # numbers of channels must be multiples of it: the float32 numbers of the widest vectors
+SPARE = LANES  # as in kernels/frequency.c
 APART = 3 * LANES  # unused numbers between two frequencies: else they often lie a power of two apart
 
 
@@ -157,11 +158,11 @@ class FrequencyForm:
         made = self._apart(t, phases * c * o, dtype)
         start, block = (c * o, o * wide) if by_inner else (c * wide, phases * c * wide)
         for phase, m in enumerate(t.kernels):
-            each = (m.there.between + taps) * LANES * wide
+            near = self._scratch((m.there.between + taps) * (LANES * wide + SPARE), dtype)
             self._kernels.transform_weight[dtype](
                 *_tables(m.there), address(weight), address(m.places), len(m.places), *sides, wide,
-                address(made[:, phase * start :]), block, _step(made), *self._scratch(each, dtype),
-                m.there.between, self._space.pool.threads,
+                address(made[:, phase * start :]), block, _step(made), *_shares(near),
+                m.there.between,
             )  # fmt: skip
         return made, vectors
 
@@ -173,10 +174,11 @@ class FrequencyForm:
         o, inner = len(weight), len(t.kernels) * weight.shape[1]
         inner, columns = (o, inner) if by_inner else (inner, o)
         made = self._apart(t, n * columns, image.dtype)
-        arrays, each = (image, kernel, made), (n + 2 * columns) * inner
+        arrays = image, kernel, made
+        near = self._scratch((n + 2 * columns) * inner, image.dtype)
         self._kernels.frequency_products[image.dtype](
-            *map(address, arrays), t.real, t.numbers, n, inner, columns, vectors, *map(_step, arrays), by_inner,
-            *self._scratch(each, image.dtype), self._space.pool.threads,
+            *map(address, arrays), t.real, t.numbers, n, inner, columns, vectors, *map(_step, arrays),
+            by_inner, *_shares(near),
         )  # fmt: skip
         return made
 
@@ -215,10 +217,10 @@ class FrequencyForm:
         (n, c), o, dtype = x.shape[:2], dy.shape[1], x.dtype
         inner, taps = len(t.images) * c, geometry.taps
         made = self._apart(t, inner * o, dtype)  # (numbers, phases * C, O)
-        arrays = image, result, made
+        arrays, near = (image, result, made), self._scratch(n * (inner + o), dtype)
         self._kernels.frequency_weights[dtype](
-            *map(address, arrays), t.real, t.numbers, n, inner, o, self._vectors(o, dtype), *map(_step, arrays),
-            *self._scratch(n * (inner + o), dtype), self._space.pool.threads,
+            *map(address, arrays), t.real, t.numbers, n, inner, o, self._vectors(o, dtype),
+            *map(_step, arrays), *_shares(near),
         )  # fmt: skip
         by_tap = self._empty((taps, c, o), dtype)
         for phase, m in enumerate(t.kernels):
@@ -228,14 +230,15 @@ class FrequencyForm:
         return weight
 
     def _map(
-        self, steps: Steps, given: Array, given_steps: Pair, out: Array, out_steps: Pair, width: int, items: int,
-        bias: Array | None = None, slope: float = 1.0,
+        self, steps: Steps, given: Array, given_steps: Pair, out: Array, out_steps: Pair, width: int,
+        items: int, bias: Array | None = None, slope: float = 1.0,
     ) -> None:  # fmt: skip
         """Call the kernel `transform`. Steps are from an item to the next, and from a place to the next."""
         bias = None if bias is None else np.ascontiguousarray(bias)
+        near = self._scratch(steps.between * (width + SPARE), given.dtype)
         self._kernels.transform[given.dtype](
             *_tables(steps), address(given), *given_steps, address(out), *out_steps, width, items,
-            *self._scratch(steps.between * width, given.dtype), self._space.pool.threads,
+            *_shares(near),
             0 if bias is None else address(bias), slope,
         )  # fmt: skip
 
@@ -252,10 +255,9 @@ class FrequencyForm:
         """Return the vectors of a block of columns."""
         return 2 if columns * dtype.itemsize % (2 * self._kernels.vector_bytes) == 0 else 1
 
-    def _scratch(self, each: int, dtype: Any) -> tuple[int, int]:
-        """Return the address of so many numbers for each thread, and how many these are."""
-        found = self._space.scratch.get("frequencies", (self._space.pool.threads * each,), dtype)
-        return address(found), each
+    def _scratch(self, each: int, dtype: Any) -> Array:
+        """Return memory for so many numbers for each thread: (threads, numbers)."""
+        return self._space.scratch.get("frequencies", (self._space.pool.threads, each), dtype)
 
     def _apart(self, t: Transform, count: int, dtype: Any) -> Array:
         """Return memory for so many numbers of each frequency: (numbers, count and some more)."""
@@ -265,6 +267,11 @@ class FrequencyForm:
 def _step(made: Array) -> int:
     """Return the distance of two rows in numbers."""
     return made.strides[0] // made.itemsize
+
+
+def _shares(scratch: Array) -> tuple[int, int, int]:
+    """Return what kernels get of the memory of threads: its address, the numbers of each, the threads."""
+    return address(scratch), scratch.shape[1], scratch.shape[0]
 
 
 def _tables(steps: Steps) -> tuple[int, ...]:

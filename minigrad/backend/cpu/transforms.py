@@ -1,8 +1,8 @@
 """The transforms of the frequency domain (frequency.py): of images and of kernels, and back.
 
-A transform in two dimensions is one along each line of pixels, and then one along each column of their results.
+A transform in two dimensions is one along each line of pixels, and then one along each column of the results.
 Each is a product with a small matrix of cosines and sines. For 7x7 pixels and a period of 9 that makes 1512
-multiplications for each channel, where the matrix of the whole, 81 x 49, has 3969.
+multiplications for each channel; the matrix of the whole, 81 x 49, would make 3969.
 """
 
 import functools
@@ -87,8 +87,8 @@ class Steps:
 
     Attributes:
         factors: the matrices of the blocks, turned, one after another; equal ones only once.
-        table: a line for each block: rows, columns, and where its factors, the places it makes and those it reads
-            begin; int64.
+        table: a line for each block: rows, columns, and where its factors, the places that it reads and those
+            that it makes begin; int64.
         places: int64.
         first: the number of blocks of the first step.
         between: the number of places between the steps.
@@ -167,10 +167,11 @@ def transform(geometry: ConvGeometry, dtype: str) -> Transform:
             # x^ = sum x e^(-i angle), and the kernel's conjugate: y[q] is a sum over q = u - j.
             images.append(_maps(size, pixels, down.places, across.places, -1, dtype))
             taps = np.add.outer(down.taps * geometry.kernel_size[1], across.taps)
-            steps = (
-                np.arange(len(x.taps)) * d for x, d in zip((down, across), geometry.dilation, strict=True)
+            y, x = (
+                np.arange(len(line.taps)) * d
+                for line, d in zip((down, across), geometry.dilation, strict=True)
             )
-            kernels.append(_maps(size, taps, *steps, 1, dtype))
+            kernels.append(_maps(size, taps, y, x, 1, dtype))
     oh, ow = geometry.output_size
     grid = np.arange(oh * ow).reshape(oh, ow)
     # y is the sum of Re(y^ e^(i angle)); one complex frequency stands for two.
@@ -215,7 +216,7 @@ def _maps(
 
 
 def _waves(period: int, places: Array, sign: int) -> Array:
-    """Return cosines, and sines times the sign, of the frequencies up to half of the period: (period, places).
+    """Return cosines, and sines times the sign, of frequencies up to half of the period: (period, places).
 
     A frequency has two rows, but one if its sines are 0: the first and, if the period is even, the last.
     """

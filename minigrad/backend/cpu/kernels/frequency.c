@@ -27,6 +27,7 @@
 //   the sums of them that are multiplied, stay in the cache.
 
 #define INNER 16
+#define SPARE 16  // unused numbers between two places of scratch memory, for the same reason
 #define CHAIN 512  // products that are added up in a register
 
 // A block: its size, and where its factors and its places begin.
@@ -107,9 +108,10 @@ typedef struct {
 
 static void NAME(transform_piece)(const void *arguments, int64_t item, int64_t member) {
     const NAME(Transform) *t = arguments;
+    const int64_t step = t->width + SPARE;
     REAL *between = t->between + member * t->between_each;
-    NAME(mix)(&t->steps, 0, t->steps.first, t->in + item * t->in_item, t->in_step, between, t->width, t->width, NULL, 1);
-    NAME(mix)(&t->steps, t->steps.first, t->steps.blocks, between, t->width, t->out + item * t->out_item, t->out_step,
+    NAME(mix)(&t->steps, 0, t->steps.first, t->in + item * t->in_item, t->in_step, between, step, t->width, NULL, 1);
+    NAME(mix)(&t->steps, t->steps.first, t->steps.blocks, between, step, t->out + item * t->out_item, t->out_step,
               t->width, t->bias, t->slope);
 }
 
@@ -138,19 +140,19 @@ typedef struct {
 static void NAME(transform_weight_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(TransformWeight) *t = arguments;
     const int64_t parts = t->inner / INNER, block = piece / parts, first = piece % parts * INNER, wide = t->wide;
-    const int64_t width = INNER * wide;
+    const int64_t width = INNER * wide, step = width + SPARE;
     const REAL *weight = t->weight + block * wide * t->along_columns + first * t->along_inner;
-    REAL *between = t->scratch + member * t->scratch_each, *near = between + t->between * width;
+    REAL *between = t->scratch + member * t->scratch_each, *near = between + t->between * step;
     const bool across = t->along_columns < t->along_inner;  // the nearer numbers in the inner loops
     for (int64_t a = 0; a < (across ? INNER : wide); ++a)
         for (int64_t b = 0; b < (across ? wide : INNER); ++b) {
             const int64_t k = across ? a : b, i = across ? b : a;
             const REAL *from = weight + i * t->along_columns + k * t->along_inner;
             for (int64_t tap = 0; tap < t->tap_count; ++tap)
-                near[t->taps[tap] * width + k * wide + i] = from[t->taps[tap]];
+                near[t->taps[tap] * step + k * wide + i] = from[t->taps[tap]];
         }
-    NAME(mix)(&t->steps, 0, t->steps.first, near, width, between, width, width, NULL, 1);
-    NAME(mix)(&t->steps, t->steps.first, t->steps.blocks, between, width,
+    NAME(mix)(&t->steps, 0, t->steps.first, near, step, between, step, width, NULL, 1);
+    NAME(mix)(&t->steps, t->steps.first, t->steps.blocks, between, step,
               t->out + block * t->out_block + first * wide, t->out_step, width, NULL, 1);
 }
 
@@ -159,8 +161,8 @@ static void NAME(transform_weight_piece)(const void *arguments, int64_t piece, i
 KERNEL(transform_weight)(const REAL *factors, const int64_t *table, const int64_t *places, int64_t first,
                          int64_t blocks, const REAL *weight, const int64_t *taps, int64_t tap_count, int64_t inner,
                          int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide, REAL *out,
-                         int64_t out_block, int64_t out_step, REAL *scratch, int64_t scratch_each, int64_t between,
-                         int64_t members) {
+                         int64_t out_block, int64_t out_step, REAL *scratch, int64_t scratch_each, int64_t members,
+                         int64_t between) {
     const NAME(TransformWeight) t = {
         {factors, (const NAME(Block) *)table, places, first, blocks},
         weight, out, scratch, taps, tap_count, inner, along_inner, along_columns, wide, out_block, out_step,
@@ -340,6 +342,7 @@ KERNEL(frequency_weights)(const REAL *left, const REAL *right, REAL *out, int64_
 }
 
 #undef INNER
+#undef SPARE
 #undef CHAIN
 #undef BY_ROWS_1
 #undef BY_ROWS_2
