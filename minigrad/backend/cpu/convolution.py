@@ -49,7 +49,7 @@ class CPUConvolution(CompiledElementwise):
         # A dropout goes with the activation before it: one pass has both.
         first = epilogue if epilogue.dropout is None else NO_EPILOGUE
         y = channels_first(form.convolve(x, weight, bias, geometry, first))
-        return (y, None) if epilogue.dropout is None else self.apply_epilogue(y, epilogue, in_place=True)
+        return (y, None) if epilogue.dropout is None else self._finish(y, epilogue)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,

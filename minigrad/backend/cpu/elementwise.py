@@ -1,6 +1,8 @@
 """Activations, dropout, sums and moves by the C kernels (the files of these names in `kernels/`)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -94,15 +96,22 @@ class CompiledElementwise(KernelCalls):
         y = self._empty(x.shape, x.dtype, order)
         return y, self._drop_into(y, x, 1.0, p, key, counter, order)
 
-    def apply_epilogue(
-        self, y: Array, epilogue: Epilogue, in_place: bool = False
+    def apply_epilogue(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
+        return self._finished(y, epilogue, self._empty)
+
+    def _finish(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
+        """Do `apply_epilogue`; the result may be y itself, changed."""
+        return self._finished(y, epilogue, lambda *_: y)
+
+    def _finished(
+        self, y: Array, epilogue: Epilogue, empty: Callable[[tuple[int, ...], Any, int], Array]
     ) -> tuple[Array, Array | None]:
-        """Do `Backend.apply_epilogue`. The result of a dropout may be y itself if it is `in_place`."""
+        """Do `apply_epilogue`, with the result of a dropout in memory that `empty` gives."""
         order = self._order(y)
         drops = epilogue.dropout if epilogue.has_activation else None
         if drops is None or not order or not _is_numbered(y):
             return super().apply_epilogue(y, epilogue)
-        out = y if in_place else self._empty(y.shape, y.dtype, order)
+        out = empty(y.shape, y.dtype, order)
         return out, self._drop_into(out, y, epilogue.slope, *drops, order)
 
     def _drop_into(
