@@ -114,6 +114,20 @@ def test_blocks_of_one_and_of_two_vectors(form, c, o):
         assert_close(first(form.convolve(x, weight, None, geometry, mg.Epilogue())), y, "float32")
 
 
+@pytest.mark.native
+@pytest.mark.parametrize(("n", "c", "o"), [(2, 528, 16), (2, 16, 528), (530, 16, 32)])
+def test_sums_that_are_added_up_in_parts(form, n, c, o):
+    geometry = ConvGeometry.of_conv((2, 3), (2, 2), 1, 1, 1)
+    x, weight, dy = arrays(geometry, "float64", n, c, o)
+    plain, none = CPUBackend(), mg.Epilogue()
+    y, _ = Backend.convolve(plain, x, weight, None, geometry)
+    assert_close(first(form.convolve(x, weight, None, geometry, none)), y, "float64")
+    dx = Backend.convolve_input_gradient(plain, dy, weight, None, geometry)
+    assert_close(first(form.input_gradient(dy, weight, None, geometry, none)), dx, "float64")
+    dw = Backend.convolve_weight_gradient(plain, x, dy, geometry)
+    assert_close(form.weight_gradient(x, dy, geometry), dw, "float64")
+
+
 @QUICK
 @given(strided())
 def test_the_phases_of_a_stride_share_out_pixels_and_taps(geometry):
@@ -339,3 +353,13 @@ def test_the_number_of_threads_changes_no_bit(always):
     finally:
         engine.pool.resize(before)
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_images_of_a_dense_layer_get_their_channels_innermost(dtype):
+    rows = np.arange(2 * 3 * 4 * 5, dtype=dtype).reshape(2, 60)
+    images = backend.get("cpu").reshape(rows, (2, 3, 4, 5))
+    assert images[1, 2, 3, 4] == 119
+    assert images.tolist() == rows.reshape(2, 3, 4, 5).tolist()
+    assert images.transpose(0, 2, 3, 1).flags.c_contiguous
