@@ -241,7 +241,7 @@ class _Work:
     @classmethod
     def _by_frequency(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":
         """Return those of frequency.py: transforms of both images and of the weight, or of its gradient."""
-        rows = transforms.count_rows(*(transforms.period(geometry, axis) for axis in range(2)))
+        rows = math.prod(transforms.period(geometry, axis) for axis in range(2))
         inner = geometry.stride[0] * geometry.stride[1] * channels
         images, weight = rows * n * (inner + outputs), rows * inner * outputs
         return cls(images + weight, images + rows * n * inner + weight)

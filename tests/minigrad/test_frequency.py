@@ -114,6 +114,20 @@ def test_blocks_of_one_and_of_two_vectors(form, c, o):
         assert_close(first(form.convolve(x, weight, None, geometry, mg.Epilogue())), y, "float32")
 
 
+@pytest.mark.native
+@pytest.mark.parametrize(("n", "c", "o"), [(2, 528, 16), (2, 16, 528), (530, 16, 32)])
+def test_sums_that_are_added_up_in_parts(form, n, c, o):
+    geometry = ConvGeometry.of_conv((2, 3), (2, 2), 1, 1, 1)
+    x, weight, dy = arrays(geometry, "float64", n, c, o)
+    plain, none = CPUBackend(), mg.Epilogue()
+    y, _ = Backend.convolve(plain, x, weight, None, geometry)
+    assert_close(first(form.convolve(x, weight, None, geometry, none)), y, "float64")
+    dx = Backend.convolve_input_gradient(plain, dy, weight, None, geometry)
+    assert_close(first(form.input_gradient(dy, weight, None, geometry, none)), dx, "float64")
+    dw = Backend.convolve_weight_gradient(plain, x, dy, geometry)
+    assert_close(form.weight_gradient(x, dy, geometry), dw, "float64")
+
+
 @QUICK
 @given(strided())
 def test_the_phases_of_a_stride_share_out_pixels_and_taps(geometry):
@@ -152,24 +166,55 @@ def test_the_period_is_the_smallest_on_which_nothing_wraps(geometry):
 
 
 @pytest.mark.parametrize(
-    ("geometry", "period", "rows", "phases"),
-    [(FLUX, 9, 1 + 3 * 40, 1), (STRIDED, 8, 4 + 3 * 30, 4)],
+    ("geometry", "period", "products", "phases", "factors"),
+    [
+        (FLUX, 9, 1 + 3 * 40, 1, 7 * 9 * 7 + 9 * 7 + 4 * 18 * 14),
+        (STRIDED, 8, 4 + 3 * 30, 4, 7 * 8 * 7 + 2 * 8 * 7 + 3 * 16 * 14),
+    ],
 )
-def test_fluxs_layers_take_so_many_products_of_channels(geometry, period, rows, phases):
+def test_fluxs_layers_take_so_many_products_of_channels(geometry, period, products, phases, factors):
     t = transforms.transform(geometry, "float64")
     assert [transforms.period(geometry, axis) for axis in range(2)] == [period, period]
-    assert t.rows == rows
-    assert [b.values.shape for b in t.images] == [(rows, 49)] * phases
-    assert sum(len(g.places) for g in t.kernels) == geometry.taps
+    assert transforms.count_products(period, period) == products
+    assert t.real + 3 * (t.numbers - t.real) // 2 == products
+    assert [len(b.places) for b in t.images] == [49] * phases
     assert sorted(np.concatenate([g.places for g in t.kernels])) == list(range(geometry.taps))
-    assert t.back.values.shape == (rows, 49)
+    assert list(t.back.places) == list(range(49))
+    assert sum(rows * depth for rows, depth, *_ in t.back.there.table) == factors
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
 def test_an_even_circle_has_more_real_frequencies(size):
     t = transforms.transform(ConvGeometry.of_conv((size, size), (1, 1), 1, 0, 1), "float64")
-    real = 4 if size % 2 == 0 else 1
-    assert t.rows == real + 3 * (size * size - real) // 2
+    assert t.real == (4 if size % 2 == 0 else 1)
+    assert t.numbers == size * size
+
+
+def mapped(steps, given, count):
+    """The numbers that a map makes of others, block by block: (count,)."""
+    between, made = np.full(steps.between, np.nan), np.full(count, np.nan)
+    for line, (rows, depth, factors, here, there) in enumerate(steps.table):
+        first = line < steps.first
+        matrix = steps.factors[factors : factors + rows * depth].reshape(depth, rows).T
+        found = matrix @ (given if first else between)[steps.places[here : here + depth]]
+        (between if first else made)[steps.places[there : there + rows]] = found
+    return made
+
+
+@pytest.mark.parametrize("size", [(7, 7), (1, 1), (4, 5), (5, 4), (6, 2)])
+def test_a_map_is_a_fourier_transform_and_its_transpose(size):
+    rng = np.random.default_rng(0)
+    t = transforms.transform(ConvGeometry.of_conv(size, (1, 1), 1, 0, 1), "float64")
+    x, numbers = rng.standard_normal(size), rng.standard_normal(t.numbers)
+    found = mapped(t.images[0].there, x.reshape(-1), t.numbers)
+    pairs = found[t.real :].reshape(-1, 2)
+    spectrum = [*found[: t.real], *(a + s * 1j * b for a, b in pairs for s in (1, -1))]
+    expected = np.fft.fft2(x).reshape(-1)
+    assert_close(np.sort(np.abs(spectrum)), np.sort(np.abs(expected)), "float64")
+    assert_close(np.sort(np.real(spectrum)), np.sort(expected.real), "float64")
+    assert_close(np.sort(np.imag(spectrum)), np.sort(expected.imag), "float64")
+    turned = mapped(t.images[0].turned, numbers, x.size)
+    assert_close(turned @ x.reshape(-1), numbers @ found, "float64")
 
 
 @pytest.mark.native
@@ -258,10 +303,11 @@ def test_a_planted_mistake_of_one_percent_is_caught(always, monkeypatch, place, 
     def wrong(geometry, dtype):
         t = right(geometry, dtype)
         given = getattr(t, place) if place == "back" else getattr(t, place)[0]
-        name = "turned" if turned else "values"
-        values = getattr(given, name).copy()
-        values[(1, 5) if turned else (5, 1)] *= 1.01
-        changed = dataclasses.replace(given, **{name: values})
+        name = "turned" if turned else "there"
+        steps = getattr(given, name)
+        factors = steps.factors.copy()
+        factors[np.argmax(np.abs(factors))] *= 1.01
+        changed = dataclasses.replace(given, **{name: dataclasses.replace(steps, factors=factors)})
         return dataclasses.replace(t, **{place: changed if place == "back" else (changed,)})
 
     geometry = ConvGeometry.of_conv((4, 4), (3, 3), 1, 1, 1)
@@ -307,3 +353,13 @@ def test_the_number_of_threads_changes_no_bit(always):
     finally:
         engine.pool.resize(before)
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_images_of_a_dense_layer_get_their_channels_innermost(dtype):
+    rows = np.arange(2 * 3 * 4 * 5, dtype=dtype).reshape(2, 60)
+    images = backend.get("cpu").reshape(rows, (2, 3, 4, 5))
+    assert images[1, 2, 3, 4] == 119
+    assert images.tolist() == rows.reshape(2, 3, 4, 5).tolist()
+    assert images.transpose(0, 2, 3, 1).flags.c_contiguous

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, channels_first
-from ..base import Backend
 from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry
 from .direct import DirectForm
+from .elementwise import CompiledElementwise
 from .forms import ColumnsForm, Form
 from .frequency import FrequencyForm
 from .native import FLOATS
@@ -27,7 +27,7 @@ def forms(workspace: Workspace) -> list[Form]:
     return [FrequencyForm(workspace), WinogradForm(workspace, direct), direct, ColumnsForm(workspace)]
 
 
-class CPUConvolution(Backend):
+class CPUConvolution(CompiledElementwise):
     """The convolutions of `CPUBackend`."""
 
     _forms: Sequence[Form]
@@ -47,7 +47,7 @@ class CPUConvolution(Backend):
         # A dropout goes with the activation before it: one pass has both.
         first = epilogue if epilogue.dropout is None else NO_EPILOGUE
         y = channels_first(form.convolve(x, weight, bias, geometry, first))
-        return (y, None) if epilogue.dropout is None else self.apply_epilogue(y, epilogue)
+        return (y, None) if epilogue.dropout is None else self._finish(y, epilogue)
 
     def convolve_input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry,

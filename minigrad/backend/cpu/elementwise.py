@@ -1,13 +1,15 @@
 """Activations, dropout, sums and moves by the C kernels (the files of these names in `kernels/`)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, channels_last
 from ..epilogue import Epilogue
 from ..philox import Counter, Key
-from .calls import FLOAT64, INNERMOST, NEITHER, KernelCalls, order_of
+from .calls import C_ORDER, FLOAT64, INNERMOST, NEITHER, KernelCalls, order_of
 from .native import address
 from .sliced import in_shape, is_innermost
 
@@ -19,12 +21,18 @@ class CompiledElementwise(KernelCalls):
     """The activations, dropout and sums of `CPUBackend`."""
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        if shape[:1] != x.shape[:1] or math.prod(shape) != x.size or self._order(x) != INNERMOST:
-            return super().reshape(x, shape)
-        n, c, h, w = x.shape
-        y = self.arena.empty(shape, x.dtype)
-        self._kernel("swap", x.dtype)(address(x), address(y), n, h * w, c)
-        return y
+        order = self._order(x) if shape[:1] == x.shape[:1] and math.prod(shape) == x.size else NEITHER
+        if order == INNERMOST:
+            n, c, h, w = x.shape
+            y = self.arena.empty(shape, x.dtype)
+            self._kernel("swap", x.dtype)(address(x), address(y), n, h * w, c)
+            return y
+        if order == C_ORDER and x.ndim == 2 and len(shape) == 4 and 1 not in (shape[1], shape[2] * shape[3]):
+            # The images of a dense layer. What comes next wants their channels innermost: all of it, once.
+            images = self._rows(x.reshape(shape))
+            assert images is not None
+            return images
+        return super().reshape(x, shape)
 
     # -- sums ----------------------------------------------------------------------------------
 
@@ -89,11 +97,21 @@ class CompiledElementwise(KernelCalls):
         return y, self._drop_into(y, x, 1.0, p, key, counter, order)
 
     def apply_epilogue(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
+        return self._finished(y, epilogue, self._empty)
+
+    def _finish(self, y: Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
+        """Do `apply_epilogue`; the result may be y itself, changed."""
+        return self._finished(y, epilogue, lambda *_: y)
+
+    def _finished(
+        self, y: Array, epilogue: Epilogue, empty: Callable[[tuple[int, ...], Any, int], Array]
+    ) -> tuple[Array, Array | None]:
+        """Do `apply_epilogue`, with the result of a dropout in memory that `empty` gives."""
         order = self._order(y)
         drops = epilogue.dropout if epilogue.has_activation else None
         if drops is None or not order or not _is_numbered(y):
             return super().apply_epilogue(y, epilogue)
-        out = self._empty(y.shape, y.dtype, order)
+        out = empty(y.shape, y.dtype, order)
         return out, self._drop_into(out, y, epilogue.slope, *drops, order)
 
     def _drop_into(

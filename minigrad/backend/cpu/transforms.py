@@ -1,8 +1,15 @@
-"""The matrices of the frequency domain (frequency.py): transforms of images and of kernels, and back."""
+"""The transforms of the frequency domain (frequency.py): of images and of kernels, and back.
+
+A transform in two dimensions is one along each line of pixels, and then one along each column of the results.
+Each is a product with a small matrix of cosines and sines. For 7x7 pixels and a period of 9 that makes 1512
+multiplications for each channel; the matrix of the whole, 81 x 49, would make 3969.
+"""
 
 import functools
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,100 +62,180 @@ def period(geometry: ConvGeometry, axis: int) -> int:
     return int(needed)
 
 
-def count_rows(height: int, width: int) -> int:
-    """Return the rows of a circle: one for each real frequency, three for each pair of complex ones."""
-    real = (2 - height % 2) * (2 - width % 2)
+def count_real(height: int, width: int) -> int:
+    """Return how many frequencies of a circle are real: those that equal their opposite."""
+    return (2 - height % 2) * (2 - width % 2)
+
+
+def count_products(height: int, width: int) -> int:
+    """Return the products of a circle: one for each real frequency, three for each pair of complex ones."""
+    real = count_real(height, width)
     return real + 3 * ((height * width - real) // 2)
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A matrix of constants, with the pixel or the tap that each column stands for.
-
-    Attributes:
-        values, turned: the matrix (rows, columns) and its transpose, both in C order.
-        places: the number of each column's pixel in an image, or tap in a kernel, counted row by row; int64.
-    """
+class Block(NamedTuple):
+    """Numbers at some places that are combined to others: made = values @ given."""
 
     values: Array
-    turned: Array
+    given: Array
+    made: Array
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A linear map in two steps of blocks, as the kernel `transform` reads it (kernels/frequency.c).
+
+    Attributes:
+        factors: the matrices of the blocks, turned, one after another; equal ones only once.
+        table: a line for each block: rows, columns, and where its factors, the places that it reads and those
+            that it makes begin; int64.
+        places: int64.
+        first: the number of blocks of the first step.
+        between: the number of places between the steps.
+    """
+
+    factors: Array
+    table: Array
     places: Array
+    first: int
+    between: int
 
     @classmethod
-    def of(cls, values: Array, places: Array, dtype: str) -> "Matrix":
-        """Return the matrix of these values in a dtype such as "float32" or "f"."""
-        turned = np.ascontiguousarray(values.T.astype(dtype))
-        return cls(np.ascontiguousarray(values.astype(dtype)), turned, places.astype(np.int64))
+    def of(
+        cls, first: Sequence[Block], second: Sequence[Block], between: int, dtype: str, turned: bool = False
+    ) -> "Steps":
+        """Return the map of these blocks in a dtype such as "float32" or "f", or of `turned` blocks."""
+        starts: dict[int, int] = {}  # of factors, by the matrix
+        factors: list[Array] = []
+        places: list[Array] = []
+        lines, factor, place = [], 0, 0
+        for matrix, given, made in (*first, *second):
+            if id(matrix) not in starts:
+                starts[id(matrix)] = factor
+                factors.append((matrix if turned else matrix.T).reshape(-1))  # (depth * rows,)
+                factor += matrix.size
+            rows, depth = matrix.shape[::-1] if turned else matrix.shape
+            lines.append((rows, depth, starts[id(matrix)], place, place + depth))
+            places += [made, given] if turned else [given, made]
+            place += depth + rows
+        found = np.concatenate([*factors, np.zeros(1)]).astype(dtype)
+        table, at = np.array(lines, np.int64), np.concatenate(places).astype(np.int64)
+        return cls(found, table, at, len(first), between)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A transform to frequencies, and its transpose.
+
+    Attributes:
+        there: from pixels or taps to the numbers of the frequencies.
+        turned: the transpose, from these numbers to pixels or taps.
+        places: of the pixels in an image or of the taps in a kernel, counted row by row; int64.
+    """
+
+    there: Steps
+    turned: Steps
+    places: Array
 
 
 @dataclass(frozen=True)
 class Transform:
-    """The matrices of a geometry.
+    """The transforms of a geometry.
 
     Attributes:
-        images: B, for each phase of the stride, (rows, its pixels).
-        kernels: G, for each phase, (rows, its taps).
-        back: A turned, (rows, positions).
+        real: how many frequencies are real. They come first, with a number each.
+        numbers: of all frequencies: `real`, and two for each complex one, its real and its imaginary part.
+        images, kernels: B and G, for each phase of the stride.
+        back: A, turned: from the pixels of y. A is `back.turned`.
     """
 
-    images: tuple[Matrix, ...]
-    kernels: tuple[Matrix, ...]
-    back: Matrix
-
-    @property
-    def rows(self) -> int:
-        """The rows of all matrices: so many products of channels are computed."""
-        return len(self.back.values)
+    real: int
+    numbers: int
+    images: tuple[Maps, ...]
+    kernels: tuple[Maps, ...]
+    back: Maps
 
 
 @functools.lru_cache(maxsize=64)
 def transform(geometry: ConvGeometry, dtype: str) -> Transform:
-    """Return the matrices of a geometry, computed in float64, in a dtype such as "float32" or "f"."""
-    height, width = period(geometry, 0), period(geometry, 1)
-    u, v = _half(height, width)
-    own = (2 * u % height == 0) & (2 * v % width == 0)  # opposite to themselves: real
-    real = int(own.sum())
-    turns = u / height, v / width  # of a frequency, for each place down and to the right
+    """Return the transforms of a geometry, computed in float64, in a dtype such as "float32" or "f"."""
+    size = period(geometry, 0), period(geometry, 1)
     images, kernels = [], []
     for down in lines(geometry, 0):
         for across in lines(geometry, 1):
-            image = _angles(*turns, down.places, across.places)
+            pixels = np.add.outer(down.pixels * geometry.input_size[1], across.pixels)
             # x^ = sum x e^(-i angle), and the kernel's conjugate: y[q] is a sum over q = u - j.
-            a, b = np.cos(image), -np.sin(image)
-            pixels = np.add.outer(down.pixels * geometry.input_size[1], across.pixels).reshape(-1)
-            images.append(Matrix.of(_rows(a, (a, b, a + b), real), pixels, dtype))
-            steps = (
-                np.arange(len(x.taps)) * d for x, d in zip((down, across), geometry.dilation, strict=True)
+            images.append(_maps(size, pixels, down.places, across.places, -1, dtype))
+            taps = np.add.outer(down.taps * geometry.kernel_size[1], across.taps)
+            y, x = (
+                np.arange(len(line.taps)) * d
+                for line, d in zip((down, across), geometry.dilation, strict=True)
             )
-            kernel = _angles(*turns, *steps)
-            c, d = np.cos(kernel), np.sin(kernel)
-            taps = np.add.outer(down.taps * geometry.kernel_size[1], across.taps).reshape(-1)
-            kernels.append(Matrix.of(_rows(c, (d - c, c + d, c), real), taps, dtype))
+            kernels.append(_maps(size, taps, y, x, 1, dtype))
     oh, ow = geometry.output_size
-    output = _angles(*turns, np.arange(oh), np.arange(ow))
-    weight = np.where(own, 1, 2)[:, None] / (height * width)  # a pair stands for two frequencies
-    re, im = weight * np.cos(output), weight * -np.sin(output)  # what y gets of a product's two parts
-    back = Matrix.of(_rows(re, (im, -re, re + im), real), np.arange(oh * ow), dtype)
-    return Transform(tuple(images), tuple(kernels), back)
+    grid = np.arange(oh * ow).reshape(oh, ow)
+    # y is the sum of Re(y^ e^(i angle)); one complex frequency stands for two.
+    weights = 1 / (size[0] * size[1]), 2 / (size[0] * size[1])
+    back = _maps(size, grid, np.arange(oh), np.arange(ow), -1, dtype, weights)
+    return Transform(count_real(*size), size[0] * size[1], tuple(images), tuple(kernels), back)
 
 
-def _half(height: int, width: int) -> tuple[Array, Array]:
-    """Return one frequency of each pair (u, v) and (-u, -v), first those that equal their opposite."""
-    grid = [(u, v) for u in range(height) for v in range(width)]
-    opposite = {(u, v): (-u % height, -v % width) for u, v in grid}
-    kept = [f for f in grid if f == opposite[f]] + [f for f in grid if f < opposite[f]]
-    u, v = np.array(kept).T
-    return u, v
+def _maps(
+    size: tuple[int, int], places: Array, y: Array, x: Array, sign: int, dtype: str,
+    weights: tuple[float, float] = (1, 1),
+) -> Maps:  # fmt: skip
+    """Return the sums of e^(sign i angle) over pixels, and their transpose.
+
+    Args:
+        size: the periods (height, width).
+        places: of the pixels in the image, (len(y), len(x)).
+        y, x: where they lie on the circle.
+        weights: of real frequencies, and of complex ones.
+    """
+    height, width = size
+    column = np.arange(len(y)) * width  # where a line's numbers between the steps begin
+    along, down = _waves(width, x, sign), _waves(height, y, sign)
+    first = [Block(along, places[i], start + np.arange(width)) for i, start in enumerate(column)]
+    real, pairs = itertools.count(), itertools.count(count_real(height, width), 2)
+    down *= np.array([weights[2 * ((row + 1) // 2) % height != 0] for row in range(height)])[:, None]
+    # Of the numbers of a line the first, and the last if their number is even, are real.
+    second = [
+        Block(down, column + v, _numbers(height, real, pairs)) for v in ((0, width - 1)[: 2 - width % 2])
+    ]
+    turn = 2 * np.pi * np.outer(np.arange(height), y) / height
+    c, s = np.cos(turn), sign * np.sin(turn)
+    both = np.stack([np.hstack([c, -s]), np.hstack([s, c])], axis=1) * weights[1]  # (height, 2, 2 * len(y))
+    both = both.reshape(2 * height, 2 * len(y))
+    for v in range(1, (width + 1) // 2):
+        given = np.concatenate([column + 2 * v - 1, column + 2 * v])
+        made = np.concatenate([(n, n + 1) for n in itertools.islice(pairs, height)])
+        second.append(Block(both, given, made))
+    count = len(y) * width
+    turned = Steps.of(second, first, count, dtype, turned=True)
+    return Maps(Steps.of(first, second, count, dtype), turned, places.reshape(-1).astype(np.int64))
 
 
-def _angles(turns_y: Array, turns_x: Array, y: Array, x: Array) -> Array:
-    """Return 2 pi (u y / height + v x / width): (frequencies, places)."""
-    whole = turns_y[:, None, None] * y[:, None] + turns_x[:, None, None] * x
-    return 2 * np.pi * whole.reshape(len(turns_y), len(y) * len(x))  # (frequencies, places)
+def _waves(period: int, places: Array, sign: int) -> Array:
+    """Return cosines, and sines times the sign, of frequencies up to half of the period: (period, places).
+
+    A frequency has two rows, but one if its sines are 0: the first and, if the period is even, the last.
+    """
+    rows = []
+    for frequency in range(period // 2 + 1):
+        angles = 2 * np.pi * frequency * places / period
+        rows.append(np.cos(angles))
+        if 2 * frequency % period:
+            rows.append(sign * np.sin(angles))
+    return np.array(rows)  # (period, places)
 
 
-def _rows(alone: Array, triple: tuple[Array, Array, Array], real: int) -> Array:
-    """Return a row of `alone` for each real frequency, then three rows of `triple` for each complex one."""
-    threes = np.stack([rows[real:] for rows in triple], axis=1)  # (pairs, 3, places)
-    flat = threes.reshape(3 * len(threes), alone.shape[1])  # (3 * pairs, places)
-    return np.concatenate([alone[:real], flat])  # (rows, places)
+def _numbers(period: int, real: "itertools.count[int]", pairs: "itertools.count[int]") -> Array:
+    """Return the next numbers of frequencies, in the order of the rows of `_waves`."""
+    found = []
+    for frequency in range(period // 2 + 1):
+        if 2 * frequency % period:
+            pair = next(pairs)
+            found += [pair, pair + 1]
+        else:
+            found.append(next(real))
+    return np.array(found)
