@@ -19,6 +19,7 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 #include "convolution.c"
 #include "dropout.c"
 #include "elementwise.c"
+#include "packed.c"
 #include "frequency.c"
 #include "moves.c"
 #include "product.c"

@@ -28,7 +28,6 @@
 
 #define INNER 16
 #define SPARE 16  // unused numbers between two places of scratch memory, for the same reason
-#define CHAIN 512  // products that are added up in a register
 
 // A block: its size, and where its factors and its places begin.
 typedef struct {
@@ -171,77 +170,6 @@ KERNEL(transform_weight)(const REAL *factors, const int64_t *table, const int64_
     share_among(NAME(transform_weight_piece), &t, columns / wide * (inner / INNER), members);
 }
 
-// to = side * base + sign * left @ right, matrices of `rows` by `columns`; base may be NULL, or `to`. `right` lies tile
-// by tile of columns. `left` lies row by row, or in `panels`: tile by tile of rows, (depth, rows of the tile).
-typedef struct {
-    const REAL *left, *right, *base;
-    REAL *to, side, sign;
-    int64_t rows, depth, columns;
-} NAME(Product);
-
-INLINE void NAME(product_tile)(const int rows, const int wide, const int panels, const NAME(Product) *p, int64_t row,
-                               int64_t first, int64_t start, int64_t stop) {
-    VECTOR sums[ROWS][2];
-    const REAL *from[ROWS], *panel = p->left + row * p->depth;
-    UNROLL for (int r = 0; r < rows; ++r) {
-        from[r] = p->left + (row + r) * p->depth;
-        UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
-    }
-    const REAL *b = p->right + first * p->depth + start * wide * LANES;
-    for (int64_t k = start; k < stop; ++k, b += wide * LANES) {
-        VECTOR factor[2];
-        UNROLL for (int v = 0; v < wide; ++v) factor[v] = *(const VECTOR *)(b + v * LANES);
-        UNROLL for (int r = 0; r < rows; ++r)
-            UNROLL for (int v = 0; v < wide; ++v)
-                sums[r][v] += (panels ? panel[k * rows + r] : from[r][k]) * factor[v];
-    }
-    const REAL *base = start ? p->to : p->base, side = start ? 1 : p->side;
-    UNROLL for (int r = 0; r < rows; ++r)
-        UNROLL for (int v = 0; v < wide; ++v) {
-            const int64_t at = (row + r) * p->columns + first + v * LANES;
-            VECTOR sum = p->sign * sums[r][v];
-            if (base) sum += side * *(const VECTOR *)(base + at);
-            *(VECTOR *)(p->to + at) = sum;
-        }
-}
-
-#define BY_ROWS_1(rows, ...) NAME(product_tile)(rows, 1, 0, __VA_ARGS__)
-#define BY_ROWS_2(rows, ...) NAME(product_tile)(rows, 2, 0, __VA_ARGS__)
-#define PANELS_1(rows, ...) NAME(product_tile)(rows, 1, 1, __VA_ARGS__)
-#define PANELS_2(rows, ...) NAME(product_tile)(rows, 2, 1, __VA_ARGS__)
-
-// Sums of more than CHAIN products are added up in parts: in one long sum the rounding of each addition would be that
-// of the whole.
-INLINE void NAME(product)(const int vectors, const int panels, NAME(Product) p) {
-    const int64_t wide = vectors * LANES;
-    for (int64_t first = 0; first < p.columns; first += wide)
-        for (int64_t start = 0; start < p.depth; start += CHAIN) {
-            const int64_t stop = smaller(start + CHAIN, p.depth);
-            for (int64_t row = 0, rows; row < p.rows; row += rows) {
-                rows = tile_rows(p.rows - row);
-                if (panels && vectors == 2) {
-                    TILE_OF(rows, PANELS_2, &p, row, first, start, stop)
-                } else if (panels) {
-                    TILE_OF(rows, PANELS_1, &p, row, first, start, stop)
-                } else if (vectors == 2) {
-                    TILE_OF(rows, BY_ROWS_2, &p, row, first, start, stop)
-                } else {
-                    TILE_OF(rows, BY_ROWS_1, &p, row, first, start, stop)
-                }
-            }
-        }
-}
-
-__attribute__((noinline)) static void NAME(product_by_rows)(int64_t vectors, NAME(Product) p) {
-    if (vectors == 2) NAME(product)(2, 0, p);
-    else NAME(product)(1, 0, p);
-}
-
-__attribute__((noinline)) static void NAME(product_of_panels)(int64_t vectors, NAME(Product) p) {
-    if (vectors == 2) NAME(product)(2, 1, p);
-    else NAME(product)(1, 1, p);
-}
-
 typedef struct {
     const REAL *left, *right;
     REAL *out, *scratch;
@@ -253,7 +181,7 @@ static void NAME(products_piece)(const void *arguments, int64_t piece, int64_t m
     const int64_t number = piece < f->real ? piece : 2 * piece - f->real, size = f->inner * f->columns;
     const REAL *a = f->left + number * f->along_left, *c = f->right + number * f->along_right;
     REAL *re = f->out + number * f->along_out;
-    NAME(Product) p = {a, c, NULL, re, 1, 1, f->n, f->inner, f->columns};
+    NAME(Packed) p = {a, c, NULL, re, 1, 1, f->n, f->inner, f->columns};
     if (piece < f->real) {
         NAME(product_by_rows)(f->vectors, p);
         return;
@@ -308,7 +236,7 @@ static void NAME(frequency_weights_piece)(const void *arguments, int64_t piece, 
     const int64_t left = f->n * f->inner, wide = f->vectors * LANES;
     const REAL *a = f->left + number * f->along_left, *p = f->right + number * f->along_right;
     REAL *re = f->out + number * f->along_out, *to = f->scratch + member * f->scratch_each;
-    NAME(Product) m = {to, to + left, NULL, re, 1, 1, f->inner, f->n, f->columns};
+    NAME(Packed) m = {to, to + left, NULL, re, 1, 1, f->inner, f->n, f->columns};
     if (piece < f->real) {
         NAME(into_panels)(a, NULL, 0, f->n, f->inner, 0, to);
         NAME(into_panels)(p, NULL, 0, f->n, f->columns, wide, to + left);
@@ -343,8 +271,3 @@ KERNEL(frequency_weights)(const REAL *left, const REAL *right, REAL *out, int64_
 
 #undef INNER
 #undef SPARE
-#undef CHAIN
-#undef BY_ROWS_1
-#undef BY_ROWS_2
-#undef PANELS_1
-#undef PANELS_2

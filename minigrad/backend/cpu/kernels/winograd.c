@@ -15,7 +15,6 @@
 // winograd_weight: the transform of a weight, in the order in which the products read it.
 
 #define LARGEST 4  // size of a square
-#define CHAIN 128  // products that are added up in a register: results double the rounding of their sums
 #define APART 48  // unused numbers between two planes
 #define MOST_TAPS 64  // of a kernel
 
@@ -191,21 +190,12 @@ static void NAME(write_result)(const NAME(Winograd) *w, const REAL *result, NAME
 // c = a u for each of size^2 numbers: (count, inner) by (inner, columns), rows of a and c by chunks.
 static void NAME(square_products)(const NAME(Winograd) *w, const REAL *a, int64_t inner, REAL *c, int64_t columns,
                                   int64_t count) {
-    const int64_t wide = columns % (2 * LANES) ? 1 : 2;
-    const NAME(Product) p = {.along_m = columns, .along_n = 1, .b_along_k = wide * LANES};
     const REAL *u = w->u;
-    for (int64_t f = 0; f < w->size * w->size; ++f, a += NAME(plane)(w, inner), c += NAME(plane)(w, columns))
-        for (int64_t j = 0; j < columns; j += wide * LANES)
-            for (int64_t first = 0; first < inner; first += CHAIN) {
-                const int64_t depth = smaller(CHAIN, inner - first);
-                for (int64_t i = 0, rows; i < count; i += rows) {
-                    rows = tile_rows(count - i);
-                    NAME(product_rows)(&p, rows, wide, a + i * inner + first, inner, 1, u, depth,
-                                       u + (depth + i / ROWS % 2) * wide * LANES, c + i * columns + j, wide * LANES,
-                                       first > 0);
-                }
-                u += depth * wide * LANES;
-            }
+    for (int64_t f = 0; f < w->size * w->size; ++f, u += inner * columns) {
+        const NAME(Packed) p = {a + f * NAME(plane)(w, inner), u, NULL, c + f * NAME(plane)(w, columns), 1, 1, count,
+                                inner, columns};
+        NAME(product_by_rows)(columns % (2 * LANES) ? 1 : 2, p);
+    }
 }
 
 static int64_t NAME(canvas_size)(const NAME(Winograd) *w) { return w->canvas_height * w->canvas_width * w->channels; }
@@ -352,6 +342,5 @@ KERNEL(winograd_weight)(const REAL *weight, REAL *u, int64_t channels, int64_t c
 }
 
 #undef LARGEST
-#undef CHAIN
 #undef APART
 #undef MOST_TAPS
