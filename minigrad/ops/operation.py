@@ -105,7 +105,7 @@ class Operation:
         if not backend.owns(y):
             y = self._as_result(y, backend)
         counter = self._counter_of_viewed(y, tensors) if self.view else VersionCounter()
-        if not is_grad_enabled() or not any(t.requires_grad for t in tensors):
+        if not is_grad_enabled() or not any([t.requires_grad for t in tensors]):
             return Tensor(y, backend=backend, version_counter=counter)
         self.number = next_number()
         self.edges = tuple([_edge(t) for t in inputs])
@@ -211,9 +211,9 @@ def _some_bits(t: Tensor) -> bytes | None:
 
 
 def _edge(value: Any) -> Node | Tensor | None:
-    if not isinstance(value, Tensor) or not value.requires_grad:
+    if not isinstance(value, Tensor):
         return None
-    return value if value.node is None else value.node
+    return value.node or (value if value.requires_grad else None)
 
 
 def _common_backend(name: str, inputs: tuple[Any, ...], tensors: list[Tensor]) -> Backend:
