@@ -178,7 +178,9 @@ class FrequencyForm:
         blocks = columns // wide
         packed, every = self._empty((blocks, taps, inner, wide), dtype), np.arange(taps)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
-        self._kernels.pack[dtype](address(weight), address(packed), address(every), taps, 1, *sides, wide, 0)
+        plan = np.array((0, 0, taps, 0, inner, 0))  # one with all taps (plans.py)
+        places = address(weight), address(packed), address(plan), 1, address(every)
+        self._kernels.pack[dtype](*places, *sides, wide, 0)
         phases = len(t.kernels)
         made = self._rows_apart(t, phases * c * o, dtype)
         to = _apart(made)
