@@ -105,7 +105,7 @@ class Operation:
         if not backend.owns(y):
             y = self._as_result(y, backend)
         counter = self._counter_of_viewed(y, tensors) if self.view else VersionCounter()
-        if not is_grad_enabled() or not any([t.requires_grad for t in tensors]):
+        if not is_grad_enabled() or not any(t.requires_grad for t in tensors):
             return Tensor(y, backend=backend, version_counter=counter)
         self.number = next_number()
         self.edges = tuple([_edge(t) for t in inputs])

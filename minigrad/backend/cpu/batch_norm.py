@@ -87,4 +87,4 @@ class CompiledBatchNorm(KernelCalls):
 def _are_vectors(x: Array, dtype: Any, *vectors: Array) -> bool:
     """Whether these are contiguous vectors of a dtype, with one number for each channel of x."""
     shape = x.shape[1:2]
-    return all([v.dtype == dtype and v.shape == shape and order_of(v) for v in vectors])
+    return all(v.dtype == dtype and v.shape == shape and order_of(v) for v in vectors)
