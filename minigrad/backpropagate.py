@@ -98,20 +98,20 @@ def backward(
 @observer.differentiating()
 def _add_to_leaves(found: list[tuple[Tensor, Tensor | None]], given: set[int], create_graph: bool) -> None:
     """Add its gradient to the `.grad` of each leaf. `given` holds the ids of arrays of the caller's."""
-    for leaf, gradient in found:
-        if gradient is None:
-            continue
-        observer.differentiate(leaf)
-        if leaf.grad is not None:
-            with recording(create_graph):
+    with recording(create_graph):
+        for leaf, gradient in found:
+            if gradient is None:
+                continue
+            observer.differentiate(leaf)
+            if leaf.grad is not None:
                 leaf.grad = leaf.grad + gradient
-            continue
-        # Users write into `.grad`, so no two gradients share memory, with each other or with `grad`.
-        array = gradient.data
-        if not gradient.backend.owns_memory(array) or id(array) in given:
-            gradient = Tensor(gradient.backend.copy(array), node=gradient.node, backend=gradient.backend)
-        given.add(id(array))
-        leaf.grad = gradient
+                continue
+            # Users write into `.grad`, so no two gradients share memory, with each other or with `grad`.
+            array = gradient.data
+            if not gradient.backend.owns_memory(array) or id(array) in given:
+                gradient = Tensor(gradient.backend.copy(array), node=gradient.node, backend=gradient.backend)
+            given.add(id(array))
+            leaf.grad = gradient
 
 
 def grad(
@@ -203,11 +203,11 @@ def _backpropagate(
     keys = [id(target.node or target) for target in inputs]
     collected: dict[int, Tensor] = {}
     targets = set(keys)
-    useful = _leading_to(targets, order)
+    needs = _needs(targets, order)
     gradients = [node for node in order if isinstance(node, Gradient)]
     reached = _reached(outputs, order, gradients) if create_graph else None
     for node in order:
-        if any(id(edge) in useful for edge in node.edges):
+        if id(node) in needs:
             node.check_alive()
     with recording(create_graph):
         for out, start in zip(outputs, starts, strict=True):
@@ -216,10 +216,9 @@ def _backpropagate(
             node = order.pop()
             key = id(node)
             dy = collected.get(key) if key in targets else collected.pop(key, None)
-            needs = tuple([id(edge) in useful for edge in node.edges])
-            if dy is None or not any(needs):
+            if dy is None or key not in needs:
                 continue
-            node.needs = needs
+            node.needs = needs[key]
             observer.differentiate(node)
             gradients_of_inputs = _gradients(node, dy, create_graph)
             for edge, shape, needed, gradient in zip(
@@ -345,13 +344,18 @@ def _nodes_from(outputs: list[Tensor]) -> list[Node]:
     return sorted(found.values(), key=lambda node: node.number)
 
 
-def _leading_to(targets: set[int], order: list[Node]) -> set[int]:
-    """The targets and all that depends on them: only there does a gradient have somewhere to go."""
-    useful = set(targets)
+def _needs(targets: set[int], order: list[Node]) -> dict[int, tuple[bool, ...]]:
+    """Return, by the id of each node that depends on a target, which of its inputs are or do so themselves.
+
+    Only there does a gradient have somewhere to go.
+    """
+    useful, needs = set(targets), {}
     for node in order:
-        if any(id(edge) in useful for edge in node.edges):
+        wanted = tuple([id(edge) in useful for edge in node.edges])
+        if any(wanted):
             useful.add(id(node))
-    return useful
+            needs[id(node)] = wanted
+    return needs
 
 
 def _accumulate(collected: dict[int, Tensor], key: int, gradient: Tensor) -> None:

@@ -113,13 +113,14 @@ def batch_norm(
     check_epilogue("batch_norm", epilogue)
     if x.ndim not in (2, 4):
         raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, H, W), got {x.shape}")
+    channels = x.shape[1:2]
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, t in named.items():
         if t is not None or name in ("weight", "bias"):
             require_tensor(f"batch_norm, {name}", t)
-        if t is not None and t.shape != x.shape[1:2]:
+        if t is not None and t.shape != channels:
             raise ValueError(
-                f"batch_norm: expected {name} of shape {x.shape[1:2]} for x of {x.shape}, got {t.shape}"
+                f"batch_norm: expected {name} of shape {channels} for x of {x.shape}, got {t.shape}"
             )
     count = x.size // (x.shape[1] or 1)
     if not training:

@@ -233,7 +233,8 @@ class Tensor(ForNumPy, Copies):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._data.shape)
+        shape: tuple[int, ...] = self._data.shape
+        return shape
 
     @property
     def ndim(self) -> int:

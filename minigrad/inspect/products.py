@@ -18,9 +18,13 @@ def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, 
         return 2 * outputs[0].size * inputs[0].shape[-1]
     if phase == observer.FORWARD and name.startswith("convolve"):
         return _convolution(name, subject.geometry, inputs)
-    both = name in ("convolve", "convolve_input_gradient") and all(subject.needs[:2])
-    if phase == observer.BACKWARD and both and not is_grad_enabled():
-        return 2 * _convolution(name, subject.geometry, subject.inputs)  # both at once, unseen
+    if phase != observer.BACKWARD or is_grad_enabled():
+        return 0
+    # What a fused backward computes unseen.
+    if name == "dense":
+        return sum(subject.needs) * 2 * inputs[0].size * subject.inputs[0].shape[-1]
+    if name in ("convolve", "convolve_input_gradient") and all(subject.needs[:2]):
+        return 2 * _convolution(name, subject.geometry, subject.inputs)
     return 0
 
 

@@ -82,6 +82,9 @@ def _joined(module: Module, following: Sequence[Module]) -> tuple[list[Module], 
 
 def _speaks_for_itself(module: Module, attribute: str) -> bool:
     """Whether the class that defines `forward` has the attribute too, and no hook wants what is between."""
-    own = next((cls for cls in type(module).__mro__ if "forward" in vars(cls)), object)
-    hooked = module.forward_hooks or module.backward_hooks or "forward" in vars(module)
-    return attribute in vars(own) and not hooked
+    if module.forward_hooks or module.backward_hooks or "forward" in vars(module):
+        return False
+    for cls in type(module).__mro__:
+        if "forward" in vars(cls):
+            return attribute in vars(cls)
+    return False

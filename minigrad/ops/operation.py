@@ -211,9 +211,9 @@ def _some_bits(t: Tensor) -> bytes | None:
 
 
 def _edge(value: Any) -> Node | Tensor | None:
-    if not isinstance(value, Tensor) or not value.requires_grad:
+    if not isinstance(value, Tensor):
         return None
-    return value if value.node is None else value.node
+    return value.node or (value if value.requires_grad else None)
 
 
 def _common_backend(name: str, inputs: tuple[Any, ...], tensors: list[Tensor]) -> Backend:

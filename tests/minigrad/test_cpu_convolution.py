@@ -368,6 +368,8 @@ def triples(found, channels):
         assert np.array_equal(found.rows[row : row + rows], plan.rows)
         assert np.array_equal(found.out[row : row + rows], plan.out)
         assert np.array_equal(found.segments[segment : segment + segments], plan.segments)
+        taps = found.taps[before // channels :][: len(plan.taps)]
+        assert np.array_equal(taps, plan.taps)
         assert plan.depth == len(plan.taps) * channels == segments * length
         for start, out in zip(plan.rows, plan.out, strict=True):
             for k in range(plan.depth):

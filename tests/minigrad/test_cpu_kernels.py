@@ -197,10 +197,11 @@ def test_special_values_go_through_activations_as_through_the_references(engine,
             ("leaky_dropout_backward", (a, b, mask, slope, 1.25)),
             ("tanh_backward", (a, b)),
             ("sigmoid_backward", (a, b)),
+            ("add", (np.tile(a, 300), np.tile(b, 300))),
         ):
             found, right = (getattr(backend, name)(*arrays) for backend in (engine, PLAIN))
             assert found.dtype == dtype
-            if "leaky" in name or "mask" in name:
+            if "leaky" in name or "mask" in name or name == "add":
                 assert np.array_equal(found, right, equal_nan=True), name
             else:
                 assert np.allclose(found, right, rtol=1e-6, atol=0, equal_nan=True), name
@@ -248,6 +249,20 @@ def check_activations(shape, dtype, slope):
         found[4:], (x * (1.0 - y.astype("f8") * y), x * (y * (1.0 - y.astype("f8")))), strict=True
     ):
         assert_close(a, b, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(2 * PIECE,), (4 * PIECE + 1,), (3, 7, 50, 60), (2, 2, PIECE)])
+def test_a_sum_of_two_arrays(shape, dtype):
+    make = images if len(shape) == 4 else numbers
+    x, y = make(0, shape, dtype), make(1, shape, dtype)
+    with guarded():
+        total, twice, beside = own().add(x, y), own().add(x, x), own().add(x, 2.5)
+        across = own().add(x.T, np.ascontiguousarray(y.T))  # in two memory orders
+    assert order_of(total) == order_of(x)
+    for found, right in ((total, x + y), (twice, 2 * x), (beside, x + 2.5), (across, (x + y).T)):
+        assert found.dtype == dtype
+        assert np.array_equal(found, right)
 
 
 # -- dropout -------------------------------------------------------------------------------------------

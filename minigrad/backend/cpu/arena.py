@@ -93,7 +93,11 @@ class Arena(Lock):
             return
         try:
             if not self._busy:
-                self._sort_in()
+                try:
+                    self._busy = True  # for whatever interrupts it
+                    self._take_in()
+                finally:
+                    self._busy = False
         finally:
             self._lock.release()
 
@@ -108,7 +112,8 @@ class Arena(Lock):
                 return None
             try:
                 self._busy = True
-                self._take_in()
+                if self._returned:
+                    self._take_in()
                 while (start := self._free.take(size)) is None:
                     self._grow(size)
                 return start, *self._where(start)
@@ -117,7 +122,7 @@ class Arena(Lock):
 
     def _where(self, start: int) -> tuple[mmap.mmap, int]:
         """Return the region of a place, and its distance from the region's beginning. The lock is held."""
-        first = next(first for first in reversed(self._regions) if first <= start)
+        first = max([first for first in self._regions if first <= start])
         return self._regions[first], start - first
 
     def _grow(self, size: int) -> None:
@@ -133,14 +138,6 @@ class Arena(Lock):
         self._regions[self._end] = region
         self._free.put(self._end, len(region))
         self._end += len(region) + GAP
-
-    def _sort_in(self) -> None:
-        """Do `_take_in`, marked as busy for whatever interrupts it. The lock is held."""
-        try:
-            self._busy = True
-            self._take_in()
-        finally:
-            self._busy = False
 
     def _take_in(self) -> None:
         """Free what came back, and give memory beyond MAX_FREE to the system. The lock is held."""

@@ -86,4 +86,5 @@ class CompiledBatchNorm(KernelCalls):
 
 def _are_vectors(x: Array, dtype: Any, *vectors: Array) -> bool:
     """Whether these are contiguous vectors of a dtype, with one number for each channel of x."""
-    return all(v.dtype == dtype and v.shape == x.shape[1:2] and order_of(v) for v in vectors)
+    shape = x.shape[1:2]
+    return all(v.dtype == dtype and v.shape == shape and order_of(v) for v in vectors)

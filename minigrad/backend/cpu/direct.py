@@ -131,13 +131,10 @@ class DirectForm(Alone):
         _, wide = _tile(columns, found.shortest, self._kernels.vector_bytes // dtype.itemsize)
         packed = self._space.scratch.get("packed", (found.depth * -(-columns // wide) * wide,), dtype)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
-        first = 0
-        for plan in found.plans:
-            self._kernels.pack[dtype](
-                address(weight), address(packed) + first * dtype.itemsize, address(plan.taps), len(plan.taps),
-                1, *sides, wide, _address(not_finite),
-            )  # fmt: skip
-            first += plan.depth * -(-columns // wide) * wide
+        self._kernels.pack[dtype](
+            address(weight), address(packed), address(found.table), len(found.plans), address(found.taps),
+            *sides, wide, _address(not_finite),
+        )  # fmt: skip
         return packed
 
     def _canvas(self, x: Array, found: Plans, count: int) -> Array | None:
@@ -180,8 +177,8 @@ def readable(x: Array) -> Array:
 
 def _images(x: Array) -> tuple[int, ...]:
     """Return what a kernel gets of images (N, C, H, W): their address, strides in numbers, and H, W, C."""
-    along_n, along_c, along_h, along_w = (stride // x.itemsize for stride in x.strides)
-    return address(x), along_n, along_h, along_w, along_c, x.shape[2], x.shape[3], x.shape[1]
+    size, (_, c, h, w), (along_n, along_c, along_h, along_w) = x.itemsize, x.shape, x.strides
+    return address(x), along_n // size, along_h // size, along_w // size, along_c // size, h, w, c
 
 
 def _address(array: Array | None) -> int:

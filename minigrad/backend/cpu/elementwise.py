@@ -14,6 +14,7 @@ from .native import address
 from .sliced import in_shape, is_innermost
 
 MIN_SUMMED = 1 << 10  # numbers; for fewer, NumPy's sum takes less time than the call of a kernel
+MIN_ADDED = 1 << 15  # numbers; the same of a sum of two arrays
 BOOL = np.dtype(np.bool_)
 
 
@@ -43,6 +44,15 @@ class CompiledElementwise(KernelCalls):
         total = np.empty(shape, x.dtype)
         partial = self._sums_of_chunks(rows, channels)
         self._kernel("sum_rows", x.dtype)(address(x), address(partial), address(total), rows, channels)
+        return total
+
+    def add(self, a: Any, b: Any) -> Array:
+        large = isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.size >= MIN_ADDED
+        order = self._order(a, b) if large else NEITHER
+        if not order:
+            return super().add(a, b)
+        total = self._empty(a.shape, a.dtype, order)
+        self._kernel("add", a.dtype)(address(a), address(b), address(total), a.size)
         return total
 
     # -- activations ---------------------------------------------------------------------------

@@ -273,4 +273,4 @@ class Scratch(threading.local):
         buffer = self._buffers.get(name)
         if buffer is None or buffer.nbytes < size:
             buffer = self._buffers[name] = np.empty(size, np.uint8)
-        return buffer[:size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, buffer)

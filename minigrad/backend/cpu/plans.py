@@ -57,8 +57,8 @@ class Plans:
         canvas_size: (height, width) in pixels.
         corner: (row, column) of the image's first pixel in the canvas.
         plans: one, or one for each phase of the stride.
-        table, rows, out, segments: of all plans, one after another; int64. A line of `table` says where those
-            of a plan begin: rows, first row, segments, first segment, length, numbers of k before.
+        table, taps, rows, out, segments: of all plans, one after another; int64. A line of `table` says where
+            those of a plan begin: rows, first row, segments, first segment, length, numbers of k before.
         depth: of all plans together.
         most_rows, shortest: the rows of the largest plan, and the shortest segment.
     """
@@ -67,6 +67,7 @@ class Plans:
     corner: Pair
     plans: tuple[Plan, ...]
     table: Table
+    taps: Table
     rows: Table
     out: Table
     segments: Table
@@ -86,6 +87,7 @@ class Plans:
             corner,
             tuple(plans),
             np.array(lines, np.int64),
+            np.concatenate([plan.taps for plan in plans]),
             np.concatenate([plan.rows for plan in plans]),
             np.concatenate([plan.out for plan in plans]),
             np.concatenate([plan.segments for plan in plans]),

@@ -29,8 +29,9 @@ class FreeRanges:
         i = bisect_left(self._by_size, (size, 0))
         if i == len(self._by_size):
             return None
-        room, start = self._by_size[i]
-        self._remove(start, room)
+        room, start = self._by_size.pop(i)
+        del self._sizes[start], self._starts[start + room]
+        self.total -= room
         if room > size:
             self._add(start + size, room - size)
         return start

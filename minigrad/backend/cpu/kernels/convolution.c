@@ -14,7 +14,7 @@
 //   of x that lie a stride apart meet the same taps of dy.
 //   Operations: 2 for each number of a row and each column. Bytes: each image and each result once; b once in each
 //   piece. A piece is a few images, with all columns; where the images are few, it has only some of the columns.
-// pack: copies a weight into b, so that the columns of a tile lie side by side. Zeros fill the last tile.
+// pack: copies a weight into b, plan by plan, so that the columns of a tile lie side by side. Zeros fill the last tile.
 // weight_gradient: must equal ReferenceConvolution.convolve_weight_gradient, up to the order of its numbers: here
 //   (taps * C, O), with zeros behind O up to whole tiles. `each` images are a group, whose factors stay in the cache;
 //   the sum over a group is added to the result. A piece has the groups of one of `parts` equal shares of the batch,
@@ -270,8 +270,9 @@ KERNEL(gather)(int64_t n, const REAL *x, int64_t along_n, int64_t along_h, int64
 typedef struct {
     const REAL *weight;
     REAL *b;
+    const NAME(Plan) *plans;
     const int64_t *taps;
-    int64_t tap_count, inner, along_inner, columns, along_columns, wide, along_taps, pieces_each;
+    int64_t inner, along_inner, columns, along_columns, wide, blocks, pieces_each;
     int64_t *not_finite;
 } NAME(Pack);
 
@@ -285,15 +286,17 @@ static int NAME(any_not_finite)(const REAL *from, int64_t count) {
 static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t member) {
     (void)member;
     const NAME(Pack) *p = arguments;
-    const int64_t block = piece / p->pieces_each, first = piece % p->pieces_each * PACKED;
+    const NAME(Plan) *plan = p->plans + piece / (p->blocks * p->pieces_each);
+    const int64_t *taps = p->taps + plan->first_number / p->inner, tap_count = plan->segments * plan->length / p->inner;
+    const int64_t block = piece / p->pieces_each % p->blocks, first = piece % p->pieces_each * PACKED;
     const int64_t last = first + PACKED < p->inner ? first + PACKED : p->inner;
     const int64_t there = p->columns - block * p->wide, count = there < p->wide ? there : p->wide;
     const REAL *weight = p->weight + block * p->wide * p->along_columns;
-    REAL *b = p->b + block * p->tap_count * p->inner * p->wide;
+    REAL *b = p->b + (plan->first_number * p->blocks + block * tap_count * p->inner) * p->wide;
     if (p->along_columns < p->along_inner) {  // along the nearer numbers first
         for (int64_t k = first; k < last; ++k)
-            for (int64_t t = 0; t < p->tap_count; ++t) {
-                const REAL *from = weight + k * p->along_inner + p->taps[t] * p->along_taps;
+            for (int64_t t = 0; t < tap_count; ++t) {
+                const REAL *from = weight + k * p->along_inner + taps[t];
                 REAL *to = b + (t * p->inner + k) * p->wide;
                 if (p->along_columns == 1) {
                     memcpy(to, from, sizeof(REAL) * count);
@@ -303,29 +306,28 @@ static void NAME(pack_piece)(const void *arguments, int64_t piece, int64_t membe
             }
     } else {
         for (int64_t i = 0; i < count; ++i)
-            for (int64_t t = 0; t < p->tap_count; ++t) {
-                const REAL *from = weight + i * p->along_columns + p->taps[t] * p->along_taps;
+            for (int64_t t = 0; t < tap_count; ++t) {
+                const REAL *from = weight + i * p->along_columns + taps[t];
                 REAL *to = b + t * p->inner * p->wide + i;
                 for (int64_t k = first; k < last; ++k) to[k * p->wide] = from[k * p->along_inner];
             }
     }
-    for (int64_t t = 0; t < p->tap_count && count < p->wide; ++t)
+    for (int64_t t = 0; t < tap_count && count < p->wide; ++t)
         for (int64_t k = first; k < last; ++k)
             memset(b + (t * p->inner + k) * p->wide + count, 0, sizeof(REAL) * (p->wide - count));
-    for (int64_t t = 0; t < p->tap_count && p->not_finite; ++t)
+    for (int64_t t = 0; t < tap_count && p->not_finite; ++t)
         if (NAME(any_not_finite)(b + (t * p->inner + first) * p->wide, (last - first) * p->wide))
             __atomic_store_n(p->not_finite, 1, __ATOMIC_RELAXED);
 }
 
-// b (ceil(columns / wide), taps, inner, wide) from a weight at these strides, for some of its taps. *not_finite
-// becomes 1
-// if one of these numbers is infinite or NaN; it may be NULL.
-KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *taps, int64_t tap_count, int64_t along_taps,
+// b, of each plan (ceil(columns / wide), taps, inner, wide), from a weight at these strides. A tap is 1 apart from the
+// next. taps: those of all plans. *not_finite becomes 1 if one of these numbers is infinite or NaN; it may be NULL.
+KERNEL(pack)(const REAL *weight, REAL *b, const int64_t *plans, int64_t plan_count, const int64_t *taps,
              int64_t inner, int64_t along_inner, int64_t columns, int64_t along_columns, int64_t wide,
              int64_t *not_finite) {
-    const NAME(Pack) p = {weight, b, taps, tap_count, inner, along_inner, columns, along_columns, wide, along_taps,
-                          (inner + PACKED - 1) / PACKED, not_finite};
-    share(NAME(pack_piece), &p, (columns + wide - 1) / wide * p.pieces_each);
+    const NAME(Pack) p = {weight, b, (const NAME(Plan) *)plans, taps, inner, along_inner, columns, along_columns, wide,
+                          (columns + wide - 1) / wide, (inner + PACKED - 1) / PACKED, not_finite};
+    share(NAME(pack_piece), &p, plan_count * p.blocks * p.pieces_each);
 }
 
 // -- the weight gradient -------------------------------------------------------------------------------

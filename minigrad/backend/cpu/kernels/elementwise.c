@@ -1,4 +1,4 @@
-// Activations, masks and their gradients, element by element.
+// Sums, activations, masks and their gradients, element by element.
 //
 // Each must equal the Backend method of its name. The arrays of a call have the same memory order, whichever it is.
 // A piece is MIN_PIECE numbers.
@@ -30,12 +30,17 @@ typedef struct {
     const NAME(Elements) e = {.out = out, .count = count, __VA_ARGS__}; \
     share(NAME(name##_piece), &e, over(count, MIN_PIECE))
 
+ELEMENTWISE(add, a[i] + b[i])
 ELEMENTWISE(leaky_relu, NAME(leaky)(a[i], slope))
 ELEMENTWISE(leaky_relu_backward, NAME(back)(a[i], b[i], slope))
 ELEMENTWISE(tanh_backward, a[i] * (1 - b[i] * b[i]))
 ELEMENTWISE(sigmoid_backward, a[i] * (b[i] * (1 - b[i])))
 ELEMENTWISE(mask_scale, NAME(masked)(mask[i], a[i] * scale))
 ELEMENTWISE(leaky_dropout_backward, NAME(back)(NAME(masked)(mask[i], a[i] * scale), b[i], slope))
+
+KERNEL(add)(const REAL *a, const REAL *b, REAL *out, int64_t count) {
+    SHARE(add, .a = a, .b = b);
+}
 
 KERNEL(leaky_relu)(const REAL *x, REAL *out, int64_t count, double slope) {
     SHARE(leaky_relu, .a = x, .slope = (REAL)slope);
