@@ -11,7 +11,6 @@ import minigrad.functional as F
 from minigrad import backend
 from minigrad.backend.cpu import native, winograd
 from minigrad.backend.cpu.backend import CPUBackend
-from minigrad.backend.cpu.direct import DirectForm
 from minigrad.backend.cpu.winograd import WinogradForm, squares
 from minigrad.backend.cpu.workspace import Workspace
 from minigrad.backend.epilogue import Epilogue
@@ -23,8 +22,7 @@ THREE = ConvGeometry.of_conv((7, 7), (3, 3), 1, 1, 1)
 
 @pytest.fixture(scope="module")
 def form():
-    space = Workspace.of(native.kernels())
-    return WinogradForm(space, DirectForm(space))
+    return WinogradForm(Workspace.of(native.kernels()))
 
 
 @pytest.fixture

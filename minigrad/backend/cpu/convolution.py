@@ -23,8 +23,7 @@ def forms(workspace: Workspace) -> list[Form]:
     """Return the forms that there are: the first that pays is used."""
     if workspace.kernels is None:
         return [ColumnsForm(workspace)]
-    direct = DirectForm(workspace)
-    return [FrequencyForm(workspace), WinogradForm(workspace, direct), direct, ColumnsForm(workspace)]
+    return [FrequencyForm(workspace), WinogradForm(workspace), DirectForm(workspace), ColumnsForm(workspace)]
 
 
 class CPUConvolution(CompiledElementwise):

@@ -33,7 +33,7 @@ import numpy as np
 from ..arrays import Array, channels_last
 from ..epilogue import Epilogue
 from ..geometry import ConvGeometry, Pair
-from .direct import DirectForm, readable
+from .direct import readable
 from .forms import Alone
 from .native import address
 from .workspace import Workspace
@@ -44,6 +44,7 @@ LANES = 16  # numbers of channels must be multiples of it: the float32 numbers o
 MOST_TAPS = 64  # of a kernel (kernels/winograd.c)
 APART = 48  # unused numbers between two planes (kernels/winograd.c)
 NEAR_BYTES = 5 << 18  # of the transforms of some squares: they stay in the cache
+GROUP_BYTES = 1 << 25  # of the transforms of the images that a weight gradient takes at a time
 PIECES = 8  # of a call, at least: for so many threads (a smaller batch has fewer)
 ROWS = 12  # of a tile of products
 MOST_POINTS = 4  # 0, 1, -1 and infinity
@@ -94,7 +95,7 @@ def _products(geometry: ConvGeometry, m: int, taps: int) -> int:
 
 
 class WinogradForm(Alone):
-    """Convolution and input gradient by kernels/winograd.c; the weight gradient is the direct form's.
+    """The three products of a convolution, by kernels/winograd.c.
 
     Args:
         workspace: with kernels.
@@ -102,10 +103,9 @@ class WinogradForm(Alone):
 
     description = "by Winograd's filters, with fewer multiplications, in C (backend/cpu/winograd.py)"
 
-    def __init__(self, workspace: Workspace, direct: DirectForm) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         assert workspace.kernels is not None
         self._kernels, self._space = workspace.kernels, workspace
-        self.weight_gradient = direct.weight_gradient
 
     def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
         """Whether it needs ADVANTAGE times fewer multiply-adds."""
@@ -133,6 +133,32 @@ class WinogradForm(Alone):
         dy = self._pixels(dy)
         self._call("winograd_input_gradient", dx, dy, dx, weight, bias, geometry, epilogue, True)
         return dx
+
+    def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        found, x, dy = _squares(geometry), self._pixels(x), self._pixels(dy)
+        (n, height, width, c), o, dtype = x.shape, dy.shape[-1], x.dtype
+        inner, planes, members = math.prod(geometry.stride) * c, found.size**2, self._space.pool.threads
+        sums_each = planes * inner * o
+        parts = min(n, PIECES) if sums_each * dtype.itemsize <= NEAR_BYTES else 1
+        most = NEAR_BYTES // 2 if parts > 1 else GROUP_BYTES
+        each = max(1, min(-(-n // parts), most // (found.count * planes * (inner + o) * dtype.itemsize)))
+        chunk, owners = each * found.count, members if parts > 1 else 1
+        scratch_each = math.prod(found.canvas_size) * c
+        sizes = (
+            owners * planes * (chunk * (inner + LANES) + APART),
+            owners * planes * (chunk * o + APART),
+            parts * sums_each,
+            members * scratch_each,
+        )
+        image, result, sums, scratch = (self._space.arena.empty((size,), dtype) for size in sizes)
+        dw = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
+        (top, _), (left, _) = geometry.padding
+        self._kernels.winograd_weight_gradient[dtype](
+            n, address(x), height, width, c, top, left, *found.canvas_size, *geometry.stride, address(dy),
+            *geometry.output_size, o, found.m, found.size, address(dw), *geometry.kernel_size, found.taps,
+            each, chunk, parts, *map(address, (image, result, sums, scratch)), scratch_each, members,
+        )  # fmt: skip
+        return dw
 
     def _call(
         self, kernel: str, image: Array, result: Array, made: Array, weight: Array, bias: Array | None,

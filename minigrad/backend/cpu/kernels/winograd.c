@@ -13,6 +13,8 @@
 //   Operations: 2 size^2 / m^2 for each pixel of the result, phase, channel of the image and channel of the result, and
 //   about a tenth more for the transforms. Bytes: images and results once; the weight once for each chunk.
 // winograd_weight: the transform of a weight, in the order in which the products read it.
+// winograd_weight_gradient: must equal ReferenceConvolution.convolve_weight_gradient. The squares of a group of images
+//   and of dy are transformed, their products are added up over all squares, and the sums are transformed back.
 
 #define LARGEST 4  // size of a square
 #define APART 48  // unused numbers between two planes
@@ -123,9 +125,9 @@ static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, in
     return (row * w->canvas_width + column) * w->channels;
 }
 
-// Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels).
-static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image) {
-    const int64_t size = w->size, inner = NAME(inner)(w);
+// Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels), its planes so far apart.
+static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image, int64_t plane) {
+    const int64_t size = w->size;
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
     for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase)
         for (int64_t c = 0; c < w->channels; c += LANES) {
@@ -134,7 +136,7 @@ static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(S
                     in[i * size + j] = *(const VECTOR *)(canvas + NAME(place_of)(w, s, phase, i, j) + c);
             NAME(transform_square)(NAME(OF_IMAGE), size, size, in, made);
             for (int64_t f = 0; f < size * size; ++f)
-                *(VECTOR *)(image + f * NAME(plane)(w, inner) + phase * w->channels + c) = made[f];
+                *(VECTOR *)(image + f * plane + phase * w->channels + c) = made[f];
         }
 }
 
@@ -153,9 +155,14 @@ static void NAME(add_image)(const NAME(Winograd) *w, const REAL *image, NAME(Squ
         }
 }
 
-// Transforms a square of a result, zeros past its edges, to a row of `result`: (size^2, chunk, columns).
-static void NAME(read_result)(const NAME(Winograd) *w, const REAL *from, NAME(Square) s, REAL *result) {
-    const int64_t m = w->m;
+// The columns of a tile of products: two vectors if they fill tiles.
+static inline int64_t NAME(wide_of)(int64_t columns) { return columns % (2 * LANES) ? LANES : 2 * LANES; }
+
+// Transforms a square of a result, zeros past its edges, to a row of `result`: (size^2, chunk, columns), or tile by tile
+// of columns. Its planes are so far apart, and so are its tiles.
+static void NAME(read_result)(const NAME(Winograd) *w, const REAL *from, NAME(Square) s, REAL *result, int64_t plane,
+                              int64_t tile) {
+    const int64_t m = w->m, wide = NAME(wide_of)(w->columns);
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
     for (int64_t o = 0; o < w->columns; o += LANES) {
         for (int64_t i = 0; i < m; ++i)
@@ -167,7 +174,7 @@ static void NAME(read_result)(const NAME(Winograd) *w, const REAL *from, NAME(Sq
             }
         NAME(transform_square)(NAME(OF_RESULT), m, w->size, in, made);
         for (int64_t f = 0; f < w->size * w->size; ++f)
-            *(VECTOR *)(result + f * NAME(plane)(w, w->columns) + o) = made[f];
+            *(VECTOR *)(result + f * plane + o / wide * tile + o % wide) = made[f];
     }
 }
 
@@ -194,11 +201,16 @@ static void NAME(square_products)(const NAME(Winograd) *w, const REAL *a, int64_
     for (int64_t f = 0; f < w->size * w->size; ++f, u += inner * columns) {
         const NAME(Packed) p = {a + f * NAME(plane)(w, inner), u, NULL, c + f * NAME(plane)(w, columns), 1, 1, count,
                                 inner, columns};
-        NAME(product_by_rows)(columns % (2 * LANES) ? 1 : 2, p);
+        NAME(product_by_rows)(NAME(wide_of)(columns) / LANES, p);
     }
 }
 
 static int64_t NAME(canvas_size)(const NAME(Winograd) *w) { return w->canvas_height * w->canvas_width * w->channels; }
+
+static NAME(Images) NAME(images_of)(const NAME(Winograd) *w) {
+    return (NAME(Images)){w->from, w->height * w->width * w->channels, w->width * w->channels, w->channels, 1,
+                          w->height, w->width, w->channels, w->top, w->left, w->canvas_height, w->canvas_width};
+}
 
 static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(Winograd) *w = arguments;
@@ -207,14 +219,13 @@ static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, 
     const int64_t result_each = w->out_height * w->out_width * w->columns;
     REAL *canvas = w->scratch + member * w->scratch_each, *image = canvas + w->each * size;
     REAL *result = image + w->size * w->size * NAME(plane)(w, inner);
-    const NAME(Images) m = {w->from, w->height * w->width * w->channels, w->width * w->channels, w->channels, 1,
-                            w->height, w->width, w->channels, w->top, w->left, w->canvas_height, w->canvas_width};
+    const NAME(Images) m = NAME(images_of)(w);
     for (int64_t i = 0; i < images; ++i) NAME(copy_to_canvas)(&m, start + i, canvas + i * size);
     for (int64_t first = 0; first < squares; first += w->chunk) {
         const int64_t count = smaller(w->chunk, squares - first);
         for (int64_t i = 0; i < count; ++i) {
             const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(read_image)(w, canvas + s.image * size, s, image + i * inner);
+            NAME(read_image)(w, canvas + s.image * size, s, image + i * inner, NAME(plane)(w, inner));
         }
         NAME(square_products)(w, image, inner, result, w->columns, count);
         for (int64_t i = 0; i < count; ++i) {
@@ -246,7 +257,8 @@ static void NAME(winograd_input_gradient_piece)(const void *arguments, int64_t p
         const int64_t count = smaller(w->chunk, squares - first);
         for (int64_t i = 0; i < count; ++i) {
             const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(read_result)(w, w->from + (start + s.image) * result_each, s, result + i * w->columns);
+            NAME(read_result)(w, w->from + (start + s.image) * result_each, s, result + i * w->columns,
+                              NAME(plane)(w, w->columns), NAME(wide_of)(w->columns));
         }
         NAME(square_products)(w, result, w->columns, image, inner, count);
         for (int64_t i = 0; i < count; ++i) {
@@ -290,18 +302,25 @@ KERNEL(winograd_input_gradient)(int64_t n, REAL *to, int64_t height, int64_t wid
 
 typedef struct {
     const REAL *weight;
-    REAL *u;
+    REAL *u, *made;  // the transform of a weight, and a weight made of one
     int64_t channels, columns, kh, kw, stride_h, stride_w, size, taps, along_k, along_lane;
     bool by_inner;
+    int64_t parts, sums_each;
 } NAME(WinogradWeight);
+
+// The number of the tap (i, j) of a phase, in the kernel; -1 if the phase lacks it.
+static inline int64_t NAME(tap_of)(const NAME(WinogradWeight) *w, int64_t phase, int64_t i, int64_t j) {
+    const int64_t row = i * w->stride_h + phase / w->stride_w, column = j * w->stride_w + phase % w->stride_w;
+    return row < w->kh && column < w->kw ? row * w->kw + column : -1;
+}
 
 // The taps of a phase, of a vector of columns: those that it lacks are zeros.
 static void NAME(taps_of)(const NAME(WinogradWeight) *w, const REAL near[][LANES], int64_t phase, VECTOR *in) {
     for (int64_t i = 0; i < w->taps; ++i)
         for (int64_t j = 0; j < w->taps; ++j) {
-            const int64_t row = i * w->stride_h + phase / w->stride_w, column = j * w->stride_w + phase % w->stride_w;
+            const int64_t tap = NAME(tap_of)(w, phase, i, j);
             in[i * w->taps + j] = (VECTOR){0};
-            if (row < w->kh && column < w->kw) in[i * w->taps + j] = *(const VECTOR *)near[row * w->kw + column];
+            if (tap >= 0) in[i * w->taps + j] = *(const VECTOR *)near[tap];
         }
 }
 
@@ -312,7 +331,7 @@ static void NAME(winograd_weight_piece)(const void *arguments, int64_t piece, in
     const int64_t lane_blocks = (w->by_inner ? w->channels : w->columns) / LANES, lane = piece % lane_blocks * LANES;
     const int64_t first = piece / lane_blocks * LANES, there = w->by_inner ? w->columns : w->channels;
     const int64_t inner = w->by_inner ? w->columns : phases * w->channels;  // rows of u, and its columns
-    const int64_t columns = w->by_inner ? phases * w->channels : w->columns, wide = columns % (2 * LANES) ? LANES : 2 * LANES;
+    const int64_t columns = w->by_inner ? phases * w->channels : w->columns, wide = NAME(wide_of)(columns);
     REAL near[MOST_TAPS][LANES];
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
     for (int64_t k = first; k < smaller(first + LANES, there); ++k) {
@@ -336,11 +355,142 @@ KERNEL(winograd_weight)(const REAL *weight, REAL *u, int64_t channels, int64_t c
                         int64_t kw, int64_t stride_h, int64_t stride_w, int64_t size, int64_t taps, int64_t by_inner) {
     const int64_t each = kh * kw * channels;
     const NAME(WinogradWeight) w = {
-        weight, u, channels, columns, kh, kw, stride_h, stride_w, size, taps,
-        by_inner ? each : kh * kw, by_inner ? kh * kw : each, by_inner};
+        weight, u, NULL, channels, columns, kh, kw, stride_h, stride_w, size, taps,
+        by_inner ? each : kh * kw, by_inner ? kh * kw : each, by_inner, 0, 0};
     share(NAME(winograd_weight_piece), &w, over(channels, LANES) * over(columns, LANES));
 }
 
+// -- the weight gradient -------------------------------------------------------------------------------
+
+#define SPLITS 8  // of the rows of a plane, each of which is a piece
+#define DEPTH 128  // squares at a time, whose products are added up in registers
+
+typedef struct {
+    NAME(Winograd) w;
+    const REAL *dy;
+    REAL *image, *result, *sums;  // the transforms of a group's squares, and the sums of their products
+    int64_t begin, start, images;  // the first image of a part, that of the group, and how many it has
+    int64_t parts, image_each, result_each, sums_each;
+} NAME(WinogradGroup);
+
+// Rows of `image` are further apart than they have numbers, for the same reason as planes.
+static inline int64_t NAME(row_each)(const NAME(Winograd) *w) { return NAME(inner)(w) + LANES; }
+
+// Transforms the squares of an image and of its dy.
+static void NAME(group_image_piece)(const void *arguments, int64_t piece, int64_t member) {
+    const NAME(WinogradGroup) *g = arguments;
+    const NAME(Winograd) *w = &g->w;
+    const int64_t squares = NAME(squares_each)(w), row = NAME(row_each)(w), wide = NAME(wide_of)(w->columns);
+    const REAL *dy = g->dy + (g->start + piece) * w->out_height * w->out_width * w->columns;
+    REAL *canvas = w->scratch + member * w->scratch_each;
+    const NAME(Images) m = NAME(images_of)(w);
+    NAME(copy_to_canvas)(&m, g->start + piece, canvas);
+    for (int64_t i = 0; i < squares; ++i) {
+        const NAME(Square) s = NAME(square_of)(w, i);
+        const int64_t place = piece * squares + i;
+        NAME(read_image)(w, canvas, s, g->image + place * row, NAME(plane)(w, row));
+        NAME(read_result)(w, dy, s, g->result + place * wide, NAME(plane)(w, w->columns), w->chunk * wide);
+    }
+}
+
+// Adds the products of a group's squares to some rows of a plane of the sums: (inner, squares) by (squares, columns).
+static void NAME(group_product_piece)(const void *arguments, int64_t piece, int64_t member) {
+    (void)member;
+    const NAME(WinogradGroup) *g = arguments;
+    const NAME(Winograd) *w = &g->w;
+    const int64_t f = piece / SPLITS, split = piece % SPLITS, inner = NAME(inner)(w), row = NAME(row_each)(w);
+    const int64_t tiles = over(inner, ROWS), top = tiles * split / SPLITS * ROWS;
+    const int64_t bottom = smaller(tiles * (split + 1) / SPLITS * ROWS, inner), wide = NAME(wide_of)(w->columns);
+    const int64_t squares = g->images * NAME(squares_each)(w);
+    const REAL *image = g->image + f * NAME(plane)(w, row), *result = g->result + f * NAME(plane)(w, w->columns);
+    REAL *sums = g->sums + f * inner * w->columns;
+    const NAME(Product) p = {.along_m = w->columns, .along_n = 1, .b_along_k = wide};
+    for (int64_t o = 0; o < w->columns; o += wide)
+        for (int64_t first = 0; first < squares; first += DEPTH) {
+            const int64_t depth = smaller(DEPTH, squares - first);
+            const REAL *b = result + o * w->chunk + first * wide;
+            for (int64_t i = top, rows; i < bottom; i += rows) {
+                rows = tile_rows(bottom - i);
+                NAME(product_rows)(&p, rows, wide / LANES, image + first * row + i, 1, row, b, depth,
+                                   b + depth * wide, sums + i * w->columns + o, wide,
+                                   g->start > g->begin || first > 0);
+            }
+        }
+}
+
+// All groups of a part of the batch, which has transforms and sums of its own.
+static void NAME(group_part_piece)(const void *arguments, int64_t part, int64_t member) {
+    NAME(WinogradGroup) g = *(const NAME(WinogradGroup) *)arguments;
+    const int64_t n = g.w.n, stop = n * (part + 1) / g.parts;
+    g.image += member * g.image_each, g.result += member * g.result_each, g.sums += part * g.sums_each;
+    g.begin = n * part / g.parts;
+    for (g.start = g.begin; g.start < stop; g.start += g.w.each) {
+        g.images = smaller(g.w.each, stop - g.start);
+        for (int64_t i = 0; i < g.images; ++i) NAME(group_image_piece)(&g, i, member);
+        for (int64_t i = 0; i < g.w.size * g.w.size * SPLITS; ++i) NAME(group_product_piece)(&g, i, member);
+    }
+}
+
+// Transforms the sums of all parts back to the taps of LANES columns and channels of a weight.
+static void NAME(group_weight_piece)(const void *arguments, int64_t piece, int64_t member) {
+    (void)member;
+    const NAME(WinogradWeight) *w = arguments;
+    const int64_t phases = w->stride_h * w->stride_w, size = w->size * w->size, count = w->kh * w->kw;
+    const int64_t blocks = w->columns / LANES, lane = piece % blocks * LANES, first = piece / blocks * LANES;
+    REAL near[MOST_TAPS][LANES];
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    for (int64_t k = first; k < first + LANES; ++k) {
+        for (int64_t phase = 0; phase < phases; ++phase) {
+            const REAL *from = w->u + (phase * w->channels + k) * w->columns + lane;
+            for (int64_t f = 0; f < size; ++f, from += phases * w->channels * w->columns) {
+                in[f] = *(const VECTOR *)from;
+                for (int64_t part = 1; part < w->parts; ++part) in[f] += *(const VECTOR *)(from + part * w->sums_each);
+            }
+            NAME(transform_square)(NAME(TO_RESULT), w->size, w->taps, in, made);
+            for (int64_t i = 0; i < w->taps; ++i)
+                for (int64_t j = 0; j < w->taps; ++j) {
+                    const int64_t tap = NAME(tap_of)(w, phase, i, j);
+                    if (tap >= 0) *(VECTOR *)near[tap] = made[i * w->taps + j];
+                }
+        }
+        REAL *to = w->made + k * count + lane * count * w->channels;
+        for (int64_t i = 0; i < LANES; ++i)
+            for (int64_t t = 0; t < count; ++t) to[i * count * w->channels + t] = near[t][i];
+    }
+}
+
+// x: (n, height, width, channels), dy: (n, out_height, out_width, columns), dw: (columns, channels, kh, kw). `each`
+// images are a group, of at most `chunk` squares. If there is one part, threads share the work of each group, and planes
+// of the sums may be large. Else each of `parts` equal shares of the batch has sums of its own.
+// scratch: for each of `members`, the canvas of an image. image: memory for size^2 (chunk (inner + LANES) + APART)
+// numbers, inner all phases' channels; result: for size^2 (chunk columns + APART); both for each of `members` if there
+// are more parts. sums: for size^2 inner columns, for each part.
+KERNEL(winograd_weight_gradient)(int64_t n, const REAL *x, int64_t height, int64_t width, int64_t channels, int64_t top,
+                                 int64_t left, int64_t canvas_height, int64_t canvas_width, int64_t stride_h,
+                                 int64_t stride_w, const REAL *dy, int64_t out_height, int64_t out_width,
+                                 int64_t columns, int64_t m, int64_t size, REAL *dw, int64_t kh, int64_t kw,
+                                 int64_t taps, int64_t each, int64_t chunk, int64_t parts, REAL *image, REAL *result,
+                                 REAL *sums, REAL *scratch, int64_t scratch_each, int64_t members) {
+    NAME(WinogradGroup) g = {
+        {n, height, width, channels, top, left, canvas_height, canvas_width, stride_h, stride_w, out_height, out_width,
+         columns, m, size, each, chunk, scratch_each, x, NULL, NULL, NULL, scratch, 1},
+        dy, image, result, sums, 0, 0, 0, parts, 0, 0, size * size * stride_h * stride_w * channels * columns};
+    g.image_each = size * size * NAME(plane)(&g.w, NAME(row_each)(&g.w));
+    g.result_each = size * size * NAME(plane)(&g.w, columns);
+    if (parts > 1) share_among(NAME(group_part_piece), &g, parts, members);
+    for (; parts == 1 && g.start < n; g.start += each) {
+        g.images = smaller(each, n - g.start);
+        share_among(NAME(group_image_piece), &g, g.images, members);
+        share(NAME(group_product_piece), &g, size * size * SPLITS);
+    }
+    const NAME(WinogradWeight) w = {
+        .u = sums, .made = dw, .channels = channels, .columns = columns, .kh = kh, .kw = kw, .stride_h = stride_h,
+        .stride_w = stride_w, .size = size, .taps = taps, .parts = parts, .sums_each = g.sums_each};
+    share(NAME(group_weight_piece), &w, over(channels, LANES) * over(columns, LANES));
+}
+
+#undef SPLITS
+#undef DEPTH
 #undef LARGEST
 #undef APART
 #undef MOST_TAPS
