@@ -53,17 +53,17 @@ def available_threads() -> int:
     return threads
 
 
-def cut(count: int, bytes_each: int) -> list[slice]:
+def cut(count: int, bytes_each: int, most: int = MAX_SLICE_BYTES) -> list[slice]:
     """Return slices that cover range(count), where each item makes `bytes_each` of intermediate results.
 
-    A slice makes at most MAX_SLICE_BYTES, if it has more than one item. Small work is cut into fewer slices,
+    A slice makes at most `most` bytes, if it has more than one item. Small work is cut into fewer slices,
     down to one. Their number is a power of two, so that two or four threads share them evenly, and depends on
-    the two arguments alone.
+    the arguments alone.
     """
     total = count * bytes_each
     if total < 2 * MIN_SLICE_BYTES:
         return [slice(0, count)]
-    return even(count, max(-(-total // MAX_SLICE_BYTES), min(TARGET_SLICES, total // MIN_SLICE_BYTES), 1))
+    return even(count, max(-(-total // most), min(TARGET_SLICES, total // MIN_SLICE_BYTES), 1))
 
 
 def even(count: int, pieces: int) -> list[slice]:
