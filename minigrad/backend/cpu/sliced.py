@@ -48,7 +48,8 @@ class SlicedBackend(Backend):
         """
         slices = slices_of(arrays[-1])
         if len(slices) == 1:
-            return form(*arrays)
+            whole: Array = form(*arrays).astype(arrays[-1].dtype, copy=False)
+            return whole
         out = self._empty_like(arrays[-1], arrays[-1].dtype)
 
         def work(s: slice) -> None:
