@@ -289,17 +289,30 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measur
         if epilogue.has_activation:
             dy = self.leaky_relu_backward(dy, y, epilogue.slope)
         inv_std = 1 / self.xp.sqrt(variance + eps)
-        axes = (0, 2, 3)[: x.ndim - 1]
         near = mean.astype(x.dtype)
-        centred = x - per_channel(near, x.ndim)
-        dbias = dy.sum(axis=axes, dtype="float64")  # (C,)
-        product = (dy * centred).sum(axis=axes, dtype="float64")  # (C,)
-        dweight, tilt, shift, scale = self.normalize_coefficients(
-            x.size // x.shape[1], mean - near, inv_std, weight, product, dbias
+        product, dbias = self.normalize_sums(dy, x, near)
+        dweight, tilt, shift, scale = (
+            v.astype(x.dtype)
+            for v in self.normalize_coefficients(
+                x.size // x.shape[1], mean - near, inv_std, weight, product, dbias
+            )
         )
-        tilt, shift, scale = (per_channel(v.astype(x.dtype), x.ndim) for v in (tilt, shift, scale))
-        dx = (dy - centred * tilt - shift) * scale
-        return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
+        dx = self.normalize_gradient(dy, x, near, tilt, shift, scale)
+        return dx, dweight, dbias.astype(x.dtype)
+
+    def normalize_sums(self, dy: Array, x: Array, near: Array) -> tuple[Array, Array]:
+        """The sums of dy * (x - near) and of dy by channel, (C,) in float64."""
+        axes = (0, 2, 3)[: x.ndim - 1]
+        product = (dy * (x - per_channel(near, x.ndim))).sum(axis=axes, dtype="float64")
+        return product, dy.sum(axis=axes, dtype="float64")
+
+    def normalize_gradient(
+        self, dy: Array, x: Array, near: Array, tilt: Array, shift: Array, scale: Array
+    ) -> Array:
+        """(dy - (x - near) * tilt - shift) * scale, the last four (C,): dx of `normalize_backward`."""
+        near, tilt, shift, scale = (per_channel(v, x.ndim) for v in (near, tilt, shift, scale))
+        dx: Array = (dy - (x - near) * tilt - shift) * scale
+        return dx
 
     @staticmethod
     def normalize_coefficients(

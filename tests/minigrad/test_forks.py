@@ -218,7 +218,6 @@ def test_a_computation_that_was_shared_with_the_parents_threads_ends_with_an_err
     assert os.waitpid(children[-1], 0)[1] == 0
     assert error is None
     assert len(done) == 4
-    assert not pool._shared
     pool.resize(1)
 
 
@@ -291,7 +290,6 @@ def test_every_lock_is_one_that_forks_wait_for():
     assert found == {
         ("forks.py", "RLock"),
         ("forks.py", "Lock"),  # the class
-        ("parallel.py", "Lock"),  # of a job: see `abandon`
         ("arena.py", "Lock"),  # the class
         ("native.py", "Lock"),
         ("blas.py", "Lock"),

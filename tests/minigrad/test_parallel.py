@@ -22,7 +22,6 @@ from minigrad.backend.cpu.blas import SingleThreadedBLAS
 from minigrad.backend.cpu.parallel import (
     MAX_CACHED_BYTES,
     MAX_SLICE_BYTES,
-    Job,
     Pool,
     Scratch,
     available_threads,
@@ -51,7 +50,7 @@ def test_every_slice_is_worked_on_once(threads):
     assert sorted(seen) == [(s.start, s.stop) for s in cut(1000, 1 << 16)]
 
 
-def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch):
+def test_an_interrupt_while_it_waits_is_raised_and_no_more_slices_are_begun(monkeypatch):
     pool, begun, go, done = Pool(2), threading.Event(), threading.Event(), []
     main = threading.current_thread()
 
@@ -63,64 +62,44 @@ def test_an_interrupt_while_it_waits_is_raised_and_the_helpers_stop(monkeypatch)
             begun.wait(10)
         done.append(s)
 
-    def interrupted(self):
-        if threading.current_thread() is main:
-            raise KeyboardInterrupt
-        wait(self)
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
-    wait = Job.wait
-    monkeypatch.setattr(Job, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pool.run(work, [slice(0, 1)] * 2)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(work, [slice(0, 1)] * 2)
     go.set()
     pool.run(lambda s: None, [slice(0, 1)] * 2)
     pool.resize(1)
     assert len(done) == 2
 
 
-def test_of_two_exceptions_the_first_is_raised(monkeypatch):
-    pool, main, count = Pool(2), threading.current_thread(), Job.count
-    together, counted = threading.Barrier(2), threading.Event()
+def test_an_interrupt_in_a_slice_is_raised_and_no_more_slices_are_begun():
+    pool, main, done = Pool(2), threading.current_thread(), []
+    helping, go = threading.Event(), threading.Event()
 
-    def watched(self):
-        count(self)
-        if threading.current_thread() is main:
-            counted.set()
-
-    def fail(s):
-        together.wait(10)
-        if threading.current_thread() is main:
-            raise KeyboardInterrupt
-        counted.wait(10)
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Job, "count", watched)
-    with pytest.raises(KeyboardInterrupt):
-        pool.run(fail, [slice(0, 1)] * 2)
-    pool.resize(1)
-
-
-def test_no_helper_waits_for_a_slice_that_an_interrupt_lost(monkeypatch):
-    pool, main, take = Pool(2), threading.current_thread(), Job.take
-    helping = threading.Event()
-
-    def interrupted(self):
+    def work(s):
         if threading.current_thread() is not main:
             helping.set()
-            return take(self)
-        helping.wait(10)
-        take(self)
-        raise KeyboardInterrupt
+            go.wait(10)
+        else:
+            assert helping.wait(10)
+            go.set()
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        done.append(s)
 
-    monkeypatch.setattr(Job, "take", interrupted)
-    slices = [slice(0, 1)] * 50
     with pytest.raises(KeyboardInterrupt):
-        pool.run(lambda s: time.sleep(0.002), slices)
-    helper = pool._helpers[0]
-    pool._jobs.put(None)  # that it may go, if it comes back
-    helper.join(5)
-    assert not helper.is_alive()
+        pool.run(work, [slice(0, 1)] * 50)
+    pool.resize(1)
+    assert len(done) <= 2
+
+
+def test_a_slice_may_share_work_of_its_own():
+    pool, done = Pool(2), []
+    pool.run(lambda s: pool.run(done.append, [slice(0, 1)] * 4), [slice(0, 1)] * 4)
+    assert len(done) == 16
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -289,18 +268,18 @@ def test_fewer_threads_do_the_work_if_the_system_starts_no_more(monkeypatch, pos
 
     monkeypatch.setattr(threading.Thread, "start", limited)
     for _ in range(2):
-        pool.run(lambda s: done.append(s.start), parallel.even(16, 16))
+        pool.run(lambda s: (time.sleep(0.01), done.append(s.start)), parallel.even(16, 16))
     assert sorted(done) == sorted([*range(16)] * 2)
     assert pool.threads == possible + 1
-    assert pool._jobs.empty() or possible  # no job that nobody would ever take
     pool.resize(1)  # waits for those that were started
     assert not any(thread.is_alive() for thread in started)
 
 
 def test_no_more_threads_are_started_than_there_are_slices():
+    before = sum(thread.name.startswith("minigrad") for thread in threading.enumerate())
     pool = Pool(1024)
     pool.run(lambda s: None, parallel.even(4, 4))
-    assert len(pool._helpers) == 3
+    assert sum(thread.name.startswith("minigrad") for thread in threading.enumerate()) <= before + 3
     assert pool.threads == 1024
     pool.resize(1)
 
@@ -352,29 +331,6 @@ def test_a_helper_that_comes_late_holds_no_array():
     finally:
         go.set()
         busy.join()
-        pool.resize(1)
-
-
-def test_a_helper_that_is_late_behind_the_last_slice_holds_no_array(monkeypatch):
-    pool, together, late, go = Pool(2), threading.Barrier(2), threading.Event(), threading.Event()
-    main, work_off = threading.current_thread(), Job.work_off
-
-    def slow(self):
-        work_off(self)
-        if threading.current_thread() is not main:
-            late.set()
-            go.wait(10)
-
-    monkeypatch.setattr(Job, "work_off", slow)
-    array = np.ones(10)
-    held = weakref.ref(array)
-    pool.run(lambda s, array=array: together.wait(10), [slice(0, 1)] * 2)
-    del array
-    try:
-        assert late.wait(10)
-        assert held() is None
-    finally:
-        go.set()
         pool.resize(1)
 
 

@@ -4,13 +4,14 @@ from typing import Protocol
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, channels_first, channels_last
 from ..base import Backend
 from ..epilogue import Epilogue
 from ..geometry import ConvGeometry
 from .parallel import cut
 from .workspace import Workspace
 
+MAX_COLUMN_BYTES = 1 << 23  # of a slice: with fewer rows, a product reads the weight too often
 MAX_PARTIAL_SUMS = 8  # of a weight gradient: each is the sum over a share of the slices
 
 
@@ -97,49 +98,46 @@ class ColumnsForm(Alone):
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        plain, kernel = self._plain, self._plain.kernel_matrix(weight)  # (kh * kw * C, O)
+        kernel = kernel_rows(weight).T  # (kh * kw * C, O)
         y = self._space.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
 
         def work(s: slice) -> None:
-            rows = np.matmul(plain.im2col(x[s], geometry), kernel)  # (n * oh * ow, O)
+            rows = np.matmul(self._plain.im2col(x[s], geometry), kernel)  # (n * oh * ow, O)
             y[s] = self._finished(rows, bias, epilogue).reshape(y[s].shape)
 
-        self._space.pool.run_products(
-            work, self._slices(len(x), x.shape[1], len(weight), geometry, x.itemsize)
-        )
+        self._space.pool.run_products(work, _slices(len(x), x.shape[1], geometry, x.itemsize))
         return y
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        plain, (o, c) = self._plain, weight.shape[:2]
-        kernel = np.ascontiguousarray(plain.kernel_matrix(weight).T)  # (O, kh * kw * C)
+        kernel, c = kernel_rows(weight), weight.shape[1]  # (O, kh * kw * C)
         dx = self._space.arena.empty((len(dy), *geometry.input_size, c), dy.dtype)
 
         def work(s: slice) -> None:
-            columns = np.matmul(plain.position_rows(dy[s]), kernel)  # (n * oh * ow, kh * kw * C)
-            pixels = plain.col2im(columns, len(dx[s]), geometry).transpose(0, 2, 3, 1)  # (n, H, W, C)
+            columns = np.matmul(self._plain.position_rows(dy[s]), kernel)  # (n * oh * ow, kh * kw * C)
+            pixels = channels_last(self._plain.col2im(columns, len(dx[s]), geometry))  # (n, H, W, C)
             dx[s] = self._finished(pixels, bias, epilogue)
 
-        self._space.pool.run_products(work, self._slices(len(dy), c, o, geometry, dy.itemsize))
+        self._space.pool.run_products(work, _slices(len(dy), c, geometry, dy.itemsize))
         return dx
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        plain, (c, o) = self._plain, (x.shape[1], dy.shape[1])
-        slices = self._slices(len(x), c, o, geometry, x.itemsize)
+        c, o = x.shape[1], dy.shape[1]
+        slices = _slices(len(x), c, geometry, x.itemsize)
         each = max(1, len(slices) // MAX_PARTIAL_SUMS)  # both are powers of two
         groups = [slice(i, i + each) for i in range(0, len(slices), each)]
-        partial = self._space.arena.empty((len(groups), geometry.taps * c, o), x.dtype)
+        partial = self._space.arena.empty((len(groups), o, geometry.taps * c), x.dtype)
 
         def work(group: slice) -> None:
             total = partial[group.start // each]
             total[...] = 0
             for s in slices[group]:
-                total += np.matmul(plain.im2col(x[s], geometry).T, plain.position_rows(dy[s]))
+                total += np.matmul(self._plain.position_rows(dy[s]).T, self._plain.im2col(x[s], geometry))
 
         self._space.pool.run_products(work, groups)
-        dw = partial.sum(axis=0).reshape(*geometry.kernel_size, c, o)  # (kh, kw, C, O)
-        return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))  # (O, C, kh, kw)
+        dw = partial.sum(axis=0).reshape(o, *geometry.kernel_size, c)  # (O, kh, kw, C)
+        return np.ascontiguousarray(channels_first(dw))  # (O, C, kh, kw)
 
     def _finished(self, part: Array, bias: Array | None, epilogue: Epilogue) -> Array:
         """Add a bias to numbers (..., channels), in place, and apply an activation."""
@@ -147,9 +145,12 @@ class ColumnsForm(Alone):
             part += bias
         return self._plain.apply_epilogue(part, epilogue)[0]
 
-    @staticmethod
-    def _slices(
-        n: int, channels: int, out_channels: int, geometry: ConvGeometry, itemsize: int
-    ) -> list[slice]:
-        """Slices of a batch by the bytes of an image's columns and of its rows of y."""
-        return cut(n, geometry.positions * (geometry.taps * channels + out_channels) * itemsize)
+
+def kernel_rows(weight: Array) -> Array:
+    """Return the weight (O, C, kh, kw) as a matrix (O, kh * kw * C), columns in the order of im2col."""
+    return channels_last(weight).reshape(len(weight), -1)  # (O, kh * kw * C)
+
+
+def _slices(n: int, channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
+    """Return slices of n images: in each, the columns have at most MAX_COLUMN_BYTES, or it is one image."""
+    return cut(n, geometry.positions * geometry.taps * channels * itemsize, MAX_COLUMN_BYTES)

@@ -8,14 +8,14 @@ How work is cut depends on its size alone, not on the number of threads: results
 number of threads.
 """
 
-import contextlib
+import functools
 import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ MIN_SLICE_BYTES = 1 << 20  # that are worth handing to another thread
 MAX_CACHED_BYTES = 64 << 20  # bytes of scratch memory that one thread caches under one name
 MAX_THREADS = 1024  # more would find no slices: only very large work is cut into so many
 TARGET_SLICES = 8  # of smaller work, if they are not too small
+PATIENCE = 0.5  # seconds between two looks whether this process was forked
+
+Waiting = deque[Callable[[], None]]
 
 
 def available_threads() -> int:
@@ -53,17 +56,17 @@ def available_threads() -> int:
     return threads
 
 
-def cut(count: int, bytes_each: int) -> list[slice]:
+def cut(count: int, bytes_each: int, most: int = MAX_SLICE_BYTES) -> list[slice]:
     """Return slices that cover range(count), where each item makes `bytes_each` of intermediate results.
 
-    A slice makes at most MAX_SLICE_BYTES, if it has more than one item. Small work is cut into fewer slices,
+    A slice makes at most `most` bytes, if it has more than one item. Small work is cut into fewer slices,
     down to one. Their number is a power of two, so that two or four threads share them evenly, and depends on
-    the two arguments alone.
+    the arguments alone.
     """
     total = count * bytes_each
     if total < 2 * MIN_SLICE_BYTES:
         return [slice(0, count)]
-    return even(count, max(-(-total // MAX_SLICE_BYTES), min(TARGET_SLICES, total // MIN_SLICE_BYTES), 1))
+    return even(count, max(-(-total // most), min(TARGET_SLICES, total // MIN_SLICE_BYTES), 1))
 
 
 def even(count: int, pieces: int) -> list[slice]:
@@ -71,12 +74,6 @@ def even(count: int, pieces: int) -> list[slice]:
     pieces = min(1 << (pieces - 1).bit_length(), max(count, 1))
     bounds = [count * i // pieces for i in range(pieces + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
-
-
-def steps(s: slice, size: int) -> Iterator[slice]:
-    """Yield slices of `size` that cover `s`; the last may be smaller."""
-    for start in range(s.start, s.stop, size):
-        yield slice(start, min(start + size, s.stop))
 
 
 class Pool(AtFork):
@@ -94,165 +91,89 @@ class Pool(AtFork):
     """
 
     def __init__(self, threads: int, resized: Callable[[int], None] = lambda threads: None) -> None:
-        self.threads = threads
-        self._resized = resized
-        resized(threads)
         self.single_threaded_blas = SingleThreadedBLAS()
-        self._helpers: list[threading.Thread] = []
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._shared: list[Job] = []  # those that are being worked off
+        self._resized = resized
+        self._set(threads)
         self.call_at_fork()
+
+    def _set(self, threads: int) -> None:
+        self.threads = threads
+        self._helpers = ThreadPoolExecutor(max(threads - 1, 1), "minigrad")
+        self._resized(threads)
 
     def after_fork(self, in_child: bool) -> None:
         """In a child, forget the parent's helpers, which do not exist there."""
-        if not in_child:
-            return
-        self._helpers, self._jobs = [], SimpleQueue()
-        for job in self._shared:
-            job.abandon()
-        self._shared = []
+        if in_child:
+            self._helpers = ThreadPoolExecutor(max(self.threads - 1, 1), "minigrad")
 
     def resize(self, threads: int) -> None:
         """Use `threads` threads from now on."""
-        for _ in self._helpers:
-            self._jobs.put(None)
-        for helper in self._helpers:
-            helper.join()
-        self._helpers, self.threads = [], threads
-        self._resized(threads)
+        self._helpers.shutdown()
+        self._set(threads)
 
     def run(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Call `work` with every slice. An exception in any of the calls is raised here.
 
-        `work` must not call `run` itself: it would wait for its own thread. `run_products` is the same for
-        work that multiplies matrices.
+        No more slices are begun after an exception. `run_products` is the same for work that multiplies
+        matrices.
         """
-        if self.threads > 1 and len(slices) > 1:
-            self._share(work, slices)
-            return
-        for s in slices:
-            work(s)
+        waiting: Waiting = deque(functools.partial(work, s) for s in slices)
+        helping: list[Future[None]] = []
+        process = os.getpid()
+        try:
+            self._call_helpers(waiting, min(self.threads, len(slices)) - 1, helping)
+            _work_off(waiting)
+            _wait(helping, process)
+        finally:
+            waiting.clear()  # so that nobody begins anything after an exception
+            helping.clear()  # an exception refers to this frame, and would be referred to by it
+
+    def _call_helpers(self, waiting: Waiting, count: int, helping: "list[Future[None]]") -> None:
+        """Let helpers make the calls that wait; with fewer helpers, if the system can't start so many."""
+        try:
+            for _ in range(count):
+                helping.append(self._helpers.submit(_work_off, waiting))
+        except RuntimeError:
+            self.threads = len(helping) + 1
 
     def run_products(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Do `run` with BLAS limited to one thread, which takes a few microseconds."""
         with self.single_threaded_blas:
             self.run(work, slices)
 
-    def _start_helpers(self, most: int) -> None:
-        """Start helpers until there are `most`, or as many as the system can start."""
-        while len(self._helpers) < min(self.threads - 1, most):
-            helper = threading.Thread(target=_help, args=(self._jobs,), name="minigrad", daemon=True)
-            self._helpers.append(helper)
-            try:
-                helper.start()
-            except RuntimeError:  # the system has no room for it
-                self._helpers.remove(helper)
-                self.threads = len(self._helpers) + 1
-
-    def _share(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        """Share the work with helpers. At the end only slices that were taken are waited for, not helpers."""
-        self._start_helpers(len(slices) - 1)
-        job = Job(work, slices)
-        self._shared.append(job)
-        try:
-            for _ in range(min(self.threads, len(slices)) - 1):
-                self._jobs.put(job)
-            job.work_off()
-            job.wait()
-        except BaseException as interrupted:  # between slices
-            job.give_up(interrupted)
-        finally:
-            with contextlib.suppress(ValueError):  # of a child that was forked meanwhile
-                self._shared.remove(job)
-        if job.problem is not None:
-            problem, job.problem = job.problem, None
-            try:
-                raise problem
-            finally:  # its traceback leads here: the arrays of the work would stay until garbage is collected
-                del problem, job, work, slices
-
-
-class Job:
-    """Slices that several threads work off together.
-
-    Attributes:
-        problem: the first exception, if there was any; the slices that are left are dropped then.
-    """
-
-    def __init__(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
-        self.problem: BaseException | None = None
-        self._work = work
-        self._waiting = deque(slices)
-        self._left = len(slices)  # to be done
-        self._counting, self._gate = threading.Lock(), threading.Lock()
-        self._gate.acquire()  # until all slices are done
-
-    def work_off(self) -> None:
-        """Take slices and do them, until none is left."""
-        while (s := self.take()) is not None:
-            try:
-                if self.problem is None:
-                    self._work(s)
-            except BaseException as problem:
-                self.problem = self.problem or problem
-            self.count()
-
-    def take(self) -> slice | None:
-        """Return the next slice, or None if none is left. No two threads get the same one."""
-        try:
-            return self._waiting.popleft()
-        except IndexError:
-            return None
-
-    def count(self) -> None:
-        """Count a slice as done."""
-        with self._counting:
-            self._left -= 1
-            if not self._left:
-                self._open_gate()
-
-    def wait(self) -> None:
-        """Wait until all slices are done."""
-        with self._gate:
-            pass
-
-    def give_up(self, problem: BaseException) -> None:
-        """Drop the slices that are left, and do not wait for those that were taken."""
-        self.problem = problem
-        with self._counting:
-            if self._left > 0:
-                self._left = 0
-                self._open_gate()
-
-    def abandon(self) -> None:
-        """End the job in a child that was forked meanwhile: the parent's helpers do not exist there.
-
-        This happens if a signal's handler forks and returns in the child.
-        """
-        self.problem = RuntimeError(
-            "the process was forked in the middle of this computation, which other threads of the parent "
-            "shared: compute it again"
-        )
-        # A thread that does not exist here may hold the locks.
-        self._counting, self._left, self._work = threading.Lock(), 0, _nothing
-        if self._gate.locked():
-            self._gate.release()
-
-    def _open_gate(self) -> None:
-        self._work = _nothing  # a helper that comes late must not hold the arrays of the work
-        self._gate.release()
-
-
-def _nothing(_: slice) -> None:
-    """Do the work of a job that has ended."""
-
 
 @ieee()  # a thread has an error state of its own
-def _help(jobs: "SimpleQueue[Job | None]") -> None:
-    """Do the jobs of a queue until it gives None."""
-    while (job := jobs.get()) is not None:
-        job.work_off()
-        del job  # while this thread waits it must not hold the arrays that the work is on
+def _work_off(waiting: Waiting) -> None:
+    """Make the calls that wait, until none is left or one fails."""
+    try:
+        while True:
+            try:
+                call = waiting.popleft()  # no two threads get the same one
+            except IndexError:
+                return
+            call()
+    except BaseException:
+        waiting.clear()
+        raise
+
+
+def _wait(helping: "list[Future[None]]", process: int) -> None:
+    """Wait for helpers, unless they have not begun, and raise the exception that one met.
+
+    A signal's handler may fork in the middle of a computation, and return in the child, where there is no
+    helper that could end it: RuntimeError is raised there.
+    """
+    while helping:
+        if helping[-1].cancel():
+            helping.pop()
+            continue
+        while not wait(helping[-1:], PATIENCE).done:
+            if os.getpid() != process:
+                raise RuntimeError(
+                    "the process was forked in the middle of this computation, which other threads of the "
+                    "parent shared: compute it again"
+                )
+        helping.pop().result()
 
 
 class Scratch(threading.local):
