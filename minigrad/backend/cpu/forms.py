@@ -1,5 +1,6 @@
 """The forms of a convolution on the CPU: ways to compute its three products; sizes alone choose one."""
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -148,7 +149,7 @@ class ColumnsForm(Alone):
 
 def kernel_rows(weight: Array) -> Array:
     """Return the weight (O, C, kh, kw) as a matrix (O, kh * kw * C), columns in the order of im2col."""
-    return channels_last(weight).reshape(len(weight), -1)  # (O, kh * kw * C)
+    return channels_last(weight).reshape(len(weight), math.prod(weight.shape[1:]))  # (O, kh * kw * C)
 
 
 def _slices(n: int, channels: int, geometry: ConvGeometry, itemsize: int) -> list[slice]:
