@@ -140,7 +140,7 @@ class WinogradForm(Alone):
         inner, planes, members = math.prod(geometry.stride) * c, found.size**2, self._space.pool.threads
         sums_each = planes * inner * o
         parts = min(n, PIECES) if sums_each * dtype.itemsize <= NEAR_BYTES else 1
-        most = NEAR_BYTES // 2 if parts > 1 else GROUP_BYTES
+        most = NEAR_BYTES if parts > 1 else GROUP_BYTES
         each = max(1, min(-(-n // parts), most // (found.count * planes * (inner + o) * dtype.itemsize)))
         chunk, owners = each * found.count, members if parts > 1 else 1
         scratch_each = math.prod(found.canvas_size) * c
