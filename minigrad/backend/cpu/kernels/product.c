@@ -112,11 +112,14 @@ static void NAME(product_piece)(const void *arguments, int64_t piece, int64_t me
             wide = right - j > LANES ? 2 : 1;
             const int64_t count = smaller(wide * LANES, right - j);
             const REAL *b = p->b + first * p->b_along_k + j * p->b_along_n;
+            // The tile that is copied next: to the right, or at the left again, further down.
+            const REAL *soon = j + wide * LANES < right
+                ? b + wide * LANES * p->b_along_n
+                : p->b + (first + depth) * p->b_along_k + left * p->b_along_n;
             NAME(copy_columns)(b, p->b_along_k, p->b_along_n, depth, count, wide * LANES, tile);
             for (int64_t i = 0, high; i < rows; i += high) {
                 REAL *c = p->c + (top + i) * p->along_m + j * p->along_n;
-                // One half of the next tile's columns, and then the other.
-                const REAL *next = b + (wide + i / ROWS % 2) * LANES * p->b_along_n;
+                const REAL *next = soon + i / ROWS % 2 * LANES * p->b_along_n;  // one half of its columns, and the other
                 high = tile_rows(rows - i);
                 NAME(product_rows)(p, high, wide, a + i * along_m, along_m, along_k, tile, depth, next, c, count, first > 0);
             }
