@@ -19,7 +19,7 @@ TIMEOUT = 300.0  # seconds; the kernels take seven on two cores, and a minute wi
 NAMES = ("cc", "gcc", "clang")  # where CC names none
 OPTIONS = (
     # As fast as with -O3, which takes twice as long to compile.
-    *("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"),
+    *("-O2", "-ftree-vectorize", "-fvect-cost-model"),
     "-ffp-contract=fast",  # a * b + c as one instruction, with one rounding
     # These two change no result. (-ffast-math would: it changes the order of sums, assumes that there is no
     # NaN or infinity, and makes subnormal numbers 0 in the whole process.)
