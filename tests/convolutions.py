@@ -13,7 +13,10 @@ from minigrad.backend.epilogue import Epilogue
 
 PLAIN = Reference()
 FRAME = 48  # numbers around what goes in
-ORDERS = ["channels first", "channels last", "every other", "backwards", "packed records", "one image"]
+ORDERS = [
+    "channels first", "channels last", "every other", "backwards", "packed records", "an odd address",
+    "one image",
+]  # fmt: skip
 
 
 def framed(values):
@@ -42,6 +45,11 @@ def laid(values, order):
         memory = np.zeros(values.shape, [("byte", "i1"), ("number", values.dtype)])
         memory["number"] = values
         return memory["number"]
+    if order == "an odd address":
+        memory = np.zeros(values.nbytes + 1, np.uint8)
+        view = memory[1:].view(values.dtype).reshape(values.shape)
+        view[...] = values
+        return view
     return framed(values)
 
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigrad.backend.cpu import direct, frequency, transforms
+from minigrad.backend.cpu import direct, frequency, transforms, winograd
 from minigrad.backend.cpu.parallel import available_threads
 from minigrad.backend.geometry import ConvGeometry
 
@@ -221,6 +221,8 @@ class _Work:
             channels, outputs = outputs, channels
         if frequency.pays(geometry, n, channels, outputs):
             return cls._by_frequency(geometry, n, channels, outputs)
+        if winograd.pays(geometry, n, channels, outputs):
+            return cls._by_winograd(geometry, n, channels, outputs)
         return cls._direct(geometry, n, channels, outputs)
 
     @classmethod
@@ -237,6 +239,17 @@ class _Work:
         fewest = -(-direct.FEWEST_POSITIONS // positions)
         laid = threads * min(n, max(direct.NEAR_BYTES // (FLOAT * image), fewest))
         return cls(forward, forward + laid * image + direct.PIECES * weight)
+
+    @classmethod
+    def _by_winograd(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":
+        """Return those of winograd.py: transforms of squares and of the weight, sums of a weight gradient."""
+        threads = available_threads()
+        product = winograd.product_plan(geometry, n, channels, outputs, FLOAT)
+        gradient = winograd.gradient_plan(geometry, n, channels, outputs, FLOAT, threads)
+        forward = product.weight + threads * product.scratch
+        return cls(
+            forward, forward + gradient.image + gradient.result + gradient.sums + threads * gradient.canvas
+        )
 
     @classmethod
     def _by_frequency(cls, geometry: ConvGeometry, n: int, channels: int, outputs: int) -> "_Work":

@@ -19,7 +19,7 @@ TIMEOUT = 300.0  # seconds; the kernels take seven on two cores, and a minute wi
 NAMES = ("cc", "gcc", "clang")  # where CC names none
 OPTIONS = (
     # As fast as with -O3, which takes twice as long to compile.
-    *("-O2", "-ftree-vectorize", "-fvect-cost-model"),
+    *("-O2", "-ftree-vectorize"),
     "-ffp-contract=fast",  # a * b + c as one instruction, with one rounding
     # These two change no result. (-ffast-math would: it changes the order of sums, assumes that there is no
     # NaN or infinity, and makes subnormal numbers 0 in the whole process.)
@@ -29,10 +29,11 @@ OPTIONS = (
     *("-fPIC", "-fvisibility=hidden"),  # a library that exports its kernels only
     "-pthread",
 )
-PROCESSORS = (
-    "-march=native",
-    "-mcpu=native",
-)  # all instructions of this processor; a compiler knows one of the two
+# Of each line, the first option that a compiler knows is used.
+ALTERNATIVES = (
+    ("-march=native", "-mcpu=native"),  # all instructions of this processor
+    ("-fvect-cost-model=dynamic",),  # loops of unknown length, too, become loops of vectors
+)
 # Files that are compiled at the same time, with their options.
 UNITS = (("threads.c",), ("kernels.c",), ("kernels.c", "-DDOUBLE"))
 FAMILY = (
@@ -80,7 +81,7 @@ class Compiler(NamedTuple):
         """
         for name, text in sources.items():
             (folder / name).write_text(text, encoding="utf-8")
-        command = (*self.command, *self._processor(folder), *self.options)
+        command = (*self.command, *self._known(folder), *self.options)
         objects = [f"{number}.o" for number in range(len(UNITS))]
         units = zip(UNITS, objects, strict=True)
         _run(*((*command, "-c", *unit, "-o", name) for unit, name in units), folder=folder)
@@ -90,18 +91,23 @@ class Compiler(NamedTuple):
             raise CompilerError(f"{shlex.join(self.command)} ended without an error, but wrote no library")
         return made
 
-    def _processor(self, folder: Path) -> tuple[str, ...]:
-        """Return this compiler's option for all instructions of the processor; () if it has none."""
+    def _known(self, folder: Path) -> list[str]:
+        """Return the options of ALTERNATIVES that this compiler knows."""
         (folder / "empty.c").touch()
-        for option in PROCESSORS:
-            try:
-                _run((*self.command, option, "-E", "empty.c"), folder=folder)
-                return (option,)
-            except CompilerTimeout:
-                raise
-            except CompilerError:
-                continue
-        return ()
+        found: list[str] = []
+        for options in ALTERNATIVES:
+            found += [option for option in options if self._knows(option, folder)][:1]
+        return found
+
+    def _knows(self, option: str, folder: Path) -> bool:
+        """Whether this compiler knows an option."""
+        try:
+            _run((*self.command, option, "-E", "empty.c"), folder=folder)
+        except CompilerTimeout:
+            raise
+        except CompilerError:
+            return False
+        return True
 
 
 def find() -> Compiler:

@@ -10,7 +10,7 @@ from ..epilogue import Epilogue
 from ..geometry import ConvGeometry, Pair
 from . import plans
 from .forms import Alone, ColumnsForm
-from .native import address
+from .native import address, readable
 from .plans import Plans
 from .workspace import Workspace
 
@@ -168,11 +168,6 @@ def _cut(n: int, rows: int, blocks: int) -> tuple[int, int]:
     """
     each = min(n, -(-ROWS // rows), max(-(-n // PIECES), -(-FEWEST_ROWS // rows)))
     return each, max(1, min(blocks, PIECES // -(-n // each)))
-
-
-def readable(x: Array) -> Array:
-    """Return an array that a kernel can read: a copy if it is not aligned, as in packed records."""
-    return x if x.flags.aligned else x.copy()
 
 
 def _images(x: Array) -> tuple[int, ...]:

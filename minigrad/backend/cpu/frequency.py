@@ -24,7 +24,7 @@ pixels that are s apart form a phase, and so do taps (see plans.py). Each phase 
 and its channels count as further channels.
 
 A call goes frequency by frequency, not image by image: then the kernel's transform, which is as large as that
-of 128 images, is read once. What is written between the stages has P^2 numbers for each image and channel.
+of 128 images, is read once. Between the stages there are P^2 numbers for each image and channel.
 
 Sources: Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs" (2014); of the
 form with three matrices, Winograd, "Arithmetic complexity of computations" (1980), chapter 3.
@@ -37,10 +37,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import channels_last
 from ..epilogue import NO_EPILOGUE, Epilogue
 from ..geometry import ConvGeometry, Pair
-from .native import address
+from .native import address, readable
 from .transforms import Maps, Steps, Transform, count_products, period, transform
 from .workspace import Workspace
 
@@ -135,7 +134,7 @@ class FrequencyForm:
         return self._there(y, (t.back,), t)
 
     def _there(self, x: Array, maps: tuple[Maps, ...], t: Transform) -> Array:
-        pixels = self._pixels(x)  # (N, H, W, C)
+        pixels = self._space.pixels(x)  # (N, H, W, C)
         n, c = x.shape[:2]
         inner = len(maps) * c
         made = self._apart(t, n * inner, x.dtype)
@@ -149,7 +148,7 @@ class FrequencyForm:
         Columns are O, and inner are phases * C; or the other way round `by_inner`.
         """
         (o, c), taps, dtype = weight.shape[:2], weight.shape[2] * weight.shape[3], weight.dtype
-        weight = np.ascontiguousarray(weight)
+        weight = readable(np.ascontiguousarray(weight))
         # (inner, from one to the next, columns, from one to the next)
         sides = (o, c * taps, c, taps) if by_inner else (c, taps, o, c * taps)
         vectors = self._vectors(sides[2], dtype)
@@ -234,22 +233,13 @@ class FrequencyForm:
         items: int, bias: Array | None = None, slope: float = 1.0,
     ) -> None:  # fmt: skip
         """Call the kernel `transform`. Steps are from an item to the next, and from a place to the next."""
-        bias = None if bias is None else np.ascontiguousarray(bias)
+        bias = None if bias is None else readable(np.ascontiguousarray(bias))
         near = self._scratch(steps.between * (width + SPARE), given.dtype)
         self._kernels.transform[given.dtype](
             *_tables(steps), address(given), *given_steps, address(out), *out_steps, width, items,
             *_shares(near),
             0 if bias is None else address(bias), slope,
         )  # fmt: skip
-
-    def _pixels(self, x: Array) -> Array:
-        """(N, C, H, W) as (N, H, W, C) in C order; no copy where it lies in memory so."""
-        if not x.flags.c_contiguous:
-            return np.ascontiguousarray(channels_last(x))
-        n, c, h, w = x.shape
-        pixels = self._empty((n, h, w, c), x.dtype)
-        self._kernels.swap[x.dtype](address(x), address(pixels), n, c, h * w)
-        return pixels
 
     def _vectors(self, columns: int, dtype: Any) -> int:
         """Return the vectors of a block of columns."""

@@ -142,6 +142,11 @@ def address(array: Any) -> int:
     return _word_at(id(array) + DATA).value or 0
 
 
+def readable(x: Any) -> Any:
+    """Return an array that a kernel can read: a copy if it is not aligned, as in packed records."""
+    return x if x.flags.aligned else x.copy()
+
+
 def sources() -> dict[str, str]:
     """Return the texts of the files of the library by their names."""
     folder = resources.files(f"{__package__}.kernels")
@@ -224,7 +229,7 @@ def _compiled(texts: Mapping[str, str], announce: Announce) -> Loaded:
 
 def _key(texts: Mapping[str, str], found: Compiler) -> str:
     """Return a digest of all that a library depends on."""
-    parts = repr((sorted(texts.items()), found, compiler.PROCESSORS, compiler.processor()))
+    parts = repr((sorted(texts.items()), found, compiler.ALTERNATIVES, compiler.processor()))
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 

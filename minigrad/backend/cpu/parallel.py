@@ -8,6 +8,7 @@ How work is cut depends on its size alone, not on the number of threads: results
 number of threads.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -121,20 +122,29 @@ class Pool(AtFork):
         helping: list[Future[None]] = []
         process = os.getpid()
         try:
-            self._call_helpers(waiting, min(self.threads, len(slices)) - 1, helping)
-            _work_off(waiting)
+            _work_off(self._call_helpers(waiting, min(self.threads, len(slices)) - 1, helping))
             _wait(helping, process)
         finally:
             waiting.clear()  # so that nobody begins anything after an exception
             helping.clear()  # an exception refers to this frame, and would be referred to by it
 
-    def _call_helpers(self, waiting: Waiting, count: int, helping: "list[Future[None]]") -> None:
-        """Let helpers make the calls that wait; with fewer helpers, if the system can't start so many."""
+    def _call_helpers(self, waiting: Waiting, count: int, helping: "list[Future[None]]") -> Waiting:
+        """Let helpers make calls that wait, and return those that are left to the caller.
+
+        If the system can't start so many helpers, the caller makes all calls: the executor has kept the last
+        request, and a helper that is free later may take it.
+        """
         try:
             for _ in range(count):
                 helping.append(self._helpers.submit(_work_off, waiting))
         except RuntimeError:
             self.threads = len(helping) + 1
+            left: Waiting = deque()
+            with contextlib.suppress(IndexError):
+                while True:  # one by one: helpers take calls too
+                    left.append(waiting.popleft())
+            return left
+        return waiting
 
     def run_products(self, work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         """Do `run` with BLAS limited to one thread, which takes a few microseconds."""

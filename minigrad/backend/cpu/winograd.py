@@ -27,15 +27,15 @@ for convolutional neural networks" (2016).
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, channels_last
+from ..arrays import Array
 from ..epilogue import Epilogue
 from ..geometry import ConvGeometry, Pair
-from .direct import readable
 from .forms import Alone
-from .native import address
+from .native import address, readable
 from .workspace import Workspace
 
 ADVANTAGE = 1.1  # so many times fewer multiply-adds outweigh another pass over the numbers
@@ -94,6 +94,20 @@ def _products(geometry: ConvGeometry, m: int, taps: int) -> int:
     return math.prod(-(-size // m) for size in geometry.output_size) * (m + taps - 1) ** 2
 
 
+@functools.lru_cache(maxsize=1024)
+def pays(geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
+    """Whether this form needs ADVANTAGE times fewer multiply-adds than the plain form."""
+    if channels % LANES or out_channels % LANES or not min(n, channels, out_channels):
+        return False
+    found = squares(geometry)
+    if found is None:
+        return False
+    inner = math.prod(geometry.stride) * channels
+    products = inner * out_channels + TRANSFORM * (inner + out_channels)
+    plain = geometry.positions * geometry.taps * channels * out_channels
+    return ADVANTAGE * found.count * found.size**2 * products <= plain
+
+
 class WinogradForm(Alone):
     """The three products of a convolution, by kernels/winograd.c.
 
@@ -108,55 +122,37 @@ class WinogradForm(Alone):
         self._kernels, self._space = workspace.kernels, workspace
 
     def pays(self, geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bool:
-        """Whether it needs ADVANTAGE times fewer multiply-adds."""
-        if channels % LANES or out_channels % LANES or not min(n, channels, out_channels):
-            return False
-        found = squares(geometry)
-        if found is None:
-            return False
-        inner = math.prod(geometry.stride) * channels
-        products = inner * out_channels + TRANSFORM * (inner + out_channels)
-        plain = geometry.positions * geometry.taps * channels * out_channels
-        return ADVANTAGE * found.count * found.size**2 * products <= plain
+        """Whether it needs so many fewer multiplications; see the function `pays`."""
+        return pays(geometry, n, channels, out_channels)
 
     def convolve(
         self, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
     ) -> Array:  # fmt: skip
         y = self._space.arena.empty((len(x), *geometry.output_size, len(weight)), x.dtype)
-        self._call("winograd_convolve", self._pixels(x), y, y, weight, bias, geometry, epilogue, False)
+        self._call("winograd_convolve", self._space.pixels(x), y, y, weight, bias, geometry, epilogue, False)
         return y
 
     def input_gradient(
         self, dy: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, epilogue: Epilogue,
     ) -> Array:  # fmt: skip
         dx = self._space.arena.empty((len(dy), *geometry.input_size, weight.shape[1]), dy.dtype)
-        dy = self._pixels(dy)
+        dy = self._space.pixels(dy)
         self._call("winograd_input_gradient", dx, dy, dx, weight, bias, geometry, epilogue, True)
         return dx
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        found, x, dy = _squares(geometry), self._pixels(x), self._pixels(dy)
-        (n, height, width, c), o, dtype = x.shape, dy.shape[-1], x.dtype
-        inner, planes, members = math.prod(geometry.stride) * c, found.size**2, self._space.pool.threads
-        sums_each = planes * inner * o
-        parts = min(n, PIECES) if sums_each * dtype.itemsize <= NEAR_BYTES else 1
-        most = NEAR_BYTES if parts > 1 else GROUP_BYTES
-        each = max(1, min(-(-n // parts), most // (found.count * planes * (inner + o) * dtype.itemsize)))
-        chunk, owners = each * found.count, members if parts > 1 else 1
-        scratch_each = math.prod(found.canvas_size) * c
-        sizes = (
-            owners * planes * (chunk * (inner + LANES) + APART),
-            owners * planes * (chunk * o + APART),
-            parts * sums_each,
-            members * scratch_each,
-        )
+        found, x, dy = _squares(geometry), self._space.pixels(x), self._space.pixels(dy)
+        (n, height, width, c), o, dtype, members = x.shape, dy.shape[-1], x.dtype, self._space.pool.threads
+        plan = gradient_plan(geometry, n, c, o, dtype.itemsize, members)
+        sizes = plan.image, plan.result, plan.sums, members * plan.canvas
         image, result, sums, scratch = (self._space.arena.empty((size,), dtype) for size in sizes)
         dw = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
         (top, _), (left, _) = geometry.padding
         self._kernels.winograd_weight_gradient[dtype](
             n, address(x), height, width, c, top, left, *found.canvas_size, *geometry.stride, address(dy),
             *geometry.output_size, o, found.m, found.size, address(dw), *geometry.kernel_size, found.taps,
-            each, chunk, parts, *map(address, (image, result, sums, scratch)), scratch_each, members,
+            plan.each, plan.chunk, plan.parts, *map(address, (image, result, sums, scratch)), plan.canvas,
+            members,
         )  # fmt: skip
         return dw
 
@@ -167,21 +163,17 @@ class WinogradForm(Alone):
         """Call a kernel that reads images (N, H, W, C) and makes results (N, oh, ow, O), or the reverse."""
         found = _squares(geometry)
         (n, height, width, c), o, dtype = image.shape, result.shape[-1], made.dtype
-        phases = math.prod(geometry.stride)
-        each, chunk = _cut(n, found.count, found.size**2 * (phases * c + o) * dtype.itemsize)
-        scratch_each = each * math.prod(found.canvas_size) * c + found.size**2 * (
-            chunk * (phases * c + o) + 2 * APART
-        )
+        plan = product_plan(geometry, n, c, o, dtype.itemsize)
         members = self._space.pool.threads
-        scratch = self._space.scratch.get("winograd", (members * scratch_each,), dtype)
+        scratch = self._space.scratch.get("winograd", (members * plan.scratch,), dtype)
         u = self._weight(weight, found, geometry, by_inner)
         bias = None if bias is None else readable(np.ascontiguousarray(bias))
         (top, _), (left, _) = geometry.padding
         getattr(self._kernels, kernel)[dtype](
             n, address(image), height, width, c, top, left, *found.canvas_size, *geometry.stride,
             address(result), *geometry.output_size, o, found.m, found.size, address(u),
-            0 if bias is None else address(bias), each, chunk, address(scratch), scratch_each, members,
-            epilogue.slope,
+            0 if bias is None else address(bias), plan.each, plan.chunk, address(scratch), plan.scratch,
+            members, epilogue.slope,
         )  # fmt: skip
 
     def _weight(self, weight: Array, found: Squares, geometry: ConvGeometry, by_inner: bool) -> Array:
@@ -195,10 +187,6 @@ class WinogradForm(Alone):
         )  # fmt: skip
         return u
 
-    def _pixels(self, x: Array) -> Array:
-        """(N, C, H, W) as (N, H, W, C) in C order; no copy where it lies in memory so."""
-        return readable(np.ascontiguousarray(channels_last(x)))
-
 
 def _squares(geometry: ConvGeometry) -> Squares:
     found = squares(geometry)
@@ -206,14 +194,78 @@ def _squares(geometry: ConvGeometry) -> Squares:
     return found
 
 
-@functools.lru_cache(maxsize=1024)
-def _cut(n: int, count: int, square_bytes: int) -> tuple[int, int]:
-    """Return the images of a piece, and how many squares are transformed together.
+class ProductPlan(NamedTuple):
+    """How a convolution or an input gradient is cut, and its memory in numbers.
 
-    Args:
-        count: squares of an image.
-        square_bytes: of a square's transforms.
+    Attributes:
+        each: images of a piece.
+        chunk: squares that are transformed together.
+        scratch: for each thread: the canvases of a piece, and the transforms of a chunk.
+        weight: the transform of the weight.
     """
-    most = max(NEAR_BYTES // square_bytes // ROWS, 1) * ROWS
-    each = max(1, min(-(-n // PIECES), -(-most // count)))
-    return each, min(most, each * count)
+
+    each: int
+    chunk: int
+    scratch: int
+    weight: int
+
+
+@functools.lru_cache(maxsize=1024)
+def product_plan(
+    geometry: ConvGeometry, n: int, channels: int, out_channels: int, itemsize: int
+) -> ProductPlan:
+    """Return the plan for n images; `itemsize` is the bytes of a number."""
+    found, inner = _squares(geometry), math.prod(geometry.stride) * channels
+    planes, both = found.size**2, inner + out_channels
+    most = max(NEAR_BYTES // (planes * both * itemsize) // ROWS, 1) * ROWS
+    each = max(1, min(-(-n // PIECES), -(-most // found.count)))
+    chunk = min(most, each * found.count)
+    canvases = each * math.prod(found.canvas_size) * channels
+    return ProductPlan(
+        each, chunk, canvases + planes * (chunk * both + 2 * APART), planes * inner * out_channels
+    )
+
+
+class GradientPlan(NamedTuple):
+    """How a weight gradient is cut, and its memory in numbers.
+
+    Attributes:
+        each: images of a group.
+        chunk: squares of a group.
+        parts: shares of the batch that have sums of their own.
+        image, result: the transforms of a group, for each thread if there are parts.
+        sums: of all parts.
+        canvas: for each thread, that of an image.
+    """
+
+    each: int
+    chunk: int
+    parts: int
+    image: int
+    result: int
+    sums: int
+    canvas: int
+
+
+@functools.lru_cache(maxsize=1024)
+def gradient_plan(
+    geometry: ConvGeometry, n: int, channels: int, out_channels: int, itemsize: int, threads: int
+) -> GradientPlan:
+    """Return the plan for n images; `itemsize` is the bytes of a number."""
+    found, inner = _squares(geometry), math.prod(geometry.stride) * channels
+    planes = found.size**2
+    sums = planes * inner * out_channels
+    parts = min(n, PIECES) if sums * itemsize <= NEAR_BYTES else 1
+    most = NEAR_BYTES if parts > 1 else GROUP_BYTES
+    image_bytes = found.count * planes * (inner + out_channels) * itemsize
+    each = max(1, min(-(-n // parts), most // image_bytes))
+    chunk, owners = each * found.count, threads if parts > 1 else 1
+    return GradientPlan(
+        each,
+        chunk,
+        parts,
+        owners * planes * (chunk * (inner + LANES) + APART),
+        owners * planes * (chunk * out_channels + APART),
+        parts * sums,
+        math.prod(found.canvas_size) * channels,
+    )

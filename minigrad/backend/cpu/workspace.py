@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..arrays import Array, channels_last
 from .arena import Arena
-from .native import Kernels
+from .native import Kernels, address, readable
 from .parallel import Pool, Scratch, available_threads
 
 
@@ -28,3 +31,13 @@ class Workspace:
         """Return a new workspace with `available_threads()` threads."""
         resized = [] if kernels is None else [kernels.set_members]
         return cls(kernels, Pool(available_threads(), *resized), Scratch(), Arena())
+
+    def pixels(self, x: Array) -> Array:
+        """Return (N, C, H, W) as (N, H, W, C) in C order, for a kernel; no copy if it lies in memory so."""
+        x = readable(x)
+        if self.kernels is None or not x.flags.c_contiguous:
+            return np.ascontiguousarray(channels_last(x))
+        n, c, h, w = x.shape
+        pixels = self.arena.empty((n, h, w, c), x.dtype)
+        self.kernels.swap[x.dtype](address(x), address(pixels), n, c, h * w)
+        return pixels
