@@ -322,9 +322,9 @@ def report_sources(g, missing):
     """Print where the forms are to be read, which one the CPU takes for this layer, and what is missing."""
     counts = (g.images, g.out_channels, g.channels)  # channels as of the convolution
     chosen = backend.get("cpu").convolution_form("convolve_input_gradient", g.geometry, *counts)
-    taken = SOURCES | {"C": sources for file, sources in OTHER_FORMS.items() if file in chosen}
+    in_c = next((sources for file, sources in OTHER_FORMS.items() if file in chosen), SOURCES["C"])
     print("\nWhere to read them (the lines of y, dx and dw; a kernel may make two of these):\n")
-    print(indented([(name, places(*sources)) for name, sources in taken.items()], "<<"))
+    print(indented([(name, places(*sources)) for name, sources in (SOURCES | {"C": in_c}).items()], "<<"))
     print(f"\nOn this CPU the engine computes y {chosen}.")
     for name, reason in missing.items():
         print(f"{name} was not run: {reason}.")

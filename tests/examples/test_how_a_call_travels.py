@@ -94,6 +94,6 @@ def test_the_pieces_are_those_of_the_direct_form(monkeypatch):
     assert f"There are {len(parts[0])} pieces, each of up to {-(-IMAGES // len(parts[0]))} images" in PAGE
     found = plans.of_input_gradient(GEOMETRY, OUT_CHANNELS, CHANNELS)
     height, width = found.canvas_size
-    assert f"canvases of\n   {height} x {width} pixels" in PAGE
+    assert f"canvases of {height} x {width} pixels" in PAGE
     depth = len(found.segments) // len(found.plans) * found.plans[0].length
     assert f"{len(found.plans)} phases x 1 block of ({depth}, {OUT_CHANNELS})" in PAGE
