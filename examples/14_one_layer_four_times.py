@@ -21,7 +21,8 @@ Five programs for these three formulas, to be read in this order:
     loops   one number after another (minigrad/naive.py); the tests' oracle
     NumPy   one matrix product for each formula, by im2col and col2im (minigrad/backend/convolution.py)
     own C   the formulas as loops in C (beside this file), compiled as the engine compiles its kernels
-    C       the engine on the CPU: sums in registers (minigrad/backend/cpu/kernels/convolution.c)
+    C       the engine on the CPU: sums in registers (minigrad/backend/cpu/kernels/convolution.c); layers of
+            more channels may take another form, and the program says which
     CUDA    the engine on a GPU: cuBLAS, im2col and col2im (minigrad/backend/gpu/kernels/columns.cu)
 
 Each is compared with the loops on small images, in float32 and float64, and then timed. Without a compiler
@@ -53,6 +54,14 @@ SOURCES = {  # of each form the file, and how the lines to be read begin
     "own C": (SOURCE, "KERNEL(images)", "KERNEL(taps)"),
     "C": (ENGINE / "backend/cpu/kernels/convolution.c", "KERNEL(gather)", "KERNEL(weight_gradient)"),
     "CUDA": (ENGINE / "backend/gpu/kernels/columns.cu", "__global__ void col2im(", "__global__ void im2col("),
+}
+KERNELS = ENGINE / "backend/cpu/kernels"
+OTHER_FORMS = {  # that the engine may take in C, by the file that its `convolution_form` names
+    "winograd.py": (
+        KERNELS / "winograd.c",
+        *(f"KERNEL(winograd_{name})" for name in ("input_gradient", "convolve", "weight_gradient")),
+    ),
+    "frequency.py": (KERNELS / "frequency.c", "KERNEL(frequency_products)", "KERNEL(frequency_weights)"),
 }
 
 
@@ -311,10 +320,11 @@ def report_times(times, g):
 
 def report_sources(g, missing):
     """Print where the forms are to be read, which one the CPU takes for this layer, and what is missing."""
-    print("\nWhere to read them (the lines of y, dx and dw; a kernel makes two of these):\n")
-    print(indented([(name, places(*sources)) for name, sources in SOURCES.items()], "<<"))
     counts = (g.images, g.out_channels, g.channels)  # channels as of the convolution
     chosen = backend.get("cpu").convolution_form("convolve_input_gradient", g.geometry, *counts)
+    in_c = next((sources for file, sources in OTHER_FORMS.items() if file in chosen), SOURCES["C"])
+    print("\nWhere to read them (the lines of y, dx and dw; a kernel may make two of these):\n")
+    print(indented([(name, places(*sources)) for name, sources in (SOURCES | {"C": in_c}).items()], "<<"))
     print(f"\nOn this CPU the engine computes y {chosen}.")
     for name, reason in missing.items():
         print(f"{name} was not run: {reason}.")

@@ -20,7 +20,7 @@ def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, 
         return _convolution(name, subject.geometry, inputs)
     if phase != observer.BACKWARD or is_grad_enabled():
         return 0
-    # What a fused backward computes unseen.
+    # Products that a fused backward computes, which observers do not see.
     if name == "dense":
         return sum(subject.needs) * 2 * inputs[0].size * subject.inputs[0].shape[-1]
     if name in ("convolve", "convolve_input_gradient") and all(subject.needs[:2]):

@@ -137,9 +137,9 @@ def test_the_loops_time_is_that_of_the_whole(monkeypatch):
     assert example.measure(example.ByBackend(example.Plain()), g).forward == 2.0
 
 
-@pytest.mark.parametrize("name", example.SOURCES)
+@pytest.mark.parametrize("name", [*example.SOURCES, *example.OTHER_FORMS])
 def test_the_lines_named_are_there(name):
-    path, *beginnings = example.SOURCES[name]
+    path, *beginnings = (example.SOURCES | example.OTHER_FORMS)[name]
     place = example.places(path, *beginnings)
     shown, numbers = place.split(":")
     assert (shown.split("/")[0]) == ("examples" if name == "own C" else "minigrad")
@@ -171,6 +171,21 @@ def test_one_layer_four_times(tmp_path, capsys):
     assert "x (2, 2, 2, 2), w (2, 3, 4, 4) -> y (2, 3, 4, 4), float32" in printed
     assert "own C was not run" not in printed
     assert "kernels/convolution.c" in printed
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(
+    ("sizes", "file"),
+    [
+        ((64, 7, 64, 32), "convolution.c"),  # the program's own
+        ((128, 7, 128, 64), "winograd.c"),
+        ((512, 7, 512, 512), "frequency.c"),
+    ],
+)
+def test_the_file_of_the_form_that_runs_is_named(sizes, file, capsys):
+    example.report_sources(example.Sizes(*sizes), {})
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["C"])
+    assert line.split()[1].split(":")[0] == f"minigrad/backend/cpu/kernels/{file}"
 
 
 def test_without_a_compiler_it_says_so(tmp_path, capsys, monkeypatch):

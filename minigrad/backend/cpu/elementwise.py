@@ -29,7 +29,8 @@ class CompiledElementwise(KernelCalls):
             self._kernel("swap", x.dtype)(address(x), address(y), n, h * w, c)
             return y
         if order == C_ORDER and x.ndim == 2 and len(shape) == 4 and 1 not in (shape[1], shape[2] * shape[3]):
-            # The images of a dense layer. What comes next wants their channels innermost: all of it, once.
+            # The images of a dense layer. The next layer needs their channels innermost, so they are
+            # reordered once.
             images = self._rows(x.reshape(shape))
             assert images is not None
             return images

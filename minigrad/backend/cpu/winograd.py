@@ -5,11 +5,11 @@ x, the 2 results are
 
     k1 = (x0 - x1) w0,  k2 = x1 (w0 + w1),  k3 = (x2 - x1) w1,  y0 = k1 + k2,  y1 = k2 + k3
 
-with 3 multiplications instead of 4; in two dimensions 9 instead of 16. A number is a product of matrices
-here, since images have channels, and the additions around it hardly count. Written out, y = A ((B x) . (G w))
-for one dimension, and y = A ((B x B^T) . (G w G^T)) A^T for squares of m x m results. The point stands for a
-product of matrices for each of size^2 numbers: (squares, C) by (C, O). Convolution and input gradient use the
-same three matrices, the latter transposed.
+with 3 multiplications instead of 4; in two dimensions 9 instead of 16. For images with channels, each of
+these products is a product of matrices, and the additions around it hardly count. Written out,
+y = A ((B x) . (G w)) for one dimension, and y = A ((B x B^T) . (G w G^T)) A^T for squares of m x m results.
+The point stands for a product of matrices for each of size^2 numbers: (squares, C) by (C, O). Convolution and
+input gradient use the same three matrices, the latter transposed.
 
 With a stride s, pixels that are s apart form a phase, and so do taps (plans.py): a 4x4 kernel of stride 2 has
 four phases of 2x2 taps. The channels of all phases count as channels, since their products are added up.

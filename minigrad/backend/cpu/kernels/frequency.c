@@ -218,7 +218,8 @@ KERNEL(frequency_products)(const REAL *left, const REAL *right, REAL *out, int64
     share_among(NAME(products_piece), &f, real + (numbers - real) / 2, members);
 }
 
-// Copies a + sign * b, (n, columns), into panels of `wide` columns, or of tiles of rows where `wide` is 0. b may be NULL.
+// Copies a + sign * b, (n, columns), into panels of `wide` columns, or of tiles of rows where `wide` is 0. b may be
+// NULL.
 static void NAME(into_panels)(const REAL *restrict a, const REAL *restrict b, REAL sign, int64_t n, int64_t columns,
                               int64_t wide, REAL *restrict to) {
     for (int64_t first = 0, count; first < columns; first += count) {

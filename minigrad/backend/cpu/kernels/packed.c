@@ -1,7 +1,7 @@
 // Products of packed matrices, as transforms of images and weights are (frequency.c, winograd.c).
 //
-// to = side * base + sign * left @ right, with `rows` by `columns` numbers. The columns are whole vectors. All of a call
-// runs on one thread, which has its factors in the cache.
+// to = side * base + sign * left @ right, with `rows` by `columns` numbers. The columns are whole vectors. All of a
+// call runs on one thread, which has its factors in the cache.
 
 #define CHAIN 128  // products that are added up in a register
 
@@ -22,7 +22,7 @@ INLINE void NAME(packed_tile)(const int rows, const int wide, const int panels, 
         UNROLL for (int v = 0; v < wide; ++v) sums[r][v] = (VECTOR){0};
     }
     const REAL *b = p->right + first * p->depth + start * wide * LANES;
-    // What comes next lies behind: tiles of rows fetch one vector of it, and then the other.
+    // The next factors lie behind these: tiles of rows fetch one vector of them, and then the other.
     const REAL *next = b + (stop - start) * wide * LANES + row / ROWS % wide * LANES;
     for (int64_t k = start; k < stop; ++k, b += wide * LANES, next += wide * LANES) {
         __builtin_prefetch(next);

@@ -5,9 +5,9 @@
 //   after the other: it copies this part of b so that it is read in order, small enough for the nearest cache, and
 //   multiplies it by all rows of the piece. Rows of a are read where they lie if k lies along them, or else copied too.
 //   Source: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
-//   Operations: 2 for each i, j and k. Bytes: in a product with few rows or columns, such as that of `Dense`, the larger
-//   factor and the result, once each; they take longer than the arithmetic if fewer than about 50 numbers of the other
-//   side meet each of theirs.
+//   Operations: 2 for each i, j and k. Bytes: in a product with few rows or columns, such as that of `Dense`, the
+//   larger factor and the result, once each; they take longer than the arithmetic if fewer than about 50 numbers of
+//   the other side meet each of theirs.
 
 #define DEPTH 256     // numbers of k at a time: 32 KiB of b in a tile of floats
 #define MOST_ROWS 252  // of a piece
@@ -34,7 +34,8 @@ static void NAME(copy_columns)(const REAL *b, int64_t along_k, int64_t along_n, 
                 if (j + LANES <= count) {
                     for (int64_t i = 0; i < LANES; ++i) to[k * wide + j + i] = b[k * along_k + (j + i) * along_n];
                 } else {
-                    for (int64_t i = j; i < j + LANES; ++i) to[k * wide + i] = i < count ? b[k * along_k + i * along_n] : 0;
+                    for (int64_t i = j; i < j + LANES; ++i)
+                        to[k * wide + i] = i < count ? b[k * along_k + i * along_n] : 0;
                 }
     }
 }
@@ -119,9 +120,11 @@ static void NAME(product_piece)(const void *arguments, int64_t piece, int64_t me
             NAME(copy_columns)(b, p->b_along_k, p->b_along_n, depth, count, wide * LANES, tile);
             for (int64_t i = 0, high; i < rows; i += high) {
                 REAL *c = p->c + (top + i) * p->along_m + j * p->along_n;
-                const REAL *next = soon + i / ROWS % 2 * LANES * p->b_along_n;  // one half of its columns, and the other
+                // One half of its columns, and the other.
+                const REAL *next = soon + i / ROWS % 2 * LANES * p->b_along_n;
                 high = tile_rows(rows - i);
-                NAME(product_rows)(p, high, wide, a + i * along_m, along_m, along_k, tile, depth, next, c, count, first > 0);
+                NAME(product_rows)(p, high, wide, a + i * along_m, along_m, along_k, tile, depth, next, c, count,
+                                   first > 0);
             }
         }
     }

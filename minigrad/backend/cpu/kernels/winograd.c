@@ -29,12 +29,13 @@ typedef struct {
     REAL slope;
 } NAME(Winograd);
 
-// Where a square lies: the image, and its first pixel in the result.
+// The place of a square: the image, and its first pixel in the result.
 typedef struct {
     int64_t image, row, column;
 } NAME(Square);
 
-// The five steps: there, of squares of the image, of the result and of the weight; and back, by the transposed matrices.
+// The five steps: there, of squares of the image, of the result and of the weight; and back, by the transposed
+// matrices.
 enum { NAME(OF_IMAGE), NAME(OF_RESULT), NAME(OF_WEIGHT), NAME(TO_IMAGE), NAME(TO_RESULT) };
 
 // The matrix V: its row number `point` gives the value of a polynomial with so many coefficients at 0, 1, -1 (for a
@@ -48,7 +49,8 @@ INLINE REAL NAME(value_at)(const int size, const int count, const int point, con
 // The inverse of the square V, transposed.
 INLINE REAL NAME(coefficient_of)(const int size, const int row, const int column) {
     static const REAL of_3[3][3] = {{1, -1, 0}, {0, 1, 0}, {0, -1, 1}};
-    static const REAL of_4[4][4] = {{1, 0, -1, 0}, {0, (REAL)0.5, (REAL)0.5, 0}, {0, (REAL)-0.5, (REAL)0.5, 0}, {0, -1, 0, 1}};
+    static const REAL of_4[4][4] = {
+        {1, 0, -1, 0}, {0, (REAL)0.5, (REAL)0.5, 0}, {0, (REAL)-0.5, (REAL)0.5, 0}, {0, -1, 0, 1}};
     return size == 3 ? of_3[row][column] : of_4[row][column];
 }
 
@@ -60,8 +62,9 @@ INLINE REAL NAME(element)(const int step, const int p, const int q, const int ro
     return NAME(value_at)(q, p, row, column);
 }
 
-// The product of a row of the matrix of a step and p vectors, `apart` from each other. What is 0 is left out.
-INLINE VECTOR NAME(combined)(const int step, const int p, const int q, const int row, const VECTOR *in, const int apart) {
+// The product of a row of the matrix of a step and p vectors, `apart` from each other. Zeros are left out.
+INLINE VECTOR NAME(combined)(const int step, const int p, const int q, const int row, const VECTOR *in,
+                             const int apart) {
     VECTOR sum = {0};
     bool begun = false;
     UNROLL for (int i = 0; i < p; ++i) {
@@ -118,7 +121,7 @@ static inline int64_t NAME(inner)(const NAME(Winograd) *w) { return w->stride_h 
 // places in the cache.
 static inline int64_t NAME(plane)(const NAME(Winograd) *w, int64_t channels) { return w->chunk * channels + APART; }
 
-// Where the pixel (i, j) of a phase's square lies on a canvas, in numbers.
+// The place of pixel (i, j) of a phase's square on a canvas, in numbers.
 static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, int64_t phase, int64_t i, int64_t j) {
     const int64_t row = (s.row + i) * w->stride_h + phase / w->stride_w;
     const int64_t column = (s.column + j) * w->stride_w + phase % w->stride_w;
@@ -158,8 +161,8 @@ static void NAME(add_image)(const NAME(Winograd) *w, const REAL *image, NAME(Squ
 // The columns of a tile of products: two vectors if they fill tiles.
 static inline int64_t NAME(wide_of)(int64_t columns) { return columns % (2 * LANES) ? LANES : 2 * LANES; }
 
-// Transforms a square of a result, zeros past its edges, to a row of `result`: (size^2, chunk, columns), or tile by tile
-// of columns. Its planes are so far apart, and so are its tiles.
+// Transforms a square of a result, zeros past its edges, to a row of `result`: (size^2, chunk, columns), or tile by
+// tile of columns. Planes are `plane` numbers apart, tiles `tile`.
 static void NAME(read_result)(const NAME(Winograd) *w, const REAL *from, NAME(Square) s, REAL *result, int64_t plane,
                               int64_t tile) {
     const int64_t m = w->m, wide = NAME(wide_of)(w->columns);
@@ -460,8 +463,8 @@ static void NAME(group_weight_piece)(const void *arguments, int64_t piece, int64
 }
 
 // x: (n, height, width, channels), dy: (n, out_height, out_width, columns), dw: (columns, channels, kh, kw). `each`
-// images are a group, of at most `chunk` squares. If there is one part, threads share the work of each group, and planes
-// of the sums may be large. Else each of `parts` equal shares of the batch has sums of its own.
+// images are a group, of at most `chunk` squares. If there is one part, threads share the work of each group, and
+// planes of the sums may be large. Else each of `parts` equal shares of the batch has sums of its own.
 // scratch: for each of `members`, the canvas of an image. image: memory for size^2 (chunk (inner + LANES) + APART)
 // numbers, inner all phases' channels; result: for size^2 (chunk columns + APART); both for each of `members` if there
 // are more parts. sums: for size^2 inner columns, for each part.
