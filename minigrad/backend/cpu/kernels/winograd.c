@@ -1,9 +1,9 @@
 // Convolution by Winograd's minimal filtering: fewer multiplications for small kernels.
 //
-// minigrad/backend/cpu/winograd.py explains it, makes the matrices, and calls the kernels. With a stride, pixels that
-// lie a stride apart form a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels
-// of each phase of the image. Both are transformed, number by number of the channels: to size x size numbers each, for
-// which the convolution is a product of the channels alone.
+// minigrad/backend/cpu/winograd.py explains it, and calls the kernels. With a stride, pixels that lie a stride apart are
+// a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels of each phase of the
+// image. Both are transformed, number by number of the channels: to size x size numbers each, for which the convolution
+// is a product of the channels alone.
 //
 // winograd_convolve: must equal ReferenceConvolution.convolve. The squares of the image are transformed, multiplied by
 //   the weight, and transformed to squares of the result.
@@ -34,8 +34,8 @@ typedef struct {
     int64_t image, row, column;
 } NAME(Square);
 
-// The five steps: there, of squares of the image, of the result and of the weight; and back, by the transposed
-// matrices.
+// The steps: transforms of squares of the image, of the result and of the weight; and back, by the transposed matrices.
+// TO_RESULT also leads back to a weight: both are polynomials, of which V gives values.
 enum { NAME(OF_IMAGE), NAME(OF_RESULT), NAME(OF_WEIGHT), NAME(TO_IMAGE), NAME(TO_RESULT) };
 
 // The matrix V: its row number `point` gives the value of a polynomial with so many coefficients at 0, 1, -1 (for a
