@@ -1,9 +1,9 @@
 // Convolution by Winograd's minimal filtering: fewer multiplications for small kernels.
 //
 // minigrad/backend/cpu/winograd.py explains it, and calls the kernels. With a stride, pixels that lie a stride apart
-// are a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels of each phase of the
-// image. Both are transformed, number by number of the channels: to size x size numbers each, for which the convolution
-// is a product of the channels alone.
+// are a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels of each phase of
+// the image. Both are transformed, number by number of the channels: to size x size numbers each, for which the
+// convolution is a product of the channels alone.
 //
 // winograd_convolve: must equal ReferenceConvolution.convolve. The squares of the image are transformed, multiplied by
 //   the weight, and transformed to squares of the result.
