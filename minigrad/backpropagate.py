@@ -345,9 +345,9 @@ def _nodes_from(outputs: list[Tensor]) -> list[Node]:
 
 
 def _needs(targets: set[int], order: list[Node]) -> dict[int, tuple[bool, ...]]:
-    """Return, by the id of each node that depends on a target, which of its inputs are or do so themselves.
+    """Return the nodes that depend on a target, by id, each with a flag for every input.
 
-    Only there does a gradient have somewhere to go.
+    A flag tells whether the input is a target or depends on one, so that its gradient is needed.
     """
     useful, needs = set(targets), {}
     for node in order:

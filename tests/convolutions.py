@@ -9,6 +9,7 @@ from accuracy import ACCURACY
 from forms import Reference
 from poisoned import guarded
 
+import minigrad as mg
 from minigrad.backend.epilogue import Epilogue
 
 PLAIN = Reference()
@@ -109,3 +110,18 @@ def check(form, geometry, x, weight, dy, bias=None, back_bias=None, slope=1.0):
     for found in (dw, pair[1], gradients[1]):
         assert found.flags.c_contiguous
         assert_near(found, right, dtype, len(x) * geometry.positions)
+
+
+def gradients_agree(call):
+    """Whether both orders of the gradients of a 2x2 convolution of 16 channels agree with differences."""
+    rng = np.random.default_rng(1)
+    shapes = (1, 16, 3, 2), (16, 16, 2, 2), (16,)
+    inputs = [mg.tensor(rng.standard_normal(shape), requires_grad=True) for shape in shapes]
+    x, w, b = inputs
+    few = rng.standard_normal((5, 16, 16, 2, 2))
+
+    def called(x, s, b):  # along a few directions of the weight: it has too many numbers
+        return call(x, w + (s.reshape(5, 1, 1, 1, 1) * mg.tensor(few)).sum(0), b, padding=1)
+
+    directions = mg.tensor(rng.standard_normal(5), requires_grad=True)
+    return mg.gradcheck(called, [x, directions, b], order=2)

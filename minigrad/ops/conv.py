@@ -218,10 +218,10 @@ def conv2d(
         epilogue: an activation, a dropout or both, applied to the result in the same pass over memory.
 
     Returns (N, O, floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1, the same for W).
-    A pixel of x that is infinite or NaN makes every output that reads it infinite or NaN. On the CPU it may
-    make further outputs NaN: for kernels that are large beside the image all outputs of its image
-    (backend/cpu/frequency.py), for some small kernels those of the squares that meet the pixel or the number
-    of the weight (backend/cpu/winograd.py).
+    An infinite or NaN pixel of x makes every output that reads it infinite or NaN. On the CPU, further
+    outputs may become NaN. Kernels that are large beside the image affect all outputs of the pixel's image
+    (backend/cpu/frequency.py). Some small kernels affect outputs near the pixel, and an infinite or NaN
+    number of the weight affects all outputs of its channel (backend/cpu/winograd.py).
     Raises ValueError where shapes do not fit or the kernel is larger than the padded image.
     """
     _check_image("conv2d", x, weight, channels=1, where="(O, C, kh, kw)")
@@ -263,7 +263,7 @@ def conv_transpose2d(
         epilogue: an activation, applied to the result in the same pass over memory.
 
     Returns (N, O, (H - 1) stride - top - bottom + dilation (kh - 1) + output_padding + 1, ...).
-    Where x or the weight is infinite or NaN, the result is as of `conv2d`.
+    Infinities and NaN in x or in the weight spread as they do in `conv2d`.
     Raises ValueError where shapes do not fit or nothing is left.
     """
     _check_image("conv_transpose2d", x, weight, channels=0, where="(C, O, kh, kw)")

@@ -17,8 +17,8 @@ four phases of 2x2 taps. The channels of all phases count as channels, since the
 The matrices evaluate polynomials at a few points, and interpolate (Toom and Cook). With the points 0, 1, -1
 and infinity, results are as exact as sums of products; with more they lose digits. So squares stay small.
 
-If a pixel or a weight is infinite or NaN, all pixels of the squares that meet it may become NaN; in the plain
-form only those that read it do.
+An infinite or NaN pixel may make all results of its squares NaN. In the plain form, only the results that
+read it are affected. An infinite or NaN weight may make all results of its channel NaN.
 
 Sources: Winograd, "Arithmetic complexity of computations" (1980), chapter 3; Lavin and Gray, "Fast algorithms
 for convolutional neural networks" (2016).
@@ -195,7 +195,7 @@ def _squares(geometry: ConvGeometry) -> Squares:
 
 
 class ProductPlan(NamedTuple):
-    """How a convolution or an input gradient is cut, and its memory in numbers.
+    """The cuts of a convolution or an input gradient, and its memory in numbers.
 
     Attributes:
         each: images of a piece.
@@ -227,7 +227,7 @@ def product_plan(
 
 
 class GradientPlan(NamedTuple):
-    """How a weight gradient is cut, and its memory in numbers.
+    """The cuts of a weight gradient, and its memory in numbers.
 
     Attributes:
         each: images of a group.

@@ -208,32 +208,46 @@ static void NAME(square_products)(const NAME(Winograd) *w, const REAL *a, int64_
     }
 }
 
-static int64_t NAME(canvas_size)(const NAME(Winograd) *w) { return w->canvas_height * w->canvas_width * w->channels; }
-
 static NAME(Images) NAME(images_of)(const NAME(Winograd) *w) {
     return (NAME(Images)){w->from, w->height * w->width * w->channels, w->width * w->channels, w->channels, 1,
                           w->height, w->width, w->channels, w->top, w->left, w->canvas_height, w->canvas_width};
 }
 
+// A piece: its images and squares, and its part of the scratch memory.
+typedef struct {
+    int64_t start, images, squares;
+    int64_t inner, canvas_each, result_each;  // channels of all phases; numbers of a canvas, and of a result in memory
+    REAL *canvas, *image, *result;            // canvases, and the transforms of a chunk
+} NAME(WinogradPiece);
+
+static NAME(WinogradPiece) NAME(winograd_piece)(const NAME(Winograd) *w, int64_t piece, int64_t member) {
+    NAME(WinogradPiece) p = {.start = piece * w->each, .inner = NAME(inner)(w)};
+    p.images = smaller(w->each, w->n - p.start);
+    p.squares = p.images * NAME(squares_each)(w);
+    p.canvas_each = w->canvas_height * w->canvas_width * w->channels;
+    p.result_each = w->out_height * w->out_width * w->columns;
+    p.canvas = w->scratch + member * w->scratch_each;
+    p.image = p.canvas + w->each * p.canvas_each;
+    p.result = p.image + w->size * w->size * NAME(plane)(w, p.inner);
+    return p;
+}
+
 static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(Winograd) *w = arguments;
-    const int64_t start = piece * w->each, images = smaller(w->each, w->n - start), size = NAME(canvas_size)(w);
-    const int64_t squares = images * NAME(squares_each)(w), inner = NAME(inner)(w);
-    const int64_t result_each = w->out_height * w->out_width * w->columns;
-    REAL *canvas = w->scratch + member * w->scratch_each, *image = canvas + w->each * size;
-    REAL *result = image + w->size * w->size * NAME(plane)(w, inner);
+    const NAME(WinogradPiece) p = NAME(winograd_piece)(w, piece, member);
     const NAME(Images) m = NAME(images_of)(w);
-    for (int64_t i = 0; i < images; ++i) NAME(copy_to_canvas)(&m, start + i, canvas + i * size);
-    for (int64_t first = 0; first < squares; first += w->chunk) {
-        const int64_t count = smaller(w->chunk, squares - first);
+    for (int64_t i = 0; i < p.images; ++i) NAME(copy_to_canvas)(&m, p.start + i, p.canvas + i * p.canvas_each);
+    for (int64_t first = 0; first < p.squares; first += w->chunk) {
+        const int64_t count = smaller(w->chunk, p.squares - first);
         for (int64_t i = 0; i < count; ++i) {
             const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(read_image)(w, canvas + s.image * size, s, image + i * inner, NAME(plane)(w, inner));
+            NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner,
+                             NAME(plane)(w, p.inner));
         }
-        NAME(square_products)(w, image, inner, result, w->columns, count);
+        NAME(square_products)(w, p.image, p.inner, p.result, w->columns, count);
         for (int64_t i = 0; i < count; ++i) {
             const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(write_result)(w, result + i * w->columns, s, w->to + (start + s.image) * result_each);
+            NAME(write_result)(w, p.result + i * w->columns, s, w->to + (p.start + s.image) * p.result_each);
         }
     }
 }
@@ -250,27 +264,24 @@ static void NAME(copy_from_canvas)(const NAME(Winograd) *w, const REAL *canvas, 
 
 static void NAME(winograd_input_gradient_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(Winograd) *w = arguments;
-    const int64_t start = piece * w->each, images = smaller(w->each, w->n - start), size = NAME(canvas_size)(w);
-    const int64_t squares = images * NAME(squares_each)(w), inner = NAME(inner)(w);
-    const int64_t result_each = w->out_height * w->out_width * w->columns;
-    REAL *canvas = w->scratch + member * w->scratch_each, *image = canvas + w->each * size;
-    REAL *result = image + w->size * w->size * NAME(plane)(w, inner);
-    memset(canvas, 0, sizeof(REAL) * images * size);
-    for (int64_t first = 0; first < squares; first += w->chunk) {
-        const int64_t count = smaller(w->chunk, squares - first);
+    const NAME(WinogradPiece) p = NAME(winograd_piece)(w, piece, member);
+    memset(p.canvas, 0, sizeof(REAL) * p.images * p.canvas_each);
+    for (int64_t first = 0; first < p.squares; first += w->chunk) {
+        const int64_t count = smaller(w->chunk, p.squares - first);
         for (int64_t i = 0; i < count; ++i) {
             const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(read_result)(w, w->from + (start + s.image) * result_each, s, result + i * w->columns,
+            NAME(read_result)(w, w->from + (p.start + s.image) * p.result_each, s, p.result + i * w->columns,
                               NAME(plane)(w, w->columns), NAME(wide_of)(w->columns));
         }
-        NAME(square_products)(w, result, w->columns, image, inner, count);
+        NAME(square_products)(w, p.result, w->columns, p.image, p.inner, count);
         for (int64_t i = 0; i < count; ++i) {
             const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(add_image)(w, image + i * inner, s, canvas + s.image * size);
+            NAME(add_image)(w, p.image + i * p.inner, s, p.canvas + s.image * p.canvas_each);
         }
     }
-    for (int64_t i = 0; i < images; ++i)
-        NAME(copy_from_canvas)(w, canvas + i * size, w->to + (start + i) * w->height * w->width * w->channels);
+    for (int64_t i = 0; i < p.images; ++i)
+        NAME(copy_from_canvas)(w, p.canvas + i * p.canvas_each,
+                               w->to + (p.start + i) * w->height * w->width * w->channels);
 }
 
 // from: (n, height, width, channels). to: (n, out_height, out_width, columns).
