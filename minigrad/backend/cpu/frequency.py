@@ -201,7 +201,7 @@ class FrequencyForm:
         self, made: Array, maps: tuple[Maps, ...], n: int, c: int, size: Pair, bias: Array | None,
         epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        """From (numbers, N, phases * C) to the images: (N, *size, C)."""
+        """Return the images (N, *size, C) of transforms (numbers, N, phases * C)."""
         x = self._empty((n, *size, c), made.dtype)
         inner, steps = len(maps) * c, (x[0].size, c)
         for phase, m in enumerate(maps):

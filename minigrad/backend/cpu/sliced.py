@@ -173,7 +173,7 @@ def masked(x: Array, mask: Array) -> Array:
 
 
 def slices_of(x: Array) -> list[slice]:
-    """Return slices of the first axis of an array that makes intermediate results of its size."""
+    """Return slices of the first axis of x, for work with intermediate results of the size of x."""
     return cut(len(x), x.nbytes // max(len(x), 1)) if x.ndim else [slice(0, 1)]
 
 
