@@ -79,16 +79,17 @@ def test_many_squares_and_channels(form, geometry, n, c, o):
 @pytest.mark.parametrize(
     ("kernel", "stride", "size", "found"),
     [
-        ((4, 4), 2, (32, 32), (2, 2, 64)),  # as many as 6^2 squares of 3x3 would have
-        ((4, 4), 2, (28, 28), (3, 2, 25)),  # 5^2 squares of 3x3, 16 products each, for a result of 14x14
-        ((2, 2), 1, (7, 7), (3, 2, 4)),
-        ((3, 3), 1, (9, 9), (2, 3, 16)),
-        ((5, 6), (2, 2), (14, 14), (2, 3, 9)),
+        ((4, 4), 2, (32, 32), (2, 2, 64, 576)),  # squares of 3x3: 529 products
+        ((4, 4), 2, (28, 28), (3, 2, 25, 361)),  # squares of 2x2: 441
+        ((4, 4), 2, (14, 14), (2, 2, 16, 121)),  # seven of the squares are cut
+        ((2, 2), 1, (7, 7), (3, 2, 4, 64)),
+        ((3, 3), 1, (9, 9), (2, 3, 16, 225)),
+        ((5, 6), (2, 2), (14, 14), (2, 3, 9, 121)),
     ],
 )
-def test_squares_have_the_fewest_products(kernel, stride, size, found):
+def test_larger_squares_must_save_a_sixth_of_the_products(kernel, stride, size, found):
     made = squares(ConvGeometry.of_conv(size, kernel, stride, 1 if kernel == (4, 4) else 0, 1))
-    assert (made.m, made.taps, made.count) == found
+    assert (made.m, made.taps, made.count, made.products) == found
 
 
 @pytest.mark.native

@@ -38,7 +38,8 @@ from .forms import Alone
 from .native import address, readable
 from .workspace import Workspace
 
-ADVANTAGE = 1.1  # so many times fewer multiply-adds outweigh another pass over the numbers
+ADVANTAGE = 1.2  # so many times fewer multiply-adds outweigh another pass over the numbers (measured)
+LARGER = 1.2  # so many times fewer multiply-adds outweigh the larger transforms of larger squares
 TRANSFORM = 16  # multiply-adds that take as long as the transforms of a number (measured)
 LANES = 16  # numbers of channels must be multiples of it: the float32 numbers of the widest vectors
 MOST_TAPS = 64  # of a kernel (kernels/winograd.c)
@@ -58,12 +59,14 @@ class Squares:
         m: pixels of a square of the result, along both axes.
         taps: of a phase, at most, along both axes.
         count: how many squares a result has.
+        products: of a result, for each channel of a phase and of the result.
         canvas_size: (height, width) of an image with zeros around it, so that all squares lie on it.
     """
 
     m: int
     taps: int
     count: int
+    products: int
     canvas_size: Pair
 
     @property
@@ -74,24 +77,25 @@ class Squares:
 
 @functools.lru_cache(maxsize=256)
 def squares(geometry: ConvGeometry) -> Squares | None:
-    """Return the squares with the fewest multiplications; None for a kernel that is too large or has gaps."""
+    """Return the squares that save the most time; None for a kernel that is too large or has gaps."""
     (kh, kw), (sh, sw) = geometry.kernel_size, geometry.stride
     taps = -(-kh // sh)
     if geometry.dilation != (1, 1) or taps != -(-kw // sw) or not 2 <= taps <= 3 or kh < sh or kw < sw:
         return None
     if kh * kw > MOST_TAPS:
         return None
-    found = [m for m in (2, 3) if m + taps - 1 <= MOST_POINTS]
-    m = min(found, key=lambda m: _products(geometry, m, taps))
+    saved = _products(geometry, 2, taps) / _products(geometry, 3, taps)
+    m = 3 if taps + 2 <= MOST_POINTS and saved >= LARGER else 2
     down, across = (-(-size // m) for size in geometry.output_size)
     canvas = (down * m + taps - 1) * sh, (across * m + taps - 1) * sw
     size = max(canvas[0], geometry.canvas_size[0]), max(canvas[1], geometry.canvas_size[1])
-    return Squares(m, taps, down * across, size)
+    return Squares(m, taps, down * across, _products(geometry, m, taps), size)
 
 
 def _products(geometry: ConvGeometry, m: int, taps: int) -> int:
-    """Return the products of a result, for each channel of a phase and of the result."""
-    return math.prod(-(-size // m) for size in geometry.output_size) * (m + taps - 1) ** 2
+    """Return the products of a result. A square that an edge cuts has none at infinity, along that axis."""
+    whole = m + taps - 1
+    return math.prod(size // m * whole + (whole - 1 if size % m else 0) for size in geometry.output_size)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -105,7 +109,7 @@ def pays(geometry: ConvGeometry, n: int, channels: int, out_channels: int) -> bo
     inner = math.prod(geometry.stride) * channels
     products = inner * out_channels + TRANSFORM * (inner + out_channels)
     plain = geometry.positions * geometry.taps * channels * out_channels
-    return ADVANTAGE * found.count * found.size**2 * products <= plain
+    return ADVANTAGE * found.products * products <= plain
 
 
 class WinogradForm(Alone):

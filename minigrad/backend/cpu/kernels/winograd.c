@@ -34,6 +34,16 @@ typedef struct {
     int64_t image, row, column;
 } NAME(Square);
 
+// The squares of a result are in four regions: whole squares, those that the right edge cuts, those that the bottom edge
+// cuts, and the one in the corner. A cut square lacks its last results, which are all that products at infinity are for:
+// it needs fewer of the planes.
+typedef struct {
+    int64_t row, column, down, across;  // the first square, and how many there are
+    int64_t high, wide;                 // planes with products, along both axes
+} NAME(Region);
+
+#define REGIONS 4
+
 // The steps: transforms of squares of the image, of the result and of the weight; and back, by the transposed matrices.
 // TO_RESULT also leads back to a weight: both are polynomials, of which V gives values.
 enum { NAME(OF_IMAGE), NAME(OF_RESULT), NAME(OF_WEIGHT), NAME(TO_IMAGE), NAME(TO_RESULT) };
@@ -89,30 +99,39 @@ INLINE void NAME(both_sides)(const int step, const int p, const int q, const VEC
         UNROLL for (int l = 0; l < q; ++l) made[l * q + k] = NAME(combined)(step, p, q, l, half + k, q);
 }
 
-// The same for the sizes that there are: m is 2 or 3, and size 3 or 4.
-__attribute__((noinline)) static void NAME(transform_square)(int step, int64_t p, int64_t q, const VECTOR *in,
-                                                             VECTOR *made) {
-#define SQUARE_CASE(step, p, q) \
-    case 64 * step + 8 * p + q: NAME(both_sides)(step, p, q, in, made); break;
-    switch (64 * step + 8 * p + q) {
-        SQUARE_CASE(NAME(OF_IMAGE), 3, 3) SQUARE_CASE(NAME(OF_IMAGE), 4, 4)
-        SQUARE_CASE(NAME(TO_IMAGE), 3, 3) SQUARE_CASE(NAME(TO_IMAGE), 4, 4)
-        SQUARE_CASE(NAME(OF_RESULT), 2, 3) SQUARE_CASE(NAME(OF_RESULT), 2, 4) SQUARE_CASE(NAME(OF_RESULT), 3, 4)
-        SQUARE_CASE(NAME(TO_RESULT), 3, 2) SQUARE_CASE(NAME(TO_RESULT), 4, 2) SQUARE_CASE(NAME(TO_RESULT), 4, 3)
-        SQUARE_CASE(NAME(OF_WEIGHT), 2, 3) SQUARE_CASE(NAME(OF_WEIGHT), 2, 4) SQUARE_CASE(NAME(OF_WEIGHT), 3, 4)
-    }
-#undef SQUARE_CASE
+// The same for a weight, of the sizes that there are: `taps` to `size` (OF_WEIGHT), or back (TO_RESULT).
+__attribute__((noinline)) static void NAME(transform_taps)(bool back, int64_t taps, int64_t size, const VECTOR *in,
+                                                           VECTOR *made) {
+    if (back && size == 3) NAME(both_sides)(NAME(TO_RESULT), 3, 2, in, made);
+    else if (back && taps == 2) NAME(both_sides)(NAME(TO_RESULT), 4, 2, in, made);
+    else if (back) NAME(both_sides)(NAME(TO_RESULT), 4, 3, in, made);
+    else if (size == 3) NAME(both_sides)(NAME(OF_WEIGHT), 2, 3, in, made);
+    else if (taps == 2) NAME(both_sides)(NAME(OF_WEIGHT), 2, 4, in, made);
+    else NAME(both_sides)(NAME(OF_WEIGHT), 3, 4, in, made);
 }
 
-// The squares of an image across, and of all.
-static inline int64_t NAME(across)(const NAME(Winograd) *w) { return over(w->out_width, w->m); }
-static inline int64_t NAME(squares_each)(const NAME(Winograd) *w) {
-    return over(w->out_height, w->m) * NAME(across)(w);
+static NAME(Region) NAME(region_of)(const NAME(Winograd) *w, int64_t number) {
+    const int64_t m = w->m, down = w->out_height / m, across = w->out_width / m;
+    const bool bottom = number / 2, right = number % 2;
+    return (NAME(Region)){bottom ? down : 0,
+                          right ? across : 0,
+                          bottom ? w->out_height % m != 0 : down,
+                          right ? w->out_width % m != 0 : across,
+                          w->size - bottom,
+                          w->size - right};
 }
 
-static NAME(Square) NAME(square_of)(const NAME(Winograd) *w, int64_t number) {
-    const int64_t each = NAME(squares_each)(w), across = NAME(across)(w), place = number % each;
-    return (NAME(Square)){number / each, place / across * w->m, place % across * w->m};
+static inline int64_t NAME(squares_each)(const NAME(Region) *r) { return r->down * r->across; }
+
+static NAME(Square) NAME(square_of)(const NAME(Winograd) *w, const NAME(Region) *r, int64_t number) {
+    const int64_t each = NAME(squares_each)(r), place = number % each;
+    return (NAME(Square)){number / each, (r->row + place / r->across) * w->m,
+                          (r->column + place % r->across) * w->m};
+}
+
+// Whether squares of a region have products in a plane.
+static inline bool NAME(has_plane)(const NAME(Winograd) *w, const NAME(Region) *r, int64_t plane) {
+    return plane / w->size < r->high && plane % w->size < r->wide;
 }
 
 static inline int64_t NAME(inner)(const NAME(Winograd) *w) { return w->stride_h * w->stride_w * w->channels; }
@@ -121,41 +140,59 @@ static inline int64_t NAME(inner)(const NAME(Winograd) *w) { return w->stride_h 
 // places in the cache.
 static inline int64_t NAME(plane)(const NAME(Winograd) *w, int64_t channels) { return w->chunk * channels + APART; }
 
-// The place of pixel (i, j) of a phase's square on a canvas, in numbers.
-static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, int64_t phase, int64_t i, int64_t j) {
-    const int64_t row = (s.row + i) * w->stride_h + phase / w->stride_w;
-    const int64_t column = (s.column + j) * w->stride_w + phase % w->stride_w;
+// The place of a phase's square on a canvas, in numbers.
+static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, int64_t phase) {
+    const int64_t row = s.row * w->stride_h + phase / w->stride_w;
+    const int64_t column = s.column * w->stride_w + phase % w->stride_w;
     return (row * w->canvas_width + column) * w->channels;
 }
 
+// From a pixel of a phase on a canvas to the one below it, and to the one on its right.
+static inline int64_t NAME(down)(const NAME(Winograd) *w) { return w->stride_h * w->canvas_width * w->channels; }
+static inline int64_t NAME(across)(const NAME(Winograd) *w) { return w->stride_w * w->channels; }
+
 // Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels), its planes so far apart.
-static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image, int64_t plane) {
-    const int64_t size = w->size;
+INLINE void NAME(read_image_of)(const int size, const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s,
+                                REAL *image, int64_t plane) {
+    const int64_t down = NAME(down)(w), across = NAME(across)(w);
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
-    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase)
+    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase, image += w->channels) {
+        const REAL *from = canvas + NAME(place_of)(w, s, phase);
         for (int64_t c = 0; c < w->channels; c += LANES) {
-            for (int64_t i = 0; i < size; ++i)
-                for (int64_t j = 0; j < size; ++j)
-                    in[i * size + j] = *(const VECTOR *)(canvas + NAME(place_of)(w, s, phase, i, j) + c);
-            NAME(transform_square)(NAME(OF_IMAGE), size, size, in, made);
-            for (int64_t f = 0; f < size * size; ++f)
-                *(VECTOR *)(image + f * plane + phase * w->channels + c) = made[f];
+            UNROLL for (int i = 0; i < size; ++i)
+                UNROLL for (int j = 0; j < size; ++j)
+                    in[i * size + j] = *(const VECTOR *)(from + i * down + j * across + c);
+            NAME(both_sides)(NAME(OF_IMAGE), size, size, in, made);
+            UNROLL for (int f = 0; f < size * size; ++f) *(VECTOR *)(image + f * plane + c) = made[f];
         }
+    }
+}
+
+static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image, int64_t plane) {
+    if (w->size == 3) NAME(read_image_of)(3, w, canvas, s, image, plane);
+    else NAME(read_image_of)(4, w, canvas, s, image, plane);
 }
 
 // Transforms a row of `image` back, and adds it to a canvas.
-static void NAME(add_image)(const NAME(Winograd) *w, const REAL *image, NAME(Square) s, REAL *canvas) {
-    const int64_t size = w->size, inner = NAME(inner)(w);
+INLINE void NAME(add_image_of)(const int size, const NAME(Winograd) *w, const REAL *image, NAME(Square) s,
+                               REAL *canvas) {
+    const int64_t down = NAME(down)(w), across = NAME(across)(w), plane = NAME(plane)(w, NAME(inner)(w));
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
-    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase)
+    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase, image += w->channels) {
+        REAL *to = canvas + NAME(place_of)(w, s, phase);
         for (int64_t c = 0; c < w->channels; c += LANES) {
-            for (int64_t f = 0; f < size * size; ++f)
-                in[f] = *(const VECTOR *)(image + f * NAME(plane)(w, inner) + phase * w->channels + c);
-            NAME(transform_square)(NAME(TO_IMAGE), size, size, in, made);
-            for (int64_t i = 0; i < size; ++i)
-                for (int64_t j = 0; j < size; ++j)
-                    *(VECTOR *)(canvas + NAME(place_of)(w, s, phase, i, j) + c) += made[i * size + j];
+            UNROLL for (int f = 0; f < size * size; ++f) in[f] = *(const VECTOR *)(image + f * plane + c);
+            NAME(both_sides)(NAME(TO_IMAGE), size, size, in, made);
+            UNROLL for (int i = 0; i < size; ++i)
+                UNROLL for (int j = 0; j < size; ++j)
+                    *(VECTOR *)(to + i * down + j * across + c) += made[i * size + j];
         }
+    }
+}
+
+static void NAME(add_image)(const NAME(Winograd) *w, const REAL *image, NAME(Square) s, REAL *canvas) {
+    if (w->size == 3) NAME(add_image_of)(3, w, image, s, canvas);
+    else NAME(add_image_of)(4, w, image, s, canvas);
 }
 
 // The columns of a tile of products: two vectors if they fill tiles.
@@ -163,48 +200,64 @@ static inline int64_t NAME(wide_of)(int64_t columns) { return columns % (2 * LAN
 
 // Transforms a square of a result, zeros past its edges, to a row of `result`: (size^2, chunk, columns), or tile by
 // tile of columns. Planes are `plane` numbers apart, tiles `tile`.
+INLINE void NAME(read_result_of)(const int m, const int size, const NAME(Winograd) *w, const REAL *from,
+                                 NAME(Square) s, REAL *result, int64_t plane, int64_t tile) {
+    const int64_t wide = NAME(wide_of)(w->columns), rows = w->out_height - s.row, across = w->out_width - s.column;
+    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    from += (s.row * w->out_width + s.column) * w->columns;
+    for (int64_t o = 0; o < w->columns; o += LANES) {
+        UNROLL for (int i = 0; i < m; ++i)
+            UNROLL for (int j = 0; j < m; ++j) {
+                in[i * m + j] = (VECTOR){0};
+                if (i < rows && j < across)
+                    in[i * m + j] = *(const VECTOR *)(from + (i * w->out_width + j) * w->columns + o);
+            }
+        NAME(both_sides)(NAME(OF_RESULT), m, size, in, made);
+        REAL *to = result + o / wide * tile + o % wide;
+        UNROLL for (int f = 0; f < size * size; ++f) *(VECTOR *)(to + f * plane) = made[f];
+    }
+}
+
 static void NAME(read_result)(const NAME(Winograd) *w, const REAL *from, NAME(Square) s, REAL *result, int64_t plane,
                               int64_t tile) {
-    const int64_t m = w->m, wide = NAME(wide_of)(w->columns);
-    VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
-    for (int64_t o = 0; o < w->columns; o += LANES) {
-        for (int64_t i = 0; i < m; ++i)
-            for (int64_t j = 0; j < m; ++j) {
-                const int64_t row = s.row + i, column = s.column + j;
-                const bool there = row < w->out_height && column < w->out_width;
-                in[i * m + j] = (VECTOR){0};
-                if (there) in[i * m + j] = *(const VECTOR *)(from + (row * w->out_width + column) * w->columns + o);
-            }
-        NAME(transform_square)(NAME(OF_RESULT), m, w->size, in, made);
-        for (int64_t f = 0; f < w->size * w->size; ++f)
-            *(VECTOR *)(result + f * plane + o / wide * tile + o % wide) = made[f];
-    }
+    if (w->m == 3) NAME(read_result_of)(3, 4, w, from, s, result, plane, tile);
+    else if (w->size == 3) NAME(read_result_of)(2, 3, w, from, s, result, plane, tile);
+    else NAME(read_result_of)(2, 4, w, from, s, result, plane, tile);
 }
 
 // Transforms a row of `result` back, and finishes the pixels of the square that the result has.
-static void NAME(write_result)(const NAME(Winograd) *w, const REAL *result, NAME(Square) s, REAL *to) {
-    const int64_t m = w->m;
+INLINE void NAME(write_result_of)(const int m, const int size, const NAME(Winograd) *w, const REAL *result,
+                                  NAME(Square) s, REAL *to) {
+    const int64_t plane = NAME(plane)(w, w->columns), rows = w->out_height - s.row, across = w->out_width - s.column;
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
+    to += (s.row * w->out_width + s.column) * w->columns;
     for (int64_t o = 0; o < w->columns; o += LANES) {
-        for (int64_t f = 0; f < w->size * w->size; ++f)
-            in[f] = *(const VECTOR *)(result + f * NAME(plane)(w, w->columns) + o);
-        NAME(transform_square)(NAME(TO_RESULT), w->size, m, in, made);
-        for (int64_t i = 0; i < smaller(m, w->out_height - s.row); ++i)
-            for (int64_t j = 0; j < smaller(m, w->out_width - s.column); ++j) {
-                REAL *pixel = to + ((s.row + i) * w->out_width + s.column + j) * w->columns;
-                *(VECTOR *)(pixel + o) = NAME(finish_vector)(w->bias, w->slope, made[i * m + j], o);
-            }
+        UNROLL for (int f = 0; f < size * size; ++f) in[f] = *(const VECTOR *)(result + f * plane + o);
+        NAME(both_sides)(NAME(TO_RESULT), size, m, in, made);
+        UNROLL for (int i = 0; i < m; ++i)
+            UNROLL for (int j = 0; j < m; ++j)
+                if (i < rows && j < across)
+                    *(VECTOR *)(to + (i * w->out_width + j) * w->columns + o) =
+                        NAME(finish_vector)(w->bias, w->slope, made[i * m + j], o);
     }
 }
 
-// c = a u for each of size^2 numbers: (count, inner) by (inner, columns), rows of a and c by chunks.
-static void NAME(square_products)(const NAME(Winograd) *w, const REAL *a, int64_t inner, REAL *c, int64_t columns,
-                                  int64_t count) {
+static void NAME(write_result)(const NAME(Winograd) *w, const REAL *result, NAME(Square) s, REAL *to) {
+    if (w->m == 3) NAME(write_result_of)(3, 4, w, result, s, to);
+    else if (w->size == 3) NAME(write_result_of)(2, 3, w, result, s, to);
+    else NAME(write_result_of)(2, 4, w, result, s, to);
+}
+
+// c = a u for each plane of a region, zeros for the others: (count, inner) by (inner, columns), rows of a and c by
+// chunks.
+static void NAME(square_products)(const NAME(Winograd) *w, const NAME(Region) *r, const REAL *a, int64_t inner,
+                                  REAL *c, int64_t columns, int64_t count) {
     const REAL *u = w->u;
     for (int64_t f = 0; f < w->size * w->size; ++f, u += inner * columns) {
-        const NAME(Packed) p = {a + f * NAME(plane)(w, inner), u, NULL, c + f * NAME(plane)(w, columns), 1, 1, count,
-                                inner, columns};
-        NAME(product_by_rows)(NAME(wide_of)(columns) / LANES, p);
+        REAL *to = c + f * NAME(plane)(w, columns);
+        const NAME(Packed) p = {a + f * NAME(plane)(w, inner), u, NULL, to, 1, 1, count, inner, columns};
+        if (NAME(has_plane)(w, r, f)) NAME(product_by_rows)(NAME(wide_of)(columns) / LANES, p);
+        else memset(to, 0, sizeof(REAL) * count * columns);
     }
 }
 
@@ -213,9 +266,9 @@ static NAME(Images) NAME(images_of)(const NAME(Winograd) *w) {
                           w->height, w->width, w->channels, w->top, w->left, w->canvas_height, w->canvas_width};
 }
 
-// A piece: its images and squares, and its part of the scratch memory.
+// A piece: its images, and its part of the scratch memory.
 typedef struct {
-    int64_t start, images, squares;
+    int64_t start, images;
     int64_t inner, canvas_each, result_each;  // channels of all phases; numbers of a canvas, and of a result in memory
     REAL *canvas, *image, *result;            // canvases, and the transforms of a chunk
 } NAME(WinogradPiece);
@@ -223,7 +276,6 @@ typedef struct {
 static NAME(WinogradPiece) NAME(winograd_piece)(const NAME(Winograd) *w, int64_t piece, int64_t member) {
     NAME(WinogradPiece) p = {.start = piece * w->each, .inner = NAME(inner)(w)};
     p.images = smaller(w->each, w->n - p.start);
-    p.squares = p.images * NAME(squares_each)(w);
     p.canvas_each = w->canvas_height * w->canvas_width * w->channels;
     p.result_each = w->out_height * w->out_width * w->columns;
     p.canvas = w->scratch + member * w->scratch_each;
@@ -237,17 +289,21 @@ static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, 
     const NAME(WinogradPiece) p = NAME(winograd_piece)(w, piece, member);
     const NAME(Images) m = NAME(images_of)(w);
     for (int64_t i = 0; i < p.images; ++i) NAME(copy_to_canvas)(&m, p.start + i, p.canvas + i * p.canvas_each);
-    for (int64_t first = 0; first < p.squares; first += w->chunk) {
-        const int64_t count = smaller(w->chunk, p.squares - first);
-        for (int64_t i = 0; i < count; ++i) {
-            const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner,
-                             NAME(plane)(w, p.inner));
-        }
-        NAME(square_products)(w, p.image, p.inner, p.result, w->columns, count);
-        for (int64_t i = 0; i < count; ++i) {
-            const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(write_result)(w, p.result + i * w->columns, s, w->to + (p.start + s.image) * p.result_each);
+    for (int64_t region = 0; region < REGIONS; ++region) {
+        const NAME(Region) r = NAME(region_of)(w, region);
+        const int64_t squares = p.images * NAME(squares_each)(&r);
+        for (int64_t first = 0; first < squares; first += w->chunk) {
+            const int64_t count = smaller(w->chunk, squares - first);
+            for (int64_t i = 0; i < count; ++i) {
+                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
+                NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner,
+                                 NAME(plane)(w, p.inner));
+            }
+            NAME(square_products)(w, &r, p.image, p.inner, p.result, w->columns, count);
+            for (int64_t i = 0; i < count; ++i) {
+                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
+                NAME(write_result)(w, p.result + i * w->columns, s, w->to + (p.start + s.image) * p.result_each);
+            }
         }
     }
 }
@@ -266,17 +322,21 @@ static void NAME(winograd_input_gradient_piece)(const void *arguments, int64_t p
     const NAME(Winograd) *w = arguments;
     const NAME(WinogradPiece) p = NAME(winograd_piece)(w, piece, member);
     memset(p.canvas, 0, sizeof(REAL) * p.images * p.canvas_each);
-    for (int64_t first = 0; first < p.squares; first += w->chunk) {
-        const int64_t count = smaller(w->chunk, p.squares - first);
-        for (int64_t i = 0; i < count; ++i) {
-            const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(read_result)(w, w->from + (p.start + s.image) * p.result_each, s, p.result + i * w->columns,
-                              NAME(plane)(w, w->columns), NAME(wide_of)(w->columns));
-        }
-        NAME(square_products)(w, p.result, w->columns, p.image, p.inner, count);
-        for (int64_t i = 0; i < count; ++i) {
-            const NAME(Square) s = NAME(square_of)(w, first + i);
-            NAME(add_image)(w, p.image + i * p.inner, s, p.canvas + s.image * p.canvas_each);
+    for (int64_t region = 0; region < REGIONS; ++region) {
+        const NAME(Region) r = NAME(region_of)(w, region);
+        const int64_t squares = p.images * NAME(squares_each)(&r);
+        for (int64_t first = 0; first < squares; first += w->chunk) {
+            const int64_t count = smaller(w->chunk, squares - first);
+            for (int64_t i = 0; i < count; ++i) {
+                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
+                NAME(read_result)(w, w->from + (p.start + s.image) * p.result_each, s, p.result + i * w->columns,
+                                  NAME(plane)(w, w->columns), NAME(wide_of)(w->columns));
+            }
+            NAME(square_products)(w, &r, p.result, w->columns, p.image, p.inner, count);
+            for (int64_t i = 0; i < count; ++i) {
+                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
+                NAME(add_image)(w, p.image + i * p.inner, s, p.canvas + s.image * p.canvas_each);
+            }
         }
     }
     for (int64_t i = 0; i < p.images; ++i)
@@ -357,7 +417,7 @@ static void NAME(winograd_weight_piece)(const void *arguments, int64_t piece, in
             const int64_t column = w->by_inner ? phase * w->channels + lane : lane;
             REAL *to = w->u + column / wide * wide * inner + row * wide + column % wide;
             NAME(taps_of)(w, near, phase, in);
-            NAME(transform_square)(NAME(OF_WEIGHT), w->taps, w->size, in, made);
+            NAME(transform_taps)(false, w->taps, w->size, in, made);
             for (int64_t f = 0; f < size; ++f) *(VECTOR *)(to + f * inner * columns) = made[f];
         }
     }
@@ -390,21 +450,46 @@ typedef struct {
 // Rows of `image` are further apart than they have numbers, for the same reason as planes.
 static inline int64_t NAME(row_each)(const NAME(Winograd) *w) { return NAME(inner)(w) + LANES; }
 
-// Transforms the squares of an image and of its dy.
+// Transforms the squares of an image and of its dy. Squares of a region lie together, image by image.
 static void NAME(group_image_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(WinogradGroup) *g = arguments;
     const NAME(Winograd) *w = &g->w;
-    const int64_t squares = NAME(squares_each)(w), row = NAME(row_each)(w), wide = NAME(wide_of)(w->columns);
+    const int64_t row = NAME(row_each)(w), wide = NAME(wide_of)(w->columns);
     const REAL *dy = g->dy + (g->start + piece) * w->out_height * w->out_width * w->columns;
     REAL *canvas = w->scratch + member * w->scratch_each;
     const NAME(Images) m = NAME(images_of)(w);
     NAME(copy_to_canvas)(&m, g->start + piece, canvas);
-    for (int64_t i = 0; i < squares; ++i) {
-        const NAME(Square) s = NAME(square_of)(w, i);
-        const int64_t place = piece * squares + i;
-        NAME(read_image)(w, canvas, s, g->image + place * row, NAME(plane)(w, row));
-        NAME(read_result)(w, dy, s, g->result + place * wide, NAME(plane)(w, w->columns), w->chunk * wide);
+    for (int64_t region = 0, start = 0; region < REGIONS; ++region) {
+        const NAME(Region) r = NAME(region_of)(w, region);
+        const int64_t squares = NAME(squares_each)(&r);
+        for (int64_t i = 0; i < squares; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, &r, i);
+            const int64_t place = start + piece * squares + i;
+            NAME(read_image)(w, canvas, s, g->image + place * row, NAME(plane)(w, row));
+            NAME(read_result)(w, dy, s, g->result + place * wide, NAME(plane)(w, w->columns), w->chunk * wide);
+        }
+        start += g->images * squares;
     }
+}
+
+// Squares first, first + 1, ..., stop - 1 of a group.
+typedef struct {
+    int64_t first, stop;
+} NAME(Run);
+
+// Finds the squares that have products in a plane: runs over regions that lie side by side. Returns how many runs.
+static int64_t NAME(runs_of)(const NAME(WinogradGroup) *g, int64_t plane, NAME(Run) *runs) {
+    int64_t count = 0, start = 0;
+    for (int64_t region = 0; region < REGIONS; ++region) {
+        const NAME(Region) r = NAME(region_of)(&g->w, region);
+        const int64_t stop = start + g->images * NAME(squares_each)(&r);
+        if (start < stop && NAME(has_plane)(&g->w, &r, plane)) {
+            if (count && runs[count - 1].stop == start) runs[count - 1].stop = stop;
+            else runs[count++] = (NAME(Run)){start, stop};
+        }
+        start = stop;
+    }
+    return count;
 }
 
 // Adds the products of a group's squares to some rows of a plane of the sums: (inner, squares) by (squares, columns).
@@ -415,21 +500,25 @@ static void NAME(group_product_piece)(const void *arguments, int64_t piece, int6
     const int64_t f = piece / SPLITS, split = piece % SPLITS, inner = NAME(inner)(w), row = NAME(row_each)(w);
     const int64_t tiles = over(inner, ROWS), top = tiles * split / SPLITS * ROWS;
     const int64_t bottom = smaller(tiles * (split + 1) / SPLITS * ROWS, inner), wide = NAME(wide_of)(w->columns);
-    const int64_t squares = g->images * NAME(squares_each)(w);
     const REAL *image = g->image + f * NAME(plane)(w, row), *result = g->result + f * NAME(plane)(w, w->columns);
     REAL *sums = g->sums + f * inner * w->columns;
     const NAME(Product) p = {.along_m = w->columns, .along_n = 1, .b_along_k = wide};
-    for (int64_t o = 0; o < w->columns; o += wide)
-        for (int64_t first = 0; first < squares; first += DEPTH) {
-            const int64_t depth = smaller(DEPTH, squares - first);
-            const REAL *b = result + o * w->chunk + first * wide;
-            for (int64_t i = top, rows; i < bottom; i += rows) {
-                rows = tile_rows(bottom - i);
-                NAME(product_rows)(&p, rows, wide / LANES, image + first * row + i, 1, row, b, depth,
-                                   b + depth * wide, sums + i * w->columns + o, wide,
-                                   g->start > g->begin || first > 0);
+    NAME(Run) runs[REGIONS];
+    const int64_t count = NAME(runs_of)(g, f, runs);
+    bool begun = g->start > g->begin;
+    if (!begun && !count) memset(sums + top * w->columns, 0, sizeof(REAL) * (bottom - top) * w->columns);
+    for (int64_t run = 0; run < count; ++run, begun = true)
+        for (int64_t o = 0; o < w->columns; o += wide)
+            for (int64_t first = runs[run].first; first < runs[run].stop; first += DEPTH) {
+                const int64_t depth = smaller(DEPTH, runs[run].stop - first);
+                const REAL *b = result + o * w->chunk + first * wide;
+                for (int64_t i = top, rows; i < bottom; i += rows) {
+                    rows = tile_rows(bottom - i);
+                    NAME(product_rows)(&p, rows, wide / LANES, image + first * row + i, 1, row, b, depth,
+                                       b + depth * wide, sums + i * w->columns + o, wide,
+                                       begun || first > runs[run].first);
+                }
             }
-        }
 }
 
 // All groups of a part of the batch, which has transforms and sums of its own.
@@ -460,7 +549,7 @@ static void NAME(group_weight_piece)(const void *arguments, int64_t piece, int64
                 in[f] = *(const VECTOR *)from;
                 for (int64_t part = 1; part < w->parts; ++part) in[f] += *(const VECTOR *)(from + part * w->sums_each);
             }
-            NAME(transform_square)(NAME(TO_RESULT), w->size, w->taps, in, made);
+            NAME(transform_taps)(true, w->taps, w->size, in, made);
             for (int64_t i = 0; i < w->taps; ++i)
                 for (int64_t j = 0; j < w->taps; ++j) {
                     const int64_t tap = NAME(tap_of)(w, phase, i, j);
@@ -503,6 +592,7 @@ KERNEL(winograd_weight_gradient)(int64_t n, const REAL *x, int64_t height, int64
     share(NAME(group_weight_piece), &w, over(channels, LANES) * over(columns, LANES));
 }
 
+#undef REGIONS
 #undef SPLITS
 #undef DEPTH
 #undef LARGEST
