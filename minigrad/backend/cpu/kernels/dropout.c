@@ -23,7 +23,7 @@ typedef struct {
 
 static inline void NAME(drop)(const NAME(Dropout) *a, int64_t start, int64_t count) {
     uint16_t draws[DRAWN];
-    for (int64_t at = 0; at < count; at += DRAWS) philox(a->place, (uint64_t)((start + at) / DRAWS + 1), draws + at);
+    philox(a->place, (uint64_t)(start / DRAWS + 1), over(count, DRAWS), draws);
     const int32_t limit = a->limit;
     uint8_t *mask = a->mask + start;
     for (int64_t i = 0; i < count; ++i) mask[i] = draws[i] >= limit;

@@ -218,16 +218,30 @@ KERNEL(frequency_products)(const REAL *left, const REAL *right, REAL *out, int64
     share_among(NAME(products_piece), &f, real + (numbers - real) / 2, members);
 }
 
-// Copies a + sign * b, (n, columns), into panels of `wide` columns, or of tiles of rows where `wide` is 0. b may be
-// NULL.
-static void NAME(into_panels)(const REAL *restrict a, const REAL *restrict b, REAL sign, int64_t n, int64_t columns,
-                              int64_t wide, REAL *restrict to) {
-    for (int64_t first = 0, count; first < columns; first += count) {
-        count = wide ? wide : tile_rows(columns - first);
-        for (int64_t i = 0; i < n; ++i, to += count) {
-            const REAL *here = a + i * columns + first;
-            for (int64_t j = 0; j < count; ++j) to[j] = b ? here[j] + sign * b[i * columns + first + j] : here[j];
+// Copies `count` columns of a + sign * b into one panel: (n, count). b may be NULL.
+INLINE void NAME(into_panel)(const int64_t count, const REAL *restrict a, const REAL *restrict b, REAL sign, int64_t n,
+                             int64_t columns, REAL *restrict to) {
+    for (int64_t i = 0; i < n; ++i, a += columns, to += count) {
+        if (b == NULL) {
+            for (int64_t j = 0; j < count; ++j) to[j] = a[j];
+            continue;
         }
+        for (int64_t j = 0; j < count; ++j) to[j] = a[j] + sign * b[j];
+        b += columns;
+    }
+}
+
+// Copies a + sign * b, (n, columns), into panels of `wide` columns, or of tiles of rows where `wide` is 0. The usual
+// sizes are constants, for which the loops over a panel's columns become a few vectors.
+static void NAME(into_panels)(const REAL *a, const REAL *b, REAL sign, int64_t n, int64_t columns, int64_t wide,
+                              REAL *to) {
+    for (int64_t first = 0, count; first < columns; first += count) {
+        const REAL *other = b ? b + first : NULL;
+        count = wide ? wide : tile_rows(columns - first);
+        if (count == ROWS) NAME(into_panel)(ROWS, a + first, other, sign, n, columns, to);
+        else if (count == 2 * LANES) NAME(into_panel)(2 * LANES, a + first, other, sign, n, columns, to);
+        else NAME(into_panel)(count, a + first, other, sign, n, columns, to);
+        to += n * count;
     }
 }
 

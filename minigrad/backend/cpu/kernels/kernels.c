@@ -14,8 +14,8 @@
 #include "vectors.h"
 #include "threads.h"
 #include "rows.h"
-#include "philox.h"
 #include "tiles.h"
+#include "philox.h"
 
 #ifndef DOUBLE
 #define REAL float

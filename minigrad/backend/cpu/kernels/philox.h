@@ -13,24 +13,30 @@ typedef struct {
 
 static inline uint64_t high(uint64_t a, uint64_t b) { return (uint64_t)(((unsigned __int128)a * b) >> 64); }
 
-static inline void philox(Place place, uint64_t block, uint16_t *draws) {
-    uint64_t x0 = place.counter[0] + block, x1 = place.counter[1], x2 = place.counter[2], x3 = place.counter[3];
-    if (x0 < block && ++x1 == 0 && ++x2 == 0) ++x3;  // a counter of 256 bits
-    uint64_t k0 = place.key[0], k1 = place.key[1];
+// Makes the draws of blocks first, first + 1, ..., of which there are `count`. The keys of the rounds are those of all
+// blocks.
+static inline void philox(Place place, uint64_t first, int64_t count, uint16_t *draws) {
+    uint64_t keys[10][2];
     for (int round = 0; round < 10; ++round) {
-        const uint64_t a = 0xD2E7470EE14C6C93u * x0, b = 0xCA5A826395121157u * x2;
-        const uint64_t c = high(0xD2E7470EE14C6C93u, x0), d = high(0xCA5A826395121157u, x2);
-        x0 = d ^ x1 ^ k0;
-        x1 = b;
-        x2 = c ^ x3 ^ k1;
-        x3 = a;
-        k0 += 0x9E3779B97F4A7C15u;
-        k1 += 0xBB67AE8584CAA73Bu;
+        keys[round][0] = place.key[0] + round * 0x9E3779B97F4A7C15u;
+        keys[round][1] = place.key[1] + round * 0xBB67AE8584CAA73Bu;
     }
-    const uint64_t words[4] = {x0, x1, x2, x3};
+    for (uint64_t block = first; block < first + count; ++block, draws += DRAWS) {
+        uint64_t x0 = place.counter[0] + block, x1 = place.counter[1], x2 = place.counter[2], x3 = place.counter[3];
+        if (x0 < block && ++x1 == 0 && ++x2 == 0) ++x3;  // a counter of 256 bits
+        UNROLL for (int round = 0; round < 10; ++round) {
+            const uint64_t a = 0xD2E7470EE14C6C93u * x0, b = 0xCA5A826395121157u * x2;
+            const uint64_t c = high(0xD2E7470EE14C6C93u, x0), d = high(0xCA5A826395121157u, x2);
+            x0 = d ^ x1 ^ keys[round][0];
+            x1 = b;
+            x2 = c ^ x3 ^ keys[round][1];
+            x3 = a;
+        }
+        const uint64_t words[4] = {x0, x1, x2, x3};
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    memcpy(draws, words, sizeof(words));  // the lowest bits come first
+        memcpy(draws, words, sizeof(words));  // the lowest bits come first
 #else
-    for (int i = 0; i < DRAWS; ++i) draws[i] = (uint16_t)(words[i / 4] >> (16 * (i % 4)));
+        for (int i = 0; i < DRAWS; ++i) draws[i] = (uint16_t)(words[i / 4] >> (16 * (i % 4)));
 #endif
+    }
 }
