@@ -268,7 +268,7 @@ def gradient_plan(
         each,
         chunk,
         parts,
-        owners * planes * (chunk * (inner + LANES) + APART),
+        owners * planes * (chunk * inner + APART),
         owners * planes * (chunk * out_channels + APART),
         parts * sums,
         math.prod(found.canvas_size) * channels,

@@ -151,26 +151,27 @@ static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, in
 static inline int64_t NAME(down)(const NAME(Winograd) *w) { return w->stride_h * w->canvas_width * w->channels; }
 static inline int64_t NAME(across)(const NAME(Winograd) *w) { return w->stride_w * w->channels; }
 
-// Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels), its planes so far apart.
+// Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels), or block by block of LANES
+// channels. Blocks are `block` numbers apart.
 INLINE void NAME(read_image_of)(const int size, const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s,
-                                REAL *image, int64_t plane) {
-    const int64_t down = NAME(down)(w), across = NAME(across)(w);
+                                REAL *image, int64_t block) {
+    const int64_t plane = NAME(plane)(w, NAME(inner)(w)), down = NAME(down)(w), across = NAME(across)(w);
     VECTOR in[LARGEST * LARGEST], made[LARGEST * LARGEST];
-    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase, image += w->channels) {
+    for (int64_t phase = 0; phase < w->stride_h * w->stride_w; ++phase) {
         const REAL *from = canvas + NAME(place_of)(w, s, phase);
-        for (int64_t c = 0; c < w->channels; c += LANES) {
+        for (int64_t c = 0; c < w->channels; c += LANES, image += block) {
             UNROLL for (int i = 0; i < size; ++i)
                 UNROLL for (int j = 0; j < size; ++j)
                     in[i * size + j] = *(const VECTOR *)(from + i * down + j * across + c);
             NAME(both_sides)(NAME(OF_IMAGE), size, size, in, made);
-            UNROLL for (int f = 0; f < size * size; ++f) *(VECTOR *)(image + f * plane + c) = made[f];
+            UNROLL for (int f = 0; f < size * size; ++f) *(VECTOR *)(image + f * plane) = made[f];
         }
     }
 }
 
-static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image, int64_t plane) {
-    if (w->size == 3) NAME(read_image_of)(3, w, canvas, s, image, plane);
-    else NAME(read_image_of)(4, w, canvas, s, image, plane);
+static void NAME(read_image)(const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s, REAL *image, int64_t block) {
+    if (w->size == 3) NAME(read_image_of)(3, w, canvas, s, image, block);
+    else NAME(read_image_of)(4, w, canvas, s, image, block);
 }
 
 // Transforms a row of `image` back, and adds it to a canvas.
@@ -296,8 +297,7 @@ static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, 
             const int64_t count = smaller(w->chunk, squares - first);
             for (int64_t i = 0; i < count; ++i) {
                 const NAME(Square) s = NAME(square_of)(w, &r, first + i);
-                NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner,
-                                 NAME(plane)(w, p.inner));
+                NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner, LANES);
             }
             NAME(square_products)(w, &r, p.image, p.inner, p.result, w->columns, count);
             for (int64_t i = 0; i < count; ++i) {
@@ -447,14 +447,11 @@ typedef struct {
     int64_t parts, image_each, result_each, sums_each;
 } NAME(WinogradGroup);
 
-// Rows of `image` are further apart than they have numbers, for the same reason as planes.
-static inline int64_t NAME(row_each)(const NAME(Winograd) *w) { return NAME(inner)(w) + LANES; }
-
 // Transforms the squares of an image and of its dy. Squares of a region lie together, image by image.
 static void NAME(group_image_piece)(const void *arguments, int64_t piece, int64_t member) {
     const NAME(WinogradGroup) *g = arguments;
     const NAME(Winograd) *w = &g->w;
-    const int64_t row = NAME(row_each)(w), wide = NAME(wide_of)(w->columns);
+    const int64_t wide = NAME(wide_of)(w->columns);
     const REAL *dy = g->dy + (g->start + piece) * w->out_height * w->out_width * w->columns;
     REAL *canvas = w->scratch + member * w->scratch_each;
     const NAME(Images) m = NAME(images_of)(w);
@@ -465,7 +462,7 @@ static void NAME(group_image_piece)(const void *arguments, int64_t piece, int64_
         for (int64_t i = 0; i < squares; ++i) {
             const NAME(Square) s = NAME(square_of)(w, &r, i);
             const int64_t place = start + piece * squares + i;
-            NAME(read_image)(w, canvas, s, g->image + place * row, NAME(plane)(w, row));
+            NAME(read_image)(w, canvas, s, g->image + place * LANES, w->chunk * LANES);
             NAME(read_result)(w, dy, s, g->result + place * wide, NAME(plane)(w, w->columns), w->chunk * wide);
         }
         start += g->images * squares;
@@ -493,14 +490,15 @@ static int64_t NAME(runs_of)(const NAME(WinogradGroup) *g, int64_t plane, NAME(R
 }
 
 // Adds the products of a group's squares to some rows of a plane of the sums: (inner, squares) by (squares, columns).
+// Rows of a tile are in one block of channels.
 static void NAME(group_product_piece)(const void *arguments, int64_t piece, int64_t member) {
     (void)member;
     const NAME(WinogradGroup) *g = arguments;
     const NAME(Winograd) *w = &g->w;
-    const int64_t f = piece / SPLITS, split = piece % SPLITS, inner = NAME(inner)(w), row = NAME(row_each)(w);
-    const int64_t tiles = over(inner, ROWS), top = tiles * split / SPLITS * ROWS;
-    const int64_t bottom = smaller(tiles * (split + 1) / SPLITS * ROWS, inner), wide = NAME(wide_of)(w->columns);
-    const REAL *image = g->image + f * NAME(plane)(w, row), *result = g->result + f * NAME(plane)(w, w->columns);
+    const int64_t f = piece / SPLITS, split = piece % SPLITS, inner = NAME(inner)(w), blocks = inner / LANES;
+    const int64_t top = blocks * split / SPLITS * LANES, bottom = blocks * (split + 1) / SPLITS * LANES;
+    const int64_t rows = LANES > ROWS ? LANES / 2 : LANES, wide = NAME(wide_of)(w->columns);
+    const REAL *image = g->image + f * NAME(plane)(w, inner), *result = g->result + f * NAME(plane)(w, w->columns);
     REAL *sums = g->sums + f * inner * w->columns;
     const NAME(Product) p = {.along_m = w->columns, .along_n = 1, .b_along_k = wide};
     NAME(Run) runs[REGIONS];
@@ -512,12 +510,11 @@ static void NAME(group_product_piece)(const void *arguments, int64_t piece, int6
             for (int64_t first = runs[run].first; first < runs[run].stop; first += DEPTH) {
                 const int64_t depth = smaller(DEPTH, runs[run].stop - first);
                 const REAL *b = result + o * w->chunk + first * wide;
-                for (int64_t i = top, rows; i < bottom; i += rows) {
-                    rows = tile_rows(bottom - i);
-                    NAME(product_rows)(&p, rows, wide / LANES, image + first * row + i, 1, row, b, depth,
-                                       b + depth * wide, sums + i * w->columns + o, wide,
+                for (int64_t i = top; i < bottom; i += rows)
+                    NAME(product_rows)(&p, rows, wide / LANES,
+                                       image + i / LANES * LANES * w->chunk + first * LANES + i % LANES, 1, LANES, b,
+                                       depth, b + depth * wide, sums + i * w->columns + o, wide,
                                        begun || first > runs[run].first);
-                }
             }
 }
 
@@ -565,8 +562,8 @@ static void NAME(group_weight_piece)(const void *arguments, int64_t piece, int64
 // x: (n, height, width, channels), dy: (n, out_height, out_width, columns), dw: (columns, channels, kh, kw). `each`
 // images are a group, of at most `chunk` squares. If there is one part, threads share the work of each group, and
 // planes of the sums may be large. Else each of `parts` equal shares of the batch has sums of its own.
-// scratch: for each of `members`, the canvas of an image. image: memory for size^2 (chunk (inner + LANES) + APART)
-// numbers, inner all phases' channels; result: for size^2 (chunk columns + APART); both for each of `members` if there
+// scratch: for each of `members`, the canvas of an image. image: memory for size^2 (chunk inner + APART) numbers,
+// inner all phases' channels; result: for size^2 (chunk columns + APART); both for each of `members` if there
 // are more parts. sums: for size^2 inner columns, for each part.
 KERNEL(winograd_weight_gradient)(int64_t n, const REAL *x, int64_t height, int64_t width, int64_t channels, int64_t top,
                                  int64_t left, int64_t canvas_height, int64_t canvas_width, int64_t stride_h,
@@ -578,7 +575,7 @@ KERNEL(winograd_weight_gradient)(int64_t n, const REAL *x, int64_t height, int64
         {n, height, width, channels, top, left, canvas_height, canvas_width, stride_h, stride_w, out_height, out_width,
          columns, m, size, each, chunk, scratch_each, x, NULL, NULL, NULL, scratch, 1},
         dy, image, result, sums, 0, 0, 0, parts, 0, 0, size * size * stride_h * stride_w * channels * columns};
-    g.image_each = size * size * NAME(plane)(&g.w, NAME(row_each)(&g.w));
+    g.image_each = size * size * NAME(plane)(&g.w, NAME(inner)(&g.w));
     g.result_each = size * size * NAME(plane)(&g.w, columns);
     if (parts > 1) share_among(NAME(group_part_piece), &g, parts, members);
     for (; parts == 1 && g.start < n; g.start += each) {
