@@ -159,9 +159,9 @@ INLINE void NAME(gather_columns)(const int rows, const int columns, const NAME(G
     REAL flat[ROWS * COLUMNS][LANES];
     UNROLL for (int r = 0; r < rows; ++r)
         UNROLL for (int c = 0; c < columns; ++c) *(VECTOR *)flat[r * columns + c] = sums[r][c];
-    for (int64_t half = LANES / 2; half; half /= 2)
+    UNROLL for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < rows * columns; ++i)
-            for (int64_t j = 0; j < half; ++j) flat[i][j] += flat[i][j + half];
+            for (int j = 0; j < half; ++j) flat[i][j] += flat[i][j + half];
     for (int r = 0; r < rows; ++r)
         for (int c = 0; c < columns; ++c)
             out[r][first + c] = NAME(finish)(g->bias, g->slope, flat[r * columns + c][0] + rest[r][c], first + c);
