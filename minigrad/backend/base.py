@@ -124,6 +124,10 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measur
         """x in another shape; a view where its memory allows."""
         return x.reshape(shape)
 
+    def concatenate(self, arrays: tuple[Array, ...], axis: int) -> Array:
+        """Arrays of one dtype, one after another along an axis."""
+        return self.xp.concatenate(arrays, axis=axis)
+
     # -- sums ----------------------------------------------------------------------------------
 
     def sum(self, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
@@ -147,6 +151,11 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measur
     def matmul(self, a: Array, b: Array) -> Array:
         """a @ b, as NumPy's matmul."""
         return self.xp.matmul(a, b)
+
+    def dense(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        """x @ weight^T + bias: (N, in) by (out, in), and (out,)."""
+        y = self.matmul(x, weight.T)
+        return y if bias is None else self.add(y, bias)
 
     # -- activations -------------------------------------------------------------------------
 

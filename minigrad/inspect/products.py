@@ -22,7 +22,7 @@ def flop(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, 
         return 0
     # Products that a fused backward computes, which observers do not see.
     if name == "dense":
-        return sum(subject.needs) * 2 * inputs[0].size * subject.inputs[0].shape[-1]
+        return sum(subject.needs[:2]) * 2 * inputs[0].size * subject.inputs[0].shape[-1]
     if name in ("convolve", "convolve_input_gradient") and all(subject.needs[:2]):
         return 2 * _convolution(name, subject.geometry, subject.inputs)
     return 0

@@ -32,7 +32,7 @@ class Matmul(Operation):
 
 
 class Dense(Operation):
-    """Y = X W^T, with W (out, in) as a layer keeps it: dX = dY W, dW = dY^T X.
+    """Y = X W^T + b, with W (out, in) as a layer keeps it: dX = dY W, dW = dY^T X, db = sum of dY's rows.
 
     `matmul` would say the same of X and the transpose of W; but its gradient would lie in memory as the
     transpose does, and whatever updates W by it would jump about.
@@ -40,27 +40,32 @@ class Dense(Operation):
 
     keep_inputs = True
 
-    def forward(self, x: Array, weight: Array) -> Array:
-        return self.backend.matmul(x, weight.T)
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        return self.backend.dense(x, weight, bias)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = self.inputs
+        x, weight, *bias = self.inputs
         return (
             matmul(dy, weight) if self.needs[0] else None,
             matmul(dy.transpose(), x) if self.needs[1] else None,
+            *(dy.sum(axis=0) if self.needs[2] else None for _ in bias),
         )
 
     def fused_backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The same products without nodes for them."""
-        x, weight = self.inputs
-        dx = self.backend.matmul(dy.data, weight.data) if self.needs[0] else None
-        dw = self.backend.matmul(dy.data.T, x.data) if self.needs[1] else None
-        return tuple(None if d is None else Tensor(d, backend=self.backend) for d in (dx, dw))
+        """The same without nodes for the products and the sum."""
+        x, weight, *bias = self.inputs
+        gradients = [
+            self.backend.matmul(dy.data, weight.data) if self.needs[0] else None,
+            self.backend.matmul(dy.data.T, x.data) if self.needs[1] else None,
+            *(self.backend.sum(dy.data, (0,)) if self.needs[2] else None for _ in bias),
+        ]
+        return tuple(None if d is None else Tensor(d, backend=self.backend) for d in gradients)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
         yield Case(dense, normal((3, 4), (2, 4)), lambda x, w: naive.matmul(x, w.T))
         yield Case(dense, normal((1, 1), (1, 1)), lambda x, w: x * w, "1x1")
+        yield Case(dense, normal((3, 4), (2, 4), (2,)), lambda x, w, b: naive.matmul(x, w.T) + b, "bias")
 
 
 def _flipped(x: Tensor) -> Tensor:
@@ -95,5 +100,4 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"dense: expected a bias of shape {weight.shape[:1]}, got {bias.shape}")
-    y = Dense()(x, weight)
-    return y if bias is None else y + bias
+    return Dense()(x, weight) if bias is None else Dense()(x, weight, bias)

@@ -168,7 +168,7 @@ class Concatenate(Operation):
     axis: int
 
     def forward(self, *arrays: Array) -> Array:
-        return self.xp.concatenate(arrays, axis=self.axis)
+        return self.backend.concatenate(arrays, self.axis)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         gradients: list[Tensor | None] = []

@@ -75,6 +75,23 @@ class SlicedBackend(Backend):
             return channels_first(self.arena.empty(channels_last(x).shape, dtype))
         return self.arena.empty(x.shape, dtype)
 
+    # -- with less new memory ------------------------------------------------------------------
+
+    def concatenate(self, arrays: tuple[Array, ...], axis: int) -> Array:
+        first = arrays[0]
+        shape = list(first.shape)
+        shape[axis] = sum(array.shape[axis] for array in arrays)
+        if is_innermost(first):
+            n, c, h, w = shape
+            y = channels_first(self.arena.empty((n, h, w, c), first.dtype))
+        else:
+            y = self.arena.empty(tuple(shape), first.dtype)
+        return np.concatenate(arrays, axis=axis, out=y)
+
+    def dense(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        y = self.matmul(x, weight.T)
+        return y if bias is None else np.add(y, bias, out=y)
+
     # -- element by element --------------------------------------------------------------------
 
     def leaky_relu(self, x: Array, slope: float) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..base import Backend
-from ..epilogue import Epilogue
+from ..epilogue import NO_EPILOGUE, Epilogue
 from ..philox import DRAWS_PER_BLOCK, Counter, Key
 from ..tape import recording
 from .kernels.launch import channels_innermost, in_shape_of, launch, launch_blocks, types_of, vector
@@ -22,6 +22,12 @@ class GPUEpilogue(Backend):
         y = self.xp.empty_like(numbers)
         mask = self._dropped(numbers, y, p, key, counter)
         return in_shape_of(x, y), in_shape_of(x, mask)
+
+    def dense(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        y = self.matmul(x, weight.T)
+        if bias is not None:
+            self.finish_rows(y, bias, NO_EPILOGUE)
+        return y
 
     def finish_rows(self, rows: Array, bias: Array | None, epilogue: Epilogue) -> Array | None:
         """Add a bias (C,) to rows (M, C), if one is given, and apply an epilogue, in place.
