@@ -48,6 +48,7 @@ NEAR_BYTES = 5 << 18  # of the transforms of some squares: they stay in the cach
 GROUP_BYTES = 1 << 24  # of the transforms of the images that a weight gradient takes at a time
 PIECES = 8  # of a call, at least: for so many threads (a smaller batch has fewer)
 ROWS = 12  # of a tile of products
+LEAST_TILES = 3  # of a chunk: with fewer, the weight is read too often (measured)
 MOST_POINTS = 4  # 0, 1, -1 and infinity
 
 
@@ -221,7 +222,7 @@ def product_plan(
     """Return the plan for n images; `itemsize` is the bytes of a number."""
     found, inner = _squares(geometry), math.prod(geometry.stride) * channels
     planes, both = found.size**2, inner + out_channels
-    most = max(NEAR_BYTES // (planes * both * itemsize) // ROWS, 1) * ROWS
+    most = max(NEAR_BYTES // (planes * both * itemsize) // ROWS, LEAST_TILES) * ROWS
     each = max(1, min(-(-n // PIECES), -(-most // found.count)))
     chunk = min(most, each * found.count)
     canvases = each * math.prod(found.canvas_size) * channels
