@@ -14,6 +14,9 @@ input gradient use the same three matrices, the latter transposed.
 With a stride s, pixels that are s apart form a phase, and so do taps (plans.py): a 4x4 kernel of stride 2 has
 four phases of 2x2 taps. The channels of all phases count as channels, since their products are added up.
 
+A square that an edge of the result cuts lacks its last row or column. Only these need the products at
+infinity, so such a square has none: a result of 7 x 7 in squares of 2 x 2 takes 121 products instead of 144.
+
 The matrices evaluate polynomials at a few points, and interpolate (Toom and Cook). With the points 0, 1, -1
 and infinity, results are as exact as sums of products; with more they lose digits. So squares stay small.
 

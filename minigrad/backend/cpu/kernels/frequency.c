@@ -11,7 +11,7 @@
 //
 //   where f is a leaky ReLU and, like the bias, belongs to the second step only. Must equal the product with the
 //   matrix of the whole map. Operations: 2 a number of the blocks and a column. Bytes: each item is read and written
-//   once; what lies between the steps stays in the cache. A piece is an item, such as an image.
+//   once; the results of the first step stay in the cache. A piece is an item, such as an image.
 // transform_weight: the same of a weight, for products whose columns lie tile by tile: (blocks of columns, inner,
 //   columns of a tile) for each number. A piece is a block of columns, and INNER of the inner channels.
 // frequency_products: for each complex frequency, with image a + ib and kernel c + id, both matrices, the product

@@ -1,4 +1,4 @@
-// The team of threads (threads.h), and what native.py reads of the library.
+// The team of threads (threads.h), and the constants that native.py reads.
 
 #include <pthread.h>
 #include <sched.h>

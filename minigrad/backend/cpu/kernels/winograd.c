@@ -2,7 +2,7 @@
 //
 // minigrad/backend/cpu/winograd.py explains it, and calls the kernels. With a stride, pixels that lie a stride apart
 // are a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels of each phase of
-// the image. Both are transformed, number by number of the channels: to size x size numbers each, for which the
+// the image. Both are transformed, channel by channel, to size x size numbers each. In each of these planes, the
 // convolution is a product of the channels alone.
 //
 // winograd_convolve: must equal ReferenceConvolution.convolve. The squares of the image are transformed, multiplied by
@@ -34,9 +34,8 @@ typedef struct {
     int64_t image, row, column;
 } NAME(Square);
 
-// The squares of a result are in four regions: whole squares, those that the right edge cuts, those that the bottom edge
-// cuts, and the one in the corner. A cut square lacks its last results, which are all that products at infinity are for:
-// it needs fewer of the planes.
+// The squares of a result lie in four regions: whole squares, those that the right edge cuts, those that the bottom edge
+// cuts, and the one in the corner. A cut square lacks its last row or column, and so needs no products at infinity.
 typedef struct {
     int64_t row, column, down, across;  // the first square, and how many there are
     int64_t high, wide;                 // planes with products, along both axes
