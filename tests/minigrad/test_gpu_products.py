@@ -142,6 +142,21 @@ def test_products_of_integers_are_numpys(gpu, both):
     assert np.array_equal(found.get(), expected)  # modulo 2^64
 
 
+@pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool"])
+@pytest.mark.parametrize(
+    "both", [((3, 4), (2, 4)), ((1, 1), (1, 1)), ((0, 4), (2, 4)), ((3, 0), (2, 0))], ids=str
+)
+def test_dense_layers_of_any_dtype(gpu, both, dtype, biased):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.integers(-8, 9, shape).astype(dtype) for shape in (*both, (2 * both[1][0],)))
+    given = gpu.xp.asarray(bias)[::2] if biased else None  # every other number
+    found = gpu.dense(gpu.xp.asarray(x), gpu.xp.asarray(weight), given)
+    expected = x @ weight.T + bias[::2] if biased else x @ weight.T
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    assert np.array_equal(found.get(), expected)
+
+
 @FLOATS
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 65, 17), (1, 257, 3), (129, 1, 31), (64, 64, 64)], ids=str)
 def test_products_of_larger_matrices(gpu, shape, dtype):
