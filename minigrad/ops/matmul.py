@@ -34,8 +34,8 @@ class Matmul(Operation):
 class Dense(Operation):
     """Y = X W^T + b, with W (out, in) as a layer keeps it: dX = dY W, dW = dY^T X, db = sum of dY's rows.
 
-    `matmul` would say the same of X and the transpose of W; but its gradient would lie in memory as the
-    transpose does, and whatever updates W by it would jump about.
+    `matmul` of X and the transpose of W gives the same numbers, but its gradient lies in memory as the
+    transpose does: an optimizer would then read W and its gradient in different orders.
     """
 
     keep_inputs = True

@@ -75,7 +75,7 @@ class SlicedBackend(Backend):
             return channels_first(self.arena.empty(channels_last(x).shape, dtype))
         return self.arena.empty(x.shape, dtype)
 
-    # -- with less new memory ------------------------------------------------------------------
+    # -- arrays one after another, dense layers ------------------------------------------------
 
     def concatenate(self, arrays: tuple[Array, ...], axis: int) -> Array:
         first = arrays[0]

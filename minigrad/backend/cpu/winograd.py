@@ -14,11 +14,11 @@ input gradient use the same three matrices, the latter transposed.
 With a stride s, pixels that are s apart form a phase, and so do taps (plans.py): a 4x4 kernel of stride 2 has
 four phases of 2x2 taps. The channels of all phases count as channels, since their products are added up.
 
-A square that an edge of the result cuts lacks its last row or column. Only these need the products at
-infinity, so such a square has none: a result of 7 x 7 in squares of 2 x 2 takes 121 products instead of 144.
-
 The matrices evaluate polynomials at a few points, and interpolate (Toom and Cook). With the points 0, 1, -1
 and infinity, results are as exact as sums of products; with more they lose digits. So squares stay small.
+
+A square that is cut by an edge of the result lacks its last row or column. The products at infinity serve
+these alone, so they are left out: a result of 7 x 7 in squares of 2 x 2 takes 121 products instead of 144.
 
 An infinite or NaN pixel may make all results of its squares NaN. In the plain form, only the results that
 read it are affected. An infinite or NaN weight may make all results of its channel NaN.
@@ -41,8 +41,8 @@ from .forms import Alone
 from .native import address, readable
 from .workspace import Workspace
 
-ADVANTAGE = 1.2  # so many times fewer multiply-adds outweigh another pass over the numbers (measured)
-LARGER = 1.2  # so many times fewer multiply-adds outweigh the larger transforms of larger squares
+ADVANTAGE = 1.2  # at least, of the plain form's multiply-adds to ours: transforms are another pass (measured)
+LARGER = 1.2  # at least, of the products of 2x2 squares to those of 3x3, whose transforms are larger
 TRANSFORM = 16  # multiply-adds that take as long as the transforms of a number (measured)
 LANES = 16  # numbers of channels must be multiples of it: the float32 numbers of the widest vectors
 MOST_TAPS = 64  # of a kernel (kernels/winograd.c)
@@ -63,7 +63,7 @@ class Squares:
         m: pixels of a square of the result, along both axes.
         taps: of a phase, at most, along both axes.
         count: how many squares a result has.
-        products: of a result, for each channel of a phase and of the result.
+        products: the multiplications of a result, for one channel of a phase and one of the result.
         canvas_size: (height, width) of an image with zeros around it, so that all squares lie on it.
     """
 
@@ -97,7 +97,7 @@ def squares(geometry: ConvGeometry) -> Squares | None:
 
 
 def _products(geometry: ConvGeometry, m: int, taps: int) -> int:
-    """Return the products of a result. A square that an edge cuts has none at infinity, along that axis."""
+    """Return the products of a result. A square that is cut along an axis has none at infinity there."""
     whole = m + taps - 1
     return math.prod(size // m * whole + (whole - 1 if size % m else 0) for size in geometry.output_size)
 

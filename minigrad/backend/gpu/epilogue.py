@@ -1,4 +1,4 @@
-"""The bias, the leaky ReLU and the dropout on a GPU: what follows a product, in one launch."""
+"""The bias, leaky ReLU and dropout that follow a product on a GPU, in one launch."""
 
 from typing import Any
 

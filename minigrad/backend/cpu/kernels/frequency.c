@@ -232,7 +232,7 @@ INLINE void NAME(into_panel)(const int64_t count, const REAL *restrict a, const 
 }
 
 // Copies a + sign * b, (n, columns), into panels of `wide` columns, or of tiles of rows where `wide` is 0. The usual
-// sizes are constants, for which the loops over a panel's columns become a few vectors.
+// widths are passed as constants, for which the compiler turns the loops over a panel's columns into a few vectors.
 static void NAME(into_panels)(const REAL *a, const REAL *b, REAL sign, int64_t n, int64_t columns, int64_t wide,
                               REAL *to) {
     for (int64_t first = 0, count; first < columns; first += count) {

@@ -13,8 +13,7 @@ typedef struct {
 
 static inline uint64_t high(uint64_t a, uint64_t b) { return (uint64_t)(((unsigned __int128)a * b) >> 64); }
 
-// Makes the draws of blocks first, first + 1, ..., of which there are `count`. The keys of the rounds are those of all
-// blocks.
+// Makes the draws of `count` blocks: first, first + 1, ... All blocks use the same keys of the rounds.
 static inline void philox(Place place, uint64_t first, int64_t count, uint16_t *draws) {
     uint64_t keys[10][2];
     for (int round = 0; round < 10; ++round) {

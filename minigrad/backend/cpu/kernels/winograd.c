@@ -2,8 +2,8 @@
 //
 // minigrad/backend/cpu/winograd.py explains it, and calls the kernels. With a stride, pixels that lie a stride apart
 // are a phase. A square of m x m pixels of the result depends on a square of `size` x `size` pixels of each phase of
-// the image. Both are transformed, channel by channel, to size x size numbers each. In each of these planes, the
-// convolution is a product of the channels alone.
+// the image. Both are transformed, channel by channel, to size x size numbers each. The numbers of all squares at one
+// of these places are a plane. In a plane, the convolution is a product of matrices over the channels.
 //
 // winograd_convolve: must equal ReferenceConvolution.convolve. The squares of the image are transformed, multiplied by
 //   the weight, and transformed to squares of the result.
@@ -34,8 +34,9 @@ typedef struct {
     int64_t image, row, column;
 } NAME(Square);
 
-// The squares of a result lie in four regions: whole squares, those that the right edge cuts, those that the bottom edge
-// cuts, and the one in the corner. A cut square lacks its last row or column, and so needs no products at infinity.
+// The squares of a result lie in four regions: whole squares, those that the right edge cuts, those that the bottom
+// edge cuts, and the one that both cut. A cut square lacks its last row or column, and so needs no products at
+// infinity.
 typedef struct {
     int64_t row, column, down, across;  // the first square, and how many there are
     int64_t high, wide;                 // planes with products, along both axes
@@ -98,7 +99,7 @@ INLINE void NAME(both_sides)(const int step, const int p, const int q, const VEC
         UNROLL for (int l = 0; l < q; ++l) made[l * q + k] = NAME(combined)(step, p, q, l, half + k, q);
 }
 
-// The same for a weight, of the sizes that there are: `taps` to `size` (OF_WEIGHT), or back (TO_RESULT).
+// The same for a weight: from taps x taps to size x size numbers (OF_WEIGHT), or back (TO_RESULT).
 __attribute__((noinline)) static void NAME(transform_taps)(bool back, int64_t taps, int64_t size, const VECTOR *in,
                                                            VECTOR *made) {
     if (back && size == 3) NAME(both_sides)(NAME(TO_RESULT), 3, 2, in, made);
@@ -128,7 +129,7 @@ static NAME(Square) NAME(square_of)(const NAME(Winograd) *w, const NAME(Region) 
                           (r->column + place % r->across) * w->m};
 }
 
-// Whether squares of a region have products in a plane.
+// Returns true if the squares of a region have products in a plane.
 static inline bool NAME(has_plane)(const NAME(Winograd) *w, const NAME(Region) *r, int64_t plane) {
     return plane / w->size < r->high && plane % w->size < r->wide;
 }
@@ -146,12 +147,12 @@ static inline int64_t NAME(place_of)(const NAME(Winograd) *w, NAME(Square) s, in
     return (row * w->canvas_width + column) * w->channels;
 }
 
-// From a pixel of a phase on a canvas to the one below it, and to the one on its right.
+// The distances on a canvas from a pixel of a phase to the one below it, and to the one on its right, in numbers.
 static inline int64_t NAME(down)(const NAME(Winograd) *w) { return w->stride_h * w->canvas_width * w->channels; }
 static inline int64_t NAME(across)(const NAME(Winograd) *w) { return w->stride_w * w->channels; }
 
-// Transforms a square of a canvas, to a row of `image`: (size^2, chunk, phases * channels), or block by block of LANES
-// channels. Blocks are `block` numbers apart.
+// Transforms a square of a canvas to a row of `image`: (size^2, chunk, phases * channels) if `block` is LANES. Else
+// blocks of LANES channels lie `block` numbers apart.
 INLINE void NAME(read_image_of)(const int size, const NAME(Winograd) *w, const REAL *canvas, NAME(Square) s,
                                 REAL *image, int64_t block) {
     const int64_t plane = NAME(plane)(w, NAME(inner)(w)), down = NAME(down)(w), across = NAME(across)(w);
@@ -248,8 +249,8 @@ static void NAME(write_result)(const NAME(Winograd) *w, const REAL *result, NAME
     else NAME(write_result_of)(2, 4, w, result, s, to);
 }
 
-// c = a u for each plane of a region, zeros for the others: (count, inner) by (inner, columns), rows of a and c by
-// chunks.
+// c = a u in the planes in which a region has products, zeros in the others: (count, inner) by (inner, columns). Planes
+// of a and c have room for `chunk` rows.
 static void NAME(square_products)(const NAME(Winograd) *w, const NAME(Region) *r, const REAL *a, int64_t inner,
                                   REAL *c, int64_t columns, int64_t count) {
     const REAL *u = w->u;
@@ -473,7 +474,8 @@ typedef struct {
     int64_t first, stop;
 } NAME(Run);
 
-// Finds the squares that have products in a plane: runs over regions that lie side by side. Returns how many runs.
+// Finds the squares that have products in a plane. Regions that follow each other in memory are one run. Returns the
+// number of runs.
 static int64_t NAME(runs_of)(const NAME(WinogradGroup) *g, int64_t plane, NAME(Run) *runs) {
     int64_t count = 0, start = 0;
     for (int64_t region = 0; region < REGIONS; ++region) {
@@ -489,7 +491,7 @@ static int64_t NAME(runs_of)(const NAME(WinogradGroup) *g, int64_t plane, NAME(R
 }
 
 // Adds the products of a group's squares to some rows of a plane of the sums: (inner, squares) by (squares, columns).
-// Rows of a tile are in one block of channels.
+// The rows of a tile belong to one block of channels.
 static void NAME(group_product_piece)(const void *arguments, int64_t piece, int64_t member) {
     (void)member;
     const NAME(WinogradGroup) *g = arguments;
@@ -561,9 +563,9 @@ static void NAME(group_weight_piece)(const void *arguments, int64_t piece, int64
 // x: (n, height, width, channels), dy: (n, out_height, out_width, columns), dw: (columns, channels, kh, kw). `each`
 // images are a group, of at most `chunk` squares. If there is one part, threads share the work of each group, and
 // planes of the sums may be large. Else each of `parts` equal shares of the batch has sums of its own.
-// scratch: for each of `members`, the canvas of an image. image: memory for size^2 (chunk inner + APART) numbers,
-// inner all phases' channels; result: for size^2 (chunk columns + APART); both for each of `members` if there
-// are more parts. sums: for size^2 inner columns, for each part.
+// scratch: for each of `members`, the canvas of an image. image: size^2 (chunk inner + APART) numbers, where inner is
+// the number of channels of all phases. result: size^2 (chunk columns + APART) numbers. If there are several parts,
+// both are that large for each of `members`. sums: for each part, size^2 inner columns numbers.
 KERNEL(winograd_weight_gradient)(int64_t n, const REAL *x, int64_t height, int64_t width, int64_t channels, int64_t top,
                                  int64_t left, int64_t canvas_height, int64_t canvas_width, int64_t stride_h,
                                  int64_t stride_w, const REAL *dy, int64_t out_height, int64_t out_width,
