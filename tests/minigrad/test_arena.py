@@ -203,6 +203,25 @@ def test_small_arrays_are_numpys_own():
     assert owns_memory(array)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.bool_])
+@pytest.mark.parametrize("innermost", [True, False], ids=["channels innermost", "channels first"])
+def test_arrays_joined_lie_as_the_first_of_them_in_memory_of_the_arena(innermost, dtype, axis):
+    engine, rng = CPUBackend(None), np.random.default_rng(0)
+    sizes = [(4, 24, 20, 36)] * 3
+    sizes[1] = tuple(7 if i == axis % 4 else size for i, size in enumerate(sizes[1]))
+    parts = [rng.integers(0, 2 if dtype is np.bool_ else 100, size).astype(dtype) for size in sizes]
+    other = [np.ascontiguousarray(part.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for part in parts]
+    given = (other[0], parts[1], other[2]) if innermost else (parts[0], other[1], parts[2])
+    joined = engine.concatenate(given, axis)
+    ends = [0, *itertools.accumulate(part.shape[axis] for part in parts)]
+    assert (joined.dtype, joined.shape[axis]) == (dtype, ends[-1])
+    for part, (start, stop) in zip(parts, itertools.pairwise(ends), strict=True):
+        assert np.array_equal(np.moveaxis(joined, axis, 0)[start:stop], np.moveaxis(part, axis, 0))
+    assert (joined.transpose(0, 2, 3, 1) if innermost else joined).flags.c_contiguous
+    assert isinstance((joined.base if innermost else joined).base, arenas._Block)
+
+
 def test_an_array_of_the_arena_owns_its_memory_and_a_view_does_not():
     array = Arena().empty(LARGE, np.float32)
     assert owns_memory(array)
