@@ -1,7 +1,8 @@
 """The reference backend: every primitive's plain form, over `self.xp` (NumPy, CuPy, ...).
 
 A backend may override any primitive with a faster form; what it leaves out falls back to the one here, in
-convolution.py, losses.py and optimizers.py, which is also the truth that the faster form is tested against.
+activations.py, convolution.py, losses.py and optimizers.py, which is also the truth that the faster form is
+tested against.
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .activations import ReferenceActivations
 from .arrays import Array, channels_first, per_channel, refuse_masked
 from .convolution import ReferenceConvolution
 from .epilogue import NO_EPILOGUE, Epilogue
@@ -22,7 +24,7 @@ from .philox import Counter, Key, philox
 from .tape import Graph, checked
 
 
-class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measuring):
+class Backend(ReferenceActivations, ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measuring):
     """Array primitives on one device.
 
     Attributes:
@@ -156,40 +158,6 @@ class Backend(ReferenceConvolution, ReferenceLosses, ReferenceOptimizers, Measur
         """x @ weight^T + bias: (N, in) by (out, in), and (out,)."""
         y = self.matmul(x, weight.T)
         return y if bias is None else self.add(y, bias)
-
-    # -- activations -------------------------------------------------------------------------
-
-    def leaky_relu(self, x: Array, slope: float) -> Array:
-        """x where x > 0, slope * x elsewhere; 0 <= slope <= 1."""
-        return self.xp.maximum(x, x * slope if slope else 0)  # 0 times infinity is NaN
-
-    def leaky_relu_backward(self, dy: Array, y: Array, slope: float) -> Array:
-        """dy where y > 0, slope * dy elsewhere (y has x's sign, or is 0 with it).
-
-        With a slope of 0 that is 0 whatever dy is, an infinite one too.
-        """
-        return self.xp.where(y > 0, dy, dy * slope if slope else 0)  # 0 times infinity is NaN
-
-    def tanh(self, x: Array) -> Array:
-        """The hyperbolic tangent."""
-        return self.xp.tanh(x)
-
-    def tanh_backward(self, dy: Array, y: Array) -> Array:
-        """dy * (1 - y^2)."""
-        return dy * (1 - y * y)
-
-    def sigmoid(self, x: Array) -> Array:
-        """1 / (1 + exp(-x)), with an exponential that never overflows and small values kept exact."""
-        e = self.xp.exp(-self.xp.abs(x))
-        return self.xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
-
-    def sigmoid_backward(self, dy: Array, y: Array) -> Array:
-        """dy * (y * (1 - y))."""
-        return dy * (y * (1 - y))
-
-    def softplus(self, x: Array) -> Array:
-        """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), finite for every finite x."""
-        return self.xp.maximum(x, 0) + self.xp.log1p(self.xp.exp(-self.xp.abs(x)))
 
     # -- dropout -----------------------------------------------------------------------------
 
