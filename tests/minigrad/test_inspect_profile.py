@@ -106,6 +106,18 @@ def test_each_array_that_an_operation_needs_is_moved_once():
     assert lines["Adam", "step"].moved == 4 * 7 * (first + second + 128 + 128)
 
 
+@pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
+def test_the_work_of_a_dense_layer_is_that_of_its_products(biased):
+    layer, product = nn.Dense(5, 7, bias=biased), 2 * 3 * 5 * 7
+    with profile() as found:
+        layer(mg.tensor(np.ones((3, 5)), "float32")).sum().backward()  # x needs no gradient
+    lines = by_name(found)
+    assert (lines["dense", "forward"].flop, lines["dense", "backward"].flop) == (product, product)
+    with profile() as found:
+        layer(mg.tensor(np.ones((3, 5)), "float32", requires_grad=True)).sum().backward()
+    assert by_name(found)["dense", "backward"].flop == 2 * product
+
+
 def test_a_rule_moves_what_its_parts_move(sleepers):
     _, sleep, _ = sleepers
     with profile() as found:

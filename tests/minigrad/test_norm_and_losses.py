@@ -1,6 +1,8 @@
 """BatchNorm, activations, losses and dropout against oracles of their own, in both dtypes."""
 
+import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -137,6 +139,24 @@ def test_dense_and_its_gradients(dtype):
     oracles = (naive.matmul(da, wa), naive.matmul(da.T, xa), da.sum(0))
     for found, oracle in zip(mg.grad(y, [x, w, b], above), oracles, strict=True):
         assert_close(found.numpy(), oracle, dtype)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("needs", [n for n in itertools.product([False, True], repeat=3) if any(n)], ids=str)
+def test_a_dense_layer_computes_the_gradients_that_are_needed_and_no_others(monkeypatch, needs, create_graph):
+    x, w, b, above = (t.numpy() for t in numbers(6, (3, 4), (2, 4), (2,), (3, 2), dtype="float64"))
+    inputs = [mg.tensor(a, requires_grad=needed) for a, needed in zip((x, w, b), needs, strict=True)]
+    y = F.dense(*inputs)
+    products, sums = (mock.Mock(wraps=getattr(y.backend, name)) for name in ("matmul", "sum"))
+    monkeypatch.setattr(y.backend, "matmul", products)
+    monkeypatch.setattr(y.backend, "sum", sums)
+    wanted = [t for t, needed in zip(inputs, needs, strict=True) if needed]
+    found = mg.grad(y, wanted, mg.tensor(above), create_graph=create_graph)
+    assert (products.call_count, sums.call_count) == (sum(needs[:2]), needs[2])
+    oracles = (naive.matmul(above, w), naive.matmul(above.T, x), above.sum(0))
+    expected = [oracle for oracle, needed in zip(oracles, needs, strict=True) if needed]
+    for gradient, oracle in zip(found, expected, strict=True):
+        assert_close(gradient.numpy(), oracle, "float64")
 
 
 @DTYPES

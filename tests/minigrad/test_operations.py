@@ -1,5 +1,6 @@
 """Every operation, on all of its cases: values, gradients of both orders, and planted mistakes."""
 
+import itertools
 import re
 from contextlib import nullcontext
 
@@ -148,6 +149,22 @@ def assert_float32_cast():
     (x.to("float64") * mg.tensor(np.array([2.0, 3.0]))).sum().backward()
     assert x.grad.numpy().tolist() == [2.0, 3.0]
     assert x.grad.dtype == "float32"
+
+
+@pytest.mark.parametrize(("operation", "case"), CASES)
+def test_an_input_without_a_gradient_does_not_change_those_of_the_others(operation, case):
+    arrays = [np.asarray(a) for a in case.inputs(np.random.default_rng(7))]
+    positions = range(len(arrays))
+    some = [subset for n in positions[1:] for subset in itertools.combinations(positions, n)]
+    for create_graph, needed in itertools.product([False, True], [tuple(positions), *some]):
+        inputs = [mg.tensor(a, "float64", requires_grad=i in needed) for i, a in enumerate(arrays)]
+        y = case.call(*inputs)
+        above = mg.tensor(np.asarray(np.random.default_rng(5).standard_normal(y.shape)))
+        found = mg.grad(y, [inputs[i] for i in needed], above, create_graph=create_graph)
+        if len(needed) == len(arrays):
+            expected = [g.numpy() for g in found]
+        for i, gradient in zip(needed, found, strict=True):
+            assert_close(gradient.numpy(), expected[i], "float64")
 
 
 @pytest.mark.parametrize(("operation", "case"), CASES)
