@@ -267,6 +267,23 @@ static NAME(Images) NAME(images_of)(const NAME(Winograd) *w) {
                           w->height, w->width, w->channels, w->top, w->left, w->canvas_height, w->canvas_width};
 }
 
+// Squares of one region that are transformed together: `count` of those of some images, from number `first` on.
+typedef struct {
+    NAME(Region) region;
+    int64_t number, first, count;  // the region's number
+} NAME(Chunk);
+
+// Goes to the next squares of so many images. Returns whether there are any.
+static bool NAME(next_chunk)(const NAME(Winograd) *w, int64_t images, NAME(Chunk) *c) {
+    c->first += c->count;
+    for (; c->number < REGIONS; ++c->number, c->first = 0) {
+        c->region = NAME(region_of)(w, c->number);
+        c->count = smaller(w->chunk, images * NAME(squares_each)(&c->region) - c->first);
+        if (c->count > 0) return true;
+    }
+    return false;
+}
+
 // A piece: its images, and its part of the scratch memory.
 typedef struct {
     int64_t start, images;
@@ -290,20 +307,16 @@ static void NAME(winograd_convolve_piece)(const void *arguments, int64_t piece, 
     const NAME(WinogradPiece) p = NAME(winograd_piece)(w, piece, member);
     const NAME(Images) m = NAME(images_of)(w);
     for (int64_t i = 0; i < p.images; ++i) NAME(copy_to_canvas)(&m, p.start + i, p.canvas + i * p.canvas_each);
-    for (int64_t region = 0; region < REGIONS; ++region) {
-        const NAME(Region) r = NAME(region_of)(w, region);
-        const int64_t squares = p.images * NAME(squares_each)(&r);
-        for (int64_t first = 0; first < squares; first += w->chunk) {
-            const int64_t count = smaller(w->chunk, squares - first);
-            for (int64_t i = 0; i < count; ++i) {
-                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
-                NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner, LANES);
-            }
-            NAME(square_products)(w, &r, p.image, p.inner, p.result, w->columns, count);
-            for (int64_t i = 0; i < count; ++i) {
-                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
-                NAME(write_result)(w, p.result + i * w->columns, s, w->to + (p.start + s.image) * p.result_each);
-            }
+    NAME(Chunk) c = {.number = 0};
+    while (NAME(next_chunk)(w, p.images, &c)) {
+        for (int64_t i = 0; i < c.count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, &c.region, c.first + i);
+            NAME(read_image)(w, p.canvas + s.image * p.canvas_each, s, p.image + i * p.inner, LANES);
+        }
+        NAME(square_products)(w, &c.region, p.image, p.inner, p.result, w->columns, c.count);
+        for (int64_t i = 0; i < c.count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, &c.region, c.first + i);
+            NAME(write_result)(w, p.result + i * w->columns, s, w->to + (p.start + s.image) * p.result_each);
         }
     }
 }
@@ -322,21 +335,17 @@ static void NAME(winograd_input_gradient_piece)(const void *arguments, int64_t p
     const NAME(Winograd) *w = arguments;
     const NAME(WinogradPiece) p = NAME(winograd_piece)(w, piece, member);
     memset(p.canvas, 0, sizeof(REAL) * p.images * p.canvas_each);
-    for (int64_t region = 0; region < REGIONS; ++region) {
-        const NAME(Region) r = NAME(region_of)(w, region);
-        const int64_t squares = p.images * NAME(squares_each)(&r);
-        for (int64_t first = 0; first < squares; first += w->chunk) {
-            const int64_t count = smaller(w->chunk, squares - first);
-            for (int64_t i = 0; i < count; ++i) {
-                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
-                NAME(read_result)(w, w->from + (p.start + s.image) * p.result_each, s, p.result + i * w->columns,
-                                  NAME(plane)(w, w->columns), NAME(wide_of)(w->columns));
-            }
-            NAME(square_products)(w, &r, p.result, w->columns, p.image, p.inner, count);
-            for (int64_t i = 0; i < count; ++i) {
-                const NAME(Square) s = NAME(square_of)(w, &r, first + i);
-                NAME(add_image)(w, p.image + i * p.inner, s, p.canvas + s.image * p.canvas_each);
-            }
+    NAME(Chunk) c = {.number = 0};
+    while (NAME(next_chunk)(w, p.images, &c)) {
+        for (int64_t i = 0; i < c.count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, &c.region, c.first + i);
+            NAME(read_result)(w, w->from + (p.start + s.image) * p.result_each, s, p.result + i * w->columns,
+                              NAME(plane)(w, w->columns), NAME(wide_of)(w->columns));
+        }
+        NAME(square_products)(w, &c.region, p.result, w->columns, p.image, p.inner, c.count);
+        for (int64_t i = 0; i < c.count; ++i) {
+            const NAME(Square) s = NAME(square_of)(w, &c.region, c.first + i);
+            NAME(add_image)(w, p.image + i * p.inner, s, p.canvas + s.image * p.canvas_each);
         }
     }
     for (int64_t i = 0; i < p.images; ++i)
