@@ -1,6 +1,7 @@
 """Damaged files, by the thousand: see fuzz.py. `pytest -m slow` reads 10,000 of each kind."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -36,10 +37,11 @@ def test_the_harness_finds_what_it_looks_for(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_ten_thousand_damaged_files_are_read_or_refused(kind):
+    root = str(Path(fuzz.__file__).parents[1])
     found = json.loads(
         subprocess.run(
             [sys.executable, fuzz.__file__, kind, "10000", "1"],
-            env={"PYTHONPATH": str(Path(fuzz.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "2"},
+            env={**os.environ, "PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "2"},
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
             capture_output=True, text=True, check=True,
         ).stdout
