@@ -65,8 +65,8 @@ class DirectForm(Alone):
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
-        parts = self._weight_parts(x, dy, geometry)
         weight = self._space.arena.empty((o, c, *geometry.kernel_size), x.dtype)
+        parts = self._weight_parts(x, dy, geometry)
         sizes = len(parts), geometry.taps, c, o, parts.shape[2]
         self._kernels.weight_sum[x.dtype](address(parts), address(weight), *sizes)
         return weight

@@ -152,9 +152,10 @@ class WinogradForm(Alone):
         found, x, dy = _squares(geometry), self._space.pixels(x), self._space.pixels(dy)
         (n, height, width, c), o, dtype, members = x.shape, dy.shape[-1], x.dtype, self._space.pool.threads
         plan = gradient_plan(geometry, n, c, o, dtype.itemsize, members)
+        # Before the memory that is free again at the end: no gap is left between dw and what came before it.
+        dw = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
         sizes = plan.image, plan.result, plan.sums, members * plan.canvas
         image, result, sums, scratch = (self._space.arena.empty((size,), dtype) for size in sizes)
-        dw = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
         (top, _), (left, _) = geometry.padding
         self._kernels.winograd_weight_gradient[dtype](
             n, address(x), height, width, c, top, left, *found.canvas_size, *geometry.stride, address(dy),
