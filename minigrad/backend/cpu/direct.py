@@ -65,6 +65,7 @@ class DirectForm(Alone):
 
     def weight_gradient(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         c, o = x.shape[1], dy.shape[1]
+        # Before the memory of the parts, which is free again soon: no gap is left.
         weight = self._space.arena.empty((o, c, *geometry.kernel_size), x.dtype)
         parts = self._weight_parts(x, dy, geometry)
         sizes = len(parts), geometry.taps, c, o, parts.shape[2]

@@ -69,11 +69,13 @@ class SlicedBackend(Backend):
         self.pool.run(work, slices)
         return [np.stack(parts) for parts in zip(*(found[s.start] for s in slices), strict=True)]
 
-    def _empty_like(self, x: Array, dtype: Any) -> Array:
-        """Return a new array in the shape of x, with the channels innermost if x has them so."""
+    def _empty_like(self, x: Array, dtype: Any, shape: tuple[int, ...] | None = None) -> Array:
+        """Return a new array in the shape of x, or in another one, channels innermost if x has them so."""
+        shape = x.shape if shape is None else shape
         if is_innermost(x):
-            return channels_first(self.arena.empty(channels_last(x).shape, dtype))
-        return self.arena.empty(x.shape, dtype)
+            n, c, h, w = shape
+            return channels_first(self.arena.empty((n, h, w, c), dtype))
+        return self.arena.empty(shape, dtype)
 
     # -- arrays one after another, dense layers ------------------------------------------------
 
@@ -81,12 +83,7 @@ class SlicedBackend(Backend):
         first = arrays[0]
         shape = list(first.shape)
         shape[axis] = sum(array.shape[axis] for array in arrays)
-        if is_innermost(first):
-            n, c, h, w = shape
-            y = channels_first(self.arena.empty((n, h, w, c), first.dtype))
-        else:
-            y = self.arena.empty(tuple(shape), first.dtype)
-        return np.concatenate(arrays, axis=axis, out=y)
+        return np.concatenate(arrays, axis=axis, out=self._empty_like(first, first.dtype, tuple(shape)))
 
     def dense(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         y = self.matmul(x, weight.T)

@@ -152,7 +152,7 @@ class WinogradForm(Alone):
         found, x, dy = _squares(geometry), self._space.pixels(x), self._space.pixels(dy)
         (n, height, width, c), o, dtype, members = x.shape, dy.shape[-1], x.dtype, self._space.pool.threads
         plan = gradient_plan(geometry, n, c, o, dtype.itemsize, members)
-        # Before the memory that is free again at the end: no gap is left between dw and what came before it.
+        # Before the memory of the transforms, which is free again at the end: no gap is left.
         dw = self._space.arena.empty((o, c, *geometry.kernel_size), dtype)
         sizes = plan.image, plan.result, plan.sums, members * plan.canvas
         image, result, sums, scratch = (self._space.arena.empty((size,), dtype) for size in sizes)
