@@ -1,7 +1,11 @@
 """Mistakes of the person who runs a command, and text that is safe to show them."""
 
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+MAX_NEAR = 4  # names that a message proposes
 
 
 class UserError(Exception):
@@ -20,6 +24,18 @@ def os_errors_as(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{what}: {reason(error)}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ": did you mean A or B?" for the known names that are near to a wrong one; "" for none.
+
+    Case does not count. Names of which the wrong one is a part count as near, too.
+    """
+    wrong, names = name.lower(), {other.lower(): other for other in known}
+    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.78)
+    parts = [other for other in names if wrong in re.split(r"[_-]", other)]
+    found = list(dict.fromkeys([*parts, *near]))[:MAX_NEAR]
+    return f": did you mean {' or '.join(names[other] for other in found)}?" if found else ""
 
 
 def printable(text: str, keep: str = "\n\t") -> str:

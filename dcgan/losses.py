@@ -23,12 +23,18 @@ class Loss:
         probability: D's outputs to the probability of being real.
         takes_logits: whether D's outputs are logits; else they are probabilities.
         formula: of the cost, for people; p is the probability, l the logit.
+        generator_cost: D's outputs on fakes to G's mean cost, if it is not the cost of the label 1.
     """
 
     cost: Callable[[mg.Tensor, float], mg.Tensor]
     probability: Callable[[mg.Tensor], mg.Tensor]
     takes_logits: bool
     formula: str
+    generator_cost: Callable[[mg.Tensor], mg.Tensor] | None = None
+
+    def of_generator(self, judged: mg.Tensor) -> mg.Tensor:
+        """Return G's cost of what D said of its images: they should be taken for real."""
+        return self.cost(judged, 1.0) if self.generator_cost is None else self.generator_cost(judged)
 
 
 def bce_epsilon(probability: mg.Tensor, label: float) -> mg.Tensor:

@@ -1,15 +1,13 @@
 """From a recipe to its two networks."""
 
 import math
-import re
-from typing import Any
 
 import minigrad as mg
 from minigrad import nn
 
-from .recipe import layers, sizes
+from .recipe import sizes
+from .recipe.layer import Shape, Sizes
 from .recipe.preset import Preset
-from .recipe.sizes import Shape
 
 
 class Generator(nn.Sequential):
@@ -53,58 +51,12 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.size for p in module.parameters())
 
 
-def _modules(network: tuple[sizes.Sizes, ...], name: str) -> list[nn.Module]:
+def _modules(network: tuple[Sizes, ...], name: str) -> list[nn.Module]:
     """Return the modules of a network. Raises UserError if a layer takes no such arguments."""
     modules: list[nn.Module] = []
     for place, layer in enumerate(network):
         try:
-            modules.append(_module(layer.spec, layer.given))
+            modules.append(layer.spec.module(layer.given))
         except (ValueError, TypeError) as error:
             raise sizes.misfit(name, place, layer.spec, layer.given, error) from error
     return modules
-
-
-def _module(spec: layers.Layer, shape: Shape) -> nn.Module:
-    match spec:
-        case layers.Dense():
-            return _started(nn.Dense(shape[0], spec.features, bias=spec.bias), spec.init)
-        case layers.Conv():
-            conv = nn.Conv2d(shape[0], spec.channels, spec.kernel, spec.stride, spec.padding, bias=spec.bias)
-            return _started(conv, spec.init)
-        case layers.ConvTranspose():
-            transposed = nn.ConvTranspose2d(
-                shape[0], spec.channels, spec.kernel, spec.stride, spec.padding, bias=spec.bias
-            )
-            return _started(transposed, spec.init)
-        case layers.BatchNorm():
-            norm = nn.BatchNorm(shape[0], spec.eps, spec.momentum)
-            if spec.gamma_std:
-                nn.init.normal_(norm.weight, 1.0, spec.gamma_std)
-            return norm
-        case layers.ReLU():
-            return nn.ReLU()
-        case layers.LeakyReLU():
-            return nn.LeakyReLU(spec.slope)
-        case layers.Tanh():
-            return nn.Tanh()
-        case layers.Sigmoid():
-            return nn.Sigmoid()
-        case layers.Dropout():
-            return nn.Dropout(spec.p)
-        case layers.Flatten():
-            return nn.Flatten()
-        case layers.Reshape():
-            return nn.Reshape(spec.channels, spec.height, spec.width)
-
-
-def _started(layer: Any, init: str) -> nn.Module:
-    """The layer with its weight drawn as `init` says and its bias, if any, at 0."""
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) <= layers.MAX_NUMBER:
-        nn.init.normal_(layer.weight, 0.0, float(match[1]))
-    elif init == "glorot_uniform":
-        nn.init.glorot_uniform_(layer.weight)
-    else:
-        raise ValueError(f'unknown init {init!r}: expected "glorot_uniform" or "normal(STD)"')
-    return layer

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import UserError
-from .recipe import layers
+from .errors import UserError, did_you_mean
+from .recipe import written
 from .recipe.layers import (
     BatchNorm,
     Conv,
@@ -261,7 +261,8 @@ def get(name: str, /, **overrides: Any) -> Preset:
     Raises UserError for an unknown recipe or field, or a value of the wrong type.
     """
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+        near = did_you_mean(name, PRESETS) or f": expected one of {', '.join(PRESETS)}"
+        raise UserError(f"unknown preset {name!r:.100}{near}")
     return PRESETS[name].replaced(overrides)
 
 
@@ -280,7 +281,7 @@ def _value(field: str, text: str) -> Any:
     """Return the value of --set FIELD=TEXT: layers, a Python literal, or else the text, without quotes."""
     if field in ("generator", "discriminator"):
         try:
-            return layers.parse(text)
+            return written.parse(text)
         except ValueError as error:
             raise UserError(f"--set {field}: {error}") from None
     try:

@@ -106,9 +106,9 @@ def fresh_noise(gan: Gan, real: mg.Tensor) -> StepResult:
     with mg.no_grad():
         fake = gan.generator(gan.noise(gan.batch_size))
     gan.generator.train()
-    cost_real, cost_fake, on_real, on_fake = _update_discriminator(gan, real, fake)
-    loss_g, judged = _update_generator(gan, gan.generator(gan.noise(gan.batch_size)))
-    return _result(gan, cost_real + cost_fake, loss_g, on_real, on_fake, judged)
+    cost_real, cost_fake, on_real, on_fake = update_discriminator(gan, real, fake)
+    loss_g, judged = update_generator(gan, gan.generator(gan.noise(gan.batch_size)))
+    return step_result(gan, cost_real + cost_fake, loss_g, on_real, on_fake, judged)
 
 
 def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
@@ -118,9 +118,9 @@ def same_fakes(gan: Gan, real: mg.Tensor) -> StepResult:
     the same images with the graph, for G's gradients.
     """
     fake = gan.generator(gan.noise(len(real)))
-    cost_real, cost_fake, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
-    loss_g, judged = _update_generator(gan, fake)
-    return _result(gan, cost_real + cost_fake, loss_g, on_real, on_fake, judged)
+    cost_real, cost_fake, on_real, on_fake = update_discriminator(gan, real, fake.detach())
+    loss_g, judged = update_generator(gan, fake)
+    return step_result(gan, cost_real + cost_fake, loss_g, on_real, on_fake, judged)
 
 
 def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
@@ -131,12 +131,12 @@ def generator_first(gan: Gan, real: mg.Tensor) -> StepResult:
     once.
     """
     z = gan.noise(len(real))
-    loss_g, before = _update_generator(gan, gan.generator(z))
+    loss_g, before = update_generator(gan, gan.generator(z))
     with mg.no_grad():
         cost_before = gan.loss.cost(before, 0.0)
         fake = gan.generator(z)
-    cost_real, _, on_real, after = _update_discriminator(gan, real, fake)
-    return _result(gan, cost_real + cost_before, loss_g, on_real, before, after)
+    cost_real, _, on_real, after = update_discriminator(gan, real, fake)
+    return step_result(gan, cost_real + cost_before, loss_g, on_real, before, after)
 
 
 # Layers that treat each image of a batch by itself. Of others nothing is known; BatchNorm does not.
@@ -160,7 +160,7 @@ def judges_image_by_image(discriminator: nn.Module) -> bool:
     return all(type(module) in IMAGE_BY_IMAGE for _, module in discriminator.named_modules())
 
 
-def _update_discriminator(
+def update_discriminator(
     gan: Gan, real: mg.Tensor, fake: mg.Tensor
 ) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor, mg.Tensor]:
     """D towards 1 on real images and 0 on fakes: the two losses, and what D said of both.
@@ -187,26 +187,28 @@ def _update_discriminator(
     return cost_real.detach(), cost_fake.detach(), on_real, on_fake
 
 
-def _update_generator(gan: Gan, fake: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
+def update_generator(gan: Gan, fake: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
     """G towards images that D takes for real: the loss, and what D said."""
     optimizer = gan.optimizer_g
     optimizer.zero_grad()
     judged = gan.discriminator(fake)
-    loss = gan.loss.cost(judged, 1.0)
+    loss = gan.loss.of_generator(judged)
     loss.backward(inputs=optimizer.params)
     optimizer.step()
     return loss, judged
 
 
-def _result(
+def step_result(
     gan: Gan, loss_d: mg.Tensor, loss_g: mg.Tensor, on_real: mg.Tensor, first: mg.Tensor, second: mg.Tensor
 ) -> StepResult:
+    """Return the result of a step: its losses, and what D said of real images and of fakes in both halves."""
     with mg.no_grad():
         means = (gan.loss.probability(judged).mean() for judged in (on_real, first, second))
         return StepResult(loss_d.detach(), loss_g.detach(), *means)
 
 
-RULES: dict[str, Callable[[Gan, mg.Tensor], StepResult]] = {
+Rule = Callable[[Gan, mg.Tensor], StepResult]
+RULES: dict[str, Rule] = {
     "fresh_noise": fresh_noise,
     "same_fakes": same_fakes,
     "generator_first": generator_first,

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from . import backend as backends
+from .backend import Backend
 from .backend.arrays import Array
 from .version_counter import VersionCounter
 
@@ -22,7 +23,7 @@ class Copies:
         requires_grad: Any
 
         @classmethod
-        def bare(cls, array: Array, requires_grad: bool = False) -> Any: ...
+        def bare(cls, array: Array, backend: Backend, requires_grad: bool = False) -> Any: ...
         def numpy(self) -> Array: ...
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -38,7 +39,7 @@ class Copies:
 
     def __copy__(self) -> Any:
         """Return another tensor over the same memory, with the same place in the graph."""
-        copied = self.bare(self.data, self.requires_grad and self.node is None)
+        copied = self.bare(self.data, self.backend, self.requires_grad and self.node is None)
         copied.node, copied.version_counter, copied.grad = self.node, self.version_counter, self.grad
         return copied
 
@@ -46,14 +47,15 @@ class Copies:
         """Return a leaf with a copy of the values, without `grad`. RuntimeError for a computed one."""
         if self.node is not None:
             raise RuntimeError("deepcopy: this tensor was computed, and its graph is not copied: detach() it")
-        copied = self.bare(self.backend.copy(self.data), self.requires_grad)
+        copied = self.bare(self.backend.copy(self.data), self.backend, self.requires_grad)
         memo[id(self)] = copied
         return copied
 
 
 def _unpickled(cls: type[Copies], values: Array, device: str, requires_grad: bool) -> Any:
     # A copy: the array that pickle gives may be read-only, over the bytes of the pickle.
-    return cls.bare(backends.get(device).asarray(values.copy()), requires_grad)
+    backend = backends.get(device)
+    return cls.bare(backend.asarray(values.copy()), backend, requires_grad)
 
 
 def _set_grad(tensor: Any, gradient: Any) -> None:

@@ -25,7 +25,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     Raises TypeError for data without numbers, for float16 and complex numbers, and for masked arrays.
     """
     array = data.data if isinstance(data, Tensor) else data
-    source = backends.backend_of(array)
+    source = data.backend if isinstance(data, Tensor) else backends.backend_of(array)
     if source is None:
         source, array = backends.get("cpu"), _numbers(array, dtype)
     array = source.plain(array)
@@ -37,7 +37,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         raise TypeError(f"tensor: expected float32, float64, integers or booleans, got {wanted}")
     if target is not source:
         array = target.asarray(source.to_numpy(array))
-    return Tensor(array.astype(wanted), requires_grad)
+    return Tensor(array.astype(wanted), requires_grad, backend=target)
 
 
 def from_host(
@@ -57,7 +57,8 @@ def from_host(
 
     Raises ValueError if `make` returns another shape or dtype.
     """
-    return Tensor(backends.get(device).from_host(make, tuple(shape), dtype))
+    backend = backends.get(device)
+    return Tensor(backend.from_host(make, tuple(shape), dtype), backend=backend)
 
 
 def _numbers(data: Any, dtype: Any) -> Array:

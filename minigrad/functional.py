@@ -157,5 +157,5 @@ def _move(
     for statistic, _, _ in moved:
         statistic.mark_changed()
     for old, (statistic, new, share) in zip(before, moved, strict=False):
-        came_in = Tensor(old), Tensor(new), keep, share
+        came_in = *(Tensor(a, backend=statistic.backend) for a in (old, new)), keep, share
         observer.notify_end(operation, observer.UPDATE, came_in, (statistic,))

@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from . import backend as backends
 from .backend import Backend
@@ -269,10 +269,10 @@ class Tensor(ForNumPy, Copies):
         return Tensor(self._data, backend=self.backend, version_counter=self.version_counter)
 
     @classmethod
-    def bare(cls, array: Array, requires_grad: bool = False) -> "Tensor":
+    def bare(cls, array: Array, backend: Backend, requires_grad: bool = False) -> Self:
         """Return a tensor of this class, without a call of a subclass's constructor."""
         made = cls.__new__(cls)
-        Tensor.__init__(made, array, requires_grad)
+        Tensor.__init__(made, array, requires_grad, backend=backend)
         return made
 
     def __len__(self) -> int:

@@ -13,10 +13,27 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ..errors import UserError
 from ..recipe import layers
+from ..recipe.layer import Layer
 from ..recipe.preset import Preset
 
 WARM_UP = 3  # steps before a capture, as PyTorch's documentation has it
+STEPS = ("fresh_noise", "same_fakes", "generator_first")
+LOSSES = ("bce_with_logits", "bce", "bce_epsilon")
+
+
+def check(preset: Preset) -> None:
+    """Raise UserError if a recipe has a step, a loss or a layer that PyTorch's side does not know."""
+    kinds = {type(spec): None for spec in (*preset.generator, *preset.discriminator)}
+    own = [kind.__name__ for kind in kinds if kind not in vars(layers).values()]
+    own += [preset.step] if preset.step not in STEPS else []
+    own += [preset.loss] if preset.loss not in LOSSES else []
+    if own:
+        raise UserError(
+            f"preset {preset.name!r}: {', '.join(own)} {'is' if len(own) == 1 else 'are'} not written for "
+            "PyTorch: give --no-pytorch to time ours alone"
+        )
 
 
 class Learner:
@@ -56,11 +73,7 @@ class Learner:
         self.labels = {
             label: torch.full((preset.batch_size, 1), label, device=device) for label in (0.0, 1.0)
         }
-        self.step: Callable[[], None] = {
-            "fresh_noise": self._fresh_noise,
-            "same_fakes": self._same_fakes,
-            "generator_first": self._generator_first,
-        }[preset.step]
+        self.step: Callable[[], None] = getattr(self, f"_{preset.step}")
 
     def capture(self) -> Callable[[], None]:
         """Return the step as one CUDA graph, captured after some steps on a stream of its own.
@@ -158,7 +171,7 @@ def _compile_each_network(torch: Any) -> None:
     config.fail_on_recompile_limit_hit = True
 
 
-def _network(torch: Any, specs: tuple[layers.Layer, ...], shape: tuple[int, ...]) -> Any:
+def _network(torch: Any, specs: tuple[Layer, ...], shape: tuple[int, ...]) -> Any:
     """A recipe's network of PyTorch's layers; sizes are found by trying each layer on zeros."""
     modules = []
     x = torch.zeros(2, *shape)
@@ -169,7 +182,7 @@ def _network(torch: Any, specs: tuple[layers.Layer, ...], shape: tuple[int, ...]
     return torch.nn.Sequential(*modules)
 
 
-def _module(nn: Any, spec: layers.Layer, shape: Sequence[int]) -> Any:
+def _module(nn: Any, spec: Layer, shape: Sequence[int]) -> Any:
     match spec:
         case layers.Dense():
             return nn.Linear(shape[1], spec.features, bias=spec.bias)
@@ -194,6 +207,7 @@ def _module(nn: Any, spec: layers.Layer, shape: Sequence[int]) -> Any:
             return nn.Flatten()
         case layers.Reshape():
             return nn.Unflatten(1, (spec.channels, spec.height, spec.width))
+    raise TypeError(f"{spec}: no such layer in PyTorch")
 
 
 def _same(nn: Any, spec: Any, kind: Any, shape: Sequence[int]) -> Any:

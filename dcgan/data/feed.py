@@ -88,7 +88,8 @@ class Feed:
             return mg.from_host(lambda: self.batches.batch(step()), shape, device=self.device)
         squares = self.backend.from_host(lambda: self._squares(step()), (count, 3), "int64")
         side = self.size[0]
-        return mg.Tensor(self.backend.crop_images(self.bytes, squares, side, self.channels, self.given))
+        cropped = self.backend.crop_images(self.bytes, squares, side, self.channels, self.given)
+        return mg.Tensor(cropped, backend=self.backend)
 
     def _squares(self, step: int) -> NDArray[Any]:
         """Return the batch as `Backend.crop_images` takes it: int64 (n, 3)."""

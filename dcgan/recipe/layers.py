@@ -1,27 +1,39 @@
-"""Layers as data: what the networks of a recipe are made of, before any array exists.
+"""The kinds of layers that recipes are made of."""
 
-Input sizes are left out: they follow from what comes before (see models.py).
-"""
+import math
+import re
+from typing import Any
 
-import ast
-from dataclasses import asdict, dataclass, fields
-from typing import Any, get_origin
+from minigrad import nn
+from minigrad.backend.geometry import ConvGeometry
+
+from .layer import Layer, Shape, Sizes, register
 
 MAX_NUMBER = 1e30  # that a number of a recipe may be: float32 holds it, and its products with others
 
 
-@dataclass(frozen=True)
-class Dense:
+@register
+class Dense(Layer):
     """Fully connected, to `features` numbers. `init` starts the weight, biases start at 0."""
 
     features: int
     bias: bool = True
     init: str = "glorot_uniform"
 
+    def module(self, shape: Shape) -> nn.Module:
+        return _started(nn.Dense(shape[0], self.features, bias=self.bias), self.init)
 
-@dataclass(frozen=True)
-class _Kernel:
-    """The fields of both kinds of convolution. `init` starts the weight, biases start at 0."""
+    def sizes(self, shape: Shape) -> Sizes:
+        if len(shape) != 1:
+            raise ValueError("expected rows (features,): put Flatten() before it")
+        if self.features < 1:
+            raise ValueError(f"expected out_features to be an int >= 1, got {self.features}")
+        weight = shape[0] * self.features
+        return Sizes(self, shape, (self.features,), weight, weight + self.bias * self.features)
+
+
+class _Kernel(Layer):
+    """The fields and sizes of both kinds of convolution. `init` starts the weight, biases start at 0."""
 
     channels: int
     kernel: int
@@ -30,135 +42,156 @@ class _Kernel:
     bias: bool = True
     init: str = "normal(0.02)"
 
+    def sizes(self, shape: Shape) -> Sizes:
+        if len(shape) != 3:
+            raise ValueError("expected images (channels, height, width): put Reshape(...) before it")
+        if self.channels < 1 or self.kernel < 1:
+            raise ValueError(f"expected channels and kernel >= 1, got {self.channels} and {self.kernel}")
+        geometry, size = self.geometry((shape[1], shape[2]))
+        weight = shape[0] * self.channels * geometry.taps
+        made = (self.channels, *size)
+        return Sizes(self, shape, made, weight, weight + self.bias * self.channels, geometry=geometry)
 
-@dataclass(frozen=True)
+    def geometry(self, image: tuple[int, int]) -> tuple[ConvGeometry, tuple[int, ...]]:
+        """Return the geometry on images (height, width), and the height and width of the output."""
+        raise NotImplementedError
+
+
+@register
 class Conv(_Kernel):
     """A convolution to `channels`."""
 
+    def module(self, shape: Shape) -> nn.Module:
+        conv = nn.Conv2d(shape[0], self.channels, self.kernel, self.stride, self.padding, bias=self.bias)
+        return _started(conv, self.init)
 
-@dataclass(frozen=True)
+    def geometry(self, image: tuple[int, int]) -> tuple[ConvGeometry, tuple[int, ...]]:
+        kernel = (self.kernel, self.kernel)
+        geometry = ConvGeometry.of_conv(image, kernel, self.stride, self.padding, 1)
+        return geometry, geometry.output_size
+
+
+@register
 class ConvTranspose(_Kernel):
     """A transposed convolution to `channels`."""
 
+    def module(self, shape: Shape) -> nn.Module:
+        sizes = (shape[0], self.channels, self.kernel, self.stride, self.padding)
+        return _started(nn.ConvTranspose2d(*sizes, bias=self.bias), self.init)
 
-@dataclass(frozen=True)
-class BatchNorm:
+    def geometry(self, image: tuple[int, int]) -> tuple[ConvGeometry, tuple[int, ...]]:
+        kernel = (self.kernel, self.kernel)
+        geometry = ConvGeometry.of_conv_transpose(image, kernel, self.stride, self.padding, 0, 1)
+        return geometry, geometry.input_size
+
+
+@register
+class BatchNorm(Layer):
     """`momentum` is the share of the new batch in the running statistics; gamma starts from
     N(1, gamma_std^2).
     """
 
+    kept_arrays = 1.25  # the share of its statistics is measured
     eps: float = 1e-5
     momentum: float = 0.1
     gamma_std: float = 0.0
 
+    def module(self, shape: Shape) -> nn.Module:
+        norm = nn.BatchNorm(shape[0], self.eps, self.momentum)
+        if self.gamma_std:
+            nn.init.normal_(norm.weight, 1.0, self.gamma_std)
+        return norm
 
-@dataclass(frozen=True)
-class ReLU:
+    def sizes(self, shape: Shape) -> Sizes:
+        if len(shape) not in (1, 3):
+            raise ValueError("expected rows (features,) or images (channels, height, width)")
+        return Sizes(self, shape, shape, parameters=2 * shape[0], buffers=2 * shape[0])
+
+
+@register
+class ReLU(Layer):
     """max(x, 0)."""
 
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.ReLU()
 
-@dataclass(frozen=True)
-class LeakyReLU:
+
+@register
+class LeakyReLU(Layer):
     """x where x > 0, slope * x elsewhere."""
 
     slope: float = 0.2
 
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.LeakyReLU(self.slope)
 
-@dataclass(frozen=True)
-class Tanh:
+
+@register
+class Tanh(Layer):
     """To (-1, 1)."""
 
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.Tanh()
 
-@dataclass(frozen=True)
-class Sigmoid:
+
+@register
+class Sigmoid(Layer):
     """To (0, 1)."""
 
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.Sigmoid()
 
-@dataclass(frozen=True)
-class Dropout:
+
+@register
+class Dropout(Layer):
     """Drops each value with probability p, in training."""
 
     p: float
 
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.Dropout(self.p)
 
-@dataclass(frozen=True)
-class Flatten:
+
+@register
+class Flatten(Layer):
     """To one row of numbers an image."""
 
+    kept_arrays = 0
 
-@dataclass(frozen=True)
-class Reshape:
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.Flatten()
+
+    def output(self, shape: Shape) -> Shape:
+        return (math.prod(shape),)
+
+
+@register
+class Reshape(Layer):
     """To an image of (channels, height, width)."""
 
+    kept_arrays = 0
     channels: int
     height: int
     width: int
 
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.Reshape(self.channels, self.height, self.width)
 
-Layer = (
-    Dense | Conv | ConvTranspose | BatchNorm | ReLU | LeakyReLU | Tanh | Sigmoid | Dropout | Flatten | Reshape
-)
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Layer.__args__}
-
-
-def parse(text: str) -> tuple[Layer, ...]:
-    """Layers written as they are in presets.py: "[Flatten(), Dense(128), ReLU(), Dense(1, bias=False)]".
-
-    Nothing in the text is run. Raises ValueError where it is anything else.
-    """
-    try:
-        written = ast.parse(text.strip(), mode="eval").body
-        calls = written.elts if isinstance(written, ast.List | ast.Tuple) else [written]
-        return tuple(_parsed(call) for call in calls)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{error}; expected layers, such as [Flatten(), Dense(128), ReLU(), Dense(1)], of the kinds "
-            f"{', '.join(KINDS)}"
-        ) from None
+    def output(self, shape: Shape) -> Shape:
+        made = (self.channels, self.height, self.width)
+        if min(made) < 1 or math.prod(made) != math.prod(shape):
+            raise ValueError(f"{math.prod(shape)} numbers do not fit into {made}")
+        return made
 
 
-def _parsed(call: ast.expr) -> Layer:
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in KINDS:
-        raise ValueError(f"{ast.unparse(call)} is no layer")
-    arguments = [ast.literal_eval(argument) for argument in call.args]
-    named = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
-    layer: Layer = KINDS[call.func.id](*arguments, **named)
-    try:
-        check_types(type(layer), vars(layer))
-    except TypeError as error:
-        raise ValueError(f"{ast.unparse(call)}: {error}") from None
+def _started(layer: Any, init: str) -> nn.Module:
+    """Return the layer with its weight drawn as `init` says and its bias, if any, at 0."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    if (match := re.fullmatch(r"normal\((.+)\)", init)) and 0 <= float(match[1]) <= MAX_NUMBER:
+        nn.init.normal_(layer.weight, 0.0, float(match[1]))
+    elif init == "glorot_uniform":
+        nn.init.glorot_uniform_(layer.weight)
+    else:
+        raise ValueError(f'unknown init {init!r}: expected "glorot_uniform" or "normal(STD)"')
     return layer
-
-
-def to_json(layer: Layer) -> dict[str, Any]:
-    """The layer as a JSON object, its kind under "kind"."""
-    return {"kind": type(layer).__name__, **asdict(layer)}
-
-
-def from_json(data: dict[str, Any]) -> Layer:
-    """The layer that `to_json` wrote; ValueError for anything else."""
-    values = dict(data)
-    kind = values.pop("kind", None)
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of layer {kind!r:.60}: expected one of {', '.join(KINDS)}")
-    try:
-        check_types(KINDS[kind], values)
-        return KINDS[kind](**values)
-    except TypeError as error:
-        raise ValueError(f"layer {kind}: {error}") from None
-
-
-def check_types(kind: type[Any], values: dict[str, Any]) -> None:
-    """TypeError where a value is not of the type that the dataclass `kind` gives its field.
-
-    An integer may stand for a float; true and false for no number.
-    """
-    for field in fields(kind):
-        if field.name not in values or get_origin(field.type) is tuple:
-            continue
-        value, wanted = values[field.name], float | int if field.type is float else field.type
-        if not isinstance(value, wanted) or (type(value) is bool) != (wanted is bool):  # type: ignore[arg-type]
-            name = getattr(field.type, "__name__", field.type)
-            raise TypeError(f"{field.name}={value!r:.60}: expected a value of type {name}")
-        if field.type is float and abs(value) > MAX_NUMBER:
-            raise TypeError(f"{field.name}={value!r:.60}: expected a number up to {MAX_NUMBER:g}")

@@ -14,13 +14,13 @@ from minigrad.backend.geometry import ConvGeometry
 
 from ..errors import UserError
 from . import layers, sizes
+from .layer import Sizes
 from .preset import Preset
-from .sizes import Sizes
 
 DEFAULT = 4 * 2**30  # bytes
 FLOAT = 4  # bytes of a number
 ACTIVATIONS = (layers.ReLU, layers.LeakyReLU)
-VIEWS = (layers.Flatten, layers.Reshape)  # of their input, in another shape
+FOLLOWED = (layers.Dense, layers.Conv, layers.ConvTranspose, layers.BatchNorm)  # apply an activation behind
 SCRATCH = 8 * 2**20  # bytes that a thread of the engine keeps for itself
 DRAWING = 13  # bytes of a number of an image, from floats to a picture in a grid
 COUNTED = 2**20  # bytes of a file at a time
@@ -164,25 +164,21 @@ def _graph(network: tuple[Sizes, ...], n: int) -> int:
 def _kept(network: tuple[Sizes, ...]) -> list[float]:
     """Return, for each layer, how many arrays of the size of its output its graph keeps.
 
-    A layer with weights takes an activation and a dropout behind it along, once each and in this order. The
-    share of a BatchNorm's statistics is measured.
+    A layer with weights takes an activation and a dropout behind it along, once each and in this order.
     """
     arrays: list[float] = []
     may_follow = 0
     for layer in network:
         spec = layer.spec
-        if isinstance(spec, VIEWS):
+        if isinstance(spec, ACTIVATIONS) and may_follow == 2:
+            arrays.append(0)
+            may_follow = 1
+        elif isinstance(spec, layers.Dropout) and may_follow:
             arrays.append(0)
             may_follow = 0
-        elif isinstance(spec, ACTIVATIONS):
-            arrays.append(0 if may_follow == 2 else 1)
-            may_follow = 1 if may_follow == 2 else 0
-        elif isinstance(spec, layers.Dropout):
-            arrays.append(0 if may_follow else 1)
-            may_follow = 0
         else:
-            arrays.append(1.25 if isinstance(spec, layers.BatchNorm) else 1)
-            may_follow = 0 if isinstance(spec, layers.Tanh | layers.Sigmoid) else 2
+            arrays.append(spec.kept_arrays)
+            may_follow = 2 if isinstance(spec, FOLLOWED) else 0
     return arrays
 
 

@@ -4,17 +4,18 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..files import jsonfile
 from ..losses import LOSSES
 from ..steps import RULES
-from . import family, layers
-from .layers import Layer
+from . import family, layers, written
+from .layer import Layer
 
 MAX_GRID_IMAGES = 10_000  # in one grid
 
@@ -115,7 +116,7 @@ class Preset:
         """Every field as JSON values."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in _NETWORKS:
-            data[name] = [layers.to_json(layer) for layer in data[name]]
+            data[name] = [written.to_json(layer) for layer in data[name]]
         return {**data, "z_shape": list(self.z_shape)}
 
     @classmethod
@@ -133,7 +134,7 @@ class Preset:
         checked = {}
         for field, value in overrides.items():
             if field not in settable:
-                raise UserError(f"unknown field {field!r}: what can be replaced is {', '.join(settable)}")
+                raise _unknown_field(field, settable)
             checked[field] = _checked(field, getattr(self, field), value)
         for length, other in (("steps", "epochs"), ("epochs", "steps")):
             if checked.get(length) and other not in checked:
@@ -149,12 +150,20 @@ class Preset:
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a recipe from JSON values. Raises ValueError or TypeError for anything else."""
     fields = dict(data)
-    layers.check_types(Preset, fields)
+    written.check_types(Preset, fields)
     if not all(type(number) is int for number in fields["z_shape"]):
         raise TypeError("z_shape: expected a list of integers")
     for name in _NETWORKS:
-        fields[name] = tuple(layers.from_json(layer) for layer in fields[name])
+        fields[name] = tuple(written.from_json(layer) for layer in fields[name])
     return {**fields, "z_shape": tuple(fields["z_shape"])}
+
+
+def _unknown_field(field: str, settable: list[str]) -> UserError:
+    if field in _FOR_PEOPLE:
+        return UserError(f"{field} can't be replaced: a recipe in a file may have another (--preset FILE)")
+    near = did_you_mean(_MEANT.get(field, field), settable)
+    expected = near or f": expected one of {', '.join(settable)}"
+    return UserError(f"unknown field {field!r:.60}{expected}")
 
 
 def _check_round_trip(preset: Preset) -> None:
@@ -203,8 +212,10 @@ def _check_names(preset: Preset) -> None:
     if not preset.summary.isprintable():
         raise UserError(f"summary={preset.summary!r:.60}: expected a line of text")
     for name, choices in _CHOICES.items():
-        if getattr(preset, name) not in choices:
-            raise UserError(f"{name}={getattr(preset, name)!r}: expected one of {', '.join(choices)}")
+        value = getattr(preset, name)
+        if value not in choices:
+            plugin = ", or one that a plugin registers (--plugin FILE)" if name in _OPEN else ""
+            raise UserError(f"{name}={value!r:.60}: expected one of {', '.join(choices)}{plugin}")
     counted = "step" if preset.sample_every else "epoch"
     if not _names_files(preset.sample_name, counted):
         raise UserError(
@@ -314,9 +325,12 @@ _MAX_NOISE_SIZE = 2**20  # of one image's noise
 _DEEPEST = 200  # layers
 _PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
 _POSITIVE = ("image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every", "frame_every")
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "step": tuple(RULES),
-    "loss": tuple(LOSSES),
+# Other names that people give to fields.
+_MEANT = {"learning_rate": "lr", "latent_dim": "nz", "z_dim": "nz", "resolution": "image_size"}
+_OPEN = ("step", "loss")  # fields whose values plugins add to
+_CHOICES: dict[str, Collection[str]] = {
+    "step": RULES,
+    "loss": LOSSES,
     "architecture": ("layers", *family.GENERATORS),
     "z_distribution": ("normal", "uniform"),
     "crop": ("center", "random_or_center"),

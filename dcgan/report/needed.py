@@ -7,9 +7,9 @@ from ..describe import ledger
 from ..errors import UserError
 from ..pictures import frame_files
 from ..recipe import memory, sizes
+from ..recipe.layer import Sizes
 from ..recipe.memory import FLOAT
 from ..recipe.preset import Preset
-from ..recipe.sizes import Sizes
 from ..run.checkpoint import Checkpoint
 from ..run.directory import LINES
 from .embedded import MAX_BYTES

@@ -85,7 +85,8 @@ class _Map:
     def outputs(self, x: Array) -> tuple[Tensor, list[Tensor]]:
         """The input with these values, and what the function makes of it as far as that has a gradient."""
         fresh = [Tensor(p.data, backend=p.backend, requires_grad=p.requires_grad) for p in self.points]
-        fresh[self.i] = Tensor(fresh[self.i].backend.asarray(x.copy()), requires_grad=True)
+        backend = fresh[self.i].backend
+        fresh[self.i] = Tensor(backend.asarray(x.copy()), requires_grad=True, backend=backend)
         return fresh[self.i], [out for out in as_list(self.fn(*fresh)) if out.requires_grad]
 
     def values(self, x: Array) -> list[Array]:
@@ -164,7 +165,7 @@ def _check_jacobian(
     if not outputs:
         raise GradcheckError("no output depends on the inputs through recorded operations")
     inputs = [fresh[i] for i in wanted]
-    w = [Tensor(t.data, requires_grad=True) for t in _like(outputs, _draws(outputs, rng))]
+    w = [Tensor(t.data, requires_grad=True, backend=t.backend) for t in _like(outputs, _draws(outputs, rng))]
     u, v = _draws(inputs, rng), _draws(outputs, rng)
     pairs = [
         (g, t)
@@ -206,7 +207,8 @@ def _draws(tensors: list[Tensor], rng: np.random.Generator) -> list[Array]:
 def _like(tensors: list[Tensor], arrays: list[Array]) -> list[Tensor]:
     """The arrays as tensors of the dtypes and on the devices of `tensors`."""
     return [
-        Tensor(t.backend.asarray(np.asarray(a, str(t.dtype)))) for t, a in zip(tensors, arrays, strict=True)
+        Tensor(t.backend.asarray(np.asarray(a, str(t.dtype))), backend=t.backend)
+        for t, a in zip(tensors, arrays, strict=True)
     ]
 
 

@@ -127,7 +127,8 @@ def check_second_order(fn: Callable[..., Any], points: list[Tensor], rng: np.ran
     wanted = [i for i, p in enumerate(points) if p.requires_grad]
     outputs = [out for out in as_list(fn(*points)) if out.requires_grad]
     above = [
-        Tensor(out.backend.asarray(rng.standard_normal(out.shape)), requires_grad=True) for out in outputs
+        Tensor(out.backend.asarray(rng.standard_normal(out.shape)), requires_grad=True, backend=out.backend)
+        for out in outputs
     ]
     _check_recorded_equals_plain(outputs, [points[i] for i in wanted], above)
 
@@ -207,7 +208,9 @@ class _Check:
         """Fresh inputs with these values where a gradient is wanted."""
         replaced = dict(zip(self.wanted, values, strict=True))
         return [
-            Tensor(p.backend.asarray(replaced[i].copy()), requires_grad=True) if i in replaced else p
+            Tensor(p.backend.asarray(replaced[i].copy()), requires_grad=True, backend=p.backend)
+            if i in replaced
+            else p
             for i, p in enumerate(self.points)
         ]
 
@@ -236,7 +239,7 @@ class _Check:
         found = grad(
             [o for o, _ in pairs],
             [inputs[i] for i in self.wanted],
-            [Tensor(o.backend.asarray(w)) for o, w in pairs],
+            [Tensor(o.backend.asarray(w), backend=o.backend) for o, w in pairs],
             allow_unused=True,
         )
         gradients = []

@@ -174,10 +174,10 @@ def _record(network: Module, x: Tensor, device: str) -> list[_Result]:
     like = next(network.parameters(), None)
     target = backends.get(device) if like is None else like.backend
     dtype = x.dtype if like is None else like.dtype
-    x = Tensor(target.asarray(x.numpy()).astype(dtype), requires_grad=True)
+    x = Tensor(target.asarray(x.numpy()).astype(dtype), requires_grad=True, backend=target)
     recorder = _Recorder(Names({"": network}))
     with recorder:
         y = network(x)
         start = np.random.default_rng(0).normal(size=y.shape).astype(str(y.dtype))
-        y.backward(Tensor(y.backend.asarray(start)))
+        y.backward(Tensor(y.backend.asarray(start), backend=y.backend))
     return recorder.results

@@ -140,13 +140,15 @@ class Shadow(observer.Observer):
         same.step()
         double.step()
         name = type(optimizer).__name__
-        for i, (p, q, r) in enumerate(zip(optimizer.params, same.params, double.params, strict=True)):
-            self._check("", name, f"parameter {i} after the step", p, q, r)
-        for i, states in enumerate(zip(optimizer.state, same.state, double.state, strict=True)):
+        every = list(zip(optimizer.params, same.params, double.params, strict=True))
+        for i, owners in enumerate(every):
+            self._check("", name, f"parameter {i} after the step", *owners)
+        for i, owners in enumerate(every):
+            states = [each.state[i] for each in (optimizer, same, double)]
             for slot in states[0]:
-                self._check(
-                    "", name, f"{slot} {i} after the step", *(Tensor(state[slot]) for state in states)
-                )
+                pairs = zip(states, owners, strict=True)
+                found = [Tensor(state[slot], backend=owner.backend) for state, owner in pairs]
+                self._check("", name, f"{slot} {i} after the step", *found)
         self._steppers = None
 
     def _update(self, operation: Operation, inputs: tuple[Any, ...], new: Tensor) -> None:

@@ -162,5 +162,6 @@ def summary(model: Module, input_shape: "tuple[int, ...] | Tensor") -> Summary:
 def _zeros(model: Module, shape: tuple[int, ...]) -> Tensor:
     """A batch of one, where and of the dtype that the model's parameters are."""
     like = next(model.parameters(), None)
-    xp = backends.get().xp if like is None else like.backend.xp
-    return Tensor(xp.zeros((1, *shape), "float32" if like is None else like.dtype))
+    backend = backends.get() if like is None else like.backend
+    dtype = "float32" if like is None else like.dtype
+    return Tensor(backend.xp.zeros((1, *shape), dtype), backend=backend)

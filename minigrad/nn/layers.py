@@ -14,8 +14,8 @@ from .module import Module, Parameter
 
 
 def _parameter(shape: tuple[int, ...], dtype: str, device: str | None) -> Parameter:
-    xp = backends.get(device).xp
-    return Parameter(xp.zeros(shape, dtype))
+    backend = backends.get(device)
+    return Parameter.bare(backend.xp.zeros(shape, dtype), backend, requires_grad=True)
 
 
 def _start(weight: Parameter, bias: Parameter | None) -> None:
@@ -241,9 +241,9 @@ class BatchNorm(Module):
         self.weight = _parameter((num_features,), dtype, device)
         self.bias = _parameter((num_features,), dtype, device)
         init.ones_(self.weight)
-        xp = backends.get(device).xp
-        self.running_mean = Tensor(xp.zeros(num_features, dtype))
-        self.running_var = Tensor(xp.ones(num_features, dtype))
+        backend = backends.get(device)
+        self.running_mean = Tensor(backend.xp.zeros(num_features, dtype), backend=backend)
+        self.running_var = Tensor(backend.xp.ones(num_features, dtype), backend=backend)
 
     def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
         layout = "(N, {0}) or (N, {0}, H, W)"

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import backend as backends
 from .. import observer
+from ..backend import Backend
 from ..backend.arguments import float_type
-from ..backend.arrays import FLOAT_TYPES, refuse_masked
+from ..backend.arrays import FLOAT_TYPES, Array, refuse_masked
 from ..backend.epilogue import Epilogue
 from ..backend.ieee import ieee
 from ..creation import tensor
@@ -275,11 +276,14 @@ def _once(named: Iterable[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]:
     return iter(found.values())
 
 
-def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
-    """Return the function from a tensor to its array on another device, or in another dtype (floats only)."""
+def _conversion(owner: str, target: Any) -> Callable[[Tensor], Tensor]:
+    """Return the function from a tensor to one on another device, or in another dtype (floats only).
+
+    It gives the tensor itself if nothing changes.
+    """
     if isinstance(target, str) and target in backends.known():
         backend = backends.get(target)
-        return lambda t: t.data if t.backend is backend else backend.asarray(t.numpy())
+        return lambda t: t if t.backend is backend else Tensor(_moved(t, backend), backend=backend)
     try:
         dtype = "" if target is None else float_type(target, "to")
     except TypeError:
@@ -290,18 +294,26 @@ def _conversion(owner: str, target: Any) -> Callable[[Tensor], Any]:
             f"to({owner}): expected a device ({devices}) or a dtype ('float32', 'float64'), "
             f"got {target!r:.80}"
         )
-    return lambda t: t.data.astype(dtype) if t.dtype in FLOAT_TYPES and t.dtype != dtype else t.data
+    return lambda t: (
+        Tensor(t.data.astype(dtype), backend=t.backend) if t.dtype in FLOAT_TYPES and t.dtype != dtype else t
+    )
+
+
+def _moved(tensor: Tensor, backend: Backend) -> Array:
+    """Return the values in memory of the backend, never in that of the tensor."""
+    array = backend.asarray(tensor.numpy())
+    return backend.copy(array) if array is tensor.data else array
 
 
 @ieee()
-def _converted(tensor: Tensor, convert: Callable[[Tensor], Any]) -> Tensor:
+def _converted(tensor: Tensor, convert: Callable[[Tensor], Tensor]) -> Tensor:
     """Return a converted tensor of the same class, with its gradient; itself if nothing changes."""
-    array = convert(tensor)
-    if array is tensor.data:
+    converted = convert(tensor)
+    if converted is tensor:
         return tensor
-    made = tensor.bare(array, tensor.requires_grad and tensor.node is None)
+    made = tensor.bare(converted.data, converted.backend, tensor.requires_grad and tensor.node is None)
     if tensor.grad is not None:
-        made.grad = Tensor(convert(tensor.grad))
+        made.grad = convert(tensor.grad)
     return made
 
 

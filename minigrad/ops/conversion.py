@@ -45,7 +45,9 @@ class ToDevice(Operation):
         return self.target
 
     def forward(self, x: Array) -> Array:
-        return self.target.asarray(self.source.to_numpy(x))
+        moved = self.target.asarray(self.source.to_numpy(x))
+        shared = moved is x and self.target is not self.source  # two devices of NumPy arrays
+        return self.target.copy(moved) if shared else moved
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return (ToDevice(self.target, self.source)(dy),)

@@ -153,8 +153,8 @@ class Optimizer:
         "<slot>.<index>": state arrays as tensors}.
         """
         arrays = {
-            f"{slot}.{i}": Tensor(array.copy())
-            for i, state in enumerate(self.state)
+            f"{slot}.{i}": Tensor(array.copy(), backend=p.backend)
+            for i, (p, state) in enumerate(zip(self.params, self.state, strict=True))
             for slot, array in state.items()
         }
         return {"steps": list(self.steps), **self._values(), **arrays}

@@ -12,7 +12,7 @@ from dcgan.describe.ledger import Cost, Differentiated, Drawn, Ran, Updated
 from dcgan.describe.step import WIDTH, explain
 from dcgan.describe.step import _of_run as told
 from dcgan.presets import PRESETS
-from dcgan.steps import _result, _update_discriminator, _update_generator
+from dcgan.steps import step_result, update_discriminator, update_generator
 from minigrad import nn
 
 NAMES = pytest.mark.parametrize("name", PRESETS)
@@ -259,9 +259,9 @@ def test_flux_alone_makes_as_many_fakes_as_ever_on_a_partial_batch(step, drawn):
 def in_the_other_order(gan, real):
     """G first, on the same fakes."""
     fake = gan.generator(gan.noise(len(real)))
-    loss_g, judged = _update_generator(gan, fake)
-    *costs, on_real, on_fake = _update_discriminator(gan, real, fake.detach())
-    return _result(gan, sum(costs), loss_g, on_real, on_fake, judged)
+    loss_g, judged = update_generator(gan, fake)
+    *costs, on_real, on_fake = update_discriminator(gan, real, fake.detach())
+    return step_result(gan, sum(costs), loss_g, on_real, on_fake, judged)
 
 
 def without_detach(gan, real):
@@ -271,21 +271,21 @@ def without_detach(gan, real):
         loss = gan.loss.cost(gan.discriminator(images), label)
         loss.backward(inputs=gan.optimizer_d.params, retain_graph=True)
     gan.optimizer_d.step()
-    return _update_generator(gan, fake)
+    return update_generator(gan, fake)
 
 
 def with_gradients_for_all(gan, real):
     """As `same_fakes`, but G's loss gives gradients to D as well."""
     fake = gan.generator(gan.noise(len(real)))
-    _update_discriminator(gan, real, fake.detach())
+    update_discriminator(gan, real, fake.detach())
     gan.loss.cost(gan.discriminator(fake), 1.0).backward()
     gan.optimizer_g.step()
 
 
 def with_swapped_labels(gan, real):
     fake = gan.generator(gan.noise(len(real)))
-    _update_discriminator(gan, fake.detach(), real)
-    return _update_generator(gan, fake)
+    update_discriminator(gan, fake.detach(), real)
+    return update_generator(gan, fake)
 
 
 def in_one_backward_pass(gan, real):
@@ -294,14 +294,14 @@ def in_one_backward_pass(gan, real):
     on_real, on_fake = gan.discriminator(real), gan.discriminator(fake.detach())
     (gan.loss.cost(on_real, 1.0) + gan.loss.cost(on_fake, 0.0)).backward(inputs=gan.optimizer_d.params)
     gan.optimizer_d.step()
-    return _update_generator(gan, fake)
+    return update_generator(gan, fake)
 
 
 def with_one_generator_forgotten(gan, real):
     """As the published Flux text: no gradient reaches G."""
     with mg.no_grad():
         fake = gan.generator(gan.noise(len(real)))
-    _update_discriminator(gan, real, fake)
+    update_discriminator(gan, real, fake)
     gan.loss.cost(gan.discriminator(fake), 1.0).backward()
     gan.optimizer_g.step()
 
@@ -441,7 +441,7 @@ def test_a_part_and_the_whole_of_what_d_said_have_names_of_their_own(monkeypatch
 def test_fakes_that_are_not_cut_off_are_told_where_d_sees_both_kinds_at_once(monkeypatch):
     def not_detached(gan, real):
         fake = gan.generator(gan.noise(len(real)))
-        _update_discriminator(gan, real, fake)
+        update_discriminator(gan, real, fake)
 
     preset = presets.get("flowers", **PLAIN)
     assert "the fakes are cut off from G's" in " ".join(explain(preset).split())

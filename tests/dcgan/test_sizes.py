@@ -11,6 +11,7 @@ import minigrad as mg
 from dcgan import models, presets
 from dcgan.errors import UserError
 from dcgan.recipe import layers, sizes
+from dcgan.recipe.layer import KINDS
 from minigrad import nn
 
 SMALL = st.integers(1, 4)
@@ -35,7 +36,7 @@ def ran(specs, shape):
     made, modules = [], []
     x = mg.tensor(np.zeros((2, *shape), np.float32))
     for spec in specs:
-        module = models._module(spec, x.shape[1:])
+        module = spec.module(x.shape[1:])
         x = module(x)
         modules.append(module)
         made.append(x.shape[1:])
@@ -94,7 +95,8 @@ def test_a_layer_that_does_not_fit_is_named(specs, message):
 
 
 def test_both_networks_are_looked_at_before_either_is_made(monkeypatch):
-    monkeypatch.setattr(models, "_module", lambda *_: pytest.fail("a layer was made"))
+    for kind in KINDS.values():
+        monkeypatch.setattr(kind, "module", lambda *_: pytest.fail("a layer was made"))
     with pytest.raises(UserError, match="discriminator, layer 1"):
         models.build(presets.get("quick", discriminator=(layers.Flatten(), layers.Conv(1, 2))))
 

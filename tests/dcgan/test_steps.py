@@ -217,7 +217,7 @@ def test_a_discriminator_sees_both_kinds_at_once_only_where_it_judges_image_by_i
     )
     seen, forward = [], network.forward
     network.forward = lambda x: [seen.append(len(x)), forward(x)][1]
-    steps._update_discriminator(gan, real, fake)
+    steps.update_discriminator(gan, real, fake)
     assert seen == ([8] if alone else [3, 5])
 
 
@@ -240,7 +240,7 @@ def test_one_pass_of_both_kinds_has_the_gradients_and_the_losses_of_two(monkeypa
     gan = steps.Gan(
         network, network, optim.Adam(network.parameters()), optim.Adam(network.parameters(), 0.0), images, 4
     )
-    cost_real, cost_fake, on_real, on_fake = steps._update_discriminator(gan, real, fake)
+    cost_real, cost_fake, on_real, on_fake = steps.update_discriminator(gan, real, fake)
     found = {name: p.grad.numpy() for name, p in network.named_parameters()}
     wanted_real, wanted_fake = network(real), network(fake)
     np.testing.assert_allclose(on_real.numpy(), wanted_real.numpy(), rtol=1e-5, atol=1e-6)
