@@ -1,6 +1,5 @@
-"""`python -m dcgan.animate RUN`: the fixed grid of a run over time, as a GIF or MP4 file."""
+"""`dcgan animate RUN`: the fixed grid of a run over time, as a GIF or MP4 file."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,14 +8,13 @@ from .arguments import add_max_memory, add_run
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
 from .files import plainfile
+from .parser import Parser
 from .run import checkpoint
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.animate", description="Animate what a run's fixed grid showed over time."
-    )
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser("animate", description="Animate what a run's fixed grid showed over time.")
     add_run(parser)
     parser.add_argument(
         "--out", type=Path, help="a .gif or .mp4 file (default: output.gif in the run's directory)"
@@ -25,7 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)"
     )
     add_max_memory(parser)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0."""
+    arguments = parser().parse_args(argv)
     directory = checkpoint.directory_of(arguments.run)
     if not arguments.run.exists():
         raise UserError(f"{arguments.run}: expected a run's directory or its checkpoint file")
@@ -43,4 +46,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.animate")
+    run_command(main, "dcgan animate")

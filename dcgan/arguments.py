@@ -2,20 +2,79 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from . import presets, recipe_files
 from .data import scale
 from .data.scale import Range
 from .recipe import memory
+from .recipe.preset import Preset
 from .run.trained import WEIGHTS
 from .sampling import STATISTICS
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+DEVICES = {"cuda": "gpu", "cuda:0": "gpu", "nvidia": "gpu"}  # other names that people give to a device
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add RUN, a run's directory or a checkpoint file."""
     parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
+
+
+def add_plugin(parser: argparse.ArgumentParser) -> None:
+    """Add --plugin FILE.py, which may be repeated; `Parser` loads them."""
+    parser.add_argument(
+        "--plugin",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="run a Python file that registers losses, step rules, layer kinds or devices; may be repeated",
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Add --preset, perhaps as a required option, and --set, which `chosen_preset` reads; and --plugin."""
+    parser.add_argument(
+        "--preset",
+        metavar="RECIPE",
+        required=required,
+        help=f"the recipe: {', '.join(presets.PRESETS)}; a .toml or .json file, such as dcgan list --show "
+        f"writes; a run's config.json; or FILE.py:NAME{'' if required else ' (default: flux)'}",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="replace any field of the recipe; may be repeated",
+    )
+    add_plugin(parser)
+
+
+def chosen_preset(arguments: argparse.Namespace, further: Mapping[str, Any] | None = None) -> Preset:
+    """Return the recipe of --preset with what --set replaces, and then `further`.
+
+    Raises UserError as `recipe_files.find` and `Preset.replaced` do.
+    """
+    overrides = {**presets.replacements(arguments.set), **(further or {})}
+    return recipe_files.find(arguments.preset or presets.FLUX.name).replaced(overrides)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device NAME, and --gpu for the GPU."""
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        default="cpu",
+        metavar="NAME",
+        help="where to compute: cpu, gpu, or a device of a plugin (default: %(default)s)",
+    )
+    parser.add_argument("--gpu", dest="device", action="store_const", const="gpu", help="--device gpu")
 
 
 def add_weights(parser: argparse.ArgumentParser, of_what: str = "") -> None:
@@ -41,6 +100,7 @@ def add_statistics(parser: argparse.ArgumentParser) -> None:
 def add_generator(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that draws with a trained generator."""
     add_run(parser)
+    add_plugin(parser)
     add_weights(parser)
     add_statistics(parser)
     add_max_memory(parser)
@@ -71,6 +131,12 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 
 
 # -- types, which raise argparse.ArgumentTypeError for other texts ------------------------------------
+
+
+def device_name(text: str) -> str:
+    """Return the name of a device as it has it here: "gpu" for "cuda" and "GPU"."""
+    name = text.lower()
+    return DEVICES.get(name, name if name in ("cpu", "gpu") else text)
 
 
 def positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`python -m dcgan.bench`: how fast the steps of recipes run, beside PyTorch's where it is installed.
+"""`dcgan bench`: how fast the steps of recipes run, beside PyTorch's where it is installed.
 
 All run in one process, in turn: on the CPU see benchmark/cpu.py, on a GPU benchmark/gpu.py. PyTorch's
 networks are made from the same layers as ours (`dcgan.presets`), and its steps follow the same rules

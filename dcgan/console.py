@@ -1,9 +1,15 @@
-"""The edge between a command and its terminal: output streams, exit codes, signals.
+"""The edge between a command and its terminal: output streams, messages, exit codes, signals.
+
+Messages go through `logging`, by the logger "dcgan": information and warnings. A handler of its own prints
+them. A program that calls a command puts other handlers in its place:
+
+    logging.getLogger("dcgan").handlers = [...]
 
 A stream may be closed, full, or connected to a program that has ended. Nothing in here raises because of
 that: a long run must not end because nobody reads its output any more.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -30,9 +36,7 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
     _open_closed_streams()
     try:
         code = main(None)
-    except UserError as error:
-        code = _fail(program, str(error))
-    except BadEnvironment as error:  # reported where the engine is first used
+    except (UserError, BadEnvironment) as error:  # the latter where the engine is first used
         code = _fail(program, str(error))
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
@@ -50,18 +54,56 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
 
 
 def _fail(program: str, message: str) -> int:
-    warn(f"{program}: {message}")
+    LOGGER.error(f"{program}: {message}")
     return 2
 
 
+# -- messages ------------------------------------------------------------------------------------------
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints messages as they are: warnings and errors to the error output, others to the standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        write_line(stream, record.getMessage())
+
+
+LOGGER = logging.getLogger("dcgan")
+CONSOLE = ConsoleHandler()
+if not LOGGER.handlers:  # else the program that imports this has its own
+    LOGGER.addHandler(CONSOLE)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+
+
 def tell(line: str) -> None:
-    """Print a line to the standard output."""
-    write_line(sys.stdout, line)
+    """Give a message about how it goes."""
+    LOGGER.info(line)
 
 
 def warn(line: str) -> None:
-    """Print a line to the error output."""
-    write_line(sys.stderr, line)
+    """Give a warning."""
+    LOGGER.warning(line)
+
+
+def output(text: str) -> None:
+    """Print a result that was asked for, such as a table, to the standard output."""
+    write_line(sys.stdout, text)
+
+
+def be_quiet(quiet: bool) -> None:
+    """Print warnings and errors alone, or all messages again. Other handlers have levels of their own."""
+    CONSOLE.setLevel(logging.WARNING if quiet else logging.NOTSET)
+
+
+def shows_progress() -> bool:
+    """Whether a progress bar is wanted: a person watches the error output, and messages are printed."""
+    quiet = CONSOLE not in LOGGER.handlers or CONSOLE.level > logging.INFO
+    return not quiet and is_terminal(sys.stderr)
+
+
+# -- streams -------------------------------------------------------------------------------------------
 
 
 def write_line(stream: TextIO | None, line: str) -> None:
@@ -142,6 +184,9 @@ def _open_closed_streams() -> None:
                 os.close(opened)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 it stays open
+
+
+# -- signals -------------------------------------------------------------------------------------------
 
 
 class StopOnSignal:

@@ -8,7 +8,7 @@ from minigrad import backend as backends
 from minigrad.backend import Backend
 
 from .console import warn
-from .errors import UserError
+from .errors import UserError, did_you_mean
 
 INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
 
@@ -29,13 +29,24 @@ def choose(name: str, tf32: bool = False) -> str:
         raise UserError(str(error)) from None
     if tf32 and name != "gpu":
         raise UserError("--tf32: the CPU has no TensorFloat-32; it goes with --device gpu")
+    _check_known(name)
     try:
         backend = backends.get(name)
     except (ImportError, RuntimeError) as error:
+        if name != "gpu":
+            raise UserError(f"--device {name}: it can't be used: {error!s:.300}") from error
         warn(f"warning: --device {name}: {_missing(error, 'Going on on the CPU. ')}")
         return "cpu"
     backend.allow_tf32(tf32)
     return backend.device
+
+
+def _check_known(name: str) -> None:
+    """Raise UserError for the name of no device."""
+    known = backends.known()
+    if name not in known:
+        near = did_you_mean(name, known) or f": expected one of {', '.join(known)}"
+        raise UserError(f"--device {name:.60}{near}, or one that a plugin registers (--plugin FILE)")
 
 
 @functools.cache

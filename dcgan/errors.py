@@ -31,8 +31,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Case does not count. Names of which the wrong one is a part count as near, too.
     """
-    wrong, names = name.lower(), {other.lower(): other for other in known}
-    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.78)
+    wrong, names = name.lower().lstrip("-"), {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.78)
     parts = [other for other in names if wrong in re.split(r"[_-]", other)]
     found = list(dict.fromkeys([*parts, *near]))[:MAX_NEAR]
     return f": did you mean {' or '.join(names[other] for other in found)}?" if found else ""

@@ -1,4 +1,4 @@
-"""`python -m dcgan.evaluate RUN`: how good a run's samples are, in a table, a JSON file and a picture."""
+"""`dcgan evaluate RUN`: how good a run's samples are, in a table, a JSON file and a picture."""
 
 import argparse
 import json
@@ -29,6 +29,7 @@ from .evaluation.comparison import (
 from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from .evaluation.show import Evaluation
 from .files import plainfile
+from .parser import Parser
 from .run import checkpoint
 from .run.directory import RunDirectory
 from .run.trained import check_memory, load_generator, load_run
@@ -40,10 +41,9 @@ MIN_SAMPLES = 100  # samples
 FILES = ("evaluation.json", "evaluation.png")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.evaluate", description="Measure how good a run's samples are."
-    )
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser("evaluate", description="Measure how good a run's samples are.")
     add_generator(parser)
     parser.add_argument("--data", help="the real images (default: those of the run)")
     add_range(parser)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.count is not None and not MIN_SAMPLES <= arguments.count <= 10 * MAX_SET_IMAGES:
         raise UserError(f"--count {arguments.count}: expected {MIN_SAMPLES} to {10 * MAX_SET_IMAGES}")
     if not 0 <= arguments.seed < 2**63:
@@ -161,4 +161,4 @@ def _floor_of_nearest(real: RealImages, judge: Judge) -> float:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.evaluate")
+    run_command(main, "dcgan evaluate")

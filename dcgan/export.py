@@ -1,11 +1,10 @@
-"""`python -m dcgan.export RUN --out FILE.onnx`: a trained generator as ONNX, for other programs.
+"""`dcgan export RUN --out FILE.onnx`: a trained generator as ONNX, for other programs.
 
 The file is the generator in use: BatchNorm has fixed statistics, Dropout is left out. Each layer becomes
 one operator of opset 17, whose weights keep their keys; `z` (batch, *z_shape) goes in, `images`
 (batch, C, H, W) from -1 to 1 come out, and the batch may have any size.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from minigrad.backend.geometry import ConvGeometry, conv_transpose_output_size, 
 from minigrad.serialize import write_whole
 
 from . import latent
-from .arguments import add_max_memory, add_run, add_weights
+from .arguments import add_max_memory, add_plugin, add_run, add_weights
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
+from .parser import Parser
 from .recipe import memory, sizes
 from .recipe.preset import Preset
 from .run.checkpoint import Checkpoint
@@ -36,11 +36,11 @@ TOLERANCE = 1e-5  # the most by which a number of an image may differ
 INPUT, OUTPUT, BATCH = "z", "images", "batch"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.export", description="Write a trained generator as ONNX, and check it."
-    )
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser("export", description="Write a trained generator as ONNX, and check it.")
     add_run(parser)
+    add_plugin(parser)
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
     add_weights(parser)
     parser.add_argument(
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 1 where onnxruntime makes other images, and then nothing is written."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     out: Path = arguments.out
     if out.suffix.lower() != ".onnx":
         raise UserError(f"--out {out}: expected a name that ends in .onnx")
@@ -261,4 +261,4 @@ def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.export")
+    run_command(main, "dcgan export")

@@ -1,4 +1,4 @@
-"""`python -m dcgan.import_weights --preset NAME --generator FILE --out RUN`: weights from PyTorch.
+"""`dcgan import-weights --preset NAME --generator FILE --out RUN`: weights from PyTorch.
 
 A file is a `state_dict` saved as safetensors. Its layers are those of an nn.Sequential, whose keys end
 in a number and a tensor's name ("main.0.weight"). The numbers give the order, and the order says which
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad import nn, tables
 
-from . import models, presets
-from .arguments import add_max_memory
+from . import models
+from .arguments import add_max_memory, add_recipe, chosen_preset
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
+from .parser import Parser
 from .recipe import memory, sizes
 from .recipe.preset import Preset
 from .run import checkpoint
@@ -85,19 +86,13 @@ class Layer:
         return max(array.ndim for array in self.tensors.values())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.import_weights",
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser(
+        "import-weights",
         description="Make a checkpoint of a recipe with the weights of a PyTorch model.",
     )
-    parser.add_argument("--preset", required=True, help=f"the recipe: {', '.join(presets.PRESETS)}")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="replace any field of the recipe; may be repeated",
-    )
+    add_recipe(parser, required=True)
     parser.add_argument(
         "--generator", type=Path, required=True, metavar="FILE", help="its state_dict, in safetensors"
     )
@@ -113,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
-    arguments = _parser().parse_args(argv)
-    preset = presets.get(arguments.preset, **presets.replacements(arguments.set))
+    arguments = parser().parse_args(argv)
+    preset = chosen_preset(arguments)
     path = _destination(arguments.out)
     _check_memory(arguments, preset)
     mg.manual_seed(preset.seed)
@@ -130,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"No --discriminator is given: its weights are fresh, of the recipe's seed {preset.seed}.")
     _save(path, preset, networks)
     tell(f"{path}: {preset.name}, step 0; model.eval() of PyTorch is --statistics running here")
-    tell(f"images     python -m dcgan.sample {arguments.out} --out images.png --statistics running")
+    tell(f"images     dcgan sample {arguments.out} --out images.png --statistics running")
     return 0
 
 
@@ -323,4 +318,4 @@ def _text(shape: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.import_weights")
+    run_command(main, "dcgan import-weights")

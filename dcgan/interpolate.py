@@ -1,4 +1,4 @@
-"""`python -m dcgan.interpolate RUN --out FILE`: the images between two, and sums and differences of noise."""
+"""`dcgan interpolate RUN --out FILE`: the images between two, and sums and differences of noise."""
 
 import argparse
 import textwrap
@@ -16,6 +16,7 @@ from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
+from .parser import Parser
 from .recipe.preset import MAX_GRID_IMAGES, Preset
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
@@ -25,9 +26,10 @@ IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
 MAX_SUMMED = 100  # images that are summed
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.interpolate",
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser(
+        "interpolate",
         description="Walk from one image to others on the sphere that noise lies on (--between), or add and "
         "subtract what images have in common (--mean A ... --minus B ... --plus C ...).",
         epilog="A Z is SEED or SEED/INDEX: 3/12 is the image number 12, from 0 and row by row, of "
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     _check(arguments)
     loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
     _check_memory(arguments, loaded)
@@ -167,4 +169,4 @@ def _statistics(arguments: argparse.Namespace, preset: Preset) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.interpolate")
+    run_command(main, "dcgan interpolate")

@@ -37,6 +37,10 @@ Kind = TypeVar("Kind", bound=type[Layer])
 BackendClass = TypeVar("BackendClass", bound=type[Backend])
 
 
+class PluginNeeded(UserError):
+    """A run needs a plugin that nobody named."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A plugin's file.
@@ -238,14 +242,14 @@ def check(what: str, needed: Iterable[Plugin]) -> list[str]:
     Args:
         what: the run, for the message.
 
-    Raises UserError, which asks for it, if one is not: it is never looked for.
+    Raises PluginNeeded, which asks for it, if one is not: it is never looked for.
     """
     loaded = {plugin.name: plugin for plugin, _ in _modules.values()}
     notes = []
     for plugin in needed:
         found = loaded.get(plugin.name)
         if found is None:
-            raise UserError(
+            raise PluginNeeded(
                 f"{what} was made with the plugin {plugin.name!r:.100} (SHA-256 {plugin.sha256[:12]}): name "
                 f"that file by --plugin FILE. It is run, so look at it first if it is not yours"
             )

@@ -1,4 +1,4 @@
-"""`python -m dcgan.sample RUN --out FILE.png`: new images from a trained generator."""
+"""`dcgan sample RUN --out FILE.png`: new images from a trained generator."""
 
 import argparse
 import io
@@ -18,6 +18,7 @@ from . import latent, pictures
 from .arguments import add_generator
 from .console import run_command, tell
 from .errors import UserError, os_errors_as
+from .parser import Parser
 from .recipe.preset import MAX_GRID_IMAGES
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
@@ -37,10 +38,9 @@ def parse_grid(text: str) -> tuple[int, int]:
     return rows, columns
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.sample", description="Draw new images from a trained generator."
-    )
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser("sample", description="Draw new images from a trained generator.")
     add_generator(parser)
     parser.add_argument("--out", type=Path, help="the PNG file to write, a grid")
     parser.add_argument(
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     _check(arguments)
     loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
     z, (rows, columns) = _noise(arguments, loaded)
@@ -121,4 +121,4 @@ def _write_each(images: NDArray[Any], z: NDArray[Any], directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.sample")
+    run_command(main, "dcgan sample")

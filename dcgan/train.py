@@ -1,18 +1,18 @@
-"""`python -m dcgan.train`: train a recipe and leave pictures, metrics and a checkpoint."""
+"""`dcgan train`: train a recipe and leave pictures, metrics and a checkpoint."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from minigrad import backend as backends
 from minigrad.inspect import ShadowError
 
 from . import device as devices
-from . import models, presets
-from .arguments import add_max_memory, add_range, natural, positive
-from .console import StopOnSignal, run_command, tell
+from . import models, presets, recipe_files
+from .arguments import chosen_preset
+from .console import StopOnSignal, output, run_command, tell
 from .data import sources
 from .data.batches import Batches
 from .data.scale import Range
@@ -23,7 +23,8 @@ from .evaluation.monitor import Monitor
 from .recipe import memory
 from .recipe.plan import too_short, total_steps
 from .recipe.preset import Preset
-from .run import checkup, ending, resume
+from .run import checkpoint, ending, resume
+from .run.checkpoint import Checkpoint
 from .run.config import RunConfig
 from .run.directory import RunDirectory
 from .run.divergence import Diverged
@@ -31,121 +32,16 @@ from .run.images import batches_of, load_images
 from .run.learner import Learner
 from .run.progress import Progress
 from .run.resume import Start
-from .run.schedule import KEPT, Interval, Schedule
+from .run.schedule import Schedule
 from .run.shadow import shadowed
 from .run.training import Training
+from .train_parser import parser
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; what makes no sense by itself ends the program with exit code 2."""
-    return _parser().parse_args(argv)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.train", description="Train a DCGAN and leave pictures of what it learned."
-    )
-    parser.add_argument("--preset", help=f"the recipe: {', '.join(presets.PRESETS)} (default: flux)")
-    parser.add_argument(
-        "--data",
-        help="the images: mnist (the default), a folder of images, fashion-mnist:DIR, an .npy or .npz file, "
-        "or IDX files",
-    )
-    parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--tf32",
-        action="store_true",
-        help="let the GPU round the factors of products to TensorFloat-32: faster, to 3 digits",
-    )
-    parser.add_argument(
-        "--no-graph",
-        action="store_true",
-        help="launch a step's kernels on a GPU one by one, and not as one CUDA graph: slower, same results",
-    )
-    parser.add_argument(
-        "--shadow",
-        choices=("cpu",),
-        help="do every operation again on the CPU, and end with the first whose result differs",
-    )
-    parser.add_argument(
-        "--epochs", type=positive, help="passes over the images, in all (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--steps",
-        type=positive,
-        help="updates, in all, in place of the recipe's epochs; with --epochs, whichever is reached first "
-        "ends the run",
-    )
-    parser.add_argument("--batch-size", type=positive, help="images a step (default: the recipe's)")
-    parser.add_argument("--seed", type=natural, help="of all that is random (default: the recipe's)")
-    parser.add_argument(
-        "--out", type=Path, help="the run's directory (default: runs/<preset>, numbered if taken)"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="replace any field of the recipe; may be repeated",
-    )
-    parser.add_argument(
-        "--every",
-        type=positive,
-        metavar="STEPS",
-        help="measure samples every so many steps, and keep the best checkpoint as best.safetensors",
-    )
-    add_range(parser)
-    add_max_memory(parser)
-    parser.add_argument(
-        "--resume",
-        type=Path,
-        metavar="RUN",
-        help="go on with a run, in its directory, from its last checkpoint (or from the one that is named)",
-    )
-    parser.add_argument(
-        "--checkpoint-every",
-        type=Interval.parse,
-        default=Interval(),
-        metavar="N",
-        help="write a checkpoint every N steps, or every Nmin or Ns (default: about every minute, as long as "
-        "that costs less than a hundredth of the time); there is one with every grid, too",
-    )
-    parser.add_argument(
-        "--keep",
-        type=positive,
-        default=KEPT,
-        metavar="N",
-        help="how many of the last checkpoints stay (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--vitals-every",
-        type=natural,
-        default=checkup.EVERY,
-        metavar="STEPS",
-        help="measure the vital signs of the first step and of every so many, and tell what is wrong "
-        "(default: %(default)s; 0 for none)",
-    )
-    parser.add_argument("--list", action="store_true", help="show the recipes, and end")
-    parser.add_argument(
-        "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
-    )
-    return parser
-
-
-def chosen_preset(arguments: argparse.Namespace) -> Preset:
-    """The recipe with what the command line replaces."""
-    return presets.get(arguments.preset or presets.FLUX.name, **_overrides(arguments))
-
-
-def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of the recipe that the command line replaces."""
-    overrides = presets.replacements(arguments.set)
-    for field in ("epochs", "steps", "batch_size", "seed"):
-        if getattr(arguments, field) is not None:
-            overrides[field] = getattr(arguments, field)
-    return overrides
+def _options_of_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of the recipe that have options of their own, as far as they are given."""
+    fields = ("epochs", "steps", "batch_size", "seed")
+    return {field: getattr(arguments, field) for field in fields if getattr(arguments, field) is not None}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns 0; 1 if the run diverged or a shadow differs; 128 plus its number if a signal ended it (all that
     was trained is kept then too).
     """
-    arguments = parse_arguments(argv)
+    arguments = parser().parse_args(argv)
     if arguments.list:
-        tell(table.recipes())
+        output(table.recipes())
         return 0
     with ExitStack() as stack:
         if arguments.explain_step:
-            tell(explain(_explained_preset(arguments, stack)))
+            output(explain(_explained_preset(arguments, stack)))
             return 0
         open_run = _open_resumed if arguments.resume else _open_fresh
         return _train(*open_run(arguments, stack), arguments)
@@ -171,7 +67,7 @@ def _explained_preset(arguments: argparse.Namespace, stack: ExitStack) -> Preset
     if arguments.resume:
         _, start, _ = _reopened(arguments, stack)
         return start.preset
-    return _fresh_recipe(arguments)[0]
+    return _fresh_recipe(arguments, _source(arguments))[0]
 
 
 # -- a new run -----------------------------------------------------------------------------------------
@@ -183,19 +79,43 @@ def _open_fresh(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Traini
     Returns its training, ready for the first step, and the steps that are wanted in all. The directory is
     closed with the stack, and removed again if an exception ends the run untrained.
     """
-    preset, device = _fresh_recipe(arguments)
-    prepared = _prepared(arguments, preset, device, arguments.data, arguments.range)
+    source = _source(arguments)
+    preset, device = _fresh_recipe(arguments, source)
+    images, started_from = (arguments.data, arguments.range), None
+    if source is not None:
+        directory = checkpoint.directory_of(arguments.init_from)
+        images = RunDirectory(directory).images(*images)
+        started_from = {"run": str(arguments.init_from.resolve()), "step": source.position["step"]}
+    prepared = _prepared(arguments, preset, device, images, started_from)
     run = RunDirectory.create(arguments.out, prepared.config)
     stack.callback(run.close)
     stack.push(_discard_if_it_fails(run))
     _tell_plan(arguments, prepared, run)
     stack.enter_context(devices.enough_memory(device, preset.batch_size))
-    return _training(arguments, prepared, run), prepared.total
+    training = _training(arguments, prepared, run)
+    if source is not None:
+        training.learner.start_from(source)
+        training.save()  # so that a resumed run does not need the other one
+    return training, prepared.total
 
 
-def _fresh_recipe(arguments: argparse.Namespace) -> tuple[Preset, str]:
+def _source(arguments: argparse.Namespace) -> Checkpoint | None:
+    """Return the checkpoint that --init-from names, if it is given."""
+    if arguments.init_from is None:
+        return None
+    if arguments.resume:
+        raise UserError("--init-from begins a new run, and --resume goes on with one: leave one of them out")
+    return checkpoint.load(arguments.init_from, arguments.max_memory)
+
+
+def _fresh_recipe(arguments: argparse.Namespace, source: Checkpoint | None) -> tuple[Preset, str]:
     """Return the recipe of a new run, and the device."""
-    preset = chosen_preset(arguments)
+    if source is not None and arguments.preset is None:
+        overrides = {**presets.replacements(arguments.set), **_options_of_fields(arguments)}
+        preset = source.preset.replaced(overrides)
+        memory.check(f"training {preset.name}", memory.of_training(preset), arguments.max_memory)
+    else:
+        preset = chosen_preset(arguments, _options_of_fields(arguments))
     device = _device(arguments)
     models.build(preset)  # a recipe that does not fit together is refused before anything is read or made
     return preset, device
@@ -221,7 +141,9 @@ def _open_resumed(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Trai
     closed with the stack.
     """
     run, start, device = _reopened(arguments, stack)
-    prepared = _prepared(arguments, start.preset, device, *run.images(arguments.data, arguments.range))
+    started_from = run.config().get("init_from")
+    images = run.images(arguments.data, arguments.range)
+    prepared = _prepared(arguments, start.preset, device, images, started_from)
     _tell_plan(arguments, prepared, run, start.step)
     stack.enter_context(devices.enough_memory(device, start.preset.batch_size))
     training = _training(arguments, prepared, run, start.step)
@@ -243,10 +165,12 @@ def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirec
             f"--out {arguments.out}: --resume continues a run in its own directory; leave --out out, or "
             "copy the run and resume the copy"
         )
+    replaced = {**presets.replacements(arguments.set), **_options_of_fields(arguments)}
     run = RunDirectory.reopen(resume.directory_of(arguments.resume))
     stack.callback(run.close)
     start = resume.start(run, arguments.resume, arguments.max_memory)
-    preset = resume.checked_preset(run.path, start.preset, arguments.preset, _overrides(arguments))
+    name = None if arguments.preset is None else recipe_files.find(arguments.preset).name
+    preset = resume.checked_preset(run.path, start.preset, name, replaced)
     device = _device(arguments)
     if device == "cpu":  # a recipe that somebody else may have made
         memory.check(f"training {run.path}", memory.of_training(preset), arguments.max_memory)
@@ -287,18 +211,30 @@ def _device(arguments: argparse.Namespace) -> str:
 
 
 def _prepared(
-    arguments: argparse.Namespace, preset: Preset, device: str, data: str | None, value_range: Range | None
+    arguments: argparse.Namespace,
+    preset: Preset,
+    device: str,
+    images: tuple[str | None, Range | None],
+    started_from: Any,
 ) -> Prepared:
-    """Load the images, and what evaluates samples against them."""
+    """Load the images, and what evaluates samples against them.
+
+    Args:
+        images: as --data and --range name them.
+        started_from: see `RunConfig`.
+    """
+    data, value_range = images
     loaded = load_images(preset, data, value_range)
     batches = batches_of(preset, loaded)
     total = total_steps(preset, batches.per_epoch)
     named = data or "mnist"
     monitor = Monitor(preset, named, batches.images) if arguments.every else None
     on_gpu = device == "gpu"
-    graph = on_gpu and not arguments.no_graph and arguments.shadow is None
+    graph = backends.get(device).has_graphs and not arguments.no_graph and arguments.shadow is None
     tf32, kernels = arguments.tf32 and on_gpu, devices.kernels(device)
-    config = RunConfig(preset, device, sources.absolute(named), tf32, graph, loaded.value_range, kernels)
+    config = RunConfig(
+        preset, device, sources.absolute(named), tf32, graph, loaded.value_range, kernels, started_from
+    )
     return Prepared(preset, device, named, batches, total, monitor, config)
 
 
@@ -320,8 +256,8 @@ def _tell_plan(arguments: argparse.Namespace, prepared: Prepared, run: RunDirect
 
 
 def _way(prepared: Prepared) -> str:
-    """Return how a step gets to the GPU; "" on the CPU."""
-    if prepared.device != "gpu":
+    """Return how a step gets to a device with graphs, a GPU; "" on others."""
+    if not backends.get(prepared.device).has_graphs:
         return ""
     return ", each step one CUDA graph" if prepared.config.graph else ", without a CUDA graph"
 
@@ -360,7 +296,7 @@ def _train(training: Training, total: int, arguments: argparse.Namespace) -> int
     if arguments.shadow is not None:
         watched = shadowed(training.learner, arguments.shadow, arguments.tf32)
     try:
-        with StopOnSignal("dcgan.train") as stop, watched:
+        with StopOnSignal("dcgan train") as stop, watched:
             training.train(total, lambda: stop.asked)
     except Diverged as diverged:
         ending.tell_divergence(training, diverged)
@@ -375,4 +311,4 @@ def _train(training: Training, total: int, arguments: argparse.Namespace) -> int
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.train")
+    run_command(main, "dcgan train")

@@ -130,11 +130,10 @@ class Preset:
         `steps` without `epochs` is the length of a run, however many epochs that takes, and the other way
         round. Raises UserError for an unknown field, or a value of the wrong type.
         """
-        settable = [f.name for f in dataclasses.fields(self) if f.name not in _FOR_PEOPLE]
         checked = {}
         for field, value in overrides.items():
-            if field not in settable:
-                raise _unknown_field(field, settable)
+            if field not in SETTABLE:
+                raise _unknown_field(field)
             checked[field] = _checked(field, getattr(self, field), value)
         for length, other in (("steps", "epochs"), ("epochs", "steps")):
             if checked.get(length) and other not in checked:
@@ -158,11 +157,11 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "z_shape": tuple(fields["z_shape"])}
 
 
-def _unknown_field(field: str, settable: list[str]) -> UserError:
+def _unknown_field(field: str) -> UserError:
     if field in _FOR_PEOPLE:
         return UserError(f"{field} can't be replaced: a recipe in a file may have another (--preset FILE)")
-    near = did_you_mean(_MEANT.get(field, field), settable)
-    expected = near or f": expected one of {', '.join(settable)}"
+    near = did_you_mean(MEANT.get(field, field), SETTABLE)
+    expected = near or f": expected one of {', '.join(SETTABLE)}"
     return UserError(f"unknown field {field!r:.60}{expected}")
 
 
@@ -316,6 +315,7 @@ def _all_fields() -> str:
 
 _NETWORKS = ("generator", "discriminator")
 _FOR_PEOPLE = ("name", "summary")
+SETTABLE = tuple(f.name for f in dataclasses.fields(Preset) if f.name not in _FOR_PEOPLE)  # by --set
 _TAKEN = ("losses.png", "vitals.png", "real_and_fake.png", "evaluation.png")  # a run's other pictures
 _MAX_NAME_BYTES = 200  # bytes: file systems have 255, and a file is written under a longer name first
 _DERIVED = {"generator", "discriminator", "z_shape"}
@@ -325,8 +325,8 @@ _MAX_NOISE_SIZE = 2**20  # of one image's noise
 _DEEPEST = 200  # layers
 _PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
 _POSITIVE = ("image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every", "frame_every")
-# Other names that people give to fields.
-_MEANT = {"learning_rate": "lr", "latent_dim": "nz", "z_dim": "nz", "resolution": "image_size"}
+# Other names that people give to fields, and parts of the fields' names.
+MEANT = {"learning_rate": "lr", "latent_dim": "nz", "z_dim": "nz", "resolution": "image_size"}
 _OPEN = ("step", "loss")  # fields whose values plugins add to
 _CHOICES: dict[str, Collection[str]] = {
     "step": RULES,

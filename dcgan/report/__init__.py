@@ -1,4 +1,4 @@
-"""One HTML file that shows a run: `python -m dcgan.report RUN`.
+"""One HTML file that shows a run: `dcgan report RUN`.
 
 It is read offline: pictures, numbers, style and script are all in it, and a policy in it forbids the
 browser to fetch anything.

@@ -1,15 +1,15 @@
-"""`python -m dcgan.report RUN`: everything that a run has left, in one HTML file."""
+"""`dcgan report RUN`: everything that a run has left, in one HTML file."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from minigrad.serialize import write_whole
 
-from ..arguments import add_max_memory, add_run, add_weights
+from ..arguments import add_max_memory, add_plugin, add_run, add_weights
 from ..console import run_command, tell
 from ..errors import UserError, os_errors_as
 from ..files import plainfile
+from ..parser import Parser
 from ..recipe import memory
 from .needed import of_page
 from .page import page
@@ -18,13 +18,15 @@ from .reading import read
 FILE_NAME = "report.html"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dcgan.report",
+def parser() -> Parser:
+    """Return the command line."""
+    parser = Parser(
+        "report",
         description="Put a run into one HTML file: findings, samples over time, curves, every layer at work, "
         "evaluation, recipe. It needs no network, and the run may still be training.",
     )
     add_run(parser)
+    add_plugin(parser)
     parser.add_argument(
         "--out", type=Path, help=f"the file to write (default: {FILE_NAME} in the run's directory)"
     )
@@ -35,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     out = arguments.out
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: expected a name that ends in .html")
@@ -52,4 +54,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, "dcgan.report")
+    run_command(main, "dcgan report")

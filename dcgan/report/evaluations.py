@@ -17,7 +17,7 @@ def evaluation(reading: Reading, data: Data) -> Markup:
         parts = [
             paragraph(
                 "Nothing was measured: ",
-                tag("code", "python -m dcgan.evaluate RUN"),
+                tag("code", "dcgan evaluate RUN"),
                 " does it at the end, ",
                 tag("code", "--every STEPS"),
                 " of dcgan.train on the way.",

@@ -44,18 +44,18 @@ def going_on(reading: Reading) -> Markup:
     run = shlex.quote(str(reading.named))
     weights = f" --weights {reading.weights}" if reading.weights else ""
     commands = [
-        ("Go on training", f"python -m dcgan.train --resume {run}"),
-        ("Draw more", f"python -m dcgan.sample {run} --out more.png --grid 8x8 --seed 1{weights}"),
-        ("Measure", f"python -m dcgan.evaluate {run}{weights}"),
-        ("Animate", f"python -m dcgan.animate {run}"),
+        ("Go on training", f"dcgan train --resume {run}"),
+        ("Draw more", f"dcgan sample {run} --out more.png --grid 8x8 --seed 1{weights}"),
+        ("Measure", f"dcgan evaluate {run}{weights}"),
+        ("Animate", f"dcgan animate {run}"),
         (
             "Walk between noises",
-            f"python -m dcgan.interpolate {run} --out way.png --between 0/1 0/5 0/9{weights}",
+            f"dcgan interpolate {run} --out way.png --between 0/1 0/5 0/9{weights}",
         ),
-        ("Make this page anew", f"python -m dcgan.report {run}{weights}"),
+        ("Make this page anew", f"dcgan report {run}{weights}"),
     ]
     if (reading.directory / checkpoint.BEST_NAME).is_file() and reading.weights != "best":
-        best = f"python -m dcgan.sample {run} --out best.png --weights best"
+        best = f"dcgan sample {run} --out best.png --weights best"
         commands.insert(2, ("Draw by the best checkpoint", best))
     rows = [(name, tag("code", command)) for name, command in commands]
     return section("going-on", "Going on", table(("to", "command"), rows, "commands"))

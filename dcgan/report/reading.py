@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import plugins
 from ..errors import UserError
 from ..files import jsonfile, plainfile
+from ..plugins import PluginNeeded
 from ..recipe import memory
 from ..recipe.plan import total_steps
 from ..recipe.preset import Preset
@@ -124,7 +126,7 @@ def _state(run: Path, weights: str | None, max_memory: int) -> tuple[Checkpoint 
     """The checkpoint, or None and why."""
     try:
         return load_run(run, weights, max_memory), ""
-    except memory.TooMuchMemory:
+    except (memory.TooMuchMemory, PluginNeeded):
         raise
     except UserError as error:
         if weights is not None or not run.is_dir():
@@ -140,14 +142,17 @@ def _state(run: Path, weights: str | None, max_memory: int) -> tuple[Checkpoint 
 def _preset(run: Path, config: dict[str, Any], state: Checkpoint | None) -> Preset:
     """The recipe by config.json, which a run that goes on writes anew; else by the checkpoint."""
     try:
+        plugins.check(str(run), plugins.recorded(config.get("plugins", [])))
         return Preset.from_json(config["preset"])
+    except PluginNeeded:
+        raise
     except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
         if state is not None:
             return state.preset
         recipe = f"no recipe in its config.json ({error!s:.200})" if config else "no config.json"
         raise UserError(
             f"{run}: {recipe} and no checkpoint: expected the directory of a run that was started by "
-            "dcgan.train"
+            "dcgan train"
         ) from error
 
 

@@ -29,6 +29,8 @@ import minigrad as mg
 from minigrad import serialize
 from minigrad.serialize import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_whole
 
+from .. import plugins
+from ..console import warn
 from ..errors import UserError, reason
 from ..files import jsonfile
 from ..recipe import memory
@@ -102,6 +104,7 @@ def encode(
         "preset": json.dumps(preset.to_json(), sort_keys=True),
         "position": json.dumps(dict(position), sort_keys=True),
         "images": images,
+        "plugins": json.dumps([plugin.to_json() for plugin in plugins.of(preset)]),
         "versions": json.dumps({"minigrad": mg.__version__, "numpy": np.__version__}, sort_keys=True),
     }
     return serialize.encode(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
@@ -110,8 +113,9 @@ def encode(
 def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     """Read the checkpoint of a run directory, or a checkpoint file.
 
-    Raises UserError if there is none, it is damaged, or reading it takes more than `max_memory` bytes, and
-    Unreadable if it can't be opened or read.
+    Raises UserError if there is none, it is damaged, reading it takes more than `max_memory` bytes, or it
+    needs a plugin that is not loaded (`PluginNeeded`), and Unreadable if it can't be opened or read. Warns if
+    a plugin has changed since.
     """
     path = run / FILE_NAME if run.is_dir() else run
     memory.check(f"reading {path}", memory.of_file(path), max_memory)
@@ -126,12 +130,22 @@ def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     expected = metadata.pop("checksum", None)
     if expected is None or expected != _checksum(tensors, metadata):
         raise UserError(f"{path} is damaged: its content does not agree with its checksum")
+    _check_plugins(path, metadata)
     try:
         preset = Preset.from_json(jsonfile.parse(metadata["preset"]))
         position = _position(jsonfile.parse(metadata["position"]))
         return Checkpoint(preset, position, tensors, metadata.get("images", ""))
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} holds no recipe that this version knows: {error!s:.300}") from error
+
+
+def _check_plugins(path: Path, metadata: Mapping[str, str]) -> None:
+    try:
+        needed = plugins.recorded(jsonfile.parse(metadata.get("plugins", "[]")))
+    except ValueError as error:
+        raise UserError(f"{path} does not say which plugins it needs: {error}") from error
+    for note in plugins.check(str(path), needed):
+        warn(note)
 
 
 def _position(data: Any) -> dict[str, int]:

@@ -25,6 +25,11 @@ class WeightAverage:
         self.source, self.average, self.decay = source, copy.deepcopy(source), decay
         self.steps = 0
 
+    def restart(self) -> None:
+        """Forget the averages: the source has other weights now."""
+        self.average.load_state_dict(self.source.state_dict())
+        self.steps = 0
+
     def update(self) -> None:
         """Take in the weights after a step, in place: as a part of a captured step, too."""
         mg.each_time(self._count)

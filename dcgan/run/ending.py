@@ -15,7 +15,7 @@ def tell_end(training: Training, total: int) -> None:
     path = training.run.path
     if training.done < total:
         tell(f"Stopped after step {training.done} of {total}; everything up to there is kept.")
-        tell(f"go on with python -m dcgan.train --resume {path}{_options(training)}")
+        tell(f"go on with dcgan train --resume {path}{_options(training)}")
     tell(f"samples    {training.run.samples}/")
     for label, name in (
         ("animation", "output.gif"),
@@ -27,7 +27,7 @@ def tell_end(training: Training, total: int) -> None:
     ):
         if (path / name).exists():
             tell(f"{label:<10} {path / name}")
-    tell(f"more       python -m dcgan.sample {path} --out more.png --grid 8x8 --seed 1")
+    tell(f"more       dcgan sample {path} --out more.png --grid 8x8 --seed 1")
 
 
 def tell_divergence(training: Training, diverged: Diverged) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import minigrad as mg
 from minigrad import nn
 
@@ -84,6 +86,26 @@ class Learner:
     def count_step(self) -> None:
         """Count a step that was done."""
         self.done += 1
+
+    def start_from(self, saved: Checkpoint) -> None:
+        """Begin with the weights of both networks of a checkpoint, of a recipe with the same layers.
+
+        The optimizers, the noise and the count of steps begin anew. Raises UserError if the weights do not
+        fit, or are not finite.
+        """
+        for name, network in self.networks.items():
+            state = saved.under(name)
+            if not all(np.isfinite(array).all() for array in state.values()):
+                raise UserError(f"--init-from: its {name} has weights that are not finite: that run diverged")
+            try:
+                network.load_state_dict(state)
+            except (KeyError, ValueError) as error:
+                raise UserError(
+                    f"--init-from: the {name} of {saved.preset.name} does not fit {self.preset.name}: "
+                    f"{error!s:.500}"
+                ) from error
+        if self.average is not None:
+            self.average.restart()
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of the same recipe: all is as it was after its step.

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from .. import plugins
 from ..console import tell
 from ..errors import UserError
+from ..plugins import PluginNeeded
 from ..recipe import memory
 from ..recipe.memory import TooMuchMemory
 from ..recipe.preset import Preset
@@ -74,7 +76,7 @@ def start(run: RunDirectory, named: Path, max_memory: int = memory.DEFAULT) -> S
     for path in paths:
         try:
             state = checkpoint.load(path, max_memory)
-        except (Unreadable, TooMuchMemory):  # perhaps it is the good one: nothing may take its place
+        except (Unreadable, TooMuchMemory, PluginNeeded):  # it may be good: nothing may take its place
             raise
         except UserError as error:
             problems.append(str(error))
@@ -86,6 +88,8 @@ def start(run: RunDirectory, named: Path, max_memory: int = memory.DEFAULT) -> S
         raise UserError("; ".join(problems))
     try:
         return Start(_configured(run))
+    except PluginNeeded:
+        raise
     except UserError as error:
         raise UserError(
             f"--resume {run.path}: there is no {checkpoint.FILE_NAME}, and no config.json with a recipe to "
@@ -97,7 +101,10 @@ def _configured(run: RunDirectory) -> Preset:
     """The recipe of config.json. Raises UserError if there is none that can be read."""
     config = run.config()
     try:
+        plugins.check(str(run.path), plugins.recorded(config.get("plugins", [])))
         return Preset.from_json(config["preset"])
+    except PluginNeeded:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{error!s:.200}" if config else "it can't be read") from error
 
@@ -110,6 +117,8 @@ def _as_long_as_asked(run: RunDirectory, trained: Preset) -> Preset:
     """
     try:
         asked = _configured(run)
+    except PluginNeeded:
+        raise
     except UserError:
         return trained
     longer = replace(trained, **{name: getattr(asked, name) for name in FREE})

@@ -17,14 +17,19 @@ LAYERS = [
     "console files losses",
     "steps",
     "recipe",
-    "presets models data device",
+    "plugins presets models data device",
+    "recipe_files",
     "latent pictures",
     "sampling",
     "vitals describe evaluation",
     "run",
     "arguments",
+    "parser",
+    "train_parser",
     "report benchmark",
-    "train sample interpolate animate evaluate export import_weights bench launches",
+    "train list sample interpolate animate evaluate export import_weights bench launches",
+    "completion",
+    "__main__",
 ]
 PLACES = {name: place for place, names in enumerate(LAYERS) for name in names.split()}
 
