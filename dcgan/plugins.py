@@ -11,6 +11,7 @@ that its recipe and its device need, by name and checksum, and no command runs a
 """
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -234,6 +235,34 @@ def recorded(value: Any) -> tuple[Plugin, ...]:
         if not fits or not all(isinstance(text, str) and len(text) < 300 for text in one.values()):
             raise ValueError(f"expected a plugin's name and sha256, got {one!r:.80}")
     return tuple(Plugin(**one) for one in value)
+
+
+def recipe_of(what: str, config: Any) -> Preset:
+    """Return the recipe of the content of a run's config.json.
+
+    Args:
+        what: the run, for messages.
+
+    Raises PluginNeeded if it needs a plugin that is not loaded; UserError, KeyError, TypeError, ValueError or
+    AttributeError if there is no recipe that can be read.
+    """
+    try:
+        return Preset.from_json(config["preset"])
+    except (UserError, ValueError):
+        check(what, recorded(config.get("plugins", [])))
+        raise
+
+
+def options(preset: Preset, device: str = "cpu") -> str:
+    """Return the options of a command line, " --plugin FILE" for each file that these need."""
+    paths = {plugin: path for path, (plugin, _) in _modules.items()}
+    return "".join(f" --plugin {shlex.quote(_shown(paths[each]))}" for each in of(preset, device))
+
+
+def _shown(path: Path) -> str:
+    """Return a path as people write it: from the working directory on, if it lies there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def check(what: str, needed: Iterable[Plugin]) -> list[str]:

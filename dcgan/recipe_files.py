@@ -145,9 +145,10 @@ def _in_file(path: Path) -> Preset:
     try:
         data = _parsed(content, path.suffix.lower())
         if isinstance(data.get("preset"), dict):
-            plugins.check(f"the run of {path}", plugins.recorded(data.get("plugins", [])))
-            return Preset.from_json(data["preset"])
+            return plugins.recipe_of(f"the run of {path}", data)
         return _of_fields(data, path.stem)
+    except plugins.PluginNeeded:
+        raise
     except (UserError, ValueError, TypeError, KeyError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"--preset {path}: {said}") from error

@@ -58,10 +58,13 @@ class Ran:
 
 @dataclass(frozen=True)
 class Cost:
-    """The loss of D's output `judged` against `label`; without a graph it is only written down."""
+    """The loss of D's output `judged` against `label`; without a graph it is only written down.
+
+    The label is None for a cost of G's own, which has none.
+    """
 
     judged: str
-    label: float
+    label: float | None
     graph: bool
 
 
@@ -70,7 +73,7 @@ class Differentiated:
     """Gradients from `costs` for `parameters` of `network`; `added` to ones that were there."""
 
     network: str
-    costs: tuple[tuple[str, float], ...]
+    costs: tuple[tuple[str, float | None], ...]
     parameters: tuple[str, ...]
     added: bool
 
@@ -118,7 +121,11 @@ class _Watcher:
             network.forward = self._watched_forward(name, network)  # type: ignore[method-assign]
         self._watch_updates("G", gan.optimizer_g)
         self._watch_updates("D", gan.optimizer_d)
-        return replace(gan, loss=replace(gan.loss, cost=self._watched_cost(gan.loss.cost)))
+        of_generator = gan.loss.generator_cost
+        watched = {"cost": self._watched_cost(gan.loss.cost)}
+        if of_generator is not None:
+            watched["generator_cost"] = self._watched_cost(of_generator)
+        return replace(gan, loss=replace(gan.loss, **watched))
 
     def _name(self, tensor: mg.Tensor, name: str) -> None:
         self._names[_place(tensor)] = (name, tensor)
@@ -201,12 +208,10 @@ class _Watcher:
         """G after its update is called G'."""
         return name + "'" * self._updates[name]
 
-    def _watched_cost(
-        self, cost: Callable[[mg.Tensor, float], mg.Tensor]
-    ) -> Callable[[mg.Tensor, float], mg.Tensor]:
-        def watched(judged: mg.Tensor, label: float) -> mg.Tensor:
-            value = cost(judged, label)
-            event = Cost(self._name_of(judged), label, value.requires_grad)
+    def _watched_cost(self, cost: Callable[..., mg.Tensor]) -> Any:
+        def watched(judged: mg.Tensor, *label: float) -> mg.Tensor:
+            value = cost(judged, *label)
+            event = Cost(self._name_of(judged), label[0] if label else None, value.requires_grad)
             self.events.append(event)
             if event.graph:
                 self._costs.append(event)

@@ -67,11 +67,11 @@ def _sentence(event: Event, preset: Preset) -> str:
         case Ran():
             return _of_run(event)
         case Cost(graph=False):
-            return f"The loss of {event.judged} against {event.label:.0f} is only written down."
+            return f"The loss of {_against(event.judged, event.label)} is only written down."
         case Cost():
-            return f"The loss of {event.judged} against {event.label:.0f} is taken."
+            return f"The loss of {_against(event.judged, event.label)} is taken."
         case Differentiated():
-            costs = " and ".join(f"{judged} against {label:.0f}" for judged, label in event.costs)
+            costs = " and ".join(_against(*cost) for cost in event.costs)
             other = "D" if event.network == "G" else "G"
             how = "are added to those already there" if event.added else "are made"
             return (
@@ -80,6 +80,10 @@ def _sentence(event: Event, preset: Preset) -> str:
             )
         case Updated():
             return f"Adam moves {event.network}'s {len(event.moved)} parameter tensors, and nothing else."
+
+
+def _against(judged: str, label: float | None) -> str:
+    return f"{judged} for G" if label is None else f"{judged} against {label:.0f}"
 
 
 def _of_run(event: Ran) -> str:

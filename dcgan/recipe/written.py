@@ -44,12 +44,13 @@ def _parsed(call: ast.expr) -> Layer:
 def to_text(layer: Layer) -> str:
     """Return the call that `parse` reads, without the fields that have their default.
 
-    Fields that have none stand first, without their names; the others are named.
+    Fields that have none stand first, without their names; the others are named. The only field of a layer is
+    always there.
     """
     given = []
     for field in fields(layer):
         value = getattr(layer, field.name)
-        if field.default is MISSING:
+        if field.default is MISSING or len(fields(layer)) == 1:
             given.append(repr(value))
         elif value != field.default:
             given.append(f"{field.name}={value!r}")

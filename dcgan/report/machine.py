@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import plugins
 from ..run import checkpoint
 from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading, number
@@ -43,8 +44,9 @@ def going_on(reading: Reading) -> Markup:
     """The section with the commands that this run can be followed by."""
     run = shlex.quote(str(reading.named))
     weights = f" --weights {reading.weights}" if reading.weights else ""
+    weights += plugins.options(reading.preset)
     commands = [
-        ("Go on training", f"dcgan train --resume {run}"),
+        ("Go on training", f"dcgan train --resume {run}{plugins.options(reading.preset)}"),
         ("Draw more", f"dcgan sample {run} --out more.png --grid 8x8 --seed 1{weights}"),
         ("Measure", f"dcgan evaluate {run}{weights}"),
         ("Animate", f"dcgan animate {run}"),

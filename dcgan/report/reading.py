@@ -142,8 +142,7 @@ def _state(run: Path, weights: str | None, max_memory: int) -> tuple[Checkpoint 
 def _preset(run: Path, config: dict[str, Any], state: Checkpoint | None) -> Preset:
     """The recipe by config.json, which a run that goes on writes anew; else by the checkpoint."""
     try:
-        plugins.check(str(run), plugins.recorded(config.get("plugins", [])))
-        return Preset.from_json(config["preset"])
+        return plugins.recipe_of(str(run), config)
     except PluginNeeded:
         raise
     except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:

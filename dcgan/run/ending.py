@@ -2,6 +2,7 @@
 
 from minigrad.inspect import ShadowError
 
+from .. import plugins
 from ..console import tell
 from ..errors import UserError, reason
 from ..recipe import memory
@@ -27,7 +28,8 @@ def tell_end(training: Training, total: int) -> None:
     ):
         if (path / name).exists():
             tell(f"{label:<10} {path / name}")
-    tell(f"more       dcgan sample {path} --out more.png --grid 8x8 --seed 1")
+    needed = plugins.options(training.preset)
+    tell(f"more       dcgan sample {path} --out more.png --grid 8x8 --seed 1{needed}")
 
 
 def tell_divergence(training: Training, diverged: Diverged) -> None:
@@ -66,7 +68,9 @@ def not_written(training: Training, error: OSError) -> UserError:
 def _options(training: Training) -> str:
     """Return the options besides the recipe that the next command needs to train as this one did."""
     schedule = training.schedule
-    options = f" --every {schedule.evaluate_every}" if schedule.evaluate_every else ""
+    preset, device = training.preset, training.learner.device
+    options = plugins.options(preset, device) + (f" --device {device}" if device != "cpu" else "")
+    options += f" --every {schedule.evaluate_every}" if schedule.evaluate_every else ""
     needed = memory.of_training(training.preset)
     if needed > memory.DEFAULT:
         options += f" --max-memory {-(-needed // 2**30)}G"

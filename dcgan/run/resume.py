@@ -101,8 +101,7 @@ def _configured(run: RunDirectory) -> Preset:
     """The recipe of config.json. Raises UserError if there is none that can be read."""
     config = run.config()
     try:
-        plugins.check(str(run.path), plugins.recorded(config.get("plugins", [])))
-        return Preset.from_json(config["preset"])
+        return plugins.recipe_of(str(run.path), config)
     except PluginNeeded:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

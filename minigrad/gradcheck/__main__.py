@@ -21,11 +21,11 @@ INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 1
 
 
 def load_module(path: Path) -> list[type[Operation]]:
-    """Run a Python file and give the operations that it defines.
+    """Run a Python file and give the operations that it defines; all, where it registers a device alone.
 
-    Raises ValueError where it can't be run, or defines none.
+    Raises ValueError where it can't be run, or does neither.
     """
-    before = dict(OPERATIONS)
+    before, devices = dict(OPERATIONS), backends.known()
     spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"--module {path}: expected a Python file")
@@ -36,9 +36,12 @@ def load_module(path: Path) -> list[type[Operation]]:
     except (Exception, SystemExit) as error:
         raise ValueError(f"--module {path}: it can't be imported: {type(error).__name__}: {error}") from error
     found = [operation for name, operation in OPERATIONS.items() if before.get(name) is not operation]
-    if not found:
-        raise ValueError(f"--module {path}: it defines no operation (a subclass of minigrad.Operation)")
-    return found
+    if not found and backends.known() == devices:
+        raise ValueError(
+            f"--module {path}: it defines no operation (a subclass of minigrad.Operation) and registers no "
+            "device (minigrad.backend.register)"
+        )
+    return found or list(OPERATIONS.values())
 
 
 def chosen(operations: list[type[Operation]], names: Sequence[str]) -> list[type[Operation]]:
@@ -61,23 +64,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--module", type=Path, metavar="FILE", help="check the operations that a Python file defines instead"
+        "--module",
+        type=Path,
+        metavar="FILE",
+        
+        help="check the operations that a Python file defines instead, or all if it registers a device",,
     )
     parser.add_argument("--operation", nargs="+", metavar="NAME", help="check these alone")
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    try:
-        backends.get(arguments.device)
-    except (ValueError, ImportError, RuntimeError) as error:
-        print(f"minigrad.gradcheck: --device {arguments.device}: {_missing(error)}", file=sys.stderr)
-        return 2
+    device = "gpu" if arguments.device.lower() == "cuda" else arguments.device
     try:
         operations = load_module(arguments.module) if arguments.module else list(OPERATIONS.values())
         operations = chosen(operations, arguments.operation) if arguments.operation else operations
     except ValueError as error:
         print(f"minigrad.gradcheck: {error}", file=sys.stderr)
         return 2
-    return run(operations, arguments.device)
+    try:
+        backends.get(device)
+    except (ValueError, ImportError, RuntimeError) as error:
+        print(f"minigrad.gradcheck: --device {device}: {_missing(error)}", file=sys.stderr)
+        return 2
+    return run(operations, device)
 
 
 def _missing(error: Exception) -> str:
