@@ -67,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--module",
         type=Path,
         metavar="FILE",
-        
-        help="check the operations that a Python file defines instead, or all if it registers a device",,
+        help="check the operations that a Python file defines instead, or all if it registers a device",
     )
     parser.add_argument("--operation", nargs="+", metavar="NAME", help="check these alone")
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
