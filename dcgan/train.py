@@ -13,7 +13,7 @@ from . import device as devices
 from . import models, presets
 from .arguments import add_max_memory, add_range, natural, positive
 from .console import StopOnSignal, run_command, tell
-from .data import sources
+from .data import names, sources
 from .data.batches import Batches
 from .data.scale import Range
 from .describe import table
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", help=f"the recipe: {', '.join(presets.PRESETS)} (default: flux)")
     parser.add_argument(
         "--data",
-        help="the images: mnist (the default), a folder of images, fashion-mnist:DIR, an .npy or .npz file, "
-        "or IDX files",
+        help="the images: mnist (the default), a folder or .zip of images, fashion-mnist:DIR, an .npy or "
+        ".npz file, IDX files, or CIFAR's binary files",
     )
     parser.add_argument(
         "--device", default="cpu", choices=("cpu", "gpu"), help="where to compute (default: %(default)s)"
@@ -337,7 +337,7 @@ def _training(
     arguments: argparse.Namespace, prepared: Prepared, run: RunDirectory, begin: int = 0
 ) -> Training:
     """Return the training of a run, of which `begin` steps were done before."""
-    digits = prepared.data == "mnist" and prepared.preset.name != presets.QUICK.name
+    digits = names.is_digits(prepared.data) and prepared.preset.name != presets.QUICK.name
     short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
     schedule = Schedule(
         evaluate_every=arguments.every or 0,

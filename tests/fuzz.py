@@ -31,7 +31,8 @@ from reported import vital_signs
 
 import minigrad as mg
 from dcgan import latent, models, pictures, presets, sampling
-from dcgan.data import arrays, folder, idx, scale, sources
+from dcgan.data import arrays, cifar, idx, imagefiles, scale, sources
+from dcgan.data.folder import PathFile
 from dcgan.errors import UserError
 from dcgan.evaluation.line import EvaluationLine
 from dcgan.files import jsonfile
@@ -265,7 +266,7 @@ def _with_checksums(content: bytes) -> bytes:
 
 
 def _decode(path: Path) -> Any:
-    found = next(folder._decoded([path], 8, 3))
+    found = next(imagefiles._decoded([PathFile(path, path.name)], 8, 3))
     if isinstance(found, str):
         raise ValueError(found)
     assert min(found[0].shape[:2]) == 8
