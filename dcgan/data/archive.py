@@ -77,7 +77,7 @@ class Archive:
 
     def _packed(self, entry: zipfile.ZipInfo) -> bytes:
         with self._lock:
-            self._file.seek(entry.header_offset)
+            self._file.seek(max(0, entry.header_offset))
             header = self._file.read(LOCAL_HEADER.size)
             if len(header) < LOCAL_HEADER.size or header[:4] != SIGNATURE:
                 raise ValueError("damaged: it is not where the archive says")
@@ -172,7 +172,7 @@ def find(path: Path, file: BinaryIO) -> tuple[list[Member], Counter[str]]:
     found, others = dict[tuple[str, ...], Member](), Counter[str]()
     for entry in entries:
         parts = _parts(entry)
-        folder = entry.is_dir() or entry.external_attr & IS_FOLDER
+        folder = entry.filename.endswith("/") or entry.external_attr & IS_FOLDER
         if folder or any(is_hidden(part) for part in parts if part != ".."):
             continue
         kind = _kind(entry, parts, known)

@@ -9,8 +9,8 @@ from PIL import Image
 
 import minigrad as mg
 from dcgan import presets
-from dcgan.data.decoded import Decoded
 from dcgan.data.batches import Batches
+from dcgan.data.decoded import Decoded
 from dcgan.errors import UserError
 
 CROPS = {"crop": "random_or_center", "flip": 0.5}
