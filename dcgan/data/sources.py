@@ -131,8 +131,8 @@ def _file(name: str, size: int, channels: int, value_range: Range | None) -> Ima
         raise UserError(f"--data {name}: {error}") from error
     instead = "; extract an archive first" if path.name.lower().endswith(ARCHIVES) else ""
     raise UserError(
-        f"--data {name}: expected an .npy, .npz, .zip or IDX file of images, one of CIFAR's .bin files, or the "
-        f"folder of an image{instead}"
+        f"--data {name}: expected an .npy, .npz, .zip or IDX file of images, one of CIFAR's .bin files, or "
+        f"the folder of an image{instead}"
     )
 
 

@@ -143,6 +143,15 @@ def test_scans_are_counted_in_every_tile_of_a_tiff(tmp_path, monkeypatch):
     assert reason(path) == "tiles or strips of JPEG without a length"
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "MPO"])
+def test_a_file_is_left_at_its_place(kind):
+    content = io.BytesIO(encoded(photograph(), kind))
+    with Image.open(content) as image:
+        content.seek(17)
+        limits.weigh(content, image)
+        assert content.tell() == 17
+
+
 # ---- other kinds ----
 
 

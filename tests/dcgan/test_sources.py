@@ -549,10 +549,8 @@ def test_directories_of_nothing_are_told(tmp_path, monkeypatch, directory):
 )
 def test_a_file_of_another_kind_is_told(tmp_path, name, content, instead):
     path = wrote(tmp_path / name, content)
-    expected = (
-        "expected an .npy, .npz, .zip or IDX file of images, one of CIFAR's .bin files, or the folder of"
-    )
-    assert complaint(path) == f"{expected} an image{instead}"
+    expected = "expected an .npy, .npz, .zip or IDX file of images, one of CIFAR's .bin files, or the folder"
+    assert complaint(path) == f"{expected} of an image{instead}"
 
 
 def test_arrays_are_fitted_and_the_notes_say_how(tmp_path):
