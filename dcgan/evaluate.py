@@ -45,7 +45,7 @@ def parser() -> Parser:
     """Return the command line."""
     parser = Parser("evaluate", description="Measure how good a run's samples are.")
     add_generator(parser)
-    parser.add_argument("--data", help="the real images (default: those of the run)")
+    parser.add_argument("--data", help="the real images, named as for training (default: those of the run)")
     add_range(parser)
     parser.add_argument(
         "--count",

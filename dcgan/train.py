@@ -13,7 +13,7 @@ from . import device as devices
 from . import models, presets, recipe_files
 from .arguments import chosen_preset
 from .console import StopOnSignal, output, run_command, tell
-from .data import sources
+from .data import names, sources
 from .data.batches import Batches
 from .data.scale import Range
 from .describe import table
@@ -273,7 +273,7 @@ def _training(
     arguments: argparse.Namespace, prepared: Prepared, run: RunDirectory, begin: int = 0
 ) -> Training:
     """Return the training of a run, of which `begin` steps were done before."""
-    digits = prepared.data == "mnist" and prepared.preset.name != presets.QUICK.name
+    digits = names.is_digits(prepared.data) and prepared.preset.name != presets.QUICK.name
     short_way = f" The short way to digits is --preset {presets.QUICK.name}." if digits else ""
     schedule = Schedule(
         evaluate_every=arguments.every or 0,

@@ -14,8 +14,8 @@ def parser() -> Parser:
     add_recipe(parser)
     parser.add_argument(
         "--data",
-        help="the images: mnist (the default), a folder of images, fashion-mnist:DIR, an .npy or .npz file, "
-        "or IDX files",
+        help="the images: mnist (the default), a folder or .zip of images, fashion-mnist:DIR, an .npy or "
+        ".npz file, IDX files, or CIFAR's binary files",
     )
     add_device(parser)
     parser.add_argument(

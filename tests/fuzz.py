@@ -31,7 +31,8 @@ from reported import vital_signs
 
 import minigrad as mg
 from dcgan import latent, models, pictures, presets, sampling
-from dcgan.data import arrays, folder, idx, scale, sources
+from dcgan.data import arrays, cifar, idx, imagefiles, scale, sources
+from dcgan.data.folder import PathFile
 from dcgan.errors import UserError
 from dcgan.evaluation.line import EvaluationLine
 from dcgan.files import jsonfile
@@ -264,8 +265,32 @@ def _with_checksums(content: bytes) -> bytes:
     return b"".join(mended)
 
 
+def _picture_zips() -> list[bytes]:
+    """Archives of pictures, some of them in folders, stored and deflated."""
+    made, pictures_ = [], _image("PNG")() + _image("JPEG")()
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", compression) as archive:
+            for i, content in enumerate(pictures_):
+                archive.writestr(f"{'é/' * (i % 3)}{i}.png", content)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _zip_of_one(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", content)
+    return buffer.getvalue()
+
+
+def _cifar() -> list[bytes]:
+    records = _pixels(4, cifar.RECORD_BYTES["CIFAR-10"]) % 10
+    return [records.tobytes(), np.insert(records, 0, 7, axis=1).tobytes()]
+
+
 def _decode(path: Path) -> Any:
-    found = next(folder._decoded([path], 8, 3))
+    found = next(imagefiles._decoded([PathFile(path, path.name)], 8, 3))
     if isinstance(found, str):
         raise ValueError(found)
     assert min(found[0].shape[:2]) == 8
@@ -408,6 +433,9 @@ KINDS = {
     "npy": Kind("a.npy", _npys, _array, (ValueError,)),
     "npz": Kind("a.npz", _zips, _array, (ValueError,)),
     "npy in npz": Kind("a.npz", _npys, _images, TOLD, wrap=_zip),
+    "zip": Kind("a.zip", _picture_zips, _images, TOLD),
+    "png in zip": Kind("a.zip", _image("PNG"), _images, TOLD, wrap=_zip_of_one),
+    "cifar": Kind("a.bin", _cifar, _images, TOLD),
     "noise": Kind("z.npy", lambda: [_npy(np.zeros((3, 5)))], lambda p: latent.from_file(SMALL, p), TOLD),
     "config": Kind("config.json", _config, lambda path: RunDirectory(path.parent).data(), TOLD),
     "metrics": Kind("metrics.jsonl", _metrics, lambda p: directory.RunDirectory(p.parent).metrics(), TOLD),

@@ -2,8 +2,7 @@
 
 import io
 import math
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -22,12 +21,23 @@ TILE_WIDTH, TILE_HEIGHT, COMPRESSION, JPEG_COMPRESSION = 322, 323, 259, 7  # of 
 PLACES, LENGTHS = (324, 273), (325, 279)  # of tiles, else of strips
 
 
-def weigh(file: Path, image: Any) -> int:
+def weigh(file: BinaryIO, image: Any) -> int:
     """Return the pixels that an opened image file counts as while it is decoded.
 
     They are its own, more for kinds whose decoder takes more memory or time. Raise ValueError if that is
     too much: the reason says how much, and how much is expected.
+
+    Args:
+        file: the content that `image` was opened from; it is left at its place.
     """
+    place = file.tell()
+    try:
+        return _weight(file, image)
+    finally:
+        file.seek(place)
+
+
+def _weight(file: BinaryIO, image: Any) -> int:
     pixels = image.width * image.height
     tiles = image.tile or []
     if len(tiles) > MAX_TILES:
@@ -49,10 +59,10 @@ def weigh(file: Path, image: Any) -> int:
     return pixels * weight
 
 
-def _weigh_jpeg(file: Path, image: Any) -> int:
+def _weigh_jpeg(file: BinaryIO, image: Any) -> int:
     """The pixels at the size that the image is decoded at; all of them if it has several scans."""
-    with file.open("rb") as stream:
-        scanned = jpeg.work(stream)
+    file.seek(0)
+    scanned = jpeg.work(file)
     _check_scans(scanned)
     whole = image.width * image.height
     return whole if scanned > whole else 0
@@ -63,16 +73,21 @@ def _check_scans(scanned: int) -> None:
         raise ValueError(f"{scanned} pixels in all scans of JPEG: more than {MAX_SCANNED_PIXELS}")
 
 
-def _check_content(file: Path, image: Any) -> None:
+def _check_content(file: BinaryIO, image: Any) -> None:
     """Raise ValueError if a decoder written in Python would take long with little."""
     if image.format == "BLP":  # holds JPEG in some cases
         pixels = image.width * image.height
-        _check_scans(file.read_bytes().count(b"\xff\xda") * (pixels + jpeg.PER_SCAN))
-    if image.tile[0][0] == "ppm_plain" and (comments := file.read_bytes().count(b"#")) > MAX_COMMENTS:
+        _check_scans(_content(file).count(b"\xff\xda") * (pixels + jpeg.PER_SCAN))
+    if image.tile[0][0] == "ppm_plain" and (comments := _content(file).count(b"#")) > MAX_COMMENTS:
         raise ValueError(f"{comments} comments: more than {MAX_COMMENTS}")
 
 
-def _weigh_tiff(file: Path, image: Any) -> int:
+def _content(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _weigh_tiff(file: BinaryIO, image: Any) -> int:
     """The pixels with what tiles hold beyond the image's edges."""
     tags = image.tag_v2
     pixels = image.width * image.height
@@ -95,12 +110,11 @@ def _numbers(tags: Any, kinds: tuple[int, int]) -> tuple[int, ...]:
     return tuple(max(0, int(one)) for one in (value if isinstance(value, tuple) else (value,)))
 
 
-def _scanned_in_tiff(file: Path, places: tuple[int, ...], lengths: tuple[int, ...]) -> int:
+def _scanned_in_tiff(file: BinaryIO, places: tuple[int, ...], lengths: tuple[int, ...]) -> int:
     if len(lengths) < len(places) or 0 in lengths:
         raise ValueError("tiles or strips of JPEG without a length")
     scanned = 0
-    with file.open("rb") as stream:
-        for place, length in zip(places, lengths, strict=False):
-            stream.seek(place)
-            scanned += jpeg.work(io.BytesIO(stream.read(length)))
+    for place, length in zip(places, lengths, strict=False):
+        file.seek(place)
+        scanned += jpeg.work(io.BytesIO(file.read(length)))
     return scanned

@@ -1,4 +1,4 @@
-"""The sources of images that --data names: the package's digits, a folder of images, or a file of many."""
+"""The sources of images that --data names: the package's digits, a folder or archive, or a file of many."""
 
 import os
 from collections.abc import Sequence
@@ -9,14 +9,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from . import arrays, folder, idx, mnist, scale
+from . import archive, arrays, cifar, folder, idx, mnist, names, scale, sets
 from .channels import NAMES, conversion
 from .fit import MAX_ASPECT_RATIO, fit_array
+from .kinds import ending
+from .limits import MAX_PIXELS
+from .names import DIGITS, FASHION
 from .scale import Range
+from .sets import FoundSet
 
 MAX_IMAGES = 2**25  # of a file
-FASHION = "fashion-mnist:"  # how the name of a directory with that set's files begins
-TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+SHOWN = 5  # sets in a message
+ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # that are not read in place
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class ImageSet:
             1, to be repeated.
         notes: how they became so, for people.
         value_range: the numbers (low, high) that were taken as black and white; None for sets whose files
-            hold 8-bit images by their format: MNIST, Fashion-MNIST, and folders if no range was given.
+            hold 8-bit images by their format: MNIST, Fashion-MNIST, and folders and archives if no range was
+            given.
     """
 
     images: Sequence[NDArray[Any]] | NDArray[Any]
@@ -44,8 +49,9 @@ def check_range(name: str, value_range: Range | None) -> None:
         low, high = scale.checked(value_range)
     except ValueError as error:
         raise UserError(f"--range {error}") from error
-    if name == "mnist" or name.startswith(FASHION):
-        instead = "" if name == "mnist" else f", or name the directory alone ({name.removeprefix(FASHION)})"
+    name = names.canonical(name)
+    if name == DIGITS or name.startswith(FASHION):
+        instead = "" if name == DIGITS else f", or name the directory alone ({name.removeprefix(FASHION)})"
         raise UserError(
             f"--range {low:.15g},{high:.15g} with --data {name}: its bytes go from 0 to 255; leave --range "
             f"out{instead}"
@@ -57,8 +63,9 @@ def load(name: str, size: int, channels: int, value_range: Range | None = None) 
 
     Args:
         name: "mnist"; "fashion-mnist:DIR", a directory with Fashion-MNIST's IDX files or others of
-            their names; a folder of images; an .npy or .npz file, or "FILE.npz:ARRAY"; an IDX file, or
-            two, images and labels, joined by a comma.
+            their names; a folder of images, or of such IDX files, or of CIFAR's binary files; a .zip of
+            images; an .npy or .npz file, or "FILE.npz:ARRAY"; a binary file of CIFAR; an IDX file, or two,
+            images and labels, joined by a comma. The first two are taken in any case.
         value_range: the numbers (low, high) that stand for black and white. By default, those that
             the numbers' type and extremes tell (`scale.to_bytes`).
 
@@ -66,26 +73,26 @@ def load(name: str, size: int, channels: int, value_range: Range | None = None) 
     range, or it takes no range (`check_range`).
     """
     check_range(name, value_range)
-    if name == "mnist":
+    name = names.canonical(name)
+    if name == DIGITS:
         return _digits(size, channels)
     if name.startswith(FASHION):
-        found = _directory_of_idx(name, Path(name.removeprefix(FASHION)), size, channels, None)
+        found = _fashion(name, Path(name.removeprefix(FASHION)), size, channels)
         return replace(found, value_range=None)
     path = Path(name)
     if os.path.isdir(path):  # unlike Path's, it takes names that no file can have
-        if _beside(path, TRAIN_IMAGES):
-            return _directory_of_idx(name, path, size, channels, value_range)
-        images, notes = folder.read(path, size, channels, value_range)
-        return ImageSet(images, notes, value_range)
+        return _folder(name, path, size, channels, value_range)
     if "," in name and not os.path.exists(path):
         first, second = name.split(",", 1)
-        return _pair_of_idx(name, Path(first), Path(second), size, channels, value_range)
+        images, labels = Path(first), Path(second)
+        return _pair_of_idx(name, images.name, images, labels, size, channels, value_range)
     return _file(name, size, channels, value_range)
 
 
 def absolute(name: str) -> str:
-    """The name with paths made absolute, so that it says the same from any directory."""
-    if name == "mnist":
+    """The name in its canonical form, with paths made absolute: it says the same from any directory."""
+    name = names.canonical(name)
+    if name == DIGITS:
         return name
     prefix = FASHION if name.startswith(FASHION) else ""
     rest = name.removeprefix(prefix)
@@ -109,32 +116,100 @@ def _file(name: str, size: int, channels: int, value_range: Range | None) -> Ima
         path = Path(before)
     if not os.path.isfile(path):
         raise UserError(
-            f"--data {name}: expected mnist, fashion-mnist:DIR, a folder of images, an .npy or .npz file, or "
-            "IDX files; there is no file or folder of that name"
+            f"--data {name}: expected mnist, fashion-mnist:DIR, a folder or .zip of images, an .npy or .npz "
+            "file, IDX files, or CIFAR's binary files; there is no file or folder of that name"
+            f"{names.similar(name)}"
         )
+    if ending(path.name) == ".zip":
+        images, notes = archive.read(path, size, channels, value_range)
+        return ImageSet(images, notes, value_range)
     try:
-        if path.suffix.lower() in (".npy", ".npz"):
-            return _fitted(arrays.read(path, key), path.name, size, channels, value_range)
-        if idx.is_idx(path):
-            return _fitted(_images(idx.read(path)), path.name, size, channels, value_range)
+        array = _array(path, key)
+        if array is not None:
+            return _fitted(array, path.name, size, channels, value_range)
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(f"--data {name}: {error}") from error
-    raise UserError(f"--data {name}: expected an .npy, .npz or IDX file of images, or the folder of an image")
+    instead = "; extract an archive first" if path.name.lower().endswith(ARCHIVES) else ""
+    raise UserError(
+        f"--data {name}: expected an .npy, .npz, .zip or IDX file of images, one of CIFAR's .bin files, or "
+        f"the folder of an image{instead}"
+    )
 
 
-def _directory_of_idx(
-    name: str, directory: Path, size: int, channels: int, value_range: Range | None
+def _array(path: Path, key: str) -> NDArray[Any] | None:
+    """The images (n, H, W, C) of a file of many, if it is of a kind that is known."""
+    if ending(path.name) in (".npy", ".npz"):
+        return arrays.read(path, key)
+    if idx.is_idx(path):
+        return _images(idx.read(path))
+    if ending(path.name) == ".bin":
+        return cifar.read(path)
+    if cifar.is_pickle(path):
+        raise ValueError(cifar.NO_PICKLES)
+    return None
+
+
+def _fashion(name: str, directory: Path, size: int, channels: int) -> ImageSet:
+    found = sets.find(directory, with_cifar=False).sets
+    if not found:
+        expected = " or ".join(sets.IMAGES)
+        raise UserError(f"--data {name}: no {expected}, nor one with .gz, in {directory} or its subfolders")
+    return _set(name, directory, _only(name, directory, found), size, channels, None)
+
+
+def _folder(name: str, path: Path, size: int, channels: int, value_range: Range | None) -> ImageSet:
+    """The set in a folder that is known by the names of its files, or else the images in it."""
+    found = sets.find(path)
+    if found.sets:
+        chosen = _only(name, path, found.sets)
+        if chosen.directory != path and (others := folder.find(path)[0]):
+            raise UserError(
+                f"--data {name}: it holds {len(others)} image files and also the set "
+                f"{chosen.images[0].relative_to(path)}: name the folder of one of them"
+            )
+        return _set(name, path, chosen, size, channels, value_range)
+    if found.pickles and not folder.find(path)[0]:
+        raise UserError(f"--data {name}: {found.pickles[0].relative_to(path)}: {cifar.NO_PICKLES}")
+    images, notes = folder.read(path, size, channels, value_range)
+    return ImageSet(images, notes, value_range)
+
+
+def _only(name: str, path: Path, found: list[FoundSet]) -> FoundSet:
+    """The only one of the sets in a folder. UserError where there are several."""
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(str(one.images[0].relative_to(path)) for one in found[:SHOWN])
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    raise UserError(
+        f"--data {name}: it holds {len(found)} sets ({shown}{more}): name the folder or file of one"
+    )
+
+
+def _set(
+    name: str, path: Path, found: FoundSet, size: int, channels: int, value_range: Range | None
 ) -> ImageSet:
-    images = _beside(directory, TRAIN_IMAGES)
-    if images is None:
-        raise UserError(f"--data {name}: no {TRAIN_IMAGES} or {TRAIN_IMAGES}.gz in {directory}")
-    return _pair_of_idx(name, images, _beside(directory, TRAIN_LABELS), size, channels, value_range)
+    """The images of a set that lies in a folder, at the path or below it."""
+    what = str(found.images[0].relative_to(path))
+    if not found.is_cifar:
+        return _pair_of_idx(name, what, found.images[0], found.labels, size, channels, value_range)
+    try:
+        array = cifar.read_training(found.images)
+        last = f" to {found.images[-1].name}" if len(found.images) > 1 else ""
+        return _fitted(array, f"{what}{last}", size, channels, value_range)
+    except (ValueError, OSError, MemoryError) as error:
+        raise UserError(f"--data {name}: {error}") from error
 
 
 def _pair_of_idx(
-    name: str, images: Path, labels: Path | None, size: int, channels: int, value_range: Range | None
+    name: str,
+    what: str,
+    images: Path,
+    labels: Path | None,
+    size: int,
+    channels: int,
+    value_range: Range | None,
 ) -> ImageSet:
-    """Images, and labels that are only held against them: as many."""
+    """Images, which notes call `what`, and labels that are only held against them: as many."""
     reading = images
     try:
         found = _images(idx.read(images))
@@ -143,7 +218,7 @@ def _pair_of_idx(
             if len(idx.read(labels)) != len(found):
                 raise ValueError(f"another number of labels than the {len(found)} images of {images.name}")
         reading = images
-        return _fitted(found, images.name, size, channels, value_range)
+        return _fitted(found, what, size, channels, value_range)
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(f"--data {name}: {reading.name}: {error}") from error
 
@@ -155,17 +230,11 @@ def _images(array: NDArray[Any]) -> NDArray[Any]:
     return array[..., None]
 
 
-def _beside(directory: Path, name: str) -> Path | None:
-    """The file in the directory, as it is or compressed."""
-    found = (directory / name, directory / f"{name}.gz")
-    return next((path for path in found if os.path.isfile(path)), None)
-
-
 def _check_sizes(shape: tuple[int, ...], what: str, size: int, channels: int) -> None:
     """UserError where what becomes of images (n, H, W, C) would not fit in memory."""
     n, height, width, _ = shape
-    if height * width > folder.MAX_PIXELS:
-        raise UserError(f"{what}: {height} x {width} pixels an image; expected {folder.MAX_PIXELS} at most")
+    if height * width > MAX_PIXELS:
+        raise UserError(f"{what}: {height} x {width} pixels an image; expected {MAX_PIXELS} at most")
     longer, shorter = max(height, width), min(height, width)
     fitted = n * channels * size**2 * min(longer / shorter, MAX_ASPECT_RATIO)
     if (shorter != size and fitted > idx.MAX_BYTES) or n > MAX_IMAGES:

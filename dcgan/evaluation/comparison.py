@@ -12,7 +12,7 @@ import minigrad as mg
 from minigrad import nn
 
 from .. import latent, pictures
-from ..data import mnist, sources
+from ..data import mnist, names, sources
 from ..data.batches import Batches
 from ..data.scale import Range
 from ..errors import UserError
@@ -119,7 +119,7 @@ def real_images(
     Raises UserError where `data` can't be loaded, or is too small to be compared.
     """
     sources.check_range(data, value_range)
-    if data == "mnist":
+    if names.is_digits(data):
         train, test = mnist.images("train")[..., None], mnist.images("test")[..., None]
         return RealImages(test, train[: len(test)], train, "the test images of MNIST")
     notes: list[str] = []
@@ -139,7 +139,7 @@ def real_images(
 
 def judge_of(data: str) -> Judge:
     """The classifier for digits, the fixed network for all else."""
-    return DigitJudge() if data == "mnist" else FixedNetworkJudge()
+    return DigitJudge() if names.is_digits(data) else FixedNetworkJudge()
 
 
 def describe(judge: Judge, chunks: Iterable[NDArray[Any]]) -> Described:

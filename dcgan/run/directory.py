@@ -12,7 +12,7 @@ from typing import Any
 
 from minigrad.serialize import is_temporary, write_whole
 
-from ..data import scale, sources
+from ..data import names, scale, sources
 from ..data.scale import Range
 from ..errors import UserError, reason
 from ..files import jsonfile, plainfile
@@ -210,7 +210,7 @@ class RunDirectory:
             return None
         try:
             config = jsonfile.read(path)
-            data, value_range = config.get("data", "mnist"), config.get("range")
+            data, value_range = config.get("data", names.DIGITS), config.get("range")
             if not isinstance(data, str):
                 raise TypeError("expected the name of the data")
             return data, None if value_range is None else scale.checked(value_range)

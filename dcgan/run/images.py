@@ -3,7 +3,7 @@
 import minigrad as mg
 
 from ..console import tell
-from ..data import sources
+from ..data import names, sources
 from ..data.batches import Batches
 from ..data.scale import Range
 from ..data.sources import ImageSet
@@ -22,10 +22,12 @@ def load_images(preset: Preset, data: str | None, value_range: Range | None = No
     Raises UserError if there are none, or they can't be batches of the recipe.
     """
     if data == "":
-        raise UserError("--data: an empty name; expected mnist, a folder of images, or a file of many")
+        raise UserError(
+            "--data: an empty name; expected mnist, a folder or .zip of images, or a file of many"
+        )
     if data is None and preset.channels > 1:
         tell(f"No --data is given: {preset.name} trains on MNIST; --data FOLDER trains it on your pictures.")
-    loaded = sources.load(data or "mnist", preset.image_size, preset.channels, value_range)
+    loaded = sources.load(data or names.DIGITS, preset.image_size, preset.channels, value_range)
     for note in loaded.notes:
         tell(note)
     check_batches(preset, len(loaded.images))

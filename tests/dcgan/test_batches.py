@@ -9,8 +9,8 @@ from PIL import Image
 
 import minigrad as mg
 from dcgan import presets
-from dcgan.data import folder
 from dcgan.data.batches import Batches
+from dcgan.data.decoded import Decoded
 from dcgan.errors import UserError
 
 CROPS = {"crop": "random_or_center", "flip": 0.5}
@@ -199,7 +199,7 @@ def test_crops_and_flips_leave_the_order_as_it_is():
 
 def test_an_array_and_a_sequence_of_its_images_give_the_same_batches():
     images = places(30, 4, 9)
-    decoded = folder.Decoded(in_memory=500)  # so that most of them lie in a file
+    decoded = Decoded(in_memory=500)  # so that most of them lie in a file
     for image in images:
         decoded.append(image)
     for options in (CROPS, {"crop": "center"}, {"flip": 0.5}, {}):

@@ -9,8 +9,8 @@ import minigrad as mg
 from dcgan import presets
 from dcgan.data import feed
 from dcgan.data.batches import Batches
+from dcgan.data.decoded import Decoded
 from dcgan.data.feed import Feed
-from dcgan.data.folder import Decoded
 from minigrad import backend
 
 CROPS = {"crop": "random_or_center", "flip": 0.5}

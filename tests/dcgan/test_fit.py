@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dcgan.data import fit, folder
+from dcgan.data import fit, folder, imagefiles
 from dcgan.data.fit import fit_image
 from dcgan.errors import UserError
 
@@ -183,7 +183,8 @@ def test_a_folder_whose_scale_is_unknown_asks_for_the_range_and_takes_it(tmp_pat
     images, notes = folder.read(tmp_path, 4, 1, (0, 100))
     assert [int(image[0, 0, 0]) for image in images] == [0, 128, 255]
     assert notes == ["3 images are grey"]
-    assert np.all(folder.decode(tmp_path / "2.tif", 4, 1, value_range=(0, 200))[0] == 128)
+    last = folder.PathFile(tmp_path / "2.tif", "2.tif")
+    assert np.all(imagefiles.decode(last, 4, 1, value_range=(0, 200))[0] == 128)
 
 
 # ---- blocks ----

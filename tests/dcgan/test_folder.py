@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dcgan.data import folder
+from dcgan.data import decoded, folder, imagefiles
 from dcgan.data.channels import MODES, NAMES, conversion
 from dcgan.data.fit import MAX_ASPECT_RATIO, fit_array, fit_image
 from dcgan.errors import UserError
@@ -88,7 +88,7 @@ def test_the_order_does_not_depend_on_how_many_threads_decode(tmp_path, monkeypa
     for value in range(40):
         grey(tmp_path / f"{value:02}.png", value, size=4 + (40 - value) * 8)  # the first take longest
     many = values_of(tmp_path)
-    monkeypatch.setattr(folder, "WORKERS", 1)
+    monkeypatch.setattr(imagefiles, "WORKERS", 1)
     assert many == values_of(tmp_path) == list(range(40))
 
 
@@ -578,8 +578,8 @@ def test_a_tenth_may_be_damaged_and_no_more(tmp_path, good, bad):
 
 
 def test_our_limit_of_pixels_is_told_with_the_size_and_lies_below_that_of_pillow(tmp_path, monkeypatch):
-    assert folder.MAX_PIXELS <= Image.MAX_IMAGE_PIXELS
-    monkeypatch.setattr(folder, "MAX_PIXELS", 100)
+    assert imagefiles.MAX_PIXELS <= Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(imagefiles, "MAX_PIXELS", 100)
     assert only(grey(tmp_path / "a.png", 5, size=10), 4, 1)[0].shape == (4, 4, 1)
     save(tmp_path / "b.png", noise(11, 10, 1))
     with pytest.raises(UserError, match=r"1 of 2 .*: b\.png \(10 x 11 pixels: more than 100\)"):
@@ -635,31 +635,31 @@ def test_a_damaged_file_is_an_image_or_is_told(tmp_path_factory, name, changes, 
 )
 @settings(max_examples=80, deadline=None, derandomize=True)
 def test_decoded_images_are_the_same_in_memory_and_in_the_file(shapes, in_memory, reading):
-    decoded = folder.Decoded(in_memory)
+    kept = decoded.Decoded(in_memory)
     given_ = [
         np.random.default_rng(i).integers(0, 256, shape).astype(np.uint8) for i, shape in enumerate(shapes)
     ]
     for i, image in enumerate(given_):
-        decoded.append(image)
-        assert not reading or np.array_equal(decoded[i], image)
-    assert len(decoded) == len(given_)
-    for found in (list(decoded), [decoded[i] for i in np.arange(len(given_))], list(reversed(decoded))[::-1]):
+        kept.append(image)
+        assert not reading or np.array_equal(kept[i], image)
+    assert len(kept) == len(given_)
+    for found in (list(kept), [kept[i] for i in np.arange(len(given_))], list(reversed(kept))[::-1]):
         assert len(found) == len(given_)
         assert all(np.array_equal(a, b) and a.dtype == np.uint8 for a, b in zip(found, given_, strict=True))
-    assert all(np.array_equal(decoded[i - len(given_)], image) for i, image in enumerate(given_))
+    assert all(np.array_equal(kept[i - len(given_)], image) for i, image in enumerate(given_))
     for i in (len(given_), -len(given_) - 1):
         with pytest.raises(IndexError):
-            decoded[i]
+            kept[i]
 
 
 def test_what_exceeds_the_memory_goes_to_a_file_that_has_no_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(decoded.tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     sizes = [(8 + i % 5, 9 + i % 7) for i in range(30)]
     for i, (height, width) in enumerate(sizes):
         save(tmp_path / "images" / f"{i:02}.png", noise(height, width, seed=i))
     inside, _ = folder.read(tmp_path / "images", 4, 3)
-    monkeypatch.setattr(folder, "Decoded", lambda make=folder.Decoded: make(in_memory=200))
+    monkeypatch.setattr(imagefiles, "Decoded", lambda make=decoded.Decoded: make(in_memory=200))
     outside, _ = folder.read(tmp_path / "images", 4, 3)
     in_file = [isinstance(image, np.memmap) or isinstance(image.base, np.memmap) for image in outside]
     assert in_file == [False] * 4 + [True] * 26  # 48 bytes each, for which there is room four times
@@ -673,8 +673,8 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     grey(tmp_path / "a.png", 1)
-    monkeypatch.setattr(folder, "Decoded", lambda make=folder.Decoded: make(in_memory=0))
-    monkeypatch.setattr(folder.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(imagefiles, "Decoded", lambda make=decoded.Decoded: make(in_memory=0))
+    monkeypatch.setattr(decoded.tempfile, "TemporaryFile", Full)
     with pytest.raises(UserError, match=r"do not fit into .*No space left.*free some room .*TMPDIR"):
         folder.read(tmp_path, 4, 1)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan.data import fit, folder, jpeg, limits
+from dcgan.data import fit, folder, imagefiles, jpeg, limits
 from dcgan.data.budget import Budget, in_threads
 
 
@@ -42,9 +42,13 @@ def work(content):
     return jpeg.work(io.BytesIO(content))
 
 
+def as_file(path):
+    return folder.PathFile(path, path.name)
+
+
 def reason(path):
     """Why the file can't be read."""
-    found = next(folder._decoded([path], 8, 1))
+    found = next(imagefiles._decoded([as_file(path)], 8, 1))
     assert isinstance(found, str), found
     return found
 
@@ -115,7 +119,7 @@ def test_endless_segments_are_refused():
 def test_a_file_with_too_many_scans_is_refused_before_it_is_decoded(tmp_path, monkeypatch, kind):
     path = tmp_path / "a.jpg"
     path.write_bytes(with_scans(encoded(photograph(), kind, progressive=True), 33_000))
-    monkeypatch.setattr(folder, "_upright", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(imagefiles, "_upright", lambda image: pytest.fail("decoded"))
     scanned = 33_000 * (40 * 24 + jpeg.PER_SCAN)
     assert reason(path) == f"{scanned} pixels in all scans of JPEG: more than {24 * 89_000_000}"
 
@@ -130,13 +134,22 @@ def jpeg_in_tiff(scans, tiles=2):
 def test_scans_are_counted_in_every_tile_of_a_tiff(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     path.write_bytes(jpeg_in_tiff(90, tiles=3))
-    assert folder.decode(path, 8, 1)[0].shape == (24, 8, 1)
+    assert imagefiles.decode(as_file(path), 8, 1)[0].shape == (24, 8, 1)
     monkeypatch.setattr(limits, "MAX_SCANNED_PIXELS", 3 * 90 * (1024 + jpeg.PER_SCAN) - 1)
     assert reason(path).startswith("17971200 pixels in all scans of JPEG: more than ")
     content = jpeg_in_tiff(90, tiles=1)
     length = struct.pack("<HHII", 325, 4, 1, struct.unpack("<I", content[4:8])[0] - 8)
     path.write_bytes(content.replace(length, length[:8] + b"\0" * 4))
     assert reason(path) == "tiles or strips of JPEG without a length"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "MPO"])
+def test_a_file_is_left_at_its_place(kind):
+    content = io.BytesIO(encoded(photograph(), kind))
+    with Image.open(content) as image:
+        content.seek(17)
+        limits.weigh(content, image)
+        assert content.tell() == 17
 
 
 # ---- other kinds ----
@@ -162,7 +175,7 @@ def test_tiny_tiles_are_refused(tmp_path, monkeypatch):
     path.write_bytes(tiff(10, 10, b"\7", 1, t322=[1], t323=[1], t324=[8] * 100, t325=[1] * 100))
     assert reason(path) == "100 tiles or strips: more than 99"
     monkeypatch.setattr(limits, "MAX_TILES", 100)
-    assert np.all(folder.decode(path, 10, 1)[0] == 7)
+    assert np.all(imagefiles.decode(as_file(path), 10, 1)[0] == 7)
 
 
 @pytest.mark.parametrize(("kind", "weight"), [("PNG", 1), ("WEBP", 2), ("JPEG2000", 3), ("QOI", 16)])
@@ -181,12 +194,12 @@ def test_kinds_that_take_more_may_have_fewer_pixels(tmp_path, monkeypatch, kind,
         assert reason(path) == f"40 x 24 pixels of {kind}: more than {limit}"
 
 
-def test_avif_may_have_half_as_many_pixels(tmp_path):  # that some Pillows can't write
+def test_avif_may_have_half_as_many_pixels():  # that some Pillows can't write
     image = SimpleNamespace(format="AVIF", width=8900, height=5000, tile=[])
-    assert limits.weigh(tmp_path, image) == 89_000_000
+    assert limits.weigh(io.BytesIO(), image) == 89_000_000
     image.width = 8901
     with pytest.raises(ValueError, match="8901 x 5000 pixels of AVIF: more than 44500000"):
-        limits.weigh(tmp_path, image)
+        limits.weigh(io.BytesIO(), image)
 
 
 def test_comments_in_a_plain_ppm_are_bounded(tmp_path):
@@ -194,7 +207,7 @@ def test_comments_in_a_plain_ppm_are_bounded(tmp_path):
     for comments in (1000, 1001):
         path.write_bytes(b"P2\n2 1\n255\n" + b"#\n" * comments + b"7 9\n")
         if comments == 1000:
-            assert folder.decode(path, 1, 1)[0].reshape(-1).tolist() == [7, 9]
+            assert imagefiles.decode(as_file(path), 1, 1)[0].reshape(-1).tolist() == [7, 9]
     assert reason(path) == "1001 comments: more than 1000"
 
 
@@ -213,7 +226,7 @@ class Recorded(Budget):
 
 def taken(path, size=8):
     budget = Recorded()
-    folder.decode(path, size, 1, budget=budget)
+    imagefiles.decode(as_file(path), size, 1, budget=budget)
     return budget.taken
 
 
@@ -281,7 +294,7 @@ def test_an_interrupt_waits_only_for_what_is_being_decoded(monkeypatch, tmp_path
     monkeypatch.setattr(Budget, "close", lambda self, close=Budget.close: (close(self), closed.set()))
 
     def decode(file, size, channels, value_range, budget):
-        if file.stem == "00":
+        if file.name == "00.png":
             assert holding.wait(5)
             return np.zeros((4, 4, 1), np.uint8), 1
         next(started)
@@ -297,8 +310,8 @@ def test_an_interrupt_waits_only_for_what_is_being_decoded(monkeypatch, tmp_path
     def interrupt(images, image):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "decode", decode)
-    monkeypatch.setattr(folder, "_keep", interrupt)
+    monkeypatch.setattr(imagefiles, "decode", decode)
+    monkeypatch.setattr(imagefiles, "keep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         folder.read(tmp_path, 4, 1)
     begun, away = next(started), next(turned_away)

@@ -2,10 +2,12 @@
 
 import gzip
 import io
+import os
 import pickle
 import struct
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from loading import load_batches
 from PIL import Image
 
 from dcgan import presets
-from dcgan.data import arrays, idx, scale, sources
+from dcgan.data import arrays, idx, names, scale, sources
 from dcgan.errors import UserError
+from dcgan.evaluation import comparison
+from dcgan.evaluation.judges import DigitJudge
 from dcgan.recipe.plan import check_batches
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -155,7 +159,7 @@ def test_damaged_gzip_files_are_told(tmp_path, damage, words):
     with pytest.raises(ValueError, match=words):
         idx.read(path)
     # Where not even the first bytes can be unpacked, the file is of no known kind.
-    assert complaint(path).startswith(("damaged gzip", "it says 80", "expected an .npy, .npz or IDX file"))
+    assert complaint(path).startswith(("damaged gzip", "it says 80", "expected an .npy, .npz, .zip or IDX"))
 
 
 # ---- arrays ----
@@ -462,13 +466,17 @@ def test_a_directory_of_idx_files_is_read(tmp_path, with_labels, compressed):
         assert found.notes == [f"7 images of {file}, 4 x 4 grey, 0 as black, 255 as white"]
 
 
+def without_images(directory):
+    return f"no {IMAGES} or train-images.idx3-ubyte, nor one with .gz, in {directory} or its subfolders"
+
+
 def test_a_directory_without_its_idx_files_is_told(tmp_path):
     name = f"fashion-mnist:{tmp_path / 'data'}"
-    assert complaint(name) == f"no {IMAGES} or {IMAGES}.gz in {tmp_path / 'data'}"
+    assert complaint(name) == without_images(tmp_path / "data")
     wrote(tmp_path / "data" / "t10k-images-idx3-ubyte", as_idx(pixels(7, 4, 4)))
-    assert complaint(name) == f"no {IMAGES} or {IMAGES}.gz in {tmp_path / 'data'}"
+    assert complaint(name) == without_images(tmp_path / "data")
     (tmp_path / "data" / IMAGES).mkdir()
-    assert complaint(name) == f"no {IMAGES} or {IMAGES}.gz in {tmp_path / 'data'}"
+    assert complaint(name) == without_images(tmp_path / "data")
 
 
 def test_labels_are_held_against_the_images(tmp_path):
@@ -494,7 +502,7 @@ def test_a_pair_or_one_idx_file_of_any_name_is_read(tmp_path):
     assert complaint(f"{labels},{images}") == "y.gz: it holds (7,): expected images (n, height, width)"
     assert "No such file" in complaint(f"{images},{tmp_path / 'none'}")
     assert "No such file" in complaint(f"{tmp_path / 'none'},{labels}")
-    assert "expected an .npy, .npz or IDX file of images" in complaint(labels)
+    assert "expected an .npy, .npz, .zip or IDX file of images" in complaint(labels)
     comma = wrote(tmp_path / "a,b", as_idx(array))
     assert np.array_equal(loaded(comma)[0][..., 0], array)
 
@@ -510,13 +518,13 @@ LONG = "a" * 300  # more than a file's name may have
 
 @pytest.mark.parametrize(
     "name",
-    ["cifar", "MNIST", "a.npy", "~/none", "a\0b", LONG, f"x.npz:{LONG}", "a.npz:", "none/a.png", ":", ","],
+    ["cifar", "none", "a.npy", "~/none", "a\0b", LONG, f"x.npz:{LONG}", "a.npz:", "none/a.png", ":", ","],
 )
 def test_names_of_nothing_are_told(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     words = complaint(name)
     assert words.startswith(
-        ("expected mnist, fashion-mnist:DIR, a folder of images, an .npy or .npz file, or IDX", ": ")
+        ("expected mnist, fashion-mnist:DIR, a folder or .zip of images, an .npy or .npz file, IDX", ": ")
     )
     assert words.endswith(("there is no file or folder of that name", "Is a directory: '.'"))
 
@@ -524,16 +532,25 @@ def test_names_of_nothing_are_told(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("directory", ["none", LONG, "a\0b"])
 def test_directories_of_nothing_are_told(tmp_path, monkeypatch, directory):
     monkeypatch.chdir(tmp_path)
-    assert complaint(f"fashion-mnist:{directory}") == f"no {IMAGES} or {IMAGES}.gz in {directory}"
+    assert complaint(f"fashion-mnist:{directory}") == without_images(directory)
     assert "[Errno " in complaint(f"{LONG},{directory}")
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.txt", b"a,b"), ("a.csv", b""), ("a.png", b"\x89PNG\r\n\x1a\n"), ("a", b"\0\0")]
+    ("name", "content", "instead"),
+    [
+        ("a.txt", b"a,b", ""),
+        ("a.csv", b"", ""),
+        ("a.png", b"\x89PNG\r\n\x1a\n", ""),
+        ("a", b"\0\0", ""),
+        ("cifar-10-binary.tar.gz", gzip.compress(b"a"), "; extract an archive first"),
+        ("a.RAR", b"Rar!", "; extract an archive first"),
+    ],
 )
-def test_a_file_of_another_kind_is_told(tmp_path, name, content):
+def test_a_file_of_another_kind_is_told(tmp_path, name, content, instead):
     path = wrote(tmp_path / name, content)
-    assert complaint(path) == "expected an .npy, .npz or IDX file of images, or the folder of an image"
+    expected = "expected an .npy, .npz, .zip or IDX file of images, one of CIFAR's .bin files, or the folder"
+    assert complaint(path) == f"{expected} of an image{instead}"
 
 
 def test_arrays_are_fitted_and_the_notes_say_how(tmp_path):
@@ -565,7 +582,9 @@ def test_a_folder_of_images_is_read(tmp_path):
 def test_names_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wrote(tmp_path / "a,b", b"")
-    assert sources.absolute("mnist") == "mnist"
+    for name in ("mnist", "MNIST", "Mnist"):
+        assert sources.absolute(name) == "mnist"
+    assert sources.absolute("Fashion-MNIST:X") == f"fashion-mnist:{tmp_path}/X"
     assert sources.absolute("images") == f"{tmp_path}/images"
     assert sources.absolute("x.npz:key") == f"{tmp_path}/x.npz:key"
     assert sources.absolute("x,y") == f"{tmp_path}/x,{tmp_path}/y"
@@ -573,6 +592,147 @@ def test_names_are_made_absolute(tmp_path, monkeypatch):
     assert sources.absolute("fashion-mnist:x") == f"fashion-mnist:{tmp_path}/x"
     for name in ("mnist", "x.npz:key", "x,y", "a,b", "fashion-mnist:x", "/x/../y"):
         assert sources.absolute(sources.absolute(name)) == sources.absolute(name)
+
+
+# ---- names in any case ----
+
+
+@pytest.mark.parametrize("name", ["MNIST", "Mnist", "mNIST"])
+def test_the_digits_are_named_in_any_case(few_digits, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(sources.load(name, 28, 1).images[..., 0], few_digits)
+    assert names.is_digits(name)
+    assert isinstance(comparison.judge_of(name), DigitJudge)
+    with pytest.raises(UserError, match="--range 0,1 with --data mnist: its bytes go from 0 to 255; leave"):
+        sources.check_range(name, (0.0, 1.0))
+
+
+def test_fashion_mnist_is_named_in_any_case(tmp_path):
+    array = pixels(7, 4, 4)
+    wrote(tmp_path / "A" / IMAGES, as_idx(array))
+    assert np.array_equal(loaded(f"FASHION-MNIST:{tmp_path / 'A'}")[0][..., 0], array)
+    with pytest.raises(UserError, match="--range 0,1 with --data fashion-mnist:.*name the directory alone"):
+        sources.load(f"Fashion-Mnist:{tmp_path}", 4, 1, (0.0, 1.0))
+
+
+def test_a_file_or_folder_of_that_very_name_comes_first(few_digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrote(tmp_path / "MNIST" / "raw" / IMAGES, as_idx(pixels(7, 28, 28)))
+    wrote(tmp_path / "Fashion-MNIST:x", as_idx(pixels(8, 28, 28)))
+    (tmp_path / "mnist").mkdir()
+    lengths = {name: len(sources.load(name, 28, 1).images) for name in ("mnist", "MNIST", "Mnist")}
+    assert lengths == {"mnist": 200, "MNIST": 7, "Mnist": 200}
+    assert sources.absolute("MNIST") == f"{tmp_path}/MNIST"
+    assert not names.is_digits("MNIST")
+    assert len(sources.load("Fashion-MNIST:x", 28, 1).images) == 8
+    assert sources.absolute("mnist") == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("minst", "mnist"),
+        ("MNST", "mnist"),
+        ("fashion-mnist", "fashion-mnist:DIR"),
+        ("fashion_mnist", "fashion-mnist:DIR"),
+        ("FashionMNIST", "fashion-mnist:DIR"),
+        ("fasion-mnist:X", "fashion-mnist:X"),
+        ("flowers", ""),
+        ("cifar10", ""),
+        ("x/minst", ""),
+    ],
+)
+def test_a_name_that_is_nearly_known_is_told(tmp_path, monkeypatch, name, meant):
+    monkeypatch.chdir(tmp_path)
+    ending = f"; did you mean {meant}?" if meant else ""
+    assert complaint(name).endswith(f"there is no file or folder of that name{ending}")
+
+
+# ---- sets in folders, as their archives leave them ----
+
+
+@pytest.mark.parametrize("spelling", [IMAGES, "train-images.idx3-ubyte"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("place", [".", f"{IMAGES}", "MNIST/raw", "data/FashionMNIST/raw"])
+def test_idx_files_are_found_in_either_spelling_and_in_subfolders(tmp_path, spelling, ending, place):
+    array, pack = pixels(7, 4, 4), gzip.compress if ending else bytes
+    wrote(tmp_path / place / f"{spelling}{ending}", pack(as_idx(array)))
+    wrote(tmp_path / place / f"t10k-images-idx3-ubyte{ending}", pack(as_idx(pixels(3, 4, 4))))
+    for name in (str(tmp_path), f"fashion-mnist:{tmp_path}"):
+        found = sources.load(name, 4, 1)
+        assert np.array_equal(found.images[..., 0], array)
+        file = (Path(place) / f"{spelling}{ending}").as_posix()
+        assert found.notes == [f"7 images of {file}, 4 x 4 grey, 0 as black, 255 as white"]
+    assert np.array_equal(loaded(tmp_path / place / f"{spelling}{ending}")[0][..., 0], array)
+
+
+@pytest.mark.parametrize("labels", ["train-labels-idx1-ubyte", "train-labels.idx1-ubyte"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_labels_are_found_in_either_spelling_and_in_folders_of_their_name(tmp_path, labels, nested):
+    wrote(tmp_path / (f"{IMAGES}/{IMAGES}" if nested else IMAGES), as_idx(pixels(7, 4, 4)))
+    wrote(tmp_path / (f"{labels}/{labels}" if nested else labels), as_idx(pixels(6)))
+    words = f"{labels}: another number of labels than the 7 images of {IMAGES}"
+    assert complaint(tmp_path) == words
+    if nested:
+        assert complaint(tmp_path / IMAGES) == words
+
+
+def test_the_set_nearest_to_the_folder_counts(tmp_path):
+    for place, count in (("a/b", 3), ("c", 2), ("a/b/c/d", 5)):
+        wrote(tmp_path / place / IMAGES, as_idx(pixels(count, 4, 4)))
+    assert len(loaded(tmp_path)[0]) == 2
+    wrote(tmp_path / "train-images.idx3-ubyte", as_idx(pixels(1, 4, 4)))
+    assert len(loaded(tmp_path)[0]) == 1
+    wrote(tmp_path / f"{IMAGES}.gz", gzip.compress(as_idx(pixels(4, 4, 4))))
+    assert len(loaded(tmp_path)[0]) == 4
+    assert complaint(tmp_path / "a" / "b" / "c" / "none").startswith("expected mnist")
+    deep = wrote(tmp_path / "deep" / "1" / "2" / "3" / "4" / IMAGES, as_idx(pixels(4, 4, 4)))
+    assert len(loaded(deep.parents[3])[0]) == 4
+    assert "no image in it" in complaint(deep.parents[4])
+
+
+def test_of_several_sets_one_is_named(tmp_path):
+    for place in ("MNIST/raw", "FashionMNIST/raw", "a/b/c"):
+        wrote(tmp_path / place / IMAGES, as_idx(pixels(7, 4, 4)))
+    words = f"it holds 2 sets (FashionMNIST/raw/{IMAGES}, MNIST/raw/{IMAGES}): name the folder or file of one"
+    assert complaint(tmp_path) == complaint(f"fashion-mnist:{tmp_path}") == words
+    assert len(loaded(tmp_path / "MNIST")[0]) == 7
+    for i in range(6):
+        wrote(tmp_path / f"{i}" / IMAGES, as_idx(pixels(7, 4, 4)))
+    words = f"it holds 6 sets (0/{IMAGES}, 1/{IMAGES}, 2/{IMAGES}, 3/{IMAGES}, 4/{IMAGES} and 1 more): name"
+    assert complaint(tmp_path).startswith(words)
+
+
+def test_a_folder_of_images_that_holds_a_set_too_is_told(tmp_path):
+    Image.new("L", (4, 4), 5).save(tmp_path / "a.png")
+    wrote(tmp_path / "MNIST" / IMAGES, as_idx(pixels(7, 4, 4)))
+    words = f"it holds 1 image files and also the set MNIST/{IMAGES}: name the folder of one of them"
+    assert complaint(tmp_path) == words
+    wrote(tmp_path / IMAGES, as_idx(pixels(3, 4, 4)))  # in the folder itself, it is what is meant
+    assert len(loaded(tmp_path)[0]) == 3
+
+
+def test_sets_are_not_looked_for_behind_links_or_in_hidden_folders(tmp_path):
+    secret = wrote(tmp_path / "secret" / IMAGES, as_idx(pixels(7, 4, 4)))
+    inside = tmp_path / "inside"
+    wrote(inside / ".hidden" / IMAGES, as_idx(pixels(7, 4, 4)))
+    (inside / "link").symlink_to(secret.parent)
+    (inside / IMAGES).symlink_to(secret)
+    os.mkfifo(inside / "train-images.idx3-ubyte")
+    assert "no image in it" in complaint(inside)
+    wrote(inside / "mine" / "x", as_idx(pixels(2, 4, 4)))
+    (inside / "mine" / IMAGES).symlink_to("x")
+    assert len(loaded(inside)[0]) == 2
+    (tmp_path / "to-inside").symlink_to(inside / "mine")
+    assert len(loaded(tmp_path / "to-inside")[0]) == 2
+
+
+def test_evaluation_takes_a_set_in_a_folder(tmp_path):
+    array = pixels(40, 8, 8)
+    wrote(tmp_path / "MNIST" / "raw" / IMAGES, as_idx(array))
+    real = comparison.real_images(str(tmp_path), presets.get("quick", image_size=8))
+    assert (len(real.reference), len(real.floor), len(real.training)) == (20, 20, 40)
+    assert real.notes == [f"40 images of MNIST/raw/{IMAGES}, 8 x 8 grey, 0 as black, 255 as white"]
 
 
 # ---- what training makes of it ----
