@@ -23,7 +23,7 @@ from .evaluation.monitor import Monitor
 from .recipe import memory
 from .recipe.plan import too_short, total_steps
 from .recipe.preset import Preset
-from .run import checkup, ending, resume
+from .run import checkup, ending, resume, tensorboard
 from .run.config import RunConfig
 from .run.directory import RunDirectory
 from .run.divergence import Diverged
@@ -127,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         help="measure the vital signs of the first step and of every so many, and tell what is wrong "
         "(default: %(default)s; 0 for none)",
     )
+    parser.add_argument(
+        "--log",
+        choices=("tensorboard",),
+        help="write what TensorBoard shows into the run's folder tensorboard, too (needs tensorboardX)",
+    )
     parser.add_argument("--list", action="store_true", help="show the recipes, and end")
     parser.add_argument(
         "--explain-step", action="store_true", help="say what one step of the recipe does, and end"
@@ -162,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.explain_step:
             tell(explain(_explained_preset(arguments, stack)))
             return 0
+        if arguments.log:
+            tensorboard.check()
         open_run = _open_resumed if arguments.resume else _open_fresh
         return _train(*open_run(arguments, stack), arguments)
 
@@ -356,6 +363,8 @@ def _training(
 
 def _train(training: Training, total: int, arguments: argparse.Namespace) -> int:
     """Train up to `total` steps, and tell how it ended; the exit code."""
+    if arguments.log:
+        tensorboard.follow(training)
     watched: AbstractContextManager[None] = nullcontext()
     if arguments.shadow is not None:
         watched = shadowed(training.learner, arguments.shadow, arguments.tf32)
