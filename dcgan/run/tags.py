@@ -54,22 +54,23 @@ def _of_vitals(value: Mapping[str, Any]) -> Tagged:
     for layer in line.layers:
         place = f"{layer.network} {layer.name} {layer.kind}"
         yield f"vitals: gradient norm/{place}", layer.gradient_norm
-        yield f"vitals: update by weight/{place}", layer.update_ratio
+        yield f"vitals: update-to-weight ratio/{place}", layer.update_ratio
         yield f"vitals: dead units/{place}", layer.dead
         yield f"vitals: saturated outputs/{place}", layer.saturated
     for norm in line.batch_norm_gap:
-        yield f"vitals: real from generated images/discriminator {norm.name} BatchNorm", norm.gap
+        yield f"vitals: distance of real from generated/discriminator {norm.name} BatchNorm", norm.gap
 
 
 def _of_evaluation(value: Mapping[str, Any]) -> Tagged:
     line = EvaluationLine.from_json(value)
-    for of, result in (("", line.samples), (" of real images", line.floor)):
-        yield f"evaluation/Fréchet distance{of}", result.frechet
-        yield f"evaluation/kernel distance{of}", result.kernel
-        yield f"evaluation/precision{of}", result.precision
-        yield f"evaluation/recall{of}", result.recall
-        yield f"evaluation/score{of}", result.score
-        yield f"evaluation/rarest class{of}", result.rarest
+    for group, result in (("evaluation", line.samples), ("evaluation: real images", line.floor)):
+        yield f"{group}/Fréchet distance", result.frechet
+        yield f"{group}/kernel distance", result.kernel
+        yield f"{group}/precision", result.precision
+        yield f"{group}/recall", result.recall
+        yield f"{group}/score", result.score
+        yield f"{group}/rarest class", result.rarest
+        yield f"{group}/nearest training image", result.nearest
 
 
 READERS: dict[str, Callable[[Mapping[str, Any]], Tagged]] = {

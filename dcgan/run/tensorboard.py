@@ -6,6 +6,7 @@ the queue to empty. Here each write is done when its call returns, so that nothi
 that is killed, and nothing needs to be closed.
 """
 
+import os
 import re
 import struct
 import time
@@ -22,7 +23,7 @@ from .directory import LINES, Follower, RunDirectory
 from .training import Training
 
 FOLDER = "tensorboard"
-EVENTS = re.compile(r"events\.\d+\.tfevents")
+EVENTS = re.compile(r"events\.(\d{1,12})\.tfevents")  # by the time in seconds
 MAX_PICTURE = 2**25  # bytes of a grid's file
 DAMAGED = (KeyError, TypeError, ValueError)  # of a line that somebody else may have written
 
@@ -44,49 +45,49 @@ def check() -> None:
 
 
 def follow(training: Training) -> None:
-    """Write the log of a run from now on, and that of its steps until now. What fails is reported.
+    """Write the log of a run from now on. Without one of its steps until now, that is written first.
 
-    The event files of earlier commands are removed: a run that went on without a log, or from a checkpoint
-    before their end, has other steps than they do.
+    What fails is reported.
     """
-    board = TensorBoard(training.run, training.progress.say)
-    board.begin(training.outputs.grids_before(training.done))
+    board = TensorBoard(training.run, training.done, training.progress.say)
+    if not board.goes_on:
+        board.catch_up(training.outputs.grids_before(training.done))
     training.run.follower = board
 
 
 class TensorBoard(Follower):
-    """Writes what it is told of into an event file.
+    """Writes what it is told of into a new event file.
 
     Lines that can't be written are kept for the next time, pictures are left out. Neither raises anything;
     the first failure is reported.
 
     Args:
+        done: steps of the run so far. TensorBoard forgets those after them that earlier files have.
         say: prints a line.
+
+    Attributes:
+        goes_on: whether there are earlier files, of an earlier part of the run.
     """
 
     option = " --log tensorboard"
 
-    def __init__(self, run: RunDirectory, say: Callable[[str], None]) -> None:
-        self.run, self.say = run, say
-        self._name = f"{FOLDER}/events.{self._new_number()}.tfevents"
+    def __init__(self, run: RunDirectory, done: int, say: Callable[[str], None]) -> None:
+        self.run, self.done, self.say = run, done, say
+        matches = [EVENTS.fullmatch(path.name) for path in plainfile.entries(run.path / FOLDER)]
+        earlier = [int(match[1]) for match in matches if match]
+        self.goes_on = bool(earlier)
+        # TensorBoard reads the files in the order of their names.
+        self._name = f"{FOLDER}/events.{max([int(time.time()), *(n + 1 for n in earlier)])}.tfevents"
         self._size = 0  # bytes of whole records in the file
-        self._pending = _start()  # records that are not yet in it
+        self._pending = _start(done + 1)  # records that are not yet in it
         self._failed = False
 
-    def _new_number(self) -> int:
-        """Return the time in seconds, or a later one if a file has it: it is not that of a removed one."""
-        number = int(time.time())
-        while (self.run.path / FOLDER / f"events.{number}.tfevents").exists():
-            number += 1
-        return number
-
-    def begin(self, grids: Sequence[tuple[int, str]]) -> None:
-        """Remove earlier event files, and write what the run's files hold.
+    def catch_up(self, grids: Sequence[tuple[int, str]]) -> None:
+        """Write what the run's files hold.
 
         Args:
             grids: the steps and names of the grids so far.
         """
-        self._try(self._forget)
         for name in LINES:
             self.lines(name, self.run.lines(name))
         for step, name in grids:
@@ -94,20 +95,21 @@ class TensorBoard(Follower):
 
     def lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Write lines of the run's file `name`. Those that are damaged are left out."""
-        for line in lines:
-            with suppress(*DAMAGED):
-                self._pending += _record(_of_line(name, line))
-        self._try(self._write)
+        self._try(lambda: self._add(name, lines))
 
     def picture(self, name: str, step: int) -> None:
-        """Write a picture of the run, as its file has it."""
+        """Write a picture of the run, as its file has it. A run that goes on draws some a second time."""
+        if self.goes_on and step <= self.done:
+            return
         self._try(lambda: self._write(_record(_of_picture(self.run.path / name, self.run.path, step))))
 
-    def _forget(self) -> None:
-        self.run.check_place()
-        for path in plainfile.entries(self.run.path / FOLDER):
-            if EVENTS.fullmatch(path.name):
-                self.run.place(f"{FOLDER}/{path.name}").unlink()
+    def _add(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        records = []
+        for line in lines:
+            with suppress(*DAMAGED):
+                records.append(_record(_of_line(name, line)))
+        self._pending += b"".join(records)
+        self._write()
 
     def _write(self, more: bytes = b"") -> None:
         """Write the records that are kept, and `more` of them."""
@@ -120,7 +122,7 @@ class TensorBoard(Follower):
 
     def _end(self, file: FileIO) -> int:
         """Return where the last whole record ends."""
-        return min(self._size, file.seek(0, 2))
+        return min(self._size, file.seek(0, os.SEEK_END))
 
     def _try(self, write: Callable[[], None]) -> None:
         try:
@@ -136,15 +138,12 @@ class TensorBoard(Follower):
 # -- records -------------------------------------------------------------------------------------------
 
 
-def _start() -> bytes:
-    """Return the records that begin a file.
-
-    The second makes a TensorBoard that is running forget the steps of the files before it.
-    """
+def _start(step: int) -> bytes:
+    """Return the records that begin a file: TensorBoard forgets `step` and later ones of files before it."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     version = Event(wall_time=time.time(), file_version="brain.Event:2")
-    begin = Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START))
+    begin = Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))
     return _record(version) + _record(begin)
 
 
