@@ -23,7 +23,7 @@ from .evaluation.monitor import Monitor
 from .recipe import memory
 from .recipe.plan import too_short, total_steps
 from .recipe.preset import Preset
-from .run import checkpoint, ending, resume
+from .run import checkpoint, ending, resume, tensorboard
 from .run.checkpoint import Checkpoint
 from .run.config import RunConfig
 from .run.directory import RunDirectory
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.explain_step:
             output(explain(_explained_preset(arguments, stack)))
             return 0
+        if arguments.log:
+            tensorboard.check()
         open_run = _open_resumed if arguments.resume else _open_fresh
         return _train(*open_run(arguments, stack), arguments)
 
@@ -292,6 +294,8 @@ def _training(
 
 def _train(training: Training, total: int, arguments: argparse.Namespace) -> int:
     """Train up to `total` steps, and tell how it ended; the exit code."""
+    if arguments.log:
+        tensorboard.follow(training)
     watched: AbstractContextManager[None] = nullcontext()
     if arguments.shadow is not None:
         watched = shadowed(training.learner, arguments.shadow, arguments.tf32)

@@ -91,6 +91,11 @@ def parser() -> Parser:
         help="measure the vital signs of the first step and of every so many, and tell what is wrong "
         "(default: %(default)s; 0 for none)",
     )
+    parser.add_argument(
+        "--log",
+        choices=("tensorboard",),
+        help="write the run for TensorBoard, too, into its folder tensorboard (needs tensorboardX)",
+    )
     parser.add_argument("--list", action="store_true", help="show the recipes, and end")
     parser.add_argument(
         "--explain-step", action="store_true", help="say what one step of the recipe does, and end"

@@ -1,18 +1,17 @@
 """JSON files. Somebody else may have written what is read: its size, depth and numbers are bounded."""
 
-import errno
 import json
 import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from . import plainfile
+
 MAX_CHARACTERS = 2**20  # characters of one value
-# No link is followed, no pipe waited for, and Windows changes no end of a line.
-SAFELY = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 def parse(text: str) -> Any:
@@ -51,23 +50,10 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     Anything after the last complete line is cut off first: a killed process left it half-written.
     """
     content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, 0o666), "r+b", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
-        before = _end_of_last_line(file)
-        try:
-            file.truncate(before)
-            file.seek(before)
-            if file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError as error:
-            with suppress(OSError):  # the next call does it, then
-                file.truncate(before)
-            raise OSError(error.errno, error.strerror, str(path)) from error
+    plainfile.append(path, content, _end_of_last_line)
 
 
-def _end_of_last_line(file: Any) -> int:
+def _end_of_last_line(file: FileIO) -> int:
     """Return the offset at which the last complete line of a file ends."""
     end: int = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 1))

@@ -3,7 +3,13 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
+
+# No link is followed, no pipe waited for, and Windows changes no end of a line.
+SAFELY = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 def check(path: Path, within: Path) -> None:
@@ -33,6 +39,29 @@ def to_write(path: Path) -> Path:
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{os.strerror(errno.ELOOP)}: none is followed here", str(path))
     return path
+
+
+def append(path: Path, content: bytes, end: Callable[[FileIO], int]) -> None:
+    """Add bytes to a file: all of them, or none if that fails (OSError). It is made if there is none.
+
+    Args:
+        end: returns the offset in the open file where what is complete ends. Anything after it is cut off
+            first: a killed process left it half-written.
+    """
+    with FileIO(os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, 0o666), "r+") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        before = end(file)
+        try:
+            file.truncate(before)
+            file.seek(before)
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):  # the next call does it, then
+                file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def entries(folder: Path) -> list[Path]:

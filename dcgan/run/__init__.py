@@ -9,6 +9,8 @@ resume.py       the choice of the checkpoint to continue from
 trained.py      the networks of a finished run, opened again
 schedule.py     the times at which checkpoints and measurements are due
 step_log.py, evaluations.py, checkup.py   the logs of steps, of evaluations and of vital signs
+tensorboard.py  the log for TensorBoard, which follows what is written
+tags.py         what it shows, by name
 outputs.py      the pictures that are written meanwhile
 progress.py     the bar or the lines that a person sees
 ending.py       the report at the end

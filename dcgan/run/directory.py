@@ -26,9 +26,27 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LINES = ("metrics.jsonl", "timing.jsonl", "vitals.jsonl", "evaluations.jsonl")
-FOLDERS = ("samples", "frames", "checkpoints")
-ENDINGS = (".png", ".gif", ".json", ".jsonl", ".safetensors")  # of a run's files
+FOLDERS = ("samples", "frames", "checkpoints", "tensorboard")
+ENDINGS = (".png", ".gif", ".json", ".jsonl", ".safetensors", ".tfevents")  # of a run's files
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network file systems
+
+
+class Follower:
+    """Is told of lines and pictures right after they are written. This one does nothing with them.
+
+    Its methods raise nothing: what was written is written.
+
+    Attributes:
+        option: the part of a command line that asks for it.
+    """
+
+    option = ""
+
+    def lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Take lines that were added to the file `name`."""
+
+    def picture(self, name: str, step: int) -> None:
+        """Take the picture `name`, such as "samples/a.png", of so many steps."""
 
 
 class RunDirectory:
@@ -44,14 +62,19 @@ class RunDirectory:
     best.safetensors        the same, at the step whose evaluation was the best
     samples/                the recipe's grids
     frames/                 one grid over time, for the animation
+    tensorboard/            with --log tensorboard: the lines and grids, as TensorBoard reads them
     training_images.png     real images, as they are trained on (mnist_data.png in some recipes)
     real_and_fake.png, losses.png, vitals.png, output.gif  made at the end
 
     Everything else in it is the user's, and is neither changed nor removed.
+
+    Attributes:
+        follower: is told of what is written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.follower = Follower()
         self._handle: int | None = None  # of the directory, while it is locked
         self._identity: tuple[int, int] | None = None  # device and inode of the directory that was locked
         self._made: list[Path] = []  # directories that `create` made, the innermost first
@@ -235,12 +258,14 @@ class RunDirectory:
     def append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Add lines to a .jsonl file: all of them, or none if that fails (OSError)."""
         jsonfile.append(self.place(name), lines)
+        self.follower.lines(name, lines)
 
     def replace_last(self, name: str, line: Mapping[str, Any]) -> None:
         """Put a line in the place of the last one of a .jsonl file."""
         before = jsonfile.step_lines(self.path / name).texts[:-1]
         content = "".join([*before, json.dumps(line, allow_nan=False), "\n"]).encode()
         write_whole(self.place(name), content)
+        self.follower.lines(name, [line])
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The lines of a .jsonl file, but for damaged ones; none if there is no such file."""

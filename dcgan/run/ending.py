@@ -25,6 +25,7 @@ def tell_end(training: Training, total: int) -> None:
         ("metrics", "metrics.jsonl"),
         ("checkpoint", checkpoint.FILE_NAME),
         ("best", checkpoint.BEST_NAME),
+        ("log", "tensorboard"),
     ):
         if (path / name).exists():
             tell(f"{label:<10} {path / name}")
@@ -74,5 +75,6 @@ def _options(training: Training) -> str:
     needed = memory.of_training(training.preset)
     if needed > memory.DEFAULT:
         options += f" --max-memory {-(-needed // 2**30)}G"
+    options += training.run.follower.option
     measured = schedule.vitals_every
     return options + (f" --vitals-every {measured}" if measured != checkup.EVERY else "")

@@ -10,6 +10,7 @@ from minigrad import nn
 
 from .. import latent, pictures
 from ..data.batches import Batches
+from ..files.plainfile import entries
 from ..recipe.preset import Preset
 from ..sampling import generate
 from .directory import RunDirectory
@@ -54,12 +55,18 @@ class Outputs:
             generator = mg.Generator(self.preset.seed, SAMPLE_STREAM)
             generator.state = {**generator.state, "calls": step}  # of this step, in whatever run
             z = latent.draw(self.preset, len(z), generator, self.device)
-        self._save_enlarged(self._fakes(z), f"samples/{self._name(step)}")
+        self._save_enlarged(self._fakes(z), f"samples/{self._name(step)}", step)
 
     def _name(self, step: int) -> str:
         """The recipe's name of the grid after a step."""
         epoch = self.batches.epoch_of(max(step, 1))
         return self.preset.sample_name.format(step=step, epoch=epoch - 1)
+
+    def grids_before(self, step: int) -> list[tuple[int, str]]:
+        """The steps and names, such as "samples/a.png", of the run's grids of earlier steps, in order."""
+        found = [(self._steps_of(path.name), path.name) for path in entries(self.run.samples)]
+        last = [(steps[-1], f"samples/{name}") for steps, name in found if steps]
+        return sorted((drawn, name) for drawn, name in last if drawn < step)
 
     def write_frame(self, step: int) -> None:
         """A frame of the animation."""
@@ -67,7 +74,7 @@ class Outputs:
 
     def write_real(self) -> None:
         """Real images, as they are trained on."""
-        self._save_enlarged(self._reals(), self.preset.real_name)
+        self._save_enlarged(self._reals(), self.preset.real_name, 0)
 
     def write_curves(self) -> None:
         """The losses so far, as metrics.jsonl has them."""
@@ -133,8 +140,9 @@ class Outputs:
     def _grid(self, images: Any) -> Any:
         return pictures.grid(pictures.to_bytes(images), self.preset.grid_rows, self.preset.grid_columns)
 
-    def _save_enlarged(self, grid: Any, name: str) -> None:
+    def _save_enlarged(self, grid: Any, name: str, step: int) -> None:
         pictures.save_png(pictures.enlarged(grid), self.run.place(name))
+        self.run.follower.picture(name, step)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
