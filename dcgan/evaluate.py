@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.serialize import write_whole
+from minigrad.serialize import make_folder_of, write_whole
 
 from .arguments import add_generator, add_range
 from .console import run_command, tell
@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(out: Path, make: bool) -> None:
     """Make the directory of the files, if it is to be made. Raises UserError where they can't be written."""
     try:
-        if make:
-            out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
+            if make:
+                make_folder_of(out / name)
             plainfile.to_write(out / name)
     except OSError as error:
         raise UserError(f"--out {error.filename or out}: {reason(error)}") from error

@@ -19,7 +19,7 @@ from minigrad import backend
 from minigrad.backend.cpu import native
 
 SMALL = ("--preset", "quick", "--steps", "2", "--batch-size", "8")
-INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
+INSTALL = "pip install 'cupy-cuda12x[ctk]' (CUDA 12) or pip install 'cupy-cuda13x[ctk]' (CUDA 13)"
 MISSING = ModuleNotFoundError("No module named 'cupy'", name="cupy")
 BROKEN = ImportError("libnvrtc.so.12: cannot open shared object file")
 HALF = ModuleNotFoundError("No module named 'cupy_backends'", name="cupy_backends")

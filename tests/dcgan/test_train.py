@@ -217,7 +217,7 @@ def test_no_gpu_is_a_warning_and_training_goes_on(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr.startswith("warning: --device gpu: CuPy is ")
-    assert "pip install '.[gpu]'" in done.stderr
+    assert "pip install 'cupy-cuda12x[ctk]' (CUDA 12)" in done.stderr
     assert "on the CPU" in done.stdout
 
 
