@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minigrad as mg
-from dcgan import pictures, presets
+from dcgan import animations, pictures, presets
 from dcgan.errors import UserError
 from dcgan.run import checkpoint
 from dcgan.run.ema import WeightAverage
@@ -57,7 +57,7 @@ def test_png_and_gif_files_hold_what_was_given(tmp_path, channels):
     pictures.save_png(frames[2], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as png:
         assert np.array_equal(np.asarray(png).reshape(20, 30, channels), frames[2])
-    pictures.save_animation(frames, tmp_path / "a.gif", seconds=1.0)
+    animations.save_animation(frames, tmp_path / "a.gif", [200, 200, 200, 200, 2000])
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 5
         for i in range(5):
