@@ -82,10 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(out: Path, make: bool) -> None:
     """Make the directory of the files, if it is to be made. Raises UserError where they can't be written."""
+    if make:
+        with os_errors_as(f"--out {out}"):
+            make_folder_of(out / FILES[0])
     try:
         for name in FILES:
-            if make:
-                make_folder_of(out / name)
             plainfile.to_write(out / name)
     except OSError as error:
         raise UserError(f"--out {error.filename or out}: {reason(error)}") from error

@@ -26,7 +26,7 @@ from .run.trained import check_memory, load_generator, load_run
 from .sampling import choose_statistics, generate
 
 GRID = (8, 8)
-MAX_SCALE = 100
+MAX_SCALE = 100  # times, of --scale
 
 
 def parse_grid(text: str) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """The content of an MP4 file."""
 
+import itertools
+
 import av
 import numpy as np
 
@@ -16,4 +18,4 @@ def read_mp4(path):
         edges = [1000 * frame.pts * stream.time_base for frame in decoded[:-1]]
         edges.append(1000 * stream.duration * stream.time_base)
         assert file.duration == 1000 * edges[-1]
-    return frames[:-1], [int(end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    return frames[:-1], [int(end - start) for start, end in itertools.pairwise(edges)]

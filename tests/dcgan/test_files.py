@@ -1,6 +1,7 @@
 """Pictures and checkpoints: what they hold, and that none is ever half-written."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 import minigrad as mg
 from dcgan import animations, pictures, presets
 from dcgan.errors import UserError
+from dcgan.files.destination import check_ending, writing
 from dcgan.run import checkpoint
 from dcgan.run.ema import WeightAverage
 from dcgan.sampling import generate
@@ -184,3 +186,30 @@ def test_sampling_leaves_the_generator_as_it_was():
     assert np.abs(by_batch.mean(0)).max() < 1e-6
     assert np.allclose(running, generate(generator, z, "running"), atol=1e-6)
     assert not np.allclose(by_batch, running)
+
+
+# -- files that an option names ----------------------------------------------------------------------
+
+
+def test_folders_made_for_a_file_go_again_if_it_is_not_written(tmp_path):
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine" / "new" / "er" / "a.png"
+    with pytest.raises(ZeroDivisionError), writing("--out", path):
+        assert path.parent.is_dir()
+        raise ZeroDivisionError
+    with pytest.raises(UserError, match=r"^--out .*a\.png: No space left$"), writing("--out", path):
+        raise OSError(28, "No space left")
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(ZeroDivisionError), writing("--out", path):
+        path.with_name("other").touch()
+        raise ZeroDivisionError
+    assert path.with_name("other").exists()  # a folder with something in it stays
+
+
+@pytest.mark.parametrize(
+    ("endings", "said"), [([".a"], ".a"), ([".a", ".b"], ".a or .b"), ([".a", ".b", ".c"], ".a, .b or .c")]
+)
+def test_endings_are_named(endings, said):
+    check_ending("--out", Path("x/y.A"), endings)
+    with pytest.raises(UserError, match=rf"^--out x/y\.d: expected a name that ends in {said}$"):
+        check_ending("--out", Path("x/y.d"), endings)
