@@ -420,13 +420,12 @@ def test_a_grid_that_is_none_is_told(grid, capsys):
     assert "expected ROWSxCOLUMNS" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("channels", "name"), [(1, "grey"), (3, "RGB"), (4, "RGB with alpha")])
-def test_the_banner_names_the_size_in_use(run, channels, name):
-    fields = ("image_size=16", f"channels={channels}", "ngf=4", "ndf=4", "grid_rows=2", "grid_columns=2")
+def test_the_banner_names_the_size_in_use(run):
+    fields = ("image_size=16", "channels=4", "ngf=4", "ndf=4", "grid_rows=2", "grid_columns=2")
     sets = [word for field in fields for word in ("--set", field)]
-    code, printed, _ = run("--preset", "flowers", "--steps", "1", "--batch-size", "4", *sets)
+    code, printed = run("--preset", "flowers", "--steps", "1", "--batch-size", "4", *sets)
     assert code == 0
-    assert f"; 200 images of 16 x 16 {name}, 1 steps of 4, on the CPU, " in printed
+    assert "; 200 images of 16 x 16 RGB with alpha, 1 steps of 4, on the CPU, " in printed
     assert "32 x 32" not in printed
 
 
