@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import pictures
+from . import animations, pace
 from .arguments import add_max_memory, add_run
 from .console import run_command, tell
-from .errors import UserError, os_errors_as
+from .errors import UserError
 from .files import plainfile
+from .files.destination import check_ending, writing
 from .parser import Parser
 from .run import checkpoint
 
@@ -20,7 +21,10 @@ def parser() -> Parser:
         "--out", type=Path, help="a .gif or .mp4 file (default: output.gif in the run's directory)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=8.0, help="about how long it lasts (default: %(default)s)"
+        "--seconds",
+        type=float,
+        help="how long it lasts; frames that are too many for that are left out (default: about 8, with 0.04 "
+        "to 0.5 for each frame)",
     )
     add_max_memory(parser)
     return parser
@@ -32,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     directory = checkpoint.directory_of(arguments.run)
     if not arguments.run.exists():
         raise UserError(f"{arguments.run}: expected a run's directory or its checkpoint file")
-    if not 0 < arguments.seconds <= 3600:
-        raise UserError(f"--seconds {arguments.seconds}: expected more than 0 and at most 3600")
+    seconds: float | None = arguments.seconds
+    if seconds is not None and not pace.MIN_SECONDS <= seconds <= pace.MAX_SECONDS:
+        raise UserError(f"--seconds {seconds:g}: expected {pace.MIN_SECONDS:g} to {pace.MAX_SECONDS:g}")
     out = arguments.out or directory / "output.gif"
-    if out.suffix.lower() not in (".gif", ".mp4"):
-        raise UserError(f"--out {out}: expected a name that ends in .gif or .mp4")
-    with os_errors_as(f"--out {out}"):
+    check_ending("--out", out, animations.ENDINGS)
+    with writing("--out", out):
         if arguments.out is None:
             plainfile.to_write(out)
-        count = pictures.animate(directory / "frames", out, arguments.seconds, arguments.max_memory)
-    tell(f"{out}: {count} frames")
+        animated = animations.animate(directory / "frames", out, seconds, arguments.max_memory)
+    tell(f"{out}: {animated}")
     return 0
 
 

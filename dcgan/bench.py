@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "seconds on two cores (default: on the CPU, not on a GPU)",
         )
 
-    given = bench.arguments("Training steps of recipes, ours and PyTorch's in turn.", argv, extra)
+    given = bench.arguments(
+        "python -m dcgan.bench", "Training steps of recipes, ours and PyTorch's in turn.", argv, extra
+    )
     changes = {"batch_size": given.batch_size} if given.batch_size else {}
     recipes = [presets.get(name, **changes) for name in given.presets]
     for preset in recipes:

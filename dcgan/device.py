@@ -6,11 +6,10 @@ from contextlib import contextmanager
 
 from minigrad import backend as backends
 from minigrad.backend import Backend
+from minigrad.backend.environment import INSTALL_CUPY
 
 from .console import warn
 from .errors import UserError, did_you_mean
-
-INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
 
 
 def choose(name: str, tf32: bool = False) -> str:
@@ -82,12 +81,13 @@ def require(name: str, what: str = "") -> Backend:
 def _missing(error: Exception, goes_on: str = "") -> str:
     """Return sentences about the lack of CuPy or of a GPU, how it goes on, and the remedy."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-        return f"CuPy is not installed. {goes_on}To install it: {INSTALL}"
+        return f"CuPy is not installed. {goes_on}To install it: {INSTALL_CUPY}"
     if isinstance(error, ImportError):
-        return f"CuPy is installed, but can't be imported ({error}). {goes_on}To install it anew: {INSTALL}"
+        broken = f"CuPy is installed, but can't be imported ({error})."
+        return f"{broken} {goes_on}To install it anew: {INSTALL_CUPY}"
     return (
         f"CuPy is installed, but there is no GPU that it can use ({error}). {goes_on}With an NVIDIA GPU in "
-        f"this machine, look at its driver (nvidia-smi) and at CuPy's CUDA version: {INSTALL}"
+        f"this machine, look at its driver (nvidia-smi) and at CuPy's CUDA version: {INSTALL_CUPY}"
     )
 
 

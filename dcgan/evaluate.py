@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.serialize import write_whole
+from minigrad.serialize import make_folder_of, write_whole
 
 from .arguments import add_generator, add_range
 from .console import run_command, tell
@@ -82,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(out: Path, make: bool) -> None:
     """Make the directory of the files, if it is to be made. Raises UserError where they can't be written."""
+    if make:
+        with os_errors_as(f"--out {out}"):
+            make_folder_of(out / FILES[0])
     try:
-        if make:
-            out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             plainfile.to_write(out / name)
     except OSError as error:

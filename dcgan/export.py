@@ -20,7 +20,8 @@ from minigrad.serialize import write_whole
 from . import latent
 from .arguments import add_max_memory, add_plugin, add_run, add_weights
 from .console import run_command, tell
-from .errors import UserError, os_errors_as
+from .errors import UserError
+from .files.destination import check_ending, writing
 from .parser import Parser
 from .recipe import memory, sizes
 from .recipe.preset import Preset
@@ -57,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 1 where onnxruntime makes other images, and then nothing is written."""
     arguments = parser().parse_args(argv)
     out: Path = arguments.out
-    if out.suffix.lower() != ".onnx":
-        raise UserError(f"--out {out}: expected a name that ends in .onnx")
+    check_ending("--out", out, [".onnx"])
     onnx = _onnx()
     loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
     preset = loaded.preset
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "nothing is written"
         )
         return 1
-    with os_errors_as(f"--out {out}"):
+    with writing("--out", out):
         write_whole(out, content)
     checked = (
         f"not checked, since {why_not}"
@@ -94,7 +94,7 @@ def _onnx() -> Any:
         import onnx
     except Exception as error:  # a build for another NumPy may raise anything
         if _is_missing(error, "onnx"):
-            raise UserError("ONNX files need the package onnx: pip install '.[onnx]'") from None
+            raise UserError("ONNX files need the package onnx: pip install onnx onnxruntime") from None
         raise UserError(f"ONNX files need the package onnx, which {_broken(error)}") from error
     return onnx
 
@@ -105,7 +105,7 @@ def _onnxruntime() -> tuple[Any, str]:
         import onnxruntime
     except Exception as error:
         if _is_missing(error, "onnxruntime"):
-            return None, "onnxruntime is not installed: pip install '.[onnx]'"
+            return None, "onnxruntime is not installed: pip install onnxruntime"
         return None, f"onnxruntime {_broken(error)}"
     return onnxruntime, ""
 

@@ -23,7 +23,8 @@ from minigrad import nn, tables
 from . import models
 from .arguments import add_max_memory, add_recipe, chosen_preset
 from .console import run_command, tell
-from .errors import UserError, os_errors_as
+from .errors import UserError
+from .files.destination import writing
 from .parser import Parser
 from .recipe import memory, sizes
 from .recipe.preset import Preset
@@ -151,8 +152,7 @@ def _save(path: Path, preset: Preset, networks: Mapping[str, nn.Module]) -> None
     parts = {name: network.state_dict() for name, network in networks.items()}
     if preset.ema_decay:  # samples are drawn with the average, which is that of one state so far
         parts["generator_ema"] = parts["generator"]
-    with os_errors_as(f"--out {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing("--out", path):
         checkpoint.save(path, preset, {"step": 0, "epoch": 0}, parts)
 
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 import minigrad as mg
 from minigrad import nn
 
-from . import latent, pictures
+from . import animations, latent, pace, pictures
 from .arguments import add_generator
 from .console import run_command, tell
-from .errors import UserError, os_errors_as
+from .data.channels import size_in_words
+from .errors import UserError
+from .files.destination import check_ending, writing
 from .parser import Parser
 from .recipe.preset import MAX_GRID_IMAGES, Preset
 from .run.checkpoint import Checkpoint
@@ -23,6 +25,7 @@ from .run.trained import check_memory, load_generator, load_run
 from .sampling import choose_statistics, generate
 
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
+PACE = 80  # milliseconds of an image in an animation
 MAX_SUMMED = 100  # images that are summed
 
 
@@ -37,7 +40,10 @@ def parser() -> Parser:
     )
     add_generator(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, help="a .png file; with --between also an animation, .gif or .mp4"
+        "--out",
+        type=Path,
+        required=True,
+        help=f"a picture, {', '.join(pictures.ENDINGS)}; with --between also an animation, .gif or .mp4",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--between", nargs="+", metavar="Z", help="two or more, to be visited in turn")
@@ -61,19 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
     _check_memory(arguments, loaded)
     preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
-    with os_errors_as(f"--out {arguments.out}"):
-        if arguments.between:
-            _write_way(arguments, preset, generator)
-        else:
-            _write_sum(arguments, preset, generator)
-    tell(f"{arguments.out}: {preset.name} after step {loaded.position['step']}")
+    write = _write_way if arguments.between else _write_sum
+    with writing("--out", arguments.out):
+        written = write(arguments, preset, generator)
+    size = size_in_words(preset.image_size, preset.channels)
+    tell(f"{arguments.out}: {written} of {size}, {preset.name} after step {loaded.position['step']}")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    endings = (".png", ".gif", ".mp4") if arguments.between else (".png",)
-    if arguments.out.suffix.lower() not in endings:
-        raise UserError(f"--out {arguments.out}: expected a name that ends in {' or '.join(endings)}")
+    moving = animations.ENDINGS if arguments.between else ()
+    check_ending("--out", arguments.out, (*pictures.ENDINGS, *moving))
     if arguments.between and len(arguments.between) < 2:
         raise UserError(f"--between {arguments.between[0]}: expected two or more, to go from one to the next")
     if arguments.between and (arguments.minus or arguments.plus):
@@ -92,12 +96,16 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:
     """Raise UserError if the images, and the picture of them, take too much memory."""
-    preset, ending = loaded.preset, arguments.out.suffix.lower()
+    preset, out = loaded.preset, arguments.out
     count, shape = _count(arguments), (preset.image_size, preset.image_size, preset.channels)
     if arguments.mean:
         further = pictures.memory_of_figure(count, shape)
+    elif _is_still(arguments):
+        size = _size_of_strip(arguments, preset)
+        pictures.check_still(out, size)
+        further = pictures.memory_of_still(out, size)
     else:
-        further = 0 if ending == ".png" else pictures.memory_of_animation(count, shape, ending)
+        further = animations.memory_of_animation(count, shape, out.suffix)
     wanted = _statistics(arguments, preset)
     check_memory(f"drawing {count} images", loaded, wanted, count, arguments.max_memory, further)
 
@@ -112,28 +120,45 @@ def _count(arguments: argparse.Namespace) -> int:
 
 def _frames(arguments: argparse.Namespace) -> int:
     """Return how many images there are from one Z to the next."""
-    still = arguments.out.suffix.lower() == ".png"
-    return arguments.frames or (IN_A_STRIP if still else IN_AN_ANIMATION)
+    return arguments.frames or (IN_A_STRIP if _is_still(arguments) else IN_AN_ANIMATION)
 
 
-def _write_way(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> None:
-    still = arguments.out.suffix.lower() == ".png"
+def _is_still(arguments: argparse.Namespace) -> bool:
+    """Whether a picture is wanted, not an animation."""
+    return arguments.out.suffix.lower() in pictures.ENDINGS
+
+
+def _size_of_strip(arguments: argparse.Namespace, preset: Preset) -> tuple[int, int]:
+    """Return the height and the width of the picture of a way."""
+    side = preset.image_size
+    size = pictures.grid_size(len(arguments.between) - 1, _frames(arguments) + 1, (side, side))
+    times = pictures.times_within(pictures.MAX_STRIP_WIDTH, size)
+    return size[0] * times, size[1] * times
+
+
+def _write_way(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> str:
+    """Write the images from one Z to the next, and return what was written, in words."""
     frames = _frames(arguments)
     points = [latent.by_seed(preset, name, arguments.max_memory) for name in arguments.between]
     way = np.stack(latent.path_between(points, frames))  # (frames * stretches + 1, *z_shape)
     images = _images(arguments, preset, generator, way)
-    if not still:
-        shown = [pictures.enlarged(image, pictures.MAX_ANIMATION_WIDTH) for image in images]
-        pictures.save_animation(shown, arguments.out, seconds=len(shown) / 12)
-        return
+    if not _is_still(arguments):
+        shown = [pictures.enlarged(image, animations.MAX_WIDTH) for image in images]
+        durations = pace.steady(len(shown), PACE)
+        animations.save_animation(shown, arguments.out, durations)
+        return f"{len(shown)} frames, {sum(durations) / 1000:g} s,"
     # A row for each stretch, from one Z to the next, both included.
     rows = [images[k * frames : (k + 1) * frames + 1] for k in range(len(points) - 1)]
     grid = pictures.grid(np.concatenate(rows), len(rows), frames + 1)
-    pictures.save_png(pictures.enlarged(grid, pictures.MAX_STRIP_WIDTH), arguments.out)
+    pictures.save_picture(pictures.enlarged(grid, pictures.MAX_STRIP_WIDTH), arguments.out)
+    return f"{len(images)} images"
 
 
-def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> None:
-    """Each group in a row, its mean last; the result by itself in the last row."""
+def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> str:
+    """Write each group in a row, its mean last; the result by itself in the last row.
+
+    Returns what was written, in words.
+    """
     signs = {"mean": 1.0, "minus": -1.0, "plus": 1.0}
     groups = {sign: getattr(arguments, sign) for sign in signs if getattr(arguments, sign)}
     members = {
@@ -143,12 +168,14 @@ def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Modu
     means = {sign: np.mean(zs, axis=0, dtype=np.float32) for sign, zs in members.items()}
     result = sum(signs[sign] * mean for sign, mean in means.items())
     every = [z for sign, zs in members.items() for z in (*zs, means[sign])]
-    images = iter(_images(arguments, preset, generator, np.stack([*every, result]).astype(np.float32)))
+    made = _images(arguments, preset, generator, np.stack([*every, result]).astype(np.float32))
+    images = iter(made)
     rows = {
         f"{sign}\n{_in_lines(names)}": [next(images) for _ in range(len(names) + 1)]
         for sign, names in groups.items()
     }
     pictures.save_rows({**rows, "result": [next(images)]}, arguments.out)
+    return f"{len(made)} images"
 
 
 def _in_lines(names: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from . import device
 from .arguments import add_recipe, chosen_preset, positive
 from .console import output, run_command, tell
 from .describe import launches
-from .errors import UserError, os_errors_as
+from .errors import UserError
+from .files.destination import check_ending, writing
 from .parser import Parser
 from .recipe.plan import check_batches
 
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     a GPU.
     """
     arguments = parser().parse_args(argv)
-    if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
-        raise UserError(f"--picture {arguments.picture}: expected a name that ends in .png")
+    if arguments.picture is not None:
+        check_ending("--picture", arguments.picture, [".png"])
     if arguments.picture is not None and _are_one(arguments.picture, arguments.out):
         raise UserError(f"--picture {arguments.picture}: --out names the same file; use another name")
     sizes = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
@@ -50,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with device.enough_memory(launches.DEVICE, preset.batch_size):
         found = launches.watch(preset)
     if arguments.picture is not None:
-        with os_errors_as(f"--picture {arguments.picture}"):
+        with writing("--picture", arguments.picture):
             launches.save_picture(found, arguments.picture)
     if arguments.out is None:
         output(str(found))
         return 0
-    with os_errors_as(f"--out {arguments.out}"):
+    with writing("--out", arguments.out):
         write_whole(arguments.out, f"{found}\n".encode())
     tell(f"{arguments.out}: {found.sums}")
     return 0

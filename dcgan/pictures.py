@@ -1,27 +1,33 @@
-"""Pictures out: grids of images, curves, animations. All are written whole or not at all."""
+"""Pictures out: grids of images, rows, curves. All are written whole or not at all."""
 
 import io
-import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
-from minigrad.figures import saved_figure
+from minigrad.figures import drawn_figure, saved_figure
 from minigrad.serialize import write_whole
 
-from .data.channels import MODES
 from .errors import UserError
-from .files import plainfile
-from .recipe import memory
 from .steps import StepLine
 
+JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}  # colours are as sharp as brightness
+# Of "exact": the colours of pixels that nobody sees stay, too.
+WEBP: dict[str, Any] = {"lossless": True, "exact": True}
+# By the ending of a file's name: the format's name and its options, as Pillow has them.
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {"optimize": True}),
+    ".jpg": ("JPEG", JPEG),
+    ".jpeg": ("JPEG", JPEG),
+    ".webp": ("WEBP", WEBP),
+}
+ENDINGS = tuple(FORMATS)
+MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # pixels that such a file can have
+ENCODED = {"PNG": 9, "JPEG": 17, "WEBP": 46}  # bytes of a pixel, from a grid to its file, measured
 CURVES = (
     ("loss_d", "D"),
     ("loss_g", "G"),
@@ -31,13 +37,7 @@ CURVES = (
 )
 MAX_GRID_WIDTH = 560  # pixels: small pictures are enlarged up to this width, to be looked at
 MAX_STRIP_WIDTH = 1120  # the same for wide ones
-MAX_ANIMATION_WIDTH = 320  # the same for animations, whose files grow with their area
-GIF_BYTES = 1_900_000  # of 25 frames, and in proportion of more
-LAST_FRAME = 2000  # milliseconds
-FRAME = re.compile(r"[0-9]{8,12}\.png")  # a frame's name: its step
-MAX_FRAME_PIXELS = 2**24
-MAX_GIF_FRAMES = 60  # an MP4 file, which keeps only what changes, has all frames
-ENCODER = 16 * 2**20  # bytes of an encoder of animations
+MARKED = 60  # points of a curve; with fewer each has a dot, so that one alone is seen
 FIGURE = 12  # bytes of a pixel that matplotlib draws
 
 
@@ -46,13 +46,18 @@ def to_bytes(images: NDArray[Any]) -> NDArray[Any]:
     return np.rint((np.nan_to_num(images).clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
+def grid_size(rows: int, columns: int, size: tuple[int, int], gap: int = 2) -> tuple[int, int]:
+    """Return the height and the width of a grid of images of `size`, as `grid` makes it."""
+    return rows * (size[0] + gap) + gap, columns * (size[1] + gap) + gap
+
+
 def grid(images: NDArray[Any], rows: int, columns: int, gap: int = 2) -> NDArray[Any]:
     """Images (N, H, W, C) of bytes in rows and columns, `gap` dark pixels apart; (height, width, C).
 
     Row by row; places that no image is left for stay dark.
     """
     n, height, width, channels = images.shape
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 32, np.uint8)
+    canvas = np.full((*grid_size(rows, columns, (height, width), gap), channels), 32, np.uint8)
     for i in range(min(n, rows * columns)):
         y, x = (
             gap + place * (size + gap)
@@ -64,7 +69,16 @@ def grid(images: NDArray[Any], rows: int, columns: int, gap: int = 2) -> NDArray
 
 def enlarged(picture: NDArray[Any], most: int = MAX_GRID_WIDTH) -> NDArray[Any]:
     """A small picture (H, W, C) with every pixel repeated, as often as `most` pixels allow."""
-    times = max(1, most // max(picture.shape[:2]))
+    return repeated(picture, times_within(most, picture.shape[:2]))
+
+
+def times_within(most: int, size: tuple[int, ...]) -> int:
+    """Return how often the pixels of a picture of `size` (H, W) can be repeated within `most`: 1 or more."""
+    return max(1, most // max(size))
+
+
+def repeated(picture: NDArray[Any], times: int) -> NDArray[Any]:
+    """A picture (H, W, C) with every pixel `times` as wide and as high."""
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
@@ -78,9 +92,9 @@ def save_side_by_side(grids: Mapping[str, NDArray[Any]], path: Path) -> None:
 
 
 def save_rows(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
-    """Rows of images (H, W, C), each beside its name, the last image of each apart, as a PNG file."""
+    """Rows of images (H, W, C), each beside its name, the last of each apart, as `save_picture` does."""
     columns = max(len(images) for images in rows.values())
-    with saved_figure(path, (1.1 * (columns + 1.5), 1.15 * len(rows))) as figure:
+    with drawn_figure((1.1 * (columns + 1.5), 1.15 * len(rows))) as (figure, content):
         all_axes = figure.subplots(len(rows), columns + 1, squeeze=False)
         for axes in all_axes.flat:
             axes.axis("off")
@@ -90,165 +104,58 @@ def save_rows(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
             for axes, image in [*zip(line[1:], members, strict=False), (line[-1], last)]:
                 show(axes, image, "")
             line[-1].set_title("mean" if members else "", fontsize="small", pad=2)
+    with Image.open(content, formats=["PNG"]) as drawn:
+        save_picture(np.asarray(drawn.convert("RGB")), path)
 
 
 def save_png(picture: NDArray[Any], path: Path) -> None:
     """Bytes (H, W, C), C from 1 to 4, as a PNG file."""
+    _save(picture, path, ".png")
+
+
+def save_picture(picture: NDArray[Any], path: Path) -> None:
+    """Bytes (H, W, C), C from 1 to 4, as a PNG, JPEG or WebP file, by the ending of its name.
+
+    PNG and WebP keep every byte. JPEG, of a high quality, has no alpha: it is laid on white.
+    Raises UserError as `check_still` does.
+    """
+    check_still(path, picture.shape[:2])
+    _save(picture, path, path.suffix.lower())
+
+
+def _save(picture: NDArray[Any], path: Path, ending: str) -> None:
+    name, options = FORMATS[ending]
+    image = opaque(picture) if name == "JPEG" else _image(picture)
     buffer = io.BytesIO()
-    _image(picture).save(buffer, "PNG", optimize=True)
+    image.save(buffer, name, **options)
     write_whole(path, buffer.getvalue())
 
 
-def save_animation(frames: Sequence[NDArray[Any]], path: Path, seconds: float = 8.0) -> None:
-    """Pictures (H, W, C) of one size as a GIF or an MP4 file, by its name, of about `seconds`.
+def check_still(path: Path, size: tuple[int, ...]) -> None:
+    """Check that a file of the format that its name says can hold a picture of `size` (H, W).
 
-    A frame is shown for 40 ms at least and half a second at most: many take longer, few less. The
-    last one stays for two seconds.
+    Raises UserError if it can't, or if Pillow was built without the format.
     """
-    pace = min(500, max(40, round(1000 * seconds / len(frames) / 10) * 10))
-    if path.suffix.lower() == ".mp4":
-        write_whole(path, _mp4(frames, pace))
-    else:
-        write_whole(path, _gif(frames, pace))
+    name, _ = FORMATS[path.suffix.lower()]
+    if max(size) > MAX_SIDE.get(name, max(size)):
+        raise UserError(
+            f"{path}: {size[1]} x {size[0]} pixels are too many for {path.suffix}, which takes "
+            f"{MAX_SIDE[name]:,} a side at most: make it smaller, or choose a name that ends in .png"
+        )
+    if name != "PNG" and not features.check({"JPEG": "jpg", "WEBP": "webp"}[name]):
+        raise UserError(
+            f"{path}: this build of Pillow can't write {path.suffix}: choose a name that ends in .png"
+        )
 
 
-def animate(
-    frames: Path,
-    out: Path,
-    seconds: float = 8.0,
-    max_memory: int = memory.DEFAULT,
-    last: int | None = None,
-) -> int:
-    """Write the frames of a run, in the order of their steps, as a GIF or MP4; how many it has.
-
-    Of more than a GIF should hold some are left out, evenly; the last one never. Those after the step `last`
-    are left out, too.
-    Raises UserError where there is none, one can't be read, the directory or one of them is a symbolic link,
-    or they take more than `max_memory` bytes.
-    """
-    if frames.is_symlink():
-        raise UserError(f"{frames} is a symbolic link, which is not followed: expected the frames themselves")
-    files = frame_files(frames, last)
-    if not files:
-        raise UserError(f"no frames in {frames}: expected the directory of a run that was trained")
-    if out.suffix.lower() == ".gif" and len(files) > MAX_GIF_FRAMES:
-        files = [files[i] for i in np.linspace(0, len(files) - 1, MAX_GIF_FRAMES).round().astype(int)]
-    shown: list[NDArray[Any]] = []
-    for file in files:
-        shown.append(frame := _frame(file))
-        if frame.shape != shown[0].shape:
-            raise UserError(f"{file} is {frame.shape}: expected {shown[0].shape}, as of {files[0]}")
-        if len(shown) == 1:
-            needed = memory_of_animation(len(files), frame.shape, out.suffix)
-            memory.check(f"animating the {len(files)} frames of {frames}", needed, max_memory)
-    save_animation([enlarged(frame, MAX_ANIMATION_WIDTH) for frame in shown], out, seconds)
-    return len(files)
-
-
-def frame_files(folder: Path, last: int | None = None) -> list[Path]:
-    """The frames of a run, up to the step `last`, in their order. Files of other names are left out."""
-    frames = [path for path in plainfile.entries(folder) if FRAME.fullmatch(path.name)]
-    steps = {path: int(path.stem) for path in frames}
-    return sorted((path for path in frames if last is None or steps[path] <= last), key=steps.__getitem__)
-
-
-def _frame(file: Path) -> NDArray[Any]:
-    """One frame as bytes (H, W, C). Raises UserError where it is none, whatever the file is."""
-    try:
-        plainfile.check(file, file.parent)
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
-            if image.width * image.height > MAX_FRAME_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels: more than {MAX_FRAME_PIXELS}")
-            plain = image if image.mode in MODES.values() else image.convert("RGB")
-            return np.atleast_3d(np.asarray(plain))
-    except Exception as error:  # damaged files raise all kinds: SyntaxError, struct.error, ...
-        raise UserError(f"{file} can't be read as an image: {error!s:.200}") from error
-
-
-def memory_of_animation(frames: int, shape: tuple[int, int, int], ending: str) -> int:
-    """Return the bytes of an animation of frames (H, W, C): as they are, enlarged, and encoded."""
-    height, width, channels = shape
-    times = max(1, MAX_ANIMATION_WIDTH // max(height, width))  # as `enlarged` does
-    encoded = 9 if ending.lower() == ".mp4" else 3  # bytes of a pixel: RGB three times, or a palette's
-    return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
+def memory_of_still(path: Path, size: tuple[int, int]) -> int:
+    """Return the bytes that a picture of `size` (H, W) takes until it is in the file of that name."""
+    return ENCODED[FORMATS[path.suffix.lower()][0]] * size[0] * size[1]
 
 
 def memory_of_figure(images: int, shape: tuple[int, int, int]) -> int:
     """Return the bytes of images (H, W, C) that matplotlib draws."""
     return FIGURE * images * shape[0] * shape[1]
-
-
-def _gif(frames: Sequence[NDArray[Any]], pace: int) -> bytes:
-    """The content of a GIF file, shrunk until it is no more than people like to load."""
-    most = GIF_BYTES * max(1.0, len(frames) / 25)
-    height, width = frames[0].shape[:2]
-
-    def encoded(some: Sequence[NDArray[Any]], shrink: float) -> bytes:
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        return _encoded_gif([_palette(frame, size) for frame in some], pace)
-
-    # A few frames tell, in less time, where all would be far too much.
-    few = frames[:: math.ceil(len(frames) / 5)]
-    expected = len(encoded(few, 1.0)) * len(frames) / len(few)
-    shrink = 1.0 if expected < 2 * most else 0.95 * math.sqrt(most / expected)
-    while len(content := encoded(frames, shrink)) > most:
-        shrink *= 0.95 * math.sqrt(most / len(content))  # the bytes go with the area
-    return content
-
-
-def _palette(frame: NDArray[Any], size: tuple[int, int]) -> Image.Image:
-    """A frame as a GIF holds it. Colours: the 256 best for each frame, undithered, since noise does not
-    compress. Greys: 64 of them, 0 and 255 included, which nobody tells from 256 and which take a third off
-    the file.
-    """
-    image = _opaque(frame)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    if image.mode == "L":
-        return image.point([value & 252 | value >> 6 for value in range(256)])
-    return image.quantize(256, dither=Image.Dither.NONE)
-
-
-def _encoded_gif(pictures: list[Image.Image], pace: int) -> bytes:
-    buffer = io.BytesIO()
-    pictures[0].save(
-        buffer,
-        "GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        loop=0,
-        optimize=True,
-        duration=[*[pace] * (len(pictures) - 1), LAST_FRAME],
-    )
-    return buffer.getvalue()
-
-
-def _mp4(frames: Sequence[NDArray[Any]], pace: int) -> bytes:
-    """Return the content of an H.264 file, in which each frame is shown for `pace` milliseconds.
-
-    Odd sides are cut by a pixel: most players want them even. One thread encodes: the pictures depend on
-    the number of threads, and the file holds it.
-    """
-    import av  # takes half a second
-
-    height, width = (side - side % 2 for side in frames[0].shape[:2])
-    content = io.BytesIO()
-
-    def reopen(*_: Any) -> io.BytesIO:
-        """Give what is written so far to be read: "faststart" moves the index ahead of it."""
-        return io.BytesIO(content.getvalue())
-
-    with av.open(content, "w", "mp4", options={"movflags": "faststart"}, io_open=reopen) as file:
-        stream = file.add_stream("libx264", Fraction(1000, pace))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for number, frame in enumerate([*frames, *[frames[-1]] * (LAST_FRAME // pace)]):
-            pixels = np.ascontiguousarray(np.asarray(_opaque(frame).convert("RGB"))[:height, :width])
-            picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            picture.pts, picture.time_base = number, Fraction(pace, 1000)
-            file.mux(stream.encode(picture))
-        file.mux(stream.encode(None))
-    return content.getvalue()
 
 
 def save_losses(lines: Sequence[StepLine], path: Path) -> None:
@@ -257,11 +164,15 @@ def save_losses(lines: Sequence[StepLine], path: Path) -> None:
         above, below = figure.subplots(2, 1, sharex=True)
         steps = [line.step for line in lines]
         names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
+        marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
         for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
             for key in keys:
                 values = np.array([getattr(line, key) for line in lines], np.float64)  # None is NaN
                 axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
-                axes.plot(*_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6)
+                axes.plot(
+                    *_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6, **marker
+                )
+            explain_if_empty(axes, "No number is finite")
             axes.grid(alpha=0.25)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), frameon=False)
         above.set_ylabel("loss")
@@ -270,9 +181,18 @@ def save_losses(lines: Sequence[StepLine], path: Path) -> None:
         below.set_xlabel("step")
 
 
+def explain_if_empty(axes: Any, why: str) -> None:
+    """Write a sentence into the middle of matplotlib's axes if no curve in them has a point to be seen."""
+    if not any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines()):
+        # On white, so that no line of the grid runs through it.
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 3}
+        place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(0.5, 0.5, why, color="0.35", bbox=box, **place)
+
+
 def show(axes: Any, picture: NDArray[Any], title: str) -> None:
     """Draw bytes (H, W, C) into matplotlib's axes, pixel by pixel."""
-    axes.imshow(np.asarray(_opaque(picture).convert("RGB")), interpolation="nearest")
+    axes.imshow(np.asarray(opaque(picture).convert("RGB")), interpolation="nearest")
     axes.set_title(title)
     axes.axis("off")
 
@@ -282,7 +202,7 @@ def _image(picture: NDArray[Any]) -> Image.Image:
     return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
 
 
-def _opaque(picture: NDArray[Any]) -> Image.Image:
+def opaque(picture: NDArray[Any]) -> Image.Image:
     """The picture as grey or RGB, alpha laid on white."""
     image = _image(picture)
     if picture.shape[2] in (1, 3):

@@ -206,7 +206,7 @@ TENSORFLOW_BASELINE = dataclasses.replace(
 # The DCGAN paper's sizes, as in PyTorch's tutorial.
 PYTORCH = Preset(
     name="pytorch",
-    summary="the PyTorch tutorial's DCGAN, 64 x 64 RGB: any pictures, sizes 8 to 256",
+    summary="the PyTorch tutorial's DCGAN: any pictures, sizes 8 to 256",
     step="same_fakes",
     generator=(),  # both follow from the sizes
     discriminator=(),
@@ -234,7 +234,7 @@ PYTORCH = Preset(
 FLOWERS = dataclasses.replace(
     PYTORCH,
     name="flowers",
-    summary="the PyTorch tutorial at 32 x 32, as made for 800 photographs of flowers",
+    summary="the PyTorch tutorial, as made for 800 photographs of flowers",
     architecture="dcgan_conv_last",
     nz=64,
     ngf=32,

@@ -15,6 +15,7 @@ from .arguments import chosen_preset
 from .console import StopOnSignal, output, run_command, tell
 from .data import names, sources
 from .data.batches import Batches
+from .data.channels import size_in_words
 from .data.scale import Range
 from .describe import table
 from .describe.step import explain
@@ -247,9 +248,10 @@ def _tell_plan(arguments: argparse.Namespace, prepared: Prepared, run: RunDirect
         tell(f"{run.path} has {begin} steps already, of {total} wanted: nothing to train.")
         return
     tell(
-        f"{preset.name}: {preset.summary}; {len(prepared.batches.images)} images, {total} steps of "
-        f"{preset.batch_size}, on the {prepared.device.upper()}{_way(prepared)}, seed {preset.seed}, into "
-        f"{run.path}" + (f", from step {begin} on" if arguments.resume else "")
+        f"{preset.name}: {preset.summary}; {len(prepared.batches.images)} images of "
+        f"{size_in_words(preset.image_size, preset.channels)}, {total} steps of {preset.batch_size}, "
+        f"on the {prepared.device.upper()}{_way(prepared)}, seed {preset.seed}, into {run.path}"
+        + (f", from step {begin} on" if arguments.resume else "")
     )
     other_kernels = resume.other_kernels(run, prepared.config)
     for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total), other_kernels):

@@ -525,8 +525,8 @@ def main(argv=None):
 
     if missing:
         print(
-            f"{missing}, so only the NumPy half ran. pip install '.[gpu]' is\n"
-            "what brings CuPy ('.[gpu-cuda13]' for CUDA 13); the kernels want an NVIDIA GPU too."
+            f"{missing}, so only the NumPy half ran. pip install 'cupy-cuda12x[ctk]' is what\n"
+            "brings CuPy ('cupy-cuda13x[ctk]' for CUDA 13); the kernels want an NVIDIA GPU too."
         )
     if not milliseconds:
         print("No times were taken: that needs a real GPU (a stand-in's say nothing) and --time.")

@@ -38,6 +38,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import backend, naive
 from minigrad.backend.cpu import native
+from minigrad.backend.environment import INSTALL_CUPY
 from minigrad.backend.geometry import ConvGeometry
 from minigrad.figures import saved_figure
 from minigrad.tables import table
@@ -203,7 +204,7 @@ def find_forms():
     try:
         forms["CUDA"] = ByBackend(backend.get("gpu"))
     except (ImportError, RuntimeError) as error:
-        missing["CUDA"] = f"{error} (it takes an NVIDIA GPU and CuPy: pip install '.[gpu]')"
+        missing["CUDA"] = f"{error} (it takes an NVIDIA GPU and CuPy: {INSTALL_CUPY})"
     return forms, {name: reason for name, reason in missing.items() if reason}
 
 

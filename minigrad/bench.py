@@ -26,7 +26,7 @@ from minigrad import backend, nn, tables
 from minigrad.backend.environment import BadEnvironment
 from minigrad.inspect.products import Products
 from minigrad.machine import described, machine
-from minigrad.serialize import write_whole
+from minigrad.serialize import make_folder_of, write_whole
 
 Work = Callable[[], Any]
 PAUSE = 0.3  # seconds
@@ -245,9 +245,14 @@ def _their_layer(torch: Any, shape: tuple[int, ...], make: Callable[[Any], Any])
     return work
 
 
-def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any], None]) -> Any:
-    """The command line that benchmarks share; `extra` adds options to it."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(
+    prog: str,
+    description: str,
+    argv: Sequence[str] | None,
+    extra: Callable[[Any], None] = lambda parser: None,
+) -> Any:
+    """The command line that benchmarks share, of the program `prog`; `extra` adds options to it."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--no-pytorch", action="store_true", help="ours alone")
@@ -266,10 +271,14 @@ def arguments(description: str, argv: Sequence[str] | None, extra: Callable[[Any
 
 
 def _unwritable(path: Path) -> str:
-    """Return why `write_whole` could not write a file, "" if it could. Leaves the file as it is."""
+    """Return why `write_whole` could not write a file, "" if it could. Leaves the file as it is.
+
+    Makes its folder, if that is missing.
+    """
     if path.exists() and not path.is_file():
         return "it is there, and no plain file"
     try:
+        make_folder_of(path)
         with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
             return ""
     except OSError as error:
@@ -279,7 +288,7 @@ def _unwritable(path: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     given = arguments(
-        "Forward and backward of layers, ours and PyTorch's in turn.", argv, lambda parser: None
+        "python -m minigrad.bench", "Forward and backward of layers, ours and PyTorch's in turn.", argv
     )
     torch, limit = pytorch(not given.no_pytorch), product_limit()
     print(described(machine(torch)))

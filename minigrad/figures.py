@@ -28,9 +28,8 @@ def saved_figure(
 ) -> Iterator["Figure"]:
     """Give a figure with a constrained layout to draw in, and write it to a PNG file at the end.
 
-    The file has no date or version in it: equal figures make equal files. It is written whole or not at
-    all, and not if an exception ends the drawing. One thread at a time draws, others wait. matplotlib is
-    imported here, since that takes a second.
+    It is as of `drawn_figure`. The file is written whole or not at all, and not if an exception ends the
+    drawing.
 
     Args:
         path: of the PNG file.
@@ -41,6 +40,22 @@ def saved_figure(
     """
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"a figure: expected a path that ends in .png, got {str(path)!r}")
+    with drawn_figure(size, dpi) as (figure, content):
+        yield figure
+    write_whole(path, content.getvalue())
+
+
+@contextmanager
+def drawn_figure(size: tuple[float, float], dpi: int = 110) -> Iterator[tuple["Figure", io.BytesIO]]:
+    """Give a figure with a constrained layout to draw in, and a stream that is a PNG file of it at the end.
+
+    The file has no date or version in it: equal figures make equal files. One thread at a time draws, others
+    wait. matplotlib is imported here, since that takes a second.
+
+    Args:
+        size: width and height in inches.
+        dpi: pixels per inch.
+    """
     content = io.BytesIO()
     with _drawing, _default_settings():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,9 +63,8 @@ def saved_figure(
 
         figure = Figure(size, layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure
+        yield figure, content
         figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
-    write_whole(path, content.getvalue())
 
 
 @contextmanager

@@ -119,6 +119,20 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
+def make_folder_of(path: str | os.PathLike[str]) -> None:
+    """Make the folder that a file is to lie in, and those above it, where they are missing.
+
+    Raises OSError, which names `path` and says which folder can't be made, and why.
+    """
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        taken = isinstance(error, FileExistsError)
+        why = "it is there, and no folder" if taken else error.strerror or str(error)
+        raise OSError(error.errno, f"the folder {folder} can't be made: {why}", str(path)) from error
+
+
 def _behind_links(path: Path) -> Path:
     """Return the path that a link leads to, through others, or `path` if it is none. OSError for a loop."""
     for _ in range(MAX_LINKS):

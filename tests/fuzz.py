@@ -30,7 +30,7 @@ from PIL import Image
 from reported import vital_signs
 
 import minigrad as mg
-from dcgan import latent, models, pictures, presets, sampling
+from dcgan import animations, latent, models, presets, sampling
 from dcgan.data import arrays, cifar, idx, imagefiles, scale, sources
 from dcgan.data.folder import PathFile
 from dcgan.errors import UserError
@@ -441,7 +441,7 @@ KINDS = {
     "metrics": Kind("metrics.jsonl", _metrics, lambda p: directory.RunDirectory(p.parent).metrics(), TOLD),
     "vitals": Kind("vitals.jsonl", _vitals, lambda p: checkup.lines(RunDirectory(p.parent)), TOLD),
     "evaluations": Kind("evaluations.jsonl", _evaluations, _evaluated, (ValueError, UnicodeDecodeError)),
-    "frame": Kind("a.png", _image("PNG"), pictures._frame, TOLD),
+    "frame": Kind("a.png", _image("PNG"), animations._frame, TOLD),
     "png": Kind("a.png", _image("PNG"), _decode, (ValueError,)),
     "png, agreeing": Kind("a.png", _image("PNG"), _decode, (ValueError,), wrap=_with_checksums),
     "jpeg": Kind("a.jpg", _image("JPEG"), _decode, (ValueError,)),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcgan import pictures
+from dcgan import animations
 from dcgan.evaluation import judges, measures
 
 
@@ -27,7 +27,7 @@ def main(cores):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "a.mp4")
         frames = rng.integers(0, 256, (3, 320, 320, 1)).astype(np.uint8)
-        pictures.save_animation(list(frames), path)
+        animations.save_animation(list(frames), path)
         print("animation", hashlib.sha256(path.read_bytes()).hexdigest())
 
 

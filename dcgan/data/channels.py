@@ -4,6 +4,11 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's
 NAMES = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
+def size_in_words(size: int, channels: int) -> str:
+    """Return the size of a square image of `size` pixels a side, such as "64 x 64 RGB"."""
+    return f"{size} x {size} {NAMES[channels]}"
+
+
 def conversion(given: int, wanted: int) -> str:
     """Return a description of the change from `given` to `wanted` channels; "" for no change."""
     if given == wanted:

@@ -22,7 +22,8 @@ from minigrad import nn, optim
 
 from ..console import run_command, tell
 from ..data import mnist
-from ..errors import UserError, os_errors_as
+from ..errors import UserError
+from ..files.destination import writing
 
 FILE_NAME = "mnist_classifier.safetensors"
 FEATURES = 64  # numbers that an image is described by, before the last layer
@@ -155,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("expected --epochs of at least 1 and --seed of at least 0")
     classifier = train(mnist.images("train"), mnist.labels("train"), arguments.epochs, arguments.seed)
     share = accuracy(classifier, mnist.images("test"), mnist.labels("test"))
-    with os_errors_as(f"--out {arguments.out}"):
+    with writing("--out", arguments.out):
         mg.save(classifier.state_dict(), arguments.out, {"test_accuracy": f"{share:.4f}"})
     tell(f"{arguments.out}: {100 * share:.2f}% of the 10,000 test images are classified right")
     return 0

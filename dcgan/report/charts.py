@@ -171,12 +171,15 @@ def drawn(data: Data, charts: Iterable[Chart]) -> list[Markup]:
 
 def curves(reading: Reading, data: Data) -> Markup:
     """The section of the curves."""
-    charts = [*of_metrics(reading.metrics, reading.timing), *of_vitals(reading.vitals)]
+    charts = of_metrics(reading.metrics, reading.timing)
+    charts += of_vitals(reading.vitals) if reading.vitals else []
     figures = drawn(data, charts)
     if not figures:
         return section("curves", "Curves", paragraph("There are no numbers yet: no step is done."))
     longest = max((one.thinned for chart in charts for one in chart.lines), default=0)
     notes = [paragraph(_NO_VITALS)] if not reading.vitals else []
+    if empty := [chart.title for chart in charts if not any(map(has_numbers, chart.lines))]:
+        notes.append(paragraph(_not_drawn(empty)))
     if longest:
         notes.append(
             paragraph(
@@ -185,6 +188,14 @@ def curves(reading: Reading, data: Data) -> Markup:
             )
         )
     return section("curves", "Curves", *notes, _CONTROLS, tag("div", *figures, class_="charts"))
+
+
+def _not_drawn(titles: Sequence[str]) -> str:
+    """Return sentences about the charts that have no number to draw."""
+    said = f"Not drawn, for want of numbers: {'; '.join(titles)}."
+    if any(title.startswith(("Dead units", "Saturation")) for title in titles):
+        said += " Dead units are counted of a ReLU, saturated outputs of a Tanh or a Sigmoid."
+    return said
 
 
 _NO_VITALS = "No vital signs were measured in this run: there is no vitals.jsonl in its directory."

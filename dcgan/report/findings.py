@@ -1,4 +1,4 @@
-"""The section on what went wrong in a run: from its vital signs, and from losses that are not finite."""
+"""The section of findings: signs of trouble in a run's vital signs, and losses that are not finite."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MAX_CHARACTERS = 500  # characters of a sentence
 
 
 def findings(reading: Reading) -> Markup:
-    """The section of what was found."""
+    """The section of what was found. Its heading fits a run in which nothing was found, too."""
     items = [*_diverged(reading), *_signs(reading.vitals)]
     notes = [paragraph(note, class_="note") for note in reading.notes]
     if items:
@@ -17,12 +17,12 @@ def findings(reading: Reading) -> Markup:
     if not reading.vitals:
         losses = "finite at every step" if reading.metrics else "not known either: no step is done"
         said = f"Not known: the run's directory has no vital signs (vitals.jsonl). The losses are {losses}."
-        return section("findings", "What went wrong", paragraph(said), *notes)
+        return section("findings", "Findings", paragraph(said), *notes)
     last = reading.vitals[-1]["step"]
     said = (
         f"Nothing found: {_times(len(reading.vitals))}, the last at step {last:,}, show no sign of trouble."
     )
-    return section("findings", "What went wrong", paragraph(said, class_="good"), *notes)
+    return section("findings", "Findings", paragraph(said, class_="good"), *notes)
 
 
 def _times(count: int) -> str:

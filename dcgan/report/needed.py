@@ -3,9 +3,9 @@
 import math
 from dataclasses import replace
 
+from ..animations import frame_files
 from ..describe import ledger
 from ..errors import UserError
-from ..pictures import frame_files
 from ..recipe import memory, sizes
 from ..recipe.layer import Sizes
 from ..recipe.memory import FLOAT

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..pictures import frame_files
+from ..animations import frame_files
 from .drawing import Data
 from .embedded import picture, png_of, url
 from .markup import Markup, paragraph, section, tag

@@ -8,7 +8,7 @@ from typing import Any
 import minigrad as mg
 from minigrad import nn
 
-from .. import latent, pictures
+from .. import animations, latent, pictures
 from ..data.batches import Batches
 from ..files.plainfile import entries
 from ..recipe.preset import Preset
@@ -92,7 +92,7 @@ class Outputs:
             steps = self._steps_of(path.name)
             if steps and steps[0] <= reached and (steps[-1] > step or not self.sample_is_due(steps[-1])):
                 path.unlink()
-        for path in pictures.frame_files(self.run.frames, reached):
+        for path in animations.frame_files(self.run.frames, reached):
             drawn = int(path.stem)
             if drawn > step or not self.frame_is_due(drawn):
                 path.unlink()
@@ -127,7 +127,7 @@ class Outputs:
         pictures.save_side_by_side(grids, self.run.place("real_and_fake.png"))
 
     def _write_animation(self, step: int) -> None:
-        pictures.animate(self.run.frames, self.run.place("output.gif"), last=step)
+        animations.animate(self.run.frames, self.run.place("output.gif"), last=step)
 
     def _fakes(self, z: mg.Tensor) -> Any:
         """The grid of z's images, bytes (height, width, C)."""

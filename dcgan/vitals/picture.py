@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from minigrad.figures import saved_figure
 
+from ..pictures import MARKED, explain_if_empty
 from .diagnosis import GAP_THRESHOLD, SPREAD_THRESHOLD, learns
 from .line import VitalsLine
 from .values import LayerVitals
 
 NETWORKS = ("generator", "discriminator")
-MARKED = 60  # measures; with fewer each has a dot
+NOTHING = "Nothing was measured"
 
 
 def save(lines: Sequence[VitalsLine], path: Path) -> None:
@@ -67,6 +68,7 @@ def _draw_layers(axes: Any, lines: Sequence[VitalsLine], network: str, key: str,
         style = "--" if kind == "BatchNorm" else "-"
         axes.plot(steps, seen, style, color=colour, linewidth=1.4, label=f"{name} {kind}", **marker)
     axes.set_yscale("log")
+    explain_if_empty(axes, "No number is above 0" if names else NOTHING)
     _legend(axes)
 
 
@@ -79,8 +81,18 @@ def _draw_units(axes: Any, lines: Sequence[VitalsLine], network: str, marker: An
             if np.isfinite(values).any():
                 label = f"{key}: {name} {kind}"
                 axes.plot(_steps(lines), values, color=f"C{i}", linewidth=1.4, label=label, **marker)
+    explain_if_empty(axes, _why_no_units(lines, network, names))
     axes.set_ylim(-0.02, 1.02)
     _legend(axes)
+
+
+def _why_no_units(lines: Sequence[VitalsLine], network: str, activations: dict[str, str]) -> str:
+    """Return why a network has neither dead units nor saturated outputs."""
+    if activations:
+        return "Not known: a unit has too few values,\nor some are not finite"
+    if _names(lines, network, learns):
+        return "No ReLU, Tanh or Sigmoid here:\nno dead units or saturated outputs to count"
+    return NOTHING
 
 
 def _draw_judged(axes: Any, lines: Sequence[VitalsLine], marker: Any) -> None:
@@ -89,6 +101,7 @@ def _draw_judged(axes: Any, lines: Sequence[VitalsLine], marker: Any) -> None:
         axes.plot(
             _steps(lines), _of_line(lines, key), color=f"C{i + 2}", linewidth=1.4, label=label, **marker
         )
+    explain_if_empty(axes, "No number is finite")
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("probability of being real")
     _legend(axes)
@@ -104,7 +117,6 @@ def _draw_apart(axes: Any, lines: Sequence[VitalsLine], marker: Any) -> None:
         label="spread / real spread",
         **marker,
     )
-    axes.axhline(SPREAD_THRESHOLD, color="C0", linewidth=0.8, linestyle=":")
     names = list(dict.fromkeys(norm.name for line in lines for norm in line.batch_norm_gap))
     for i, name in enumerate(names):
         gaps = [{n.name: n.gap for n in line.batch_norm_gap}.get(name) for line in lines]
@@ -116,6 +128,8 @@ def _draw_apart(axes: Any, lines: Sequence[VitalsLine], marker: Any) -> None:
             label=f"statistics apart, D's {name}",
             **marker,
         )
+    explain_if_empty(axes, "Not known: it takes two images that differ,\nand numbers that are finite")
+    axes.axhline(SPREAD_THRESHOLD, color="C0", linewidth=0.8, linestyle=":")
     if names:
         axes.axhline(GAP_THRESHOLD, color="C1", linewidth=0.8, linestyle=":")
     axes.set_ylim(bottom=-0.05)
@@ -155,9 +169,9 @@ def _steps(lines: Sequence[VitalsLine]) -> list[int]:
 
 
 def _same_range(some: Sequence[Any]) -> None:
-    """The same vertical range, so that the two networks can be compared."""
-    limits = [axes.get_ylim() for axes in some]
-    for axes in some:
+    """The same vertical range, so that the two networks can be compared. Empty axes have no say in it."""
+    limits = [axes.get_ylim() for axes in some if np.isfinite(axes.dataLim.y0)]
+    for axes in some if limits else ():
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 

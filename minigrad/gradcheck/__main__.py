@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import backend as backends
+from ..backend.environment import INSTALL_CUPY
 from ..ops import OPERATIONS, Operation
 from . import table
 from .suite import check_operation
-
-INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
 
 
 def load_module(path: Path) -> list[type[Operation]]:
@@ -90,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _missing(error: Exception) -> str:
     """Why a device can't be used; where CuPy is not there, what to do."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-        return f"CuPy is not installed. To install it: {INSTALL}"
+        return f"CuPy is not installed. To install it: {INSTALL_CUPY}"
     return str(error)
 
 

@@ -46,6 +46,13 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     assert json.loads(path.read_text())["rows"][0]["name"] == "quick, batch 4"
 
 
+def test_the_help_names_the_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: python -m dcgan.bench ")
+
+
 @pytest.mark.parametrize("size", ["0", "-1", "x"])
 def test_a_batch_of_no_size_is_refused(size, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -5,6 +5,7 @@ The tables here are the documents' own words; nothing in them is taken from the 
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -573,6 +574,11 @@ def test_the_image_size_alone_is_enough(form):
     assert models.count_parameters(generator) == count_g(form, 16, 3, nz, m)
     assert models.count_parameters(discriminator) == count_d(16, 3, m)
     assert shapes(generator, (nz, 1, 1))[-1] == (3, 16, 16)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=lambda preset: preset.name)
+def test_no_summary_names_a_size_that_can_be_replaced(preset):
+    assert not re.search(r"\d+ ?[x×] ?\d+|RGB|grey|batch", preset.summary)
 
 
 def test_flowers_at_64_is_a_doubling_deeper():

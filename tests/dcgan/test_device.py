@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from dcgan import sample
 from dcgan.errors import UserError
 from minigrad import backend
 from minigrad.backend.cpu import native
+from minigrad.backend.environment import INSTALL_CUPY
 
 SMALL = ("--preset", "quick", "--steps", "2", "--batch-size", "8")
-INSTALL = "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)"
+INSTALL = "pip install 'cupy-cuda12x[ctk]' (CUDA 12) or pip install 'cupy-cuda13x[ctk]' (CUDA 13)"
 MISSING = ModuleNotFoundError("No module named 'cupy'", name="cupy")
 BROKEN = ImportError("libnvrtc.so.12: cannot open shared object file")
 HALF = ModuleNotFoundError("No module named 'cupy_backends'", name="cupy_backends")
@@ -415,3 +417,11 @@ def test_a_run_says_which_device_it_is_on(gpu, run, tmp_path):
     assert "2 steps of 8, on the GPU, each step one CUDA graph, seed 0" in said
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["device"], config["tf32"], config["graph"]) == ("gpu", False, True)
+
+
+def test_the_packages_of_the_hint_are_those_of_the_extras():
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    named = [extras[name][0].partition(">")[0] for name in ("gpu", "gpu-cuda13")]
+    assert re.findall(r"'(.*?)'", INSTALL_CUPY) == named

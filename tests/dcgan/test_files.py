@@ -1,6 +1,7 @@
 """Pictures and checkpoints: what they hold, and that none is ever half-written."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minigrad as mg
-from dcgan import pictures, presets
+from dcgan import animations, pictures, presets
 from dcgan.errors import UserError
+from dcgan.files.destination import check_ending, writing
 from dcgan.run import checkpoint
 from dcgan.run.ema import WeightAverage
 from dcgan.sampling import generate
@@ -57,7 +59,7 @@ def test_png_and_gif_files_hold_what_was_given(tmp_path, channels):
     pictures.save_png(frames[2], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as png:
         assert np.array_equal(np.asarray(png).reshape(20, 30, channels), frames[2])
-    pictures.save_animation(frames, tmp_path / "a.gif", seconds=1.0)
+    animations.save_animation(frames, tmp_path / "a.gif", [200, 200, 200, 200, 2000])
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 5
         for i in range(5):
@@ -184,3 +186,28 @@ def test_sampling_leaves_the_generator_as_it_was():
     assert np.abs(by_batch.mean(0)).max() < 1e-6
     assert np.allclose(running, generate(generator, z, "running"), atol=1e-6)
     assert not np.allclose(by_batch, running)
+
+
+# -- files that an option names ----------------------------------------------------------------------
+
+
+def test_folders_made_for_a_file_go_again_if_it_is_not_written(tmp_path):
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine" / "new" / "er" / "a.png"
+    with pytest.raises(ValueError, match="^it was there: True$"), writing("--out", path):
+        raise ValueError(f"it was there: {path.parent.is_dir()}")
+    with pytest.raises(UserError, match=r"^--out .*a\.png: No space left$"), writing("--out", path):
+        raise OSError(28, "No space left")
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(ValueError, match="^None$"), writing("--out", path):
+        raise ValueError(path.with_name("other").touch())
+    assert path.with_name("other").exists()  # a folder with something in it stays
+
+
+@pytest.mark.parametrize(
+    ("endings", "said"), [([".a"], ".a"), ([".a", ".b"], ".a or .b"), ([".a", ".b", ".c"], ".a, .b or .c")]
+)
+def test_endings_are_named(endings, said):
+    check_ending("--out", Path("x/y.A"), endings)
+    with pytest.raises(UserError, match=rf"^--out x/y\.d: expected a name that ends in {said}$"):
+        check_ending("--out", Path("x/y.d"), endings)

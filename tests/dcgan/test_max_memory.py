@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import fuzz
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 import minigrad as mg
 from dcgan import (
     animate,
+    animations,
     arguments,
     evaluate,
     export,
@@ -28,9 +30,9 @@ from dcgan import (
     sample,
     train,
 )
+from dcgan.animations import memory_of_animation
 from dcgan.errors import UserError
 from dcgan.evaluation import comparison
-from dcgan.pictures import memory_of_animation
 from dcgan.recipe import layers, memory
 from dcgan.report import __main__ as report
 from dcgan.report import needed, reading
@@ -210,10 +212,13 @@ def test_a_sparse_file_of_tensors_is_refused(run, refused, limit):
     assert "reading g.safetensors" in refused(*COMMANDS["import_weights"], "--max-memory", limit)
 
 
+TWO_ROWS = pictures.memory_of_still(Path("a.png"), (220, 1020))  # of ten, each pixel ten times as large
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--between", "1", "2", "3", "--out", "a.png"), (19, 0)),
+        (("--between", "1", "2", "3", "--out", "a.png"), (19, TWO_ROWS)),
         (("--between", "1", "2", "--out", "a.mp4"), (25, memory_of_animation(25, (8, 8, 1), ".mp4"))),
         (
             ("--between", "1", "2", "--frames", "5", "--out", "a.GIF"),
@@ -241,7 +246,7 @@ def test_many_frames_are_refused_after_the_first(run, refused, monkeypatch):
         os.link(run / "frames" / "00000000.png", run / "frames" / f"{step:08d}.png")
     seen = []
     monkeypatch.setattr(
-        pictures, "_frame", lambda file: seen.append(file) or np.zeros((4000, 4000, 3), np.uint8)
+        animations, "_frame", lambda file: seen.append(file) or np.zeros((4000, 4000, 3), np.uint8)
     )
     said = refused(animate.main, "run", "--out", "a.mp4")
     assert "animating the 201 frames" in said

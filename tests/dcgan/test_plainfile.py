@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan import animate, evaluate, pictures
+from dcgan import animate, animations, evaluate
 from dcgan.errors import UserError
 from dcgan.files import plainfile
 from dcgan.report import __main__ as report
@@ -51,7 +51,7 @@ def test_a_regular_file_of_the_run_is_read_also_by_a_link_to_the_run(run, tmp_pa
     for directory in (run, tmp_path / "link"):
         plainfile.check(directory / "frames" / "00000000.png", directory)
         assert png_of(directory / "frames" / "00000000.png", directory)
-        assert pictures.animate(directory / "frames", tmp_path / "a.gif") == 2
+        assert animations.animate(directory / "frames", tmp_path / "a.gif").shown == 2
 
 
 def test_links_pipes_and_directories_are_refused(run, secret):
@@ -109,7 +109,7 @@ def test_a_report_reads_no_figures_that_a_link_leads_to(run, secret):
 def test_an_animation_has_no_frame_that_a_link_leads_to(run, secret, tmp_path):
     (run / "frames" / "00000002.png").symlink_to(secret)
     with pytest.raises(UserError, match=r"00000002.png can't be read .*: 00000002.png is a symbolic link"):
-        pictures.animate(run / "frames", tmp_path / "a.gif")
+        animations.animate(run / "frames", tmp_path / "a.gif")
     (run / "frames").rename(run / "old")
     (run / "frames").symlink_to(secret.parent)
     with pytest.raises(UserError, match="frames is a symbolic link, which is not followed"):

@@ -545,6 +545,39 @@ def test_nothing_found_and_nothing_measured_differ(run):
     assert "Nothing found: 2 measurements, the last at step 3" in findings.findings(read(run, None))
 
 
+def test_the_first_heading_fits_what_was_found(run):
+    def heading():
+        return Page(findings.findings(read(run, None))).texts["h2"]
+
+    (run / "vitals.jsonl").unlink()
+    assert heading() == ["Findings"]
+    reported.write_lines(run / "vitals.jsonl", [reported.vital_signs(1)])
+    assert heading() == ["Findings"]
+    found = {"sign": "collapse", "sentence": "All alike.", "remedy": "Start again."}
+    reported.write_lines(run / "vitals.jsonl", [reported.vital_signs(1, [found])])
+    assert heading() == ["What went wrong"]
+
+
+def test_curves_that_there_are_no_numbers_of_are_named(run):
+    line = reported.vital_signs(1)
+    for layer in line["layers"]:
+        layer["dead"] = None
+    reported.write_lines(run / "vitals.jsonl", [line])
+    page = Page(charts.curves(read(run, None), Data()))
+    (said,) = [text for text in page.texts["p"] if text.startswith("Not drawn, for want of numbers: ")]
+    assert "Dead units, generator; Dead units, discriminator" in said
+    assert said.endswith("Dead units are counted of a ReLU, saturated outputs of a Tanh or a Sigmoid.")
+    (run / "vitals.jsonl").unlink()
+    assert "Not drawn" not in charts.curves(
+        read(run, None), Data()
+    )  # that none were measured is said already
+
+
+def test_a_missing_folder_is_made_for_the_page(run, tmp_path):
+    assert main([str(run), "--out", str(tmp_path / "new" / "er" / "page.html")]) == 0
+    assert (tmp_path / "new" / "er" / "page.html").stat().st_size > 1000
+
+
 def test_a_divergence_is_found_in_the_losses(run):
     lines = jsonl(run / "metrics.jsonl")
     lines[2]["loss_g"] = lines[2]["d_x"] = None
@@ -683,7 +716,7 @@ def test_odd_vital_signs_are_no_harm(run, vitals):
         (("{tmp}",), "no config.json and no checkpoint: expected the directory of a run"),
         (("{run}/metrics.jsonl",), "metrics.jsonl.*can't be read|not a checkpoint|safetensors"),
         (("{run}", "--out", "{tmp}/page.png"), "expected a name that ends in .html"),
-        (("{run}", "--out", "{tmp}/no/page.html"), "--out .*No such file or directory"),
+        (("{run}", "--out", "{run}/config.json/page.html"), "--out .*the folder .*config.json can't be made"),
         (("{run}", "--weights", "best"), "--weights best: there is no"),
     ],
 )

@@ -119,7 +119,7 @@ def test_it_opens_with_its_title_and_every_section(opened):
     assert opened.title == "quick, step 3: small"
     titles = [heading.text for heading in find(opened, "main > section > h2")]
     assert titles == [
-        "What went wrong", "Samples over time", "Curves", "Real beside generated", "Evaluation",
+        "Findings", "Samples over time", "Curves", "Real beside generated", "Evaluation",
         "Inside the networks", "The recipe", "One step", "Machine and versions", "Going on",
     ]  # fmt: skip
     charts = find(opened, ".chart")

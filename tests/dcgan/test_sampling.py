@@ -13,7 +13,7 @@ from PIL import Image
 from video import read_mp4
 
 import minigrad as mg
-from dcgan import animate, console, interpolate, latent, models, pictures, presets, sample, sampling
+from dcgan import animate, console, interpolate, latent, models, pace, pictures, presets, sample, sampling
 from dcgan.errors import UserError
 from dcgan.recipe.layers import BatchNorm, Dense, Flatten, Reshape, Tanh
 from dcgan.run import checkpoint
@@ -301,6 +301,50 @@ def test_a_grid_of_any_shape_shows_its_images_row_by_row(place, rows, columns, c
     assert (place / "only.png").read_bytes() == (place / "grid.png").read_bytes()
 
 
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 2, 2), (12, 3, 4), (50, 7, 8)])
+def test_as_many_images_as_are_asked_for_stand_in_a_square_or_nearly(place, count, rows, columns):
+    written(place / "run", small(), seed=1)
+    singles = drawn(place, "--count", str(count), "--out", "grid.png", "--statistics", "running")
+    assert len(singles) == len(np.load("each/z.npy")) == count
+    shown = tiles(read("grid.png"), rows, columns)
+    assert np.array_equal(shown[:count], singles)
+    assert (shown[count:] == 32).all()
+    in_a_grid = drawn(place, "--statistics", "running", out="all")  # the first ones of the same seed
+    assert differ(singles, in_a_grid[:count]) <= 1
+
+
+def test_a_grid_of_ones_own_takes_fewer_images_than_it_has_places(place):
+    singles = drawn(place, "--count", "7", "--grid", "2x5", "--out", "grid.png")
+    shown = tiles(read("grid.png"), 2, 5)
+    assert np.array_equal(shown[:7], singles)
+    assert (shown[7:] == 32).all()
+
+
+def test_a_scale_enlarges_the_picture_and_each_file(place):
+    plain = drawn(place, "--grid", "2x3", "--out", "auto.png", out="plain")
+    larger = drawn(place, "--grid", "2x3", "--out", "a.png", "--scale", "5", out="larger")
+    assert np.array_equal(larger, plain.repeat(5, axis=1).repeat(5, axis=2))
+    assert read("a.png").shape[:2] == (5 * 22, 5 * 32)
+    assert np.array_equal(tiles(read("a.png"), 2, 3), tiles(read("auto.png"), 2, 3))
+    assert sample.main(["run", "--out", "one.png", "--grid", "2x3", "--scale", "1"]) == 0
+    assert read("one.png").shape[:2] == (22, 32)
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")])
+def test_pictures_have_the_format_of_their_names(place, name, form):
+    commands = {
+        "grid": (sample, ()), "way": (interpolate, ("--between", "1", "2")),
+        "sum": (interpolate, ("--mean", "1", "--plus", "2")),
+    }  # fmt: skip
+    for what, (command, words) in commands.items():
+        for out in (f"new/{what}/{name}", f"{what}.png"):
+            assert command.main(["run", *words, "--out", out]) == 0
+        with Image.open(f"new/{what}/{name}") as picture, Image.open(f"{what}.png") as png:
+            assert picture.format == form
+            difference = np.asarray(picture.convert("RGB")).astype(int) - np.asarray(png.convert("RGB"))
+            assert np.abs(difference).mean() <= (1.5 if form == "JPEG" else 0)
+
+
 def test_each_leaves_the_images_in_their_own_size_and_their_noise(place, capsys):
     singles = drawn(place, "--grid", "3x4", "--seed", "9")
     assert {path.name for path in (place / "each").iterdir()} == {
@@ -313,7 +357,8 @@ def test_each_leaves_the_images_in_their_own_size_and_their_noise(place, capsys)
     generator = lively(small(), 0)
     generator.eval()
     assert differ(singles, pictures.to_bytes(generator(mg.tensor(z)).numpy())) <= 1
-    assert f"{place / 'each'}/: 12 images, tensorflow-baseline after step 7" in capsys.readouterr().out
+    said = f"{place / 'each'}/: 12 images of 8 x 8 grey, tensorflow-baseline after step 7"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("statistics", [*sampling.STATISTICS, None])
@@ -614,9 +659,9 @@ def test_a_way_can_be_an_animation(place, ending, frames):
     assert interpolate.main(["run", "--between", "1", "2", "1", "--out", out, *asked]) == 0
     n = 2 * (frames or 24) + 1
     if ending == ".mp4":
-        shown, _ = read_mp4(out)
-        assert len(shown) == n + 2000 // 80
-        assert shown.shape[1:] == (320, 320, 3)
+        shown, times = read_mp4(out)
+        assert shown.shape == (n, 320, 320, 3)
+        assert times == pace.steady(n, 80)
     else:
         with Image.open(out) as gif:
             assert (gif.n_frames, gif.size) == (n, (320, 320))
@@ -688,10 +733,17 @@ def test_a_sum_of_long_names_leaves_room_for_its_images(place, made, names):
 
 def test_both_commands_say_where_they_wrote(place, capsys):
     interpolate.main(["run", "--between", "1", "2", "--out", "a.png"])
+    interpolate.main(["run", "--between", "1", "2", "--out", "a.gif"])
+    interpolate.main(["run", "--mean", "1", "2", "--plus", "3", "--out", "sum.jpg"])
     sample.main(["run", "--out", "b.png"])
+    sample.main(["run", "--out", "b.webp", "--count", "5", "--scale", "3"])
+    after = "of 8 x 8 grey"
     assert capsys.readouterr().out.splitlines() == [
-        "a.png: tensorflow-baseline after step 7",
-        "b.png: 8x8 images, tensorflow-baseline after step 7",
+        f"a.png: 10 images {after}, tensorflow-baseline after step 7",
+        f"a.gif: 25 frames, 3.92 s, {after}, tensorflow-baseline after step 7",
+        f"sum.jpg: 6 images {after}, tensorflow-baseline after step 7",
+        f"b.png: 64 images {after} in 8x8, tensorflow-baseline after step 7",
+        f"b.webp: 5 images {after} in 2x3, 3 times as large, tensorflow-baseline after step 7",
     ]
 
 
@@ -708,25 +760,36 @@ def framed(place):
     return place
 
 
-@pytest.mark.parametrize(("seconds", "pace"), [(None, 500), ("2", 200), ("0.1", 40)])
-def test_frames_are_animated_in_their_order_at_a_pace(framed, seconds, pace):
+@pytest.mark.parametrize(
+    ("seconds", "each_time", "last"), [(None, 500, 2000), ("2.4", 200, 600), ("0.36", 30, 90)]
+)
+def test_frames_are_animated_in_their_order_at_a_pace(framed, capsys, seconds, each_time, last):
     asked = () if seconds is None else ("--seconds", seconds)
     assert animate.main(["run", *asked]) == 0
+    assert capsys.readouterr().out == f"run/output.gif: 10 frames, {seconds or '6.5'} s\n"
     with Image.open("run/output.gif") as gif:
         assert gif.n_frames == 10
         assert gif.width == gif.height == 308  # 22 pixels, 14 times
         for k in range(10):
             gif.seek(k)
-            assert gif.info["duration"] == (2000 if k == 9 else pace)
+            assert gif.info["duration"] == (last if k == 9 else each_time)
             assert abs(int(np.asarray(gif.convert("L"))[50, 50]) - 25 * k) <= 3
 
 
 def test_frames_are_animated_as_mp4_too(framed, capsys):
     assert animate.main(["run/checkpoint.safetensors", "--out", "a.mp4", "--seconds", "1"]) == 0
-    shown, _ = read_mp4("a.mp4")
-    assert len(shown) == 10 + 2000 // 100
-    assert np.abs(shown[:10, 50, 50, 0] - np.arange(10) * 25).max() <= 6
-    assert capsys.readouterr().out == "a.mp4: 10 frames\n"
+    shown, times = read_mp4("a.mp4")
+    assert sum(times) == 1000
+    assert np.abs(shown[:, 50, 50, 0] - np.arange(10) * 25).max() <= 6
+    assert capsys.readouterr().out == "a.mp4: 10 frames, 1 s\n"
+
+
+def test_frames_that_the_time_is_too_short_for_are_left_out(framed, capsys):
+    assert animate.main(["run", "--out", "a.mp4", "--seconds", "0.1"]) == 0
+    shown, times = read_mp4("a.mp4")
+    assert times == [20] * 5
+    assert np.abs(shown[:, 50, 50, 0] - 25 * np.array([0, 2, 4, 7, 9])).max() <= 6
+    assert capsys.readouterr().out == "a.mp4: 5 of 10 frames, 0.1 s\n"
 
 
 def test_a_damaged_frame_is_told_and_the_old_animation_is_kept(framed):
@@ -747,7 +810,14 @@ MISTAKES = [
     (sample, ["run", "--each", "full"], r"--each full: it exists already; name a new directory"),
     (sample, ["run", "--each", "file"], r"--each file: it exists already"),
     (sample, ["run", "--each", "file/under"], r"--each file.under: .*Not a directory"),
-    (sample, ["run", "--out", "a.gif"], r"--out a.gif: expected a name that ends in .png"),
+    (sample, ["run", "--out", "file/a.png"], r"file/a.png: the folder file can't be made: it is there"),
+    (sample, ["run", "--out", "a.gif"], r"--out a.gif: .* ends in .png, .jpg, .jpeg or .webp$"),
+    (sample, ["run", "--out", "a.png", "--count", "10001"], r"--count 10001: expected 1 to 10000"),
+    (sample, ["run", "--out", "a.png", "--count", "5", "--z", "five.npy"], r"--count 5: --z five.npy says"),
+    (sample, ["run", "--out", "a.png", "--count", "5", "--grid", "2x2"], r"--count 5: .* into a grid of 2x2"),
+    (sample, ["run", "--out", "a.png", "--scale", "101"], r"--scale 101: expected 1 to 100"),
+    (sample, ["run", "--out", "a.webp", "--scale", "100", "--count", "400"], r"a.webp: 20200 x 20200 pixels"),
+    (sample, ["run", "--out", "a.png", "--scale", "100", "--grid", "30x30"], r"drawing 900 images .*--max"),
     (sample, ["run", "--out", "a.png", "--seed", "-1"], r"--seed -1: expected an integer of at least 0"),
     (sample, ["run", "--out", "a.png", "--seed", str(2**63)], r"--seed 9223372036854775808"),
     (sample, ["run", "--out", "a.png", "--z", "five.npy", "--grid", "2x2"], r"5 z do not fit into a grid"),
@@ -763,23 +833,23 @@ MISTAKES = [
         ["run", "--mean", "1", "--plus", "2", "--frames", "3", "--out", "a.png"],
         r"--frames goes with --between, not with --mean",
     ),
-    (interpolate, ["run", "--mean", "1", "--plus", "2", "--out", "a.gif"], r"--out a.gif: .* ends in .png$"),
-    (interpolate, ["run", "--between", "1", "2", "--out", "a.jpg"], r"ends in .png or .gif or .mp4"),
+    (interpolate, ["run", "--mean", "1", "--plus", "2", "--out", "a.gif"], r"ends in .png, .* or .webp$"),
+    (interpolate, ["run", "--between", "1", "2", "--out", "a.bmp"], r"ends in .png, .jpg, .*, .gif or .mp4$"),
     (interpolate, ["run", "--between", "1", "2", "--out", "a"], r"--out a: expected a name"),
     (interpolate, ["run", "--between", "1", "2", "--plus", "3", "--out", "a.png"], r"go with --mean, not"),
     (interpolate, ["run", "--between", "1", "2", "--out", "a.png", "--frames", "0"], r"--frames 0: expected"),
     (interpolate, ["run", "--between", "1", "2", "--out", "a.png", "--frames", "1001"], r"1 to 1000"),
     (interpolate, ["run", "--between", *"123456789012", "--out", "a.gif", "--frames", "999"], r"most 10000"),
     (interpolate, ["run", "--mean", *["1"] * 101, "--plus", "2", "--out", "a.png"], r"at most 100 Z"),
-    (interpolate, ["run", "--between", "1", "2", "--out", "no/a.png"], r"--out no/a.png: No such"),
-    (interpolate, ["run", "--mean", "1", "--plus", "2", "--out", "no/a.png"], r"--out no/a.png: No such"),
+    (interpolate, ["run", "--between", "1", "2", "--out", "file/a.png"], r"file/a.png: the folder file can"),
+    (interpolate, ["run", "--mean", "1", "--plus", "2", "--out", "file/b/a.png"], r"the folder file/b can't"),
     (interpolate, ["run", "--between", "1", "2", "--out", "a.png", "--weights", "best"], r"--weights best"),
     (animate, ["nowhere"], r"nowhere: expected a run's directory or its checkpoint file"),
     (animate, ["run"], r"no frames in run/frames"),
     (animate, ["run", "--out", "a.png"], r"--out a.png: expected a name that ends in .gif or .mp4"),
-    (animate, ["run", "--seconds", "0"], r"--seconds 0.0: expected more than 0 and at most 3600"),
+    (animate, ["run", "--seconds", "0"], r"--seconds 0: expected 0.1 to 600"),
     (animate, ["run", "--seconds", "nan"], r"--seconds nan"),
-    (animate, ["run", "--seconds", "3601"], r"--seconds 3601"),
+    (animate, ["run", "--seconds", "601"], r"--seconds 601"),
 ]  # fmt: skip
 
 
@@ -809,6 +879,8 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
         (sample, ["run", "--out", "a.png", "--weights", "first"], "--weights: invalid choice"),
         (sample, ["run", "--out", "a.png", "--statistics", "mean"], "--statistics: invalid choice"),
         (sample, ["run", "--out", "a.png", "--z", "z.npy", "--seed", "1"], "not allowed with argument"),
+        (sample, ["run", "--out", "a.png", "--count", "0"], "--count: expected an integer of at least 1"),
+        (sample, ["run", "--out", "a.png", "--scale", "1.5"], "--scale: expected an integer of at least 1"),
         (sample, ["--out", "a.png"], "the following arguments are required: run"),
         (interpolate, ["run", "--out", "a.png"], "one of the arguments --between --mean is required"),
         (interpolate, ["run", "--between", "1", "2"], "the following arguments are required: --out"),
@@ -844,6 +916,29 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(framed, monkeypatch, co
     with pytest.raises(UserError, match="--out .*No space left on device"):
         command.main(arguments)
     assert files(framed) == before
+
+
+@pytest.mark.parametrize("words", [("--between", "1", "2"), ("--between", "1", "2", "3", "--frames", "20")])
+def test_a_strip_too_wide_for_its_format_is_told_before_it_is_drawn(place, monkeypatch, words):
+    monkeypatch.setitem(pictures.MAX_SIDE, "WEBP", 200)
+    monkeypatch.setattr(interpolate, "load_generator", lambda *_: pytest.fail("the generator was loaded"))
+    with pytest.raises(UserError, match=r"a\.webp: [0-9]+ x [0-9]+ pixels are too many for \.webp"):
+        interpolate.main(["run", *words, "--out", "a.webp"])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (sample, ["--out", "new/er/a.png"]),
+        (sample, ["--each", "new/er/each"]),
+        (interpolate, ["--between", "1", "2", "--out", "new/er/a.gif"]),
+        (interpolate, ["--mean", "1", "--plus", "2", "--out", "new/er/a.png"]),
+        (animate, ["--out", "new/er/a.mp4"]),
+    ],
+)
+def test_missing_folders_are_made(framed, command, words):
+    assert command.main(["run", *words]) == 0
+    assert [path.name for path in (framed / "new" / "er").iterdir()] == [words[-1].rpartition("/")[2]]
 
 
 def test_a_checkpoint_is_all_that_is_needed(place):

@@ -217,7 +217,7 @@ def test_no_gpu_is_a_warning_and_training_goes_on(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr.startswith("warning: --device gpu: CuPy is ")
-    assert "pip install '.[gpu]'" in done.stderr
+    assert "pip install 'cupy-cuda12x[ctk]' (CUDA 12)" in done.stderr
     assert "on the CPU" in done.stdout
 
 
@@ -380,7 +380,7 @@ def test_sample_draws_new_images(run, tmp_path, capsys):
     with Image.open(tmp_path / "a.png") as png:
         width, height = png.size
     assert (width % (5 * 30 + 2), height % (2 * 30 + 2)) == (0, 0)
-    assert "2x5 images, quick after step 3" in capsys.readouterr().out
+    assert "10 images of 28 x 28 grey in 2x5, quick after step 3" in capsys.readouterr().out
 
 
 def test_sample_of_the_fixed_noise_shows_what_the_run_showed(run, tmp_path):
@@ -399,8 +399,8 @@ def test_sample_of_the_fixed_noise_shows_what_the_run_showed(run, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere", "--out", "a.png"], "no checkpoint at nowhere"),
-        (["RUN", "--out", "a.jpg"], "a name that ends in .png"),
-        (["RUN", "--out", "nowhere/a.png"], "--out .*No such file or directory"),
+        (["RUN", "--out", "a.bmp"], "a name that ends in .png, .jpg, .jpeg or .webp"),
+        (["RUN", "--out", "run/config.json/a.png"], "--out .*the folder .*config.json can't be made"),
         (["RUN", "--out", "a.png", "--seed", "-1"], "--seed -1: expected an integer of at least 0"),
     ],
 )
@@ -418,6 +418,15 @@ def test_a_grid_that_is_none_is_told(grid, capsys):
         sample.main(["run", "--out", "a.png", "--grid", grid])
     assert stop.value.code == 2
     assert "expected ROWSxCOLUMNS" in capsys.readouterr().err
+
+
+def test_the_banner_names_the_size_in_use(run):
+    fields = ("image_size=16", "channels=4", "ngf=4", "ndf=4", "grid_rows=2", "grid_columns=2")
+    sets = [word for field in fields for word in ("--set", field)]
+    code, printed = run("--preset", "flowers", "--steps", "1", "--batch-size", "4", *sets)
+    assert code == 0
+    assert "; 200 images of 16 x 16 RGB with alpha, 1 steps of 4, on the CPU, " in printed
+    assert "32 x 32" not in printed
 
 
 def test_animate_makes_the_gif_again(run, tmp_path, capsys):

@@ -542,3 +542,55 @@ def test_the_picture_shows_lines_with_nothing_in_them(tmp_path):
     picture.save([line, replace(line, step=2), bad], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as png:
         assert np.asarray(png.convert("RGB")).std() > 5
+
+
+@pytest.fixture
+def panels(monkeypatch, tmp_path):
+    """Draws lines, and gives the sentences of the panels that have one, in their order."""
+    seen = []
+    explain = picture.explain_if_empty
+
+    def watched(axes, why):
+        explain(axes, why)
+        seen.extend(text.get_text() for text in axes.texts)
+
+    monkeypatch.setattr(picture, "explain_if_empty", watched)
+
+    def drawn(*lines):
+        seen.clear()
+        picture.save(lines, tmp_path / "a.png")
+        return list(seen)
+
+    return drawn
+
+
+UNKNOWN = "Not known: a unit has too few values,\nor some are not finite"
+NO_UNITS = "No ReLU, Tanh or Sigmoid here:\nno dead units or saturated outputs to count"
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [((), [NO_UNITS]), ((Tanh(),), []), ((ReLU(),), [UNKNOWN])],
+)
+def test_a_panel_without_units_that_die_or_saturate_says_so(panels, last, said):
+    small = Small(discriminator=(*TINY["discriminator"], *last))
+    vitals = small.measured()
+    if said == [UNKNOWN]:  # as of a batch of fewer images
+        layers = (*vitals.layers[:-1], replace(vitals.layers[-1], dead=None))
+        vitals = replace(vitals, layers=layers)
+    assert panels(VitalsLine(**vars(vitals), findings=())) == said
+
+
+def test_panels_of_what_was_not_measured_say_so(panels):
+    said = panels(nothing_measured(1))
+    assert said == [
+        *["Nothing was measured"] * 6, "No number is finite",
+        "Not known: it takes two images that differ,\nand numbers that are finite",
+    ]  # fmt: skip
+
+
+def test_gradients_that_are_gone_are_said_to_be_none(panels):
+    line = VitalsLine(**vars(Small().measured()), findings=())
+    layers = tuple(replace(layer, gradient_norm=0.0) for layer in line.layers if layer.network == "generator")
+    others = tuple(layer for layer in line.layers if layer.network == "discriminator")
+    assert panels(replace(line, layers=layers + others)) == ["No number is above 0", NO_UNITS]

@@ -78,24 +78,28 @@ def test_the_table_has_ratios_where_there_is_something_to_compare_with():
 
 @pytest.mark.parametrize(
     ("place", "said"),
-    [("none/a.json", "No such file or directory"), ("", "it is there, and no plain file")],
+    [("file/a.json", "the folder {tmp}/file can't be made"), ("", "it is there, and no plain file")],
     ids=["no folder", "a folder"],
 )
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_timed(place, said, tmp_path, capsys):
-    def none(parser):
-        pass
-
+    (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as ended:
-        bench.arguments("", ["--json", str(tmp_path / place)], none)
+        bench.arguments("bench", "", ["--json", str(tmp_path / place)])
     assert ended.value.code == 2
-    assert f"--json {tmp_path / place}: {said}" in capsys.readouterr().err
+    assert f"--json {tmp_path / place}: {said.format(tmp=tmp_path)}" in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    path = tmp_path / "new" / "er" / "a.json"
+    assert bench.arguments("bench", "", ["--json", str(path)]).json == path
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_file_that_can_be_written_is_left_alone(tmp_path):
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text("{}")
     for path in (old, new):
-        assert bench.arguments("", ["--json", str(path)], lambda parser: None).json == path
+        assert bench.arguments("bench", "", ["--json", str(path)]).json == path
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.json", "{}")]
 
 
@@ -148,3 +152,10 @@ def test_the_number_of_threads_can_be_set():
 def test_a_number_of_threads_that_is_none_is_told(wrong):
     with pytest.raises(ValueError, match="set_num_threads: expected an integer from 1 to 1024, got "):
         mg.set_num_threads(wrong)
+
+
+def test_the_help_names_the_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: python -m minigrad.bench ")

@@ -631,7 +631,7 @@ def test_the_command_says_how_to_install_cupy(capsys, monkeypatch):
     assert command.main(["--device", "gpu"]) == 2
     assert capsys.readouterr().err == (
         "minigrad.gradcheck: --device gpu: CuPy is not installed. To install it: "
-        "pip install '.[gpu]' (CUDA 12) or pip install '.[gpu-cuda13]' (CUDA 13)\n"
+        "pip install 'cupy-cuda12x[ctk]' (CUDA 12) or pip install 'cupy-cuda13x[ctk]' (CUDA 13)\n"
     )
 
 

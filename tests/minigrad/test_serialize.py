@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import struct
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import backend, nn, optim
+from minigrad import backend, nn, optim, serialize
 
 EVERY_DEVICE = True
 
@@ -536,3 +537,24 @@ def test_numbers_that_the_format_does_not_know_are_refused(tmp_path):
     with pytest.raises(TypeError, match="'c' is complex128: expected floats, integers or booleans"):
         mg.save({"c": np.ones(2, np.complex128)}, tmp_path / "c.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- the folder of a file ----------------------------------------------------------------------------
+
+
+def test_a_folder_is_made_with_those_above_it_and_left_alone_where_it_is(tmp_path):
+    serialize.make_folder_of(tmp_path / "a" / "b" / "file")
+    (tmp_path / "a" / "b" / "mine").touch()
+    serialize.make_folder_of(tmp_path / "a" / "b" / "file")
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("file", "it is there, and no folder"), ("file/b", "Not a directory")]
+)
+def test_a_folder_that_can_not_be_made_is_named(tmp_path, place, why):
+    (tmp_path / "file").touch()
+    path = tmp_path / place / "a.png"
+    with pytest.raises(OSError, match=re.escape(f"the folder {path.parent} can't be made: {why}")) as told:
+        serialize.make_folder_of(path)
+    assert told.value.filename == str(path)
