@@ -11,7 +11,7 @@ import numpy as np
 from minigrad.serialize import make_folder_of, write_whole
 
 from .arguments import add_generator, add_range
-from .console import run_command, tell
+from .console import output, run_command, tell
 from .data import mnist
 from .data.fit import fit_array
 from .errors import UserError, os_errors_as, reason
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result, picture = (plainfile.to_write(out / name) for name in FILES)
         write_whole(result, text.encode())
         show.draw(evaluation, picture)
-    tell(show.table(evaluation))
+    output(show.table(evaluation))
     tell(f"{result}, {picture}")
     return 0
 

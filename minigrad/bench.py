@@ -245,19 +245,18 @@ def _their_layer(torch: Any, shape: tuple[int, ...], make: Callable[[Any], Any])
     return work
 
 
-def arguments(
-    prog: str,
-    description: str,
-    argv: Sequence[str] | None,
-    extra: Callable[[Any], None] = lambda parser: None,
-) -> Any:
-    """The command line that benchmarks share, of the program `prog`; `extra` adds options to it."""
-    parser = argparse.ArgumentParser(prog=prog, description=description)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that benchmarks share; `check_options` checks them."""
     parser.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--no-pytorch", action="store_true", help="ours alone")
-    extra(parser)
-    given = parser.parse_args(argv)
+
+
+def check_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End the program with exit code 2 if an option or the environment can't be used.
+
+    Makes the folder of --json, if it is missing.
+    """
     if given.rounds < 1:
         parser.error(f"--rounds {given.rounds}: expected at least 1")
     if given.json and (problem := _unwritable(given.json)):
@@ -267,7 +266,6 @@ def arguments(
         backend.cpu_kernels()
     except BadEnvironment as error:
         parser.error(str(error))
-    return given
 
 
 def _unwritable(path: Path) -> str:
@@ -287,9 +285,13 @@ def _unwritable(path: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    given = arguments(
-        "python -m minigrad.bench", "Forward and backward of layers, ours and PyTorch's in turn.", argv
+    parser = argparse.ArgumentParser(
+        prog="python -m minigrad.bench",
+        description="Forward and backward of layers, ours and PyTorch's in turn.",
     )
+    add_options(parser)
+    given = parser.parse_args(argv)
+    check_options(parser, given)
     torch, limit = pytorch(not given.no_pytorch), product_limit()
     print(described(machine(torch)))
     rows = []

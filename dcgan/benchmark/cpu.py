@@ -14,7 +14,7 @@ from minigrad.bench import Timing, Work
 from minigrad.machine import described, machine
 from minigrad.tables import table_row
 
-from ..console import tell
+from ..console import output
 from ..recipe.preset import Preset
 from .ours import our_step, title
 from .theirs import Learner
@@ -78,23 +78,23 @@ class Bench:
         A way of PyTorch's that fails has an empty cell, and a line says why.
         """
         limit = bench.product_limit()
-        tell(described(machine(self.torch)))
-        tell(bench.limit_in_a_line(limit))
-        tell(heads())
+        output(described(machine(self.torch)))
+        output(bench.limit_in_a_line(limit))
+        output(heads())
         steps: list[Step] = []
         said: set[tuple[str, str]] = set()
         for preset in recipes:
             steps.append(self._step(preset, rounds, limit))
-            tell(line(steps[-1]))
+            output(line(steps[-1]))
             for failure in steps[-1].failures.items():
                 if failure not in said:
-                    tell(f"  {': '.join(failure)}")
+                    output(f"  {': '.join(failure)}")
                     said.add(failure)
             if path is not None:
                 bench.write(path, steps, limit, self.torch)
         if means := ratios(steps):
-            tell(means)
-        tell(f"peak memory of this process: {bench.peak_memory():.0f} MiB")
+            output(means)
+        output(f"peak memory of this process: {bench.peak_memory():.0f} MiB")
         return 0
 
     def _step(self, preset: Preset, rounds: int, limit: float) -> Step:

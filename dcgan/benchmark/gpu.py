@@ -12,7 +12,7 @@ from minigrad.backend import Backend
 from minigrad.backend.measuring import Peak
 from minigrad.bench import gflop
 
-from ..console import tell
+from ..console import output
 from ..device import enough_memory
 from ..errors import UserError
 from ..recipe.preset import Preset
@@ -49,20 +49,20 @@ class Bench:
         """
         found = self._limits()
         versions = [f"PyTorch {self.torch.__version__}"] if self.torch else []
-        tell(bench_gpu.card(self.engine, found, versions))
+        output(bench_gpu.card(self.engine, found, versions))
         if self.missing:
-            tell(self.missing)
-        tell(bench_gpu.heads())
+            output(self.missing)
+        output(bench_gpu.heads())
         steps: list[bench_gpu.Step] = []
         for preset in recipes:
             steps.append(self._step(preset, rounds))
             self._release_memory()
-            tell(bench_gpu.lines(steps[-1], found))
+            output(bench_gpu.lines(steps[-1], found))
             if path is not None:
                 bench_gpu.write(path, self.engine, found, steps)
         for theirs in (EAGER, GRAPH, COMPILED):
             if said := bench_gpu.ratios(steps, CAPTURED, theirs):
-                tell(said)
+                output(said)
         failed = [row for step in steps for row in step.rows if row.failure]
         return 1 if {row.way for row in failed} & {OURS, CAPTURED} else 0
 

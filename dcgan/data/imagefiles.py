@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..console import QuietStream, is_terminal
+from ..console import QuietStream, shows_progress
 from ..errors import UserError, printable
 from . import kinds
 from .budget import Budget, in_threads
@@ -179,7 +179,7 @@ def _decoded(
     with warnings.catch_warnings(), closing(results):
         warnings.simplefilter("ignore")  # of EXIF data and the like
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        hidden = len(files) < 1000 or not is_terminal(sys.stderr)
+        hidden = len(files) < 1000 or not shows_progress()
         bar = None if hidden else QuietStream(sys.stderr)
         yield from tqdm(results, "decoding", len(files), leave=False, disable=hidden, file=bar)
 

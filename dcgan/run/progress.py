@@ -6,7 +6,7 @@ import time
 
 from tqdm import tqdm
 
-from ..console import QuietStream, is_terminal, tell
+from ..console import QuietStream, shows_progress, tell
 from ..steps import StepLine
 
 LINE_EVERY = 15.0  # seconds between two plain lines
@@ -50,7 +50,7 @@ class Progress:
         self._next_line = self._started + LINE_EVERY
         self._bar = (
             tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(sys.stderr))
-            if is_terminal(sys.stderr)
+            if shows_progress()
             else None
         )
 

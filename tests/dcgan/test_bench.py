@@ -50,7 +50,7 @@ def test_the_help_names_the_command(capsys):
     with pytest.raises(SystemExit) as ended:
         bench.main(["--help"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("usage: python -m dcgan.bench ")
+    assert capsys.readouterr().out.startswith("usage: dcgan bench ")
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "x"])

@@ -317,7 +317,7 @@ def test_every_recipe_has_its_tables():
 
 
 def test_flux_is_what_trains_unless_another_is_named():
-    assert train.chosen_preset(train.parse_arguments([])).name == "flux"
+    assert train.chosen_preset(train.parser().parse_args([])).name == "flux"
 
 
 @RECIPES
@@ -567,7 +567,7 @@ def test_the_widths_are_free(form, size, channels, nz, ngf, ndf):
 
 @FORMS
 def test_the_image_size_alone_is_enough(form):
-    arguments = train.parse_arguments(["--preset", form, "--set", "image_size=16"])
+    arguments = train.parser().parse_args(["--preset", form, "--set", "image_size=16"])
     preset = train.chosen_preset(arguments)
     generator, discriminator = models.build(preset)
     nz, m = (64, 32) if form == "flowers" else (100, 64)
@@ -582,7 +582,7 @@ def test_no_summary_names_a_size_that_can_be_replaced(preset):
 
 
 def test_flowers_at_64_is_a_doubling_deeper():
-    preset = train.chosen_preset(train.parse_arguments(["--preset", "flowers", "--set", "image_size=64"]))
+    preset = train.chosen_preset(train.parser().parse_args(["--preset", "flowers", "--set", "image_size=64"]))
     kernels = [
         (type(layer).__name__, layer.channels, layer.kernel, layer.stride, layer.padding)
         for layer in preset.generator
@@ -630,7 +630,9 @@ def test_widths_mean_nothing_where_the_layers_are_listed(field):
 
 
 def chosen(*settings, name="flux"):
-    return train.chosen_preset(train.parse_arguments(["--preset", name, *(f"--set={s}" for s in settings)]))
+    return train.chosen_preset(
+        train.parser().parse_args(["--preset", name, *(f"--set={s}" for s in settings)])
+    )
 
 
 ANOTHER = {  # a value of each field that the recipe "flux" or, for the widths, "flowers" does not have

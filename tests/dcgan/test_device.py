@@ -152,7 +152,7 @@ def test_a_setting_of_the_kernels_that_is_none_is_told(tmp_path, value):
     environment = {**os.environ, "MINIGRAD_NATIVE": value}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     expected = f"MINIGRAD_NATIVE={value!r}: expected 0 (NumPy's forms) or 1 (C kernels)"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dcgan.train: {expected}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dcgan train: {expected}\n")
 
 
 # ---- which device ----
@@ -232,7 +232,7 @@ def test_a_mistaken_shadow_ends_the_command_with_2(tmp_path):
     command = [sys.executable, "-m", "dcgan.train", *SMALL, "--shadow", "cpu", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("dcgan.train: --shadow cpu: it needs another device")
+    assert done.stderr.startswith("dcgan train: --shadow cpu: it needs another device")
     assert not out.exists()
 
 

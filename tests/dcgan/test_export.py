@@ -139,7 +139,7 @@ def test_a_layer_without_an_operator_is_named(onnx):
             return x + x
 
     loaded = checkpoint.Checkpoint(small(), {"step": 0, "epoch": 0}, {})
-    with pytest.raises(TypeError, match=r"layer 1, Doubled\(\): there is no ONNX operator"):
+    with pytest.raises(UserError, match=r"layer 1, Doubled\(\): there is no ONNX operator"):
         export.to_onnx(onnx, nn.Sequential(nn.Tanh(), Doubled()), loaded)
 
 

@@ -644,8 +644,8 @@ def test_the_recipe_marks_what_was_replaced_and_the_step_is_explained(run):
     config = json.loads((run / "config.json").read_text())
     assert {config["machine"], config["versions"]["numpy"], "cpu", config["kernels"]} <= set(page.texts["td"])
     commands = page.texts["code"]
-    assert f"python -m dcgan.train --resume {run}" in commands
-    assert f"python -m dcgan.sample {run} --out more.png --grid 8x8 --seed 1" in commands
+    assert f"dcgan train --resume {run}" in commands
+    assert f"dcgan sample {run} --out more.png --grid 8x8 --seed 1" in commands
 
 
 # -- what is not there -----------------------------------------------------------------------------
@@ -726,9 +726,9 @@ def test_a_mistake_is_told_with_exit_code_2(run, tmp_path, capsys, monkeypatch, 
         main(given)
     monkeypatch.setattr("sys.argv", ["dcgan.report", *given])
     with pytest.raises(SystemExit) as left:
-        console.run_command(main, "dcgan.report")
+        console.run_command(main, "dcgan report")
     assert left.value.code == 2
-    assert capsys.readouterr().err.startswith("dcgan.report: ")
+    assert capsys.readouterr().err.startswith("dcgan report: ")
     assert not (run / "report.html").exists()
 
 

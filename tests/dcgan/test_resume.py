@@ -377,7 +377,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(started, tmp_path):
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert f"go on with python -m dcgan.train --resume {out} --vitals-every 50\n" in said
+    assert f"go on with dcgan train --resume {out} --vitals-every 50\n" in said
     assert checkpoint.load(out).position["step"] >= 1
 
 
@@ -389,7 +389,7 @@ def test_two_runs_in_one_directory_are_refused_and_a_killed_one_leaves_no_lock(s
     _, complaint = second.communicate(timeout=60)
     assert second.returncode == 2
     assert complaint == (
-        f"dcgan.train: {out}: another process is training there; wait for it to end, or stop it\n"
+        f"dcgan train: {out}: another process is training there; wait for it to end, or stop it\n"
     )
     process.kill()
     process.communicate(timeout=60)
@@ -503,7 +503,7 @@ def test_an_interval_is_steps_or_a_time(text, steps, seconds):
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "3h", "", "1 min", "12345678901"])
 def test_an_interval_that_is_none_is_a_users_mistake(text, capsys):
     with pytest.raises(SystemExit, match="2"):
-        train.parse_arguments([f"--checkpoint-every={text}"])
+        train.parser().parse_args([f"--checkpoint-every={text}"])
     assert "expected steps, such as 500" in capsys.readouterr().err
 
 

@@ -267,11 +267,11 @@ def signs(*lines):
 def cut_off(gan, real):
     """The Flux tutorial's published step: G's fakes are made without a graph."""
     fake = gan.generator(gan.noise(len(real))).detach()
-    *costs, on_real, on_fake = steps._update_discriminator(gan, real, fake)
+    *costs, on_real, on_fake = steps.update_discriminator(gan, real, fake)
     gan.optimizer_g.zero_grad()
     judged = gan.discriminator(fake)
     gan.optimizer_g.step()
-    return steps._result(gan, sum(costs), gan.loss.cost(judged, 1.0), on_real, on_fake, judged)
+    return steps.step_result(gan, sum(costs), gan.loss.cost(judged, 1.0), on_real, on_fake, judged)
 
 
 def test_a_healthy_step_has_no_findings():

@@ -1,5 +1,6 @@
 """The benchmark of layers: that it counts right, takes turns, and writes down what it measured."""
 
+import argparse
 import json
 
 import numpy as np
@@ -76,6 +77,14 @@ def test_the_table_has_ratios_where_there_is_something_to_compare_with():
     assert lines[4] == "limit: 400 GFLOP/s, matrix products of this machine, float32"
 
 
+def checked(argv):
+    parser = argparse.ArgumentParser()
+    bench.add_options(parser)
+    given = parser.parse_args(argv)
+    bench.check_options(parser, given)
+    return given
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [("file/a.json", "the folder {tmp}/file can't be made"), ("", "it is there, and no plain file")],
@@ -84,14 +93,14 @@ def test_the_table_has_ratios_where_there_is_something_to_compare_with():
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_timed(place, said, tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as ended:
-        bench.arguments("bench", "", ["--json", str(tmp_path / place)])
+        checked(["--json", str(tmp_path / place)])
     assert ended.value.code == 2
     assert f"--json {tmp_path / place}: {said.format(tmp=tmp_path)}" in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_made(tmp_path):
     path = tmp_path / "new" / "er" / "a.json"
-    assert bench.arguments("bench", "", ["--json", str(path)]).json == path
+    assert checked(["--json", str(path)]).json == path
     assert list(path.parent.iterdir()) == []
 
 
@@ -99,7 +108,7 @@ def test_a_file_that_can_be_written_is_left_alone(tmp_path):
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text("{}")
     for path in (old, new):
-        assert bench.arguments("bench", "", ["--json", str(path)]).json == path
+        assert checked(["--json", str(path)]).json == path
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.json", "{}")]
 
 
