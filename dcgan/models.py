@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
+
 import minigrad as mg
 from minigrad import nn
 
-from .recipe import sizes
-from .recipe.layer import Shape, Sizes
+from .recipe import layers, sizes
+from .recipe.layer import Layer, Shape, Sizes
 from .recipe.preset import Preset
 
 
@@ -56,7 +58,33 @@ def _modules(network: tuple[Sizes, ...], name: str) -> list[nn.Module]:
     modules: list[nn.Module] = []
     for place, layer in enumerate(network):
         try:
-            modules.append(layer.spec.module(layer.given))
+            modules.append(layer.spec.module(layer.given) if _is_ours(layer.spec) else _own_module(layer))
         except (ValueError, TypeError) as error:
             raise sizes.misfit(name, place, layer.spec, layer.given, error) from error
     return modules
+
+
+def _is_ours(spec: Layer) -> bool:
+    return type(spec).__module__ == layers.__name__
+
+
+def _own_module(layer: Sizes) -> nn.Module:
+    """Return the module of a plugin's layer. Raises ValueError if it is not as the layer's sizes say."""
+    random = mg.random.get_state()
+    try:
+        module = layer.spec.module(layer.given)
+        made = mg.random.get_state()
+        with mg.no_grad():
+            y = module.eval()(mg.tensor(np.zeros((1, *layer.given), np.float32), device="cpu"))
+        shape = y.shape[1:]
+    except Exception as error:  # the code of a plugin may raise anything
+        mg.random.set_state(random)
+        raise ValueError(f"its module can't be made or run: {type(error).__name__}: {error}") from error
+    mg.random.set_state(made)
+    if (learned := count_parameters(module)) != layer.parameters:
+        raise ValueError(
+            f"its module learns {learned} numbers, but parameters(shape) says {layer.parameters}"
+        )
+    if shape != layer.made:
+        raise ValueError(f"its module makes {shape}, but output(shape) says {layer.made}")
+    return module.train()

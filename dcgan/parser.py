@@ -31,6 +31,7 @@ MEANT = {
     "-b": "--batch-size",
     "--batch": "--batch-size",
     "-e": "--epochs",
+    "--step": "--steps",
     "--max-steps": "--steps",
     "--iterations": "--steps",
     "--continue": "--resume",

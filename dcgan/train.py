@@ -106,8 +106,6 @@ def _source(arguments: argparse.Namespace) -> Checkpoint | None:
     """Return the checkpoint that --init-from names, if it is given."""
     if arguments.init_from is None:
         return None
-    if arguments.resume:
-        raise UserError("--init-from begins a new run, and --resume goes on with one: leave one of them out")
     return checkpoint.load(arguments.init_from, arguments.max_memory)
 
 

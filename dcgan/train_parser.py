@@ -55,13 +55,14 @@ def parser() -> Parser:
     )
     add_range(parser)
     add_max_memory(parser)
-    parser.add_argument(
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument(
         "--resume",
         type=Path,
         metavar="RUN",
         help="go on with a run, in its directory, from its last checkpoint (or from the one that is named)",
     )
-    parser.add_argument(
+    begun.add_argument(
         "--init-from",
         type=Path,
         metavar="RUN",
