@@ -4,6 +4,7 @@ import textwrap
 
 from minigrad.tables import table
 
+from ..errors import UserError
 from ..losses import LOSSES
 from ..recipe.preset import Preset
 from .ledger import AND, Cost, Differentiated, Drawn, Event, Ran, Updated, watch
@@ -22,7 +23,7 @@ def explain(preset: Preset) -> str:
         "real is 1, fake is 0. After an update a network carries a prime: G', D'."
     ]
     number = 0
-    for title, half in zip(("First half", "Second half"), halves, strict=True):
+    for title, half in zip(_titles(len(halves)), halves, strict=True):
         text += ["", f"{title}: {_PLAYERS[_learner(half)]} learns"]
         for event in half:
             number += 1
@@ -44,14 +45,22 @@ _UNUSED = (
 _PLAYERS = {"G": "the generator", "D": "the discriminator"}
 
 
+def _titles(parts: int) -> list[str]:
+    """Return the names of a step's parts; rules of plugins may update more than twice."""
+    return ["First half", "Second half"] if parts == 2 else [f"Part {i + 1}" for i in range(parts)]
+
+
 def _halves(events: list[Event]) -> list[list[Event]]:
-    """The events, cut after each update."""
+    """The events, cut after each update but the last. UserError if nothing is updated."""
+    last = max((i for i, event in enumerate(events) if isinstance(event, Updated)), default=-1)
+    if last < 0:
+        raise UserError("the step updates no network")
     halves: list[list[Event]] = [[]]
-    for event in events:
+    for i, event in enumerate(events):
         halves[-1].append(event)
-        if isinstance(event, Updated):
+        if isinstance(event, Updated) and i < last:
             halves.append([])
-    return [half for half in halves if half]
+    return halves
 
 
 def _learner(half: list[Event]) -> str:
