@@ -113,7 +113,7 @@ def page():
 @gpu
 def test_the_page_shows_what_the_command_writes():
     (block,) = re.findall(r"^```\n( +operation .*?)^```$", page(), re.MULTILINE | re.DOTALL)
-    assert block == command_output(), f"put what python -m dcgan.launches writes into {PAGE.name}"
+    assert block == command_output(), f"put what dcgan launches writes into {PAGE.name}"
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=gpu)])

@@ -1,11 +1,14 @@
 """The pages for readers: each command and code block runs, each link and picture leads somewhere."""
 
 import importlib
+import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 import minigrad as mg
+from dcgan import __main__ as program
 from dcgan import models, presets
 from dcgan.data import mnist
 
@@ -30,11 +34,11 @@ PAGES = [
 ]
 MOST_WORDS = 1100  # of the first page
 TINY = ("--steps", "2", "--batch-size", "8", "--set", "grid_rows=2", "--set", "grid_columns=2")
-# Options that make a command short, by its module. They come last, so they win.
+# Options that make a command short, by its name. They come last, so they win.
 SHORT = {
-    "dcgan.train": TINY,
-    "dcgan.evaluate": ("--count", "100"),
-    "dcgan.bench": ("--presets", "tensorflow-baseline", "--rounds", "1", "--no-pytorch"),
+    "train": TINY,
+    "evaluate": ("--count", "100"),
+    "bench": ("--presets", "tensorflow-baseline", "--rounds", "1", "--no-pytorch"),
     "minigrad.bench": ("--rounds", "1", "--no-pytorch"),
     "minigrad.gradcheck": ("--operation", "tanh"),
 }
@@ -53,10 +57,12 @@ def tokens(page, kind):
 def commands(page):
     """Return the command lines of a page, each as its words."""
     lines = [line for block in tokens(page, "code_block") for line in block.content.splitlines()]
-    within = [t.content for t in tokens(page, "code_inline") if t.content.startswith("python -m ")]
+    within = [
+        t.content for t in tokens(page, "code_inline") if t.content.startswith(("python -m ", "dcgan "))
+    ]
     lines += [line for line in within if len(line.split()) > 3]  # else it only names the command
     found = [shlex.split(line, comments=True) for line in lines]
-    return [words for words in found if words and words[0] in ("python", *NOT_RUN_HERE)]
+    return [words for words in found if words and words[0] in ("python", "dcgan", *NOT_RUN_HERE)]
 
 
 def anchors(page):
@@ -66,7 +72,7 @@ def anchors(page):
 
 
 def is_of_gpu(words):
-    return "gpu" in words or words[1:2] == ["tests/gpu_smoke.py"]
+    return bool({"gpu", "--gpu"} & {*words}) or words[1:2] == ["tests/gpu_smoke.py"]
 
 
 @pytest.fixture
@@ -86,32 +92,46 @@ def place(tmp_path, monkeypatch):
 def run_module(words):
     """Run `python -m MODULE ...` in this process, made short."""
     name, arguments = words[2], words[3:]
-    asks = {"--list", "--help", "--explain-step"} & set(arguments)
-    short = SHORT.get(name, ())
-    if name == "minigrad.gradcheck" and "--operation" in arguments:
-        short = ()
-    if name == "dcgan.train" and {"flowers", "pytorch"} & set(arguments):
-        short += NARROW
+    short = () if "--operation" in arguments else SHORT.get(name, ())
     package = importlib.import_module(name)
     command = importlib.import_module(f"{name}.__main__") if hasattr(package, "__path__") else package
+    return command.main([*arguments, *short])
+
+
+def run_dcgan(words):
+    """Run `dcgan ...` in this process, made short; what it prints goes into the file behind ">"."""
+    command, _, target = shlex.join(words).partition(" '>' ")
+    arguments = shlex.split(command)[1:]
+    asks = {"--list", "--help", "--explain-step"} & set(arguments)
+    short = () if asks else SHORT.get(arguments[0], ())
+    if arguments[0] == "train" and {"flowers", "pytorch"} & set(arguments):
+        short += NARROW
+    printed = io.StringIO()
     try:
-        return command.main([*arguments, *(() if asks else short)])
+        with redirect_stdout(printed):
+            code = program.main([*arguments, *short])
     except SystemExit as end:  # of --help
-        return end.code
+        code = end.code
+    if target and not target.startswith("~"):
+        Path(target).write_text(printed.getvalue())
+    return code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_command_of_a_page_runs(page, place):
-    if "import_weights" in page.read_text(encoding="utf-8"):
+    shutil.copy(ROOT / "examples" / "own_parts.py", place)
+    if "import-weights" in page.read_text(encoding="utf-8"):
         generator, _ = models.build(presets.get("pytorch"))
         mg.save(generator.state_dict(), "g.safetensors")
     seen = commands(page)
     assert seen
-    run_module(shlex.split("python -m dcgan.train --preset quick --out runs/quick"))
+    run_dcgan(shlex.split("dcgan train --preset quick --out runs/quick"))
     for words in seen:
         if words[0] in NOT_RUN_HERE or is_of_gpu(words):
             continue
-        if words[1] == "-m":
+        if words[0] == "dcgan":
+            assert run_dcgan(words) == 0, shlex.join(words)
+        elif words[1] == "-m":
             assert run_module(words) == 0, shlex.join(words)
         else:
             assert (ROOT / words[1]).exists() or words[1] == "examples/...", shlex.join(words)
