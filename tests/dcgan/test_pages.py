@@ -112,7 +112,7 @@ def run_dcgan(words):
             code = program.main([*arguments, *short])
     except SystemExit as end:  # of --help
         code = end.code
-    if target and not target.startswith("~"):
+    if target and "~" not in target:
         Path(target).write_text(printed.getvalue())
     return code
 
