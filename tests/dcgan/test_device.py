@@ -403,7 +403,7 @@ def test_the_command_ends_with_2_and_without_a_traceback_where_the_memory_is_too
     )  # fmt: skip
     assert done.returncode == 2
     assert re.fullmatch(
-        r"dcgan\.train: the memory of the GPU is too small for this: Out of memory allocating [\d,]+ bytes .*"
+        r"dcgan train: the memory of the GPU is too small for this: Out of memory allocating [\d,]+ bytes .*"
         r"[\d,]+ MiB are free\. Use a smaller --batch-size \(it is 300\), or end what else uses the GPU\n",
         done.stderr,
     )
