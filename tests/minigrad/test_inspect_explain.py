@@ -158,9 +158,9 @@ def test_sentences_of_convolutions_have_their_numbers():
 
 
 @pytest.mark.every_form
-@pytest.mark.parametrize("layer", [nn.Conv2d(5, 3, 4, 2, 1), nn.ConvTranspose2d(5, 3, 4, 2, 1)])
-def test_the_form_of_a_small_layer_is_named(layer):
-    found = explain(layer, np.random.default_rng(0).normal(size=(2, 5, 4, 4)))
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_the_form_of_a_small_layer_is_named(kind):
+    found = explain(kind(5, 3, 4, 2, 1), np.random.default_rng(0).normal(size=(2, 5, 4, 4)))
     engine = get("cpu")
     form = engine.convolution_form("convolve", ConvGeometry.of_conv((4, 4), (4, 4), 2, 1, 1), 2, 5, 3)
     assert f"the engine itself computes y, dx and dweight {form}" in found.notes[0]
