@@ -33,10 +33,17 @@ def main(argv: Sequence[str]) -> int:
 
     Raises UserError for a command that there is not, and all that commands raise.
     """
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
     if argv and not argv[0].startswith("-"):
         return _run(argv[0], argv[1:])
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, further = parser.parse_known_args(argv)
+    if further:
+        near = did_you_mean(further[0], ("--help", "--version", "--print-completion", *COMMANDS))
+        raise UserError(
+            f"unknown option {further[0]!r:.60}{near or '; options of a command stand behind it'}"
+        )
     if arguments.print_completion:
         from .completion import script
 
@@ -58,10 +65,17 @@ def _run(name: str, argv: Sequence[str]) -> int:
     return code
 
 
+class _Program(argparse.ArgumentParser):
+    """A parser whose errors are of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS)) + 2
     commands = "\n".join(f"  {name:<{width}}{what}" for name, (_, what) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Program(
         prog="dcgan",
         usage="dcgan COMMAND [OPTION ...]",
         description=f"Train DCGANs, and work with what was trained.\n\ncommands:\n{commands}",
@@ -83,7 +97,11 @@ def command() -> NoReturn:
     """Run the program by the command line of the process, and exit."""
     argv = sys.argv[1:]
     if not argv or argv[0].startswith("-"):
-        sys.exit(main(argv))
+        try:
+            sys.exit(main(argv))
+        except UserError as error:
+            print(f"dcgan: {error}", file=sys.stderr)
+            sys.exit(2)
     try:
         from .console import run_command
     except KeyboardInterrupt:

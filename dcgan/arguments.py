@@ -9,15 +9,13 @@ from typing import Any
 from . import presets, recipe_files
 from .data import scale
 from .data.scale import Range
+from .device import OTHER_NAMES
 from .recipe import memory
 from .recipe.preset import Preset
 from .run.trained import WEIGHTS
 from .sampling import STATISTICS
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-DEVICES = {"cuda": "gpu", "cuda:0": "gpu", "nvidia": "gpu"}  # other names that people give to a device
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +60,8 @@ def chosen_preset(arguments: argparse.Namespace, further: Mapping[str, Any] | No
     Raises UserError as `recipe_files.find` and `Preset.replaced` do.
     """
     overrides = {**presets.replacements(arguments.set), **(further or {})}
-    return recipe_files.find(arguments.preset or presets.FLUX.name).replaced(overrides)
+    named = presets.FLUX.name if arguments.preset is None else arguments.preset
+    return recipe_files.find(named).replaced(overrides)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +135,7 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 def device_name(text: str) -> str:
     """Return the name of a device as it has it here: "gpu" for "cuda" and "GPU"."""
     name = text.lower()
-    return DEVICES.get(name, name if name in ("cpu", "gpu") else text)
+    return OTHER_NAMES.get(name, name if name in ("cpu", "gpu") else text)
 
 
 def positive(text: str) -> int:

@@ -18,6 +18,7 @@ def script(shell: str, commands: Mapping[str, tuple[str, str]]) -> str:
     """
     program = argparse.ArgumentParser("dcgan", description="Train DCGANs.")
     program.add_argument("--version", action="store_true", help="print the version")
+    program.add_argument("--print-completion", choices=("bash", "zsh", "tcsh"), help="print this script")
     added = program.add_subparsers()
     for name, (module, what) in commands.items():
         own = import_module(module).parser()
@@ -34,3 +35,5 @@ def _complete(action: argparse.Action) -> None:
         action.complete = shtab.FILE  # type: ignore[attr-defined]
     if action.dest in ("preset", "presets", "show"):
         action.choices = list(presets.PRESETS)
+    if action.dest == "device":
+        action.choices = ["cpu", "gpu"]

@@ -24,6 +24,7 @@ from minigrad.backend.environment import BadEnvironment
 
 from .errors import UserError, printable, reason
 
+own_files: set[str] = set()  # Python files of the user that are run, whose errors are the user's
 STANDARD_STREAMS = ("stdin", "stdout", "stderr")  # by their file descriptors
 
 
@@ -47,6 +48,8 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
     except KeyboardInterrupt:
         warn(f"{program}: interrupted")
         code = 130
+    except Exception as error:
+        code = _fail_in_own_file(program, error)
     finally:
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
@@ -56,6 +59,25 @@ def run_command(main: Callable[[Sequence[str] | None], int], program: str) -> No
 def _fail(program: str, message: str) -> int:
     LOGGER.error(f"{program}: {message}")
     return 2
+
+
+def _fail_in_own_file(program: str, error: Exception) -> int:
+    """Report an error of a user's Python file; raise any other one again."""
+    for file in own_files:
+        if line := line_of(error, file):
+            return _fail(program, f"{file}{line}: {type(error).__name__}: {error}")
+    raise error
+
+
+def line_of(error: BaseException, file: str) -> str:
+    """Return ", line N" for the line of a file in which an error came up; "" if it came up elsewhere."""
+    line = getattr(error, "lineno", None) if getattr(error, "filename", "") == file else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f", line {line}" if line else ""
 
 
 # -- messages ------------------------------------------------------------------------------------------
@@ -73,8 +95,9 @@ LOGGER = logging.getLogger("dcgan")
 CONSOLE = ConsoleHandler()
 if not LOGGER.handlers:  # else the program that imports this has its own
     LOGGER.addHandler(CONSOLE)
-    LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+if LOGGER.level == logging.NOTSET:
+    LOGGER.setLevel(logging.INFO)
 
 
 def tell(line: str) -> None:

@@ -11,6 +11,9 @@ from minigrad.backend.environment import INSTALL_CUPY
 from .console import warn
 from .errors import UserError, did_you_mean
 
+# Names that people give to the GPU.
+OTHER_NAMES = {"cuda": "gpu", "cuda:0": "gpu", "nvidia": "gpu"}
+
 
 def choose(name: str, tf32: bool = False) -> str:
     """The device to compute on: the CPU, with a warning that says what is missing, where there is no GPU.
@@ -31,9 +34,12 @@ def choose(name: str, tf32: bool = False) -> str:
     _check_known(name)
     try:
         backend = backends.get(name)
-    except (ImportError, RuntimeError) as error:
-        if name != "gpu":
-            raise UserError(f"--device {name}: it can't be used: {error!s:.300}") from error
+    except Exception as error:  # a plugin's device may raise anything
+        if name not in ("cpu", "gpu"):
+            said = f"{type(error).__name__}: {error}"
+            raise UserError(f"--device {name}: it can't be used: {said:.300}") from error
+        if not isinstance(error, ImportError | RuntimeError):
+            raise
         warn(f"warning: --device {name}: {_missing(error, 'Going on on the CPU. ')}")
         return "cpu"
     backend.allow_tf32(tf32)
@@ -44,8 +50,9 @@ def _check_known(name: str) -> None:
     """Raise UserError for the name of no device."""
     known = backends.known()
     if name not in known:
-        near = did_you_mean(name, known) or f": expected one of {', '.join(known)}"
-        raise UserError(f"--device {name:.60}{near}, or one that a plugin registers (--plugin FILE)")
+        near = did_you_mean(name, known).removeprefix(":")
+        expected = f"expected one of {', '.join(known)}, or one that a plugin registers (--plugin FILE)"
+        raise UserError(f"--device {name:.60}: {expected}{near and f';{near}'}")
 
 
 @functools.cache

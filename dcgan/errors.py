@@ -29,12 +29,13 @@ def os_errors_as(what: str) -> Iterator[None]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ": did you mean A or B?" for the known names that are near to a wrong one; "" for none.
 
-    Case does not count. Names of which the wrong one is a part count as near, too.
+    Case does not count. Names that begin with the wrong one, or of which it is a part, count as near.
     """
     wrong, names = name.lower().lstrip("-"), {other.lower(): other for other in known}
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.78)
     parts = [other for other in names if wrong in re.split(r"[_-]", other)]
-    found = list(dict.fromkeys([*parts, *near]))[:MAX_NEAR]
+    starts = [other for other in names if len(wrong) > 1 and other.lstrip("-").startswith(wrong)]
+    found = list(dict.fromkeys([*starts, *parts, *near]))[:MAX_NEAR]
     return f": did you mean {' or '.join(names[other] for other in found)}?" if found else ""
 
 

@@ -220,7 +220,10 @@ def _add(graph: _Graph, name: str, layer: nn.Module, shape: Shape) -> None:
         case nn.Dropout():
             pass  # does nothing in use
         case _:
-            raise UserError(f"layer {name}, {layer.describe()}: there is no ONNX operator for it here")
+            raise UserError(
+                f"layer {name}, {layer.describe()}: there is no ONNX operator for it here: layers of "
+                "minigrad.nn can be exported"
+            )
 
 
 def _conv(layer: nn.Conv2d, size: Shape) -> dict[str, Any]:

@@ -39,10 +39,15 @@ MEANT = {
     "--cuda": "--gpu",
     "-n": "--count",
     "--num": "--count",
+    "--n": "--count",
+    "--num-images": "--count",
+    "--save-every": "--checkpoint-every",
+    "--preset": "--show",
     "--samples": "--count",
     "--fps": "--seconds",
     "--duration": "--seconds",
 }
+OF_RUNS = ("--run", "--checkpoint", "--model", "--ckpt", "--resume")
 OPTION = re.compile(r"-(?!\.?\d)[^\s]")  # the start of an option, and not of a negative number
 
 
@@ -101,8 +106,12 @@ class Parser(argparse.ArgumentParser):
     def _advice(self, name: str, value: str) -> str:
         """Return what to write in the place of a wrong option; where to look, if nothing is near."""
         own = [text for text in self._option_string_actions if text.startswith("--")]
+        if name.replace("_", "-") in own:
+            return f": did you mean {name.replace('_', '-')}?"
         if MEANT.get(name) in own:
             return f": did you mean {MEANT[name]}?"
+        if name in OF_RUNS and any(action.dest == "run" for action in self._actions):
+            return f": the run is given without an option: {self.prog} RUN"
         field = name.lstrip("-").replace("-", "_")
         if "--set" in own and (fields := _fields_like(field)):
             shown = value if value and not OPTION.match(value) else "VALUE"
@@ -112,6 +121,8 @@ class Parser(argparse.ArgumentParser):
     def _option_for(self, word: str) -> str:
         if "--preset" in self._option_string_actions and word in presets.PRESETS:
             return f": did you mean --preset {word}?"
+        if "--show" in self._option_string_actions and word in presets.PRESETS:
+            return f": did you mean --show {word}?"
         return f"; {self.prog} --help shows what is expected"
 
 

@@ -6,11 +6,18 @@
     def least_squares(logits, label):
         return ((logits - label) ** 2).mean()
 
+A step is made of `update_discriminator`, `update_generator` and `step_result` of `dcgan.steps`. A kind of
+layer is a subclass of `dcgan.recipe.layer.Layer`; its fields are annotated class attributes. A device is a
+subclass of `minigrad.backend.Backend`.
+
 A file is run only where a person names it (--plugin FILE, or --preset FILE.py:NAME). A run records the files
 that its recipe and its device need, by name and checksum, and no command runs a file that only a run names.
+Modules that a plugin imports from its own folder are not recorded.
 """
 
+import functools
 import hashlib
+import inspect
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -24,12 +31,14 @@ import minigrad as mg
 from minigrad import backend as backends
 from minigrad.backend import Backend
 
+from . import console
+from .device import OTHER_NAMES
 from .errors import UserError, reason
 from .losses import LOSSES, Loss
 from .recipe import layer as layer_kinds
 from .recipe.layer import KINDS, Layer
 from .recipe.preset import Preset
-from .steps import RULES, Rule
+from .steps import RULES, Gan, StepResult
 
 MAX_BYTES = 2**20  # of a plugin's file
 MAX_RECORDED = 20  # plugins of one run
@@ -81,15 +90,23 @@ def loss(
     cost.
 
     Args:
-        probability: D's outputs to the probability of being real, for the logs.
+        probability: D's outputs to the probability of being real, for the logs; clipped to 0 and 1.
         takes_logits: whether D's outputs are any numbers; else D ends in a Sigmoid.
         formula: of the cost, for people.
         generator: D's outputs on fakes to G's cost, if it is not the cost of the label 1.
     """
 
+    _check_name("loss", name)
+
     def register(cost: Any) -> Any:
-        made = Loss(cost, probability, takes_logits, formula, generator)
-        _register("loss", name, LOSSES, made)
+        _check_takes(cost, "D's outputs and a label", 2)
+        own = None if generator is None else _costing(name, generator)
+        _register(
+            "loss",
+            name,
+            LOSSES,
+            Loss(_costing(name, cost), _in_range(probability), takes_logits, formula, own),
+        )
         return cost
 
     return register
@@ -102,8 +119,20 @@ def step(name: str) -> Callable[[Item], Item]:
     `dcgan.steps.StepResult`. `dcgan.steps` has the parts that steps are made of.
     """
 
+    _check_name("step", name)
+
     def register(rule: Any) -> Any:
-        checked: Rule = rule
+        _check_takes(rule, "a Gan and real images", 2)
+
+        @functools.wraps(rule)
+        def checked(gan: Gan, real: mg.Tensor) -> StepResult:
+            result = rule(gan, real)
+            if not isinstance(result, StepResult):
+                raise UserError(
+                    f"the step {name!r} returned {result!r:.60}: expected a dcgan.steps.StepResult"
+                )
+            return result
+
         _register("step", name, RULES, checked)
         return rule
 
@@ -125,16 +154,59 @@ def layer(kind: Kind) -> Kind:
 def device(name: str) -> Callable[[BackendClass], BackendClass]:
     """Register a subclass of `minigrad.backend.Backend` as the device `name`; a decorator.
 
-    The class is made without arguments, when the device is first used.
+    The class has the attribute `xp`, the module of its arrays, which are NumPy's or behave as they do; the
+    methods that it leaves out are the reference forms. It is made without arguments, when the device is first
+    used.
     """
+    _check_name("device", name)
 
     def register(made: BackendClass) -> BackendClass:
-        _claim("device", name, backends.known())
+        if not (isinstance(made, type) and issubclass(made, Backend) and hasattr(made, "xp")):
+            raise TypeError(
+                f"plugins.device: expected a subclass of Backend with an attribute xp, got {made!r}"
+            )
+        _claim("device", name, (*backends.known(), *OTHER_NAMES))
         made.device = name
         backends.register(name, made)
         return made
 
     return register
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        raise TypeError(f"plugins.{what}: expected a name, such as 'mine', got {name!r:.60}")
+
+
+def _check_takes(function: Any, arguments: str, count: int) -> None:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError as error:
+        raise TypeError(f"{function!r:.60}: expected a function of {arguments}: {error}") from None
+
+
+def _costing(name: str, cost: Callable[..., mg.Tensor]) -> Callable[..., mg.Tensor]:
+    """Return a cost that is checked to be a number."""
+
+    @functools.wraps(cost)
+    def checked(judged: mg.Tensor, *label: float) -> mg.Tensor:
+        value = cost(judged, *label)
+        if not isinstance(value, mg.Tensor) or value.size != 1:
+            given = f"a tensor of shape {value.shape}" if isinstance(value, mg.Tensor) else f"{value!r:.60}"
+            raise UserError(f"the loss {name!r} returned {given}: expected a tensor of one number, the mean")
+        return value
+
+    return checked
+
+
+def _in_range(probability: Callable[[mg.Tensor], mg.Tensor]) -> Callable[[mg.Tensor], mg.Tensor]:
+    """Return a function to probabilities whose values beyond 0 and 1 are clipped."""
+
+    @functools.wraps(probability)
+    def clipped(judged: mg.Tensor) -> mg.Tensor:
+        return probability(judged).clip(0.0, 1.0)
+
+    return clipped
 
 
 def _register(what: str, name: str, table: dict[str, Any], value: Any) -> None:
@@ -165,10 +237,14 @@ def load(path: Path) -> ModuleType:
     plugin, place = Plugin(path.name, hashlib.sha256(content).hexdigest()), path.resolve()
     if place in _modules and _modules[place][0] == plugin:
         return _modules[place][1]
+    for other, (known, _) in _modules.items():
+        if known.name == plugin.name and other != place:
+            raise UserError(f"--plugin {path}: {other} is loaded, and has the same name: rename one of them")
     module = ModuleType(f"dcgan_plugin_{path.stem}")
     module.__file__ = str(place)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look for names
-    with _as_running(plugin):
+    console.own_files.add(str(path))
+    with _as_running(plugin, place.parent):
         try:
             exec(compile(content, str(path), "exec"), module.__dict__)
         except KeyboardInterrupt:
@@ -176,7 +252,7 @@ def load(path: Path) -> ModuleType:
         except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {error}"
             raise UserError(
-                f"--plugin {path}: it can't be run: {said:.500}{_line_of(error, path)}"
+                f"--plugin {path}: it can't be run: {said:.500}{console.line_of(error, str(path))}"
             ) from error
     _modules[place] = plugin, module
     return module
@@ -197,22 +273,14 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _as_running(plugin: Plugin) -> Any:
+def _as_running(plugin: Plugin, folder: Path) -> Any:
     _running.append(plugin)
+    sys.path.insert(0, str(folder))  # as for a program: a file beside it can be imported
     try:
         yield
     finally:
+        sys.path.remove(str(folder))
         _running.pop()
-
-
-def _line_of(error: BaseException, path: Path) -> str:
-    """Return ", line N" of the plugin's file, where the error came up; "" if that is not known."""
-    line, trace = getattr(error, "lineno", None), error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f", line {line}" if line else ""
 
 
 # -- what a run needs ----------------------------------------------------------------------------------
@@ -274,8 +342,11 @@ def check(what: str, needed: Iterable[Plugin]) -> list[str]:
     Raises PluginNeeded, which asks for it, if one is not: it is never looked for.
     """
     loaded = {plugin.name: plugin for plugin, _ in _modules.values()}
+    contents = {plugin.sha256 for plugin in loaded.values()}
     notes = []
     for plugin in needed:
+        if plugin.sha256 in contents:  # whatever the file is called now
+            continue
         found = loaded.get(plugin.name)
         if found is None:
             raise PluginNeeded(

@@ -92,7 +92,11 @@ def find(named: str) -> Preset:
     if match := IN_PYTHON.fullmatch(named):
         return _in_python(Path(match[1]), match[2])
     path = Path(named)
-    if path.is_dir():
+    if path.is_dir() and named:
+        if not (path / CONFIG).is_file():
+            raise UserError(
+                f"--preset {named}: a folder without {CONFIG}: expected a run, or a recipe's file"
+            )
         return _in_file(path / CONFIG)
     if path.suffix == ".py":
         raise UserError(f"--preset {named}: name a recipe in it, too, as {named}:NAME")
@@ -158,7 +162,7 @@ def _parsed(content: bytes, ending: str) -> dict[str, Any]:
     """Return the mapping in a TOML or JSON file. Raises ValueError if it is none."""
     if len(content) > jsonfile.MAX_CHARACTERS:
         raise ValueError(f"expected a recipe of {jsonfile.MAX_CHARACTERS} bytes at most")
-    text = content.decode()
+    text = content.decode("utf-8-sig")  # with the mark that some editors put first
     if ending == ".json":
         data = jsonfile.parse(text)
     elif ending == ".toml":
@@ -195,9 +199,17 @@ def _of_fields(data: Mapping[str, Any], stem: str) -> Preset:
 
 def _complete(fields: dict[str, Any]) -> Preset:
     if fields.get("architecture", "layers") != "layers":
-        if given := [key for key in ("z_shape", *NETWORKS) if key in fields]:
-            raise UserError(f"{given[0]} follows from image_size, channels, nz, ngf and ndf: leave it out")
-        fields |= dict.fromkeys(NETWORKS, ())
+        derived = {key: fields.pop(key) for key in ("z_shape", *NETWORKS) if key in fields}
+        made = _made({**fields, **dict.fromkeys(NETWORKS, ())})
+        for key, value in derived.items():  # config.json has them, too
+            if value != getattr(made, key):
+                raise UserError(f"{key} follows from image_size, channels, nz, ngf and ndf: leave it out")
+        return made
+    return _made(fields)
+
+
+def _made(fields: dict[str, Any]) -> Preset:
+    """Return the recipe of fields; UserError if one is missing, TypeError if one is of a wrong type."""
     if missing := [key for key in REQUIRED if key not in fields]:
         raise UserError(f'it lacks {", ".join(missing)}: give them, or {BASE} = "PRESET" to change a preset')
     written.check_types(Preset, fields)

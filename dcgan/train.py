@@ -24,7 +24,7 @@ from .evaluation.monitor import Monitor
 from .recipe import memory
 from .recipe.plan import too_short, total_steps
 from .recipe.preset import Preset
-from .run import checkpoint, ending, resume, tensorboard
+from .run import checkpoint, ending, learner, resume, tensorboard
 from .run.checkpoint import Checkpoint
 from .run.config import RunConfig
 from .run.directory import RunDirectory
@@ -106,6 +106,8 @@ def _source(arguments: argparse.Namespace) -> Checkpoint | None:
     """Return the checkpoint that --init-from names, if it is given."""
     if arguments.init_from is None:
         return None
+    if arguments.preset is not None:
+        recipe_files.find(arguments.preset)  # a recipe in Python may be the plugin that the other run needs
     return checkpoint.load(arguments.init_from, arguments.max_memory)
 
 
@@ -114,11 +116,15 @@ def _fresh_recipe(arguments: argparse.Namespace, source: Checkpoint | None) -> t
     if source is not None and arguments.preset is None:
         overrides = {**presets.replacements(arguments.set), **_options_of_fields(arguments)}
         preset = source.preset.replaced(overrides)
-        memory.check(f"training {preset.name}", memory.of_training(preset), arguments.max_memory)
     else:
         preset = chosen_preset(arguments, _options_of_fields(arguments))
     device = _device(arguments)
-    models.build(preset)  # a recipe that does not fit together is refused before anything is read or made
+    if (device == "cpu" and arguments.preset not in (None, *presets.PRESETS)) or source is not None:
+        needed = memory.of_training(preset)  # a recipe that somebody else may have made
+        memory.check(f"training {preset.name}", needed, arguments.max_memory)
+    networks = models.build(preset)  # what does not fit together is refused before anything is read or made
+    if source is not None:
+        learner.check_weights(f"--init-from {arguments.init_from}", source, *networks)
     return preset, device
 
 
@@ -167,11 +173,11 @@ def _reopened(arguments: argparse.Namespace, stack: ExitStack) -> tuple[RunDirec
             "copy the run and resume the copy"
         )
     replaced = {**presets.replacements(arguments.set), **_options_of_fields(arguments)}
+    named = None if arguments.preset is None else recipe_files.find(arguments.preset)  # loads its plugin
     run = RunDirectory.reopen(resume.directory_of(arguments.resume))
     stack.callback(run.close)
     start = resume.start(run, arguments.resume, arguments.max_memory)
-    name = None if arguments.preset is None else recipe_files.find(arguments.preset).name
-    preset = resume.checked_preset(run.path, start.preset, name, replaced)
+    preset = resume.checked_preset(run.path, start.preset, named, replaced)
     device = _device(arguments)
     if device == "cpu":  # a recipe that somebody else may have made
         memory.check(f"training {run.path}", memory.of_training(preset), arguments.max_memory)
@@ -251,8 +257,8 @@ def _tell_plan(arguments: argparse.Namespace, prepared: Prepared, run: RunDirect
         f"on the {prepared.device.upper()}{_way(prepared)}, seed {preset.seed}, into {run.path}"
         + (f", from step {begin} on" if arguments.resume else "")
     )
-    other_kernels = resume.other_kernels(run, prepared.config)
-    for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total), other_kernels):
+    others = (resume.other_kernels(run, prepared.config), resume.other_device(run, prepared.device))
+    for note in (too_short(preset, total), _too_seldom(arguments.every, begin, total), *others):
         if note:
             tell(note)
 

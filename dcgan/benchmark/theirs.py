@@ -1,4 +1,4 @@
-"""PyTorch's side of `dcgan.bench`: networks of the same layers as ours, and steps by the same rules.
+"""PyTorch's side of `dcgan bench`: networks of the same layers as ours, and steps by the same rules.
 
 As in ours, only the gradients that an update uses are computed. Its discriminators always see real and fake
 images in two passes: in one, where ours do it so, PyTorch was a little slower on the CPU. Its Adam has no

@@ -120,7 +120,7 @@ def _of_run(event: Ran) -> str:
 
 def _table(halves: list[list[Event]]) -> list[str]:
     """Each half in a row: who ran on what, whose parameters and whose running statistics moved."""
-    rows: list[tuple[str, ...]] = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS if len(halves) == 2 else ("part", *COLUMNS[1:])]
     for half in halves:
         runs = [event for event in half if isinstance(event, Ran)]
         ran = ["; ".join(run.on for run in runs if run.network[0] == name) or "-" for name in "GD"]

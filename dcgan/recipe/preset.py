@@ -214,7 +214,9 @@ def _check_names(preset: Preset) -> None:
         value = getattr(preset, name)
         if value not in choices:
             plugin = ", or one that a plugin registers (--plugin FILE)" if name in _OPEN else ""
-            raise UserError(f"{name}={value!r:.60}: expected one of {', '.join(choices)}{plugin}")
+            near = did_you_mean(value, choices).removeprefix(":") if isinstance(value, str) else ""
+            expected = f"expected one of {', '.join(choices)}{plugin}{near and f';{near}'}"
+            raise UserError(f"{name}={value!r:.60}: {expected}")
     counted = "step" if preset.sample_every else "epoch"
     if not _names_files(preset.sample_name, counted):
         raise UserError(
@@ -297,20 +299,16 @@ def _checked(field: str, current: Any, value: Any) -> Any:
             return value
     elif type(value) is type(current):
         return value
-    kind = "a tuple of " + ("integers" if field == "z_shape" else "layers (dcgan.recipe.layers)")
-    expected = kind if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
-    raise UserError(f"{field}={value!r:.200}: expected {expected}, such as {current!s:.60}\n{_all_fields()}")
+    if isinstance(current, tuple) and field != "z_shape":
+        raise UserError(f"{field}={value!r:.200}: expected layers, such as [Flatten(), Dense(1)]")
+    expected = (
+        "a tuple of integers" if isinstance(current, tuple) else f"a value of type {type(current).__name__}"
+    )
+    raise UserError(f"{field}={value!r:.200}: expected {expected}, such as {current!s:.60}")
 
 
 def _as_python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _all_fields() -> str:
-    """Return the fields that can be replaced, with their types, as text."""
-    types = {f.name: getattr(f.type, "__name__", "") for f in dataclasses.fields(Preset)}
-    types |= {"generator": "layers", "discriminator": "layers", "z_shape": "integers"}
-    return "The fields are " + ", ".join(f"{n} ({t})" for n, t in types.items() if n not in _FOR_PEOPLE)
 
 
 _NETWORKS = ("generator", "discriminator")
@@ -326,7 +324,14 @@ _DEEPEST = 200  # layers
 _PATTERN = re.compile(r"(?:[^{}]|\{(?:step|epoch)(?::0?\d{1,2}d?)?\})*")
 _POSITIVE = ("image_size", "channels", "batch_size", "grid_rows", "grid_columns", "log_every", "frame_every")
 # Other names that people give to fields, and parts of the fields' names.
-MEANT = {"learning_rate": "lr", "latent_dim": "nz", "z_dim": "nz", "resolution": "image_size"}
+MEANT = {
+    "learning_rate": "lr",
+    "latent_dim": "nz",
+    "z_dim": "nz",
+    "resolution": "image_size",
+    "size": "image_size",
+    "img_size": "image_size",
+}
 _OPEN = ("step", "loss")  # fields whose values plugins add to
 _CHOICES: dict[str, Collection[str]] = {
     "step": RULES,

@@ -31,14 +31,23 @@ def _parsed(call: ast.expr) -> Layer:
     kind = call.func.id
     if kind not in KINDS:
         raise ValueError(f"{ast.unparse(call)} is no layer{did_you_mean(kind, KINDS)}")
-    arguments = [ast.literal_eval(argument) for argument in call.args]
-    named = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
+    arguments = [_literal(argument) for argument in call.args]
+    named = {keyword.arg or "": _literal(keyword.value) for keyword in call.keywords}
+    if len(named) < len(call.keywords):
+        raise ValueError(f"{ast.unparse(call)}: an argument is given twice")
     layer = KINDS[kind](*arguments, **named)
     try:
         check_types(type(layer), vars(layer))
     except TypeError as error:
         raise ValueError(f"{ast.unparse(call)}: {error}") from None
     return layer
+
+
+def _literal(value: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(value)} is no number, text, True or False") from None
 
 
 def to_text(layer: Layer) -> str:
@@ -66,7 +75,7 @@ def from_json(data: dict[str, Any]) -> Layer:
     """The layer that `to_json` wrote; ValueError for anything else."""
     values = dict(data)
     kind = values.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"unknown kind of layer {kind!r:.60}: expected one of {', '.join(KINDS)}")
     try:
         check_types(KINDS[kind], values)

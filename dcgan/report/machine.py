@@ -40,13 +40,20 @@ def machine(reading: Reading) -> Markup:
     return section("machine", "Machine and versions", table(("", ""), shown, "machine and versions"))
 
 
+def _device(reading: Reading) -> str:
+    """Return " --device NAME" for the device that config.json names, if it is not the CPU."""
+    device = reading.config.get("device")
+    known = isinstance(device, str) and device.isidentifier() and len(device) < 60 and device != "cpu"
+    return f" --device {device}" if known else ""
+
+
 def going_on(reading: Reading) -> Markup:
     """The section with the commands that this run can be followed by."""
     run = shlex.quote(str(reading.named))
     weights = f" --weights {reading.weights}" if reading.weights else ""
     weights += plugins.options(reading.preset)
     commands = [
-        ("Go on training", f"dcgan train --resume {run}{plugins.options(reading.preset)}"),
+        ("Go on training", f"dcgan train --resume {run}{plugins.options(reading.preset)}{_device(reading)}"),
         ("Draw more", f"dcgan sample {run} --out more.png --grid 8x8 --seed 1{weights}"),
         ("Measure", f"dcgan evaluate {run}{weights}"),
         ("Animate", f"dcgan animate {run}"),

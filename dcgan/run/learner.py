@@ -88,22 +88,12 @@ class Learner:
         self.done += 1
 
     def start_from(self, saved: Checkpoint) -> None:
-        """Begin with the weights of both networks of a checkpoint, of a recipe with the same layers.
+        """Begin with the weights of both networks of a checkpoint, which `check_weights` has checked.
 
-        The optimizers, the noise and the count of steps begin anew. Raises UserError if the weights do not
-        fit, or are not finite.
+        The optimizers, the noise and the count of steps begin anew.
         """
         for name, network in self.networks.items():
-            state = saved.under(name)
-            if not all(np.isfinite(array).all() for array in state.values()):
-                raise UserError(f"--init-from: its {name} has weights that are not finite: that run diverged")
-            try:
-                network.load_state_dict(state)
-            except (KeyError, ValueError) as error:
-                raise UserError(
-                    f"--init-from: the {name} of {saved.preset.name} does not fit {self.preset.name}: "
-                    f"{error!s:.500}"
-                ) from error
+            network.load_state_dict(saved.under(name))
         if self.average is not None:
             self.average.restart()
 
@@ -152,3 +142,22 @@ class Learner:
         if self.average is not None:
             parts["generator_ema"] = dict(self.average.average.state_dict())
         return parts
+
+
+def check_weights(what: str, saved: Checkpoint, generator: nn.Module, discriminator: nn.Module) -> None:
+    """Raise UserError if the weights of a checkpoint do not fit two networks, or are not finite.
+
+    Args:
+        what: names the checkpoint, for the message.
+    """
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        given, own = saved.under(name), network.state_dict()
+        for key in dict.fromkeys((*own, *given)):
+            shapes = [state[key].shape if key in state else "nothing" for state in (given, own)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"{what}: its {name} does not fit the recipe: {key} is {shapes[0]} there and {shapes[1]} "
+                    "here; leave --preset and --set out, or change no layer that learns"
+                )
+        if not all(np.isfinite(array).all() for array in given.values()):
+            raise UserError(f"{what}: its {name} has weights that are not finite: that run diverged")

@@ -9,6 +9,7 @@ from .. import plugins
 from ..console import tell
 from ..errors import UserError
 from ..plugins import PluginNeeded
+from ..presets import PRESETS
 from ..recipe import memory
 from ..recipe.memory import TooMuchMemory
 from ..recipe.preset import Preset
@@ -86,6 +87,11 @@ def start(run: RunDirectory, named: Path, max_memory: int = memory.DEFAULT) -> S
         return Start(_as_long_as_asked(run, state.preset), state, path)
     if problems:
         raise UserError("; ".join(problems))
+    if run.config().get("init_from"):
+        raise UserError(
+            f"--resume {run.path}: it was stopped before the weights that it begins with were saved: start "
+            "it again by --init-from, with another --out"
+        )
     try:
         return Start(_configured(run))
     except PluginNeeded:
@@ -124,14 +130,20 @@ def _as_long_as_asked(run: RunDirectory, trained: Preset) -> Preset:
     return longer if longer == asked else trained
 
 
-def checked_preset(run: Path, trained: Preset, name: str | None, overrides: Mapping[str, Any]) -> Preset:
+def checked_preset(run: Path, trained: Preset, named: Preset | None, overrides: Mapping[str, Any]) -> Preset:
     """The recipe to go on with: the one that was trained, but for how far it goes.
+
+    Args:
+        named: the recipe that --preset names. Of a preset of the package the name alone counts: the run may
+            have replaced fields of it.
 
     Raises UserError, with the differences, if another one is asked for.
     """
-    if name not in (None, trained.name):
-        raise UserError(f"--resume {run}: its recipe is {trained.name}, not {name}")
+    if named is not None and named.name != trained.name:
+        raise UserError(f"--resume {run}: its recipe is {trained.name}, not {named.name}")
     wanted = trained.replaced(dict(overrides))
+    if named is not None and named not in PRESETS.values():
+        wanted = replace(named, **{name: getattr(wanted, name) for name in FREE})
     changed = [
         f"{f.name} is {getattr(trained, f.name)!s:.60}, not {getattr(wanted, f.name)!s:.60}"
         for f in fields(Preset)
@@ -143,6 +155,17 @@ def checked_preset(run: Path, trained: Preset, name: str | None, overrides: Mapp
             "start a new run"
         )
     return wanted
+
+
+def other_device(run: RunDirectory, device: str) -> str:
+    """Return a sentence if a run goes on on another device than before; "" otherwise."""
+    before = run.config().get("device", device)
+    if before == device:
+        return ""
+    return (
+        f"The run was trained on {before!s:.60} before, and goes on on {device}, with other last bits than "
+        "it would have had there; --device names another"
+    )
 
 
 def other_kernels(run: RunDirectory, config: RunConfig) -> str:

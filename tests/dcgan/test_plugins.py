@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,19 @@ import pytest
 
 import minigrad as mg
 import minigrad.functional as F
-from dcgan import evaluate, interpolate, losses, models, plugins, presets, recipe_files, sample, steps, train
+from dcgan import (
+    console,
+    evaluate,
+    interpolate,
+    losses,
+    models,
+    plugins,
+    presets,
+    recipe_files,
+    sample,
+    steps,
+    train,
+)
 from dcgan.errors import UserError
 from dcgan.presets import PRESETS
 from dcgan.recipe import layer, sizes, written
@@ -23,6 +36,9 @@ from minigrad import backend, nn
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts.py"
 
 IMPORTS = "from dcgan import plugins\n\n"
+BACKEND = (
+    f"{IMPORTS}from minigrad.backend import Backend\nimport numpy\nclass Own(Backend):\n    xp = numpy\n"
+)
 OWN = '''
 import dataclasses
 
@@ -207,11 +223,18 @@ def test_a_killed_run_without_a_checkpoint_asks_for_its_plugin(own, clean):
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("import nothing_of_this_name", "ModuleNotFoundError"),
         (
-            IMPORTS + "plugins.loss('bce', probability=abs)(abs)",
+            IMPORTS + "plugins.loss('bce', probability=abs)(pow)",
             "'bce' is one of the package already",
         ),
-        (IMPORTS + "plugins.step('same_fakes')(abs)", "'same_fakes' is one of the package"),
-        (IMPORTS + "plugins.device('cpu')(object)", "'cpu' is one of the package"),
+        (IMPORTS + "plugins.step('same_fakes')(pow)", "'same_fakes' is one of the package"),
+        (BACKEND + "plugins.device('cpu')(Own)", "'cpu' is one of the package"),
+        (BACKEND + "plugins.device('cuda')(Own)", "'cuda' is one of the package"),
+        (IMPORTS + "plugins.device('own')(object)", "expected a subclass of Backend with an attribute xp"),
+        (
+            IMPORTS + "plugins.loss('own', probability=abs)(abs)",
+            "expected a function of D's outputs and a label",
+        ),
+        (IMPORTS + "@plugins.step\ndef own(gan, real): ...", "plugins.step: expected a name, such as 'mine'"),
         (IMPORTS + "plugins.layer(int)", "expected a subclass of dcgan.recipe.layer.Layer"),
         (
             f"{IMPORTS}from dcgan.recipe.layer import Layer\n@plugins.layer\nclass Dense(Layer):\n    pass",
@@ -252,6 +275,70 @@ def test_a_file_is_run_once_and_again_when_it_has_changed(clean, tmp_path):
         assert sys.counted == 2
     finally:
         del sys.counted
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return ((logits - label) ** 2).mean()", "return None", "the loss 'least_squares' returned None"),
+        ("return ((logits - label) ** 2).mean()", "return logits", r"returned a tensor of shape \(8, 1\)"),
+        (
+            "return steps.step_result",
+            "return 3 or steps.step_result",
+            "the step 'twice' returned 3: expected",
+        ),
+        ("return ((logits - label) ** 2).mean()", "return 1 / 0", r"own\.py, line 16: ZeroDivisionError"),
+        ("return Scaled(shape[0], self.start)", "return {}[0]", "its module can't be made or run: KeyError"),
+        (
+            "    xp = np",
+            "    xp = np\n\n    def __init__(self, x): ...",
+            "it can't be used: TypeError",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_plugin_is_told_in_one_line(own, capsys, old, new, message):
+    assert old in OWN
+    own.write_text(OWN.replace(old, new))
+    arguments = ["--preset", "own.py:MINE", "--device", "plain", "--steps", "2", "--out", "run"]
+    with pytest.raises(SystemExit) as end:
+        console.run_command(lambda _: train.main(arguments), "dcgan train")
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert re.fullmatch(f"dcgan train: [^\n]*{message}[^\n]*\n", said)
+
+
+def test_a_renamed_plugin_is_known_by_its_content(own, clean):
+    train.main(["--preset", "own.py:MINE", "--steps", "1", "--out", "run"])
+    clean()
+    own.rename("renamed.py")
+    assert sample.main(["run", "--out", "a.png", "--grid", "1x2", "--plugin", "renamed.py"]) == 0
+
+
+def test_a_recipe_in_python_is_the_plugin_of_its_run(own, clean, capsys):
+    train.main(["--preset", "own.py:MINE", "--steps", "1", "--device", "plain", "--out", "run"])
+    clean()
+    capsys.readouterr()
+    assert train.main(["--resume", "run", "--preset", "own.py:MINE", "--steps", "2"]) == 0
+    assert "The run was trained on plain before, and goes on on cpu" in capsys.readouterr().out
+    clean()
+    assert train.main(["--init-from", "run", "--preset", "own.py:MINE", "--steps", "1", "--out", "next"]) == 0
+
+
+def test_two_files_of_one_name_are_refused(clean, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(f"x = {folder!r}\n")
+    plugins.load(tmp_path / "a" / "own.py")
+    with pytest.raises(UserError, match="is loaded, and has the same name: rename one of them"):
+        plugins.load(tmp_path / "b" / "own.py")
+
+
+def test_a_plugin_imports_a_file_beside_it(clean, tmp_path):
+    (tmp_path / "beside_a_plugin.py").write_text("value = 7\n")
+    (tmp_path / "own.py").write_text("from beside_a_plugin import value\n")
+    before = list(sys.path)
+    assert plugins.load(tmp_path / "own.py").value == 7
+    assert sys.path == before
 
 
 @pytest.mark.parametrize("value", [3, {}, ["x"], [{"name": "a"}], [{"name": 1, "sha256": "x"}], [None] * 30])

@@ -160,7 +160,7 @@ def test_a_layer_that_is_none_is_refused(change):
         ({"step": "both"}, "expected one of fresh_noise, same_fakes"),
         ({"z_shape": (0,)}, "expected positive integers"),
         ({"z_shape": 100}, "expected a tuple of integers"),
-        ({"generator": (1, 2)}, "expected a tuple of layers"),
+        ({"generator": (1, 2)}, "expected layers, such as"),
     ],
 )
 def test_what_a_field_can_not_be_is_told(overrides, message):
