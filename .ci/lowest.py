@@ -9,6 +9,6 @@ from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-for requirement in project["dependencies"] + extras["onnx"] + extras["dev"]:
+for requirement in project["dependencies"] + extras["onnx"] + extras["tensorboard"] + extras["dev"]:
     if ">=" in requirement:
         print(requirement.replace(">=", "=="))
