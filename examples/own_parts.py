@@ -1,8 +1,10 @@
-"""A recipe with a loss, a layer and a device of its own, in one file outside of the package.
+"""A recipe with a loss, a layer and a device of its own, in one file outside of the package. To use it:
 
-dcgan train --preset examples/own_parts.py:SMOOTH --device counting --steps 300 --out runs/smooth
-dcgan train --resume runs/smooth --steps 400 --plugin examples/own_parts.py --device counting
-dcgan sample runs/smooth --out smooth.png --plugin examples/own_parts.py
+    dcgan train --preset own_parts.py:SMOOTH --device counting --out runs/smooth
+    dcgan train --resume runs/smooth --epochs 4 --plugin own_parts.py --device counting
+    dcgan sample runs/smooth --out smooth.png --plugin own_parts.py
+
+Each command that opens the run names the file again: no command runs a file that only a run names.
 """
 
 import atexit
