@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import console, plugins, presets
-from .errors import did_you_mean
+from .errors import MAX_NEAR, did_you_mean
 from .recipe.preset import MEANT as MEANT_FIELDS
 from .recipe.preset import SETTABLE
 
@@ -47,6 +47,7 @@ MEANT = {
     "--fps": "--seconds",
     "--duration": "--seconds",
 }
+RATES = ["lr_generator", "lr_discriminator"]  # a learning rate is that of both
 OF_RUNS = ("--run", "--checkpoint", "--model", "--ckpt", "--resume")
 OPTION = re.compile(r"-(?!\.?\d)[^\s]")  # the start of an option, and not of a negative number
 
@@ -115,7 +116,8 @@ class Parser(argparse.ArgumentParser):
         field = name.lstrip("-").replace("-", "_")
         if "--set" in own and (fields := _fields_like(field)):
             shown = value if value and not OPTION.match(value) else "VALUE"
-            return f": did you mean {' and '.join(f'--set {each}={shown}' for each in fields)}?"
+            both = " and " if fields == RATES else " or "
+            return f": did you mean {both.join(f'--set {each}={shown}' for each in fields[:MAX_NEAR])}?"
         return did_you_mean(name, own) or f"; {self.prog} --help lists the options"
 
     def _option_for(self, word: str) -> str:

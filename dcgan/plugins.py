@@ -20,7 +20,7 @@ import hashlib
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,7 +273,8 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _as_running(plugin: Plugin, folder: Path) -> Any:
+def _as_running(plugin: Plugin, folder: Path) -> Iterator[None]:
+    """Note that the names that are registered meanwhile are those of a plugin."""
     _running.append(plugin)
     sys.path.insert(0, str(folder))  # as for a program: a file beside it can be imported
     try:
@@ -324,7 +325,8 @@ def recipe_of(what: str, config: Any) -> Preset:
 def options(preset: Preset, device: str = "cpu") -> str:
     """Return the options of a command line, " --plugin FILE" for each file that these need."""
     paths = {plugin: path for path, (plugin, _) in _modules.items()}
-    return "".join(f" --plugin {shlex.quote(_shown(paths[each]))}" for each in of(preset, device))
+    needed = (paths[each] for each in of(preset, device) if each in paths)
+    return "".join(f" --plugin {shlex.quote(_shown(path))}" for path in needed)
 
 
 def _shown(path: Path) -> str:
