@@ -339,6 +339,35 @@ def test_the_command_checks_a_users_file(tmp_path, factor, code, end):
     assert done.stdout.endswith(f"\n1 operation, {end}\n")
 
 
+OWN_DEVICE = """
+import numpy
+
+from minigrad import backend
+from minigrad.backend import Backend
+
+
+class Plain(Backend):
+    device, xp = "plain", numpy
+
+    def tanh(self, x):
+        return numpy.tanh(FACTOR * x)
+
+
+backend.register("plain", Plain)
+"""
+
+
+@pytest.mark.cpu_only("its device is of plain NumPy")
+@pytest.mark.parametrize(("factor", "code"), [("1.0", 0), ("1.01", 1)])
+def test_the_command_checks_all_operations_on_a_device_of_a_users_file(tmp_path, factor, code):
+    file = tmp_path / "plain.py"
+    file.write_text(OWN_DEVICE.replace("FACTOR", factor))
+    named = ("--module", str(file), "--device", "plain", "--operation", "tanh", "mean")
+    done = run_command(*named)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout.endswith(f"\n2 operations, {code} wrong\n")
+
+
 @pytest.mark.slow
 def test_the_command_checks_every_operation(default_device):
     done = run_command("--device", default_device)
