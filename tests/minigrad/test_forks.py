@@ -295,6 +295,7 @@ def test_every_lock_is_one_that_forks_wait_for():
         ("blas.py", "Lock"),
         ("figures.py", "Lock"),
         ("budget.py", "Condition"),  # of threads that a command waits for
+        ("archive.py", "Lock"),  # likewise, while one archive is read
     }
 
 
