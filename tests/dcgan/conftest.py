@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from dcgan import device, train
+from dcgan import device, losses, plugins, steps, train
 from dcgan.data import mnist
+from dcgan.recipe import layer
+from minigrad import backend
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,3 +32,19 @@ def run(few_digits, tmp_path, capsys):
         return code, capsys.readouterr().out
 
     return call
+
+
+@pytest.fixture
+def clean():
+    """Forget, at the end, what plugins have registered; gives a function that does it at once."""
+    of_the_package = (losses.LOSSES, steps.RULES, layer.KINDS, backend._factories, backend._backends)
+    tables = (*of_the_package, plugins._modules, plugins._registered)
+    before = [dict(table) for table in tables]
+
+    def forget():
+        for table, content in zip(tables, before, strict=True):
+            table.clear()
+            table.update(content)
+
+    yield forget
+    forget()

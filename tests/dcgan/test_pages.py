@@ -76,7 +76,7 @@ def is_of_gpu(words):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(clean, tmp_path, monkeypatch):
     """A directory with the pictures that the pages' commands name; 300 digits in MNIST's place."""
     digits = mnist.images("test")[:300], mnist.labels("test")[:300]
     monkeypatch.setattr(mnist, "images", lambda split="train": digits[0])

@@ -17,13 +17,11 @@ from dcgan import (
     console,
     evaluate,
     interpolate,
-    losses,
     models,
     plugins,
     presets,
     recipe_files,
     sample,
-    steps,
     train,
 )
 from dcgan.errors import UserError
@@ -31,7 +29,7 @@ from dcgan.presets import PRESETS
 from dcgan.recipe import layer, sizes, written
 from dcgan.report.__main__ import main as report
 from dcgan.run import checkpoint
-from minigrad import backend, nn
+from minigrad import nn
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts.py"
 
@@ -108,22 +106,6 @@ MINE = dataclasses.replace(
     discriminator=(layers.Flatten(), layers.Dense(1)),
 )
 '''
-
-
-@pytest.fixture
-def clean():
-    """Forget, at the end, what a test has registered."""
-    of_the_package = (losses.LOSSES, steps.RULES, layer.KINDS, backend._factories, backend._backends)
-    tables = (*of_the_package, plugins._modules, plugins._registered)
-    before = [dict(table) for table in tables]
-
-    def forget():
-        for table, content in zip(tables, before, strict=True):
-            table.clear()
-            table.update(content)
-
-    yield forget
-    forget()
 
 
 @pytest.fixture
