@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TIMEOUT = 300.0  # seconds; the kernels take seven on two cores, and a minute with sanitizers
+WAIT = 0.2  # seconds: of one wait for a compiler
 NAMES = ("cc", "gcc", "clang")  # where CC names none
 OPTIONS = (
     # As fast as with -O3, which takes twice as long to compile.
@@ -195,11 +196,17 @@ def _start(command: Sequence[str], folder: Path | None) -> "subprocess.Popen[byt
 def _output(process: "subprocess.Popen[bytes]", end: float) -> str:
     """Wait for a program and return its output."""
     assert isinstance(process.args, Sequence)
-    try:
-        out, err = process.communicate(timeout=max(end - time.monotonic(), 0.0))
-    except subprocess.TimeoutExpired:
+    while True:
+        left = end - time.monotonic()
+        try:
+            # In short waits: the system may give Ctrl-C to another thread, which does not wake this one.
+            out, err = process.communicate(timeout=max(min(left, WAIT), 0.0))
+            break
+        except subprocess.TimeoutExpired:
+            if left > WAIT:
+                continue
         _kill(process)
-        raise CompilerTimeout(f"{process.args[0]!s} has not ended after {TIMEOUT:g} s") from None
+        raise CompilerTimeout(f"{process.args[0]!s} has not ended after {TIMEOUT:g} s")
     if process.returncode:
         said = _first_error(err.decode(errors="replace"))
         raise CompilerError(f"{process.args[0]!s} failed with exit code {process.returncode}: {said}")
