@@ -69,6 +69,7 @@ def test_one_that_was_killed_before_its_first_checkpoint_is_not_begun_from_other
         train.main(["--resume", "second"])
 
 
+@pytest.mark.slow
 def test_without_data_it_goes_on_with_the_same_images(place):
     assert train.main([*SMALL, "--data", "other.npy", "--steps", "1", "--out", "others"]) == 0
     assert train.main(["--init-from", "others", "--steps", "1", "--out", "again"]) == 0

@@ -174,6 +174,7 @@ def test_a_batch_of_one_is_refused_as_training_refuses_it():
         command.main(["--preset", "quick", "--batch-size", "1"])
 
 
+@pytest.mark.slow
 def test_the_picture_shows_each_launch(tmp_path):
     made = [
         Launch("cuBLAS 2x3 @ 3x4", (), 10**6, 10**6, "generator.0 Dense(3, 4)", "dense", "forward"),

@@ -146,6 +146,7 @@ def test_odd_sides_of_an_mp4_lose_a_pixel(tmp_path):
     assert read_mp4(tmp_path / "a.mp4")[0].shape[1:] == (20, 32, 3)
 
 
+@pytest.mark.slow
 def test_a_gif_of_25_grids_of_64_x_64_colour_noise_is_under_2_mb(tmp_path):
     """The hardest of all: no two pixels are alike. It is still a picture that fills a part of a screen."""
     grids = [pictures.grid(noise(64, 64, 64, 3, seed=k), 8, 8) for k in range(25)]

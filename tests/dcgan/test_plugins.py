@@ -137,6 +137,7 @@ def test_parts_of_ones_own_train_and_a_resumed_run_is_the_same(own, clean, capsy
     assert "--plugin own.py" in page
 
 
+@pytest.mark.slow
 def test_a_run_records_the_plugins_that_it_needs_and_no_others(own, tmp_path):
     (tmp_path / "other.py").write_text(
         "from dcgan import plugins\n\nx = plugins.step('other')(lambda gan, real: 1)\n"
@@ -296,6 +297,7 @@ def test_a_renamed_plugin_is_known_by_its_content(own, clean):
     assert sample.main(["run", "--out", "a.png", "--grid", "1x2", "--plugin", "renamed.py"]) == 0
 
 
+@pytest.mark.slow
 def test_a_recipe_in_python_is_the_plugin_of_its_run(own, clean, capsys):
     train.main(["--preset", "own.py:MINE", "--steps", "1", "--device", "plain", "--out", "run"])
     clean()
