@@ -25,7 +25,7 @@ def main() -> int:
     expected = {
         sdist: {name for name in tracked if not name.startswith((".ci/", ".github/"))} | {"PKG-INFO"},
         wheel: {name for name in tracked if name.startswith(PACKAGES)}
-        | {f".dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL")}
+        | {f".dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
         | {f".dist-info/licenses/{name}" for name in licences},
     }
     found = {sdist: in_sdist(sdist), wheel: in_wheel(wheel)}
