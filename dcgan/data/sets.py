@@ -41,7 +41,7 @@ class FoundSet:
 
 @dataclass
 class Found:
-    """What a folder holds.
+    """The sets of images that a folder holds.
 
     Attributes:
         sets: those at the smallest depth where there is one.

@@ -31,7 +31,7 @@ DAMAGED = (KeyError, TypeError, ValueError)  # of a line that somebody else may 
 def check() -> None:
     """Raise UserError if tensorboardX is not installed, or can't be imported."""
     try:
-        import tensorboardX  # noqa: F401
+        import tensorboardX  # noqa: F401 to see whether it can be imported
     except Exception as error:  # a build for another protobuf may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorboardX":
             raise UserError(
@@ -47,7 +47,7 @@ def check() -> None:
 def follow(training: Training) -> None:
     """Write the log of a run from now on. Without one of its steps until now, that is written first.
 
-    What fails is reported.
+    A failure to write is reported once, as a warning.
     """
     board = TensorBoard(training.run, training.done, training.progress.say)
     if not board.goes_on:

@@ -49,7 +49,7 @@ def events(run):
 
 
 def shown(run):
-    """What TensorBoard shows of a run: by tag, what it has of each step, in their order."""
+    """Return the records of a run's event files in their order: for each tag, its steps and values."""
     values = {}
     for event in events(run):
         if event.session_log.status == SessionLog.START:
