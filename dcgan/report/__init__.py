@@ -9,6 +9,5 @@ findings.py, samples.py, charts.py, evaluations.py, networks.py, recipe.py, mach
 looking.py   what every layer makes of a picture
 heatmaps.py  numbers as colours
 embedded.py, drawing.py   pictures in the page; what its script draws
-markup.py    text as HTML
 page.py, page.css, page.js   the whole
 """

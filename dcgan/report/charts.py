@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import printable
+from ..markup import Markup, paragraph, section, tag
 from ..pictures import CURVES
 from .drawing import Chart, Data, Line
-from .markup import Markup, paragraph, section, tag
 from .reading import Lines, Reading, number
 
 MAX_POINTS = 100_000  # points of a line in the page

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .markup import Markup, tag
+from ..markup import Markup, tag
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..files import plainfile
-from .markup import Markup, tag
+from ..markup import Markup, tag
 
 MAX_PIXELS, MAX_BYTES = 2**24, 2**25  # of one picture
 SIDE = 384  # pixels that small pictures are shown on, about

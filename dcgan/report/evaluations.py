@@ -3,10 +3,10 @@
 from typing import Any
 
 from ..evaluation.show import MEASURES
+from ..markup import Markup, paragraph, section, table, tag
 from .charts import drawn, line, nice
 from .drawing import Chart, Data
 from .embedded import picture, png_of
-from .markup import Markup, paragraph, section, table, tag
 from .reading import Lines, Reading, json_file, number
 
 

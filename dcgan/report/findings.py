@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .markup import Markup, paragraph, section, tag
+from ..markup import Markup, paragraph, section, tag
 from .reading import Lines, Reading
 
 MAX_CHARACTERS = 500  # characters of a sentence

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from .. import plugins
+from ..markup import Markup, paragraph, section, table, tag
 from ..run import checkpoint
-from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading, number
 
 

@@ -14,6 +14,7 @@ from minigrad import nn
 
 from ..data.channels import MODES
 from ..errors import UserError
+from ..markup import Markup, paragraph, section, table, tag
 from ..pictures import to_bytes
 from ..recipe.preset import Preset
 from ..run.trained import load_discriminator, load_generator
@@ -21,7 +22,6 @@ from .charts import nice
 from .embedded import picture, png, png_of
 from .heatmaps import heatmap, limit_of, square, strip, tiled
 from .looking import Look, first_real, fixed_z, look_at_discriminator, look_at_generator, words
-from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading
 
 MAX_MAPS = 64  # channels of an activation: 64 of 8 to 80 pixels a side,

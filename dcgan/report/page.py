@@ -4,11 +4,11 @@ from importlib import resources
 from typing import Any
 
 from ..data import scale
+from ..markup import Markup, joined, tag
 from . import charts, evaluations, findings, machine, networks, recipe, samples
 from .charts import nice
 from .drawing import Data
 from .embedded import policy_hash
-from .markup import Markup, joined, tag
 from .reading import Reading, number
 
 SECTIONS = (

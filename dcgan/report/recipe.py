@@ -8,9 +8,9 @@ from minigrad import inspect
 from .. import models
 from ..describe.step import explain
 from ..errors import UserError
+from ..markup import Markup, paragraph, section, table, tag
 from ..presets import PRESETS
 from ..recipe.preset import Preset
-from .markup import Markup, paragraph, section, table, tag
 from .reading import Reading
 
 SOURCES = {

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from ..animations import frame_files
+from ..markup import Markup, paragraph, section, tag
 from .drawing import Data
 from .embedded import picture, png_of, url
-from .markup import Markup, paragraph, section, tag
 from .reading import Reading
 
 MAX_FRAME_BYTES = 24_000_000  # of all frames in a page, before base64 adds a third

@@ -14,7 +14,7 @@ ROOT = Path(dcgan.__file__).parent
 # The lowest first. A module imports from lines above its own, a subpackage from within itself too.
 LAYERS = [
     "errors",
-    "console files losses",
+    "console files losses markup",
     "steps",
     "recipe",
     "presets models data device",

@@ -15,9 +15,9 @@ import reported
 from PIL import Image
 
 import minigrad as mg
-from dcgan import console, models, presets
+from dcgan import console, markup, models, presets
 from dcgan.errors import UserError
-from dcgan.report import charts, findings, heatmaps, looking, markup, networks, samples
+from dcgan.report import charts, findings, heatmaps, looking, networks, samples
 from dcgan.report import page as whole
 from dcgan.report.__main__ import main
 from dcgan.report.drawing import Data

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterable
 
-from ..errors import printable
+from .errors import printable
 
 VOID = {"img", "input", "link", "meta"}  # elements without content
 
