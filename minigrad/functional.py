@@ -81,7 +81,7 @@ def dropout(
         raise ValueError(f"dropout: expected 0 <= p < 1, got {p}")
     if not training or p == 0:
         return x
-    return Dropout(p, *(generator or random.default).next_counter())(x)
+    return Dropout(p, *(generator or random.current()).next_counter())(x)
 
 
 def batch_norm(

@@ -131,7 +131,7 @@ def test_a_start_that_fails_leaves_no_directory(run, monkeypatch):
     def refused(*_, **__):
         raise MemoryError("too much")
 
-    monkeypatch.setattr(train, "Training", refused)
+    monkeypatch.setattr(opening, "Training", refused)
     with pytest.raises(MemoryError):
         run(*SMALL, "--steps", 8, "--out", "a/b/run")
     assert not Path("a").exists()
