@@ -9,7 +9,7 @@ from minigrad.inspect import ShadowError
 
 from . import presets, recipe_files
 from .arguments import chosen_preset
-from .console import StopOnSignal, output, run_command
+from .console import StopOnSignal, output, run_command, tell
 from .describe import table
 from .describe.step import explain
 from .errors import UserError
@@ -133,7 +133,8 @@ def _train(opened: Opened, arguments: argparse.Namespace) -> int:
         with StopOnSignal("dcgan train") as stop, watched:
             training.train(total, lambda: stop.asked)
     except Diverged as diverged:
-        ending.tell_divergence(training, diverged)
+        for sentence in ending.divergence(training, diverged):
+            tell(sentence)
         return 1
     except ShadowError as error:
         ending.tell_difference(training, arguments.shadow, error)

@@ -17,7 +17,7 @@ from dcgan.data.feed import Feed
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
 from dcgan.files import jsonfile
-from dcgan.run import checkpoint, directory, evaluations, outputs, training
+from dcgan.run import checkpoint, directory, evaluations, opening, outputs, training
 from dcgan.run.config import RunConfig
 from dcgan.run.directory import RunDirectory
 from minigrad import serialize
