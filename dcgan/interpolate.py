@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from . import animations, latent, pictures
-from .api.run import IN_A_STRIP, MAX_FRAMES, Run, load
+from .api.generator import IN_A_STRIP, MAX_FRAMES
+from .api.run import Run, load
 from .arguments import add_generator
 from .console import run_command, tell
 from .data.channels import size_in_words
@@ -132,7 +133,7 @@ def _write_way(arguments: argparse.Namespace, run: Run) -> str:
     made = run.interpolate(*arguments.between, frames=frames, statistics=arguments.statistics)
     if not _is_still(arguments):
         animation = made.animation()
-        animation.save(arguments.out)
+        animations.save_animation(animation.frames, arguments.out, animation.durations)
         return f"{len(animation)} frames, {animation.seconds:g} s,"
     # A row for each stretch, from one Z to the next, both included.
     images = made.numpy()

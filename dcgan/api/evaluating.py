@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +28,8 @@ from ..evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from ..evaluation.show import Evaluation
 from ..files import plainfile
 from ..run.directory import RunDirectory
-
-if TYPE_CHECKING:
-    from .run import Run
+from ..sampling import choose_statistics
+from .generator import TrainedGenerator
 
 SHOWN = 10  # samples beside their nearest training image
 GRID = 8  # rows and columns of samples in the picture
@@ -40,7 +38,7 @@ FILES = ("evaluation.json", "evaluation.png")
 
 
 def evaluate(
-    run: "Run",
+    run: TrainedGenerator,
     count: int | None = None,
     seed: int = 0,
     data: str | None = None,
@@ -51,7 +49,7 @@ def evaluate(
     check(count, seed)
     preset, loaded, batch = run.preset, run.checkpoint, run.preset.batch_size
     run.check_memory(f"drawing {batch} images", batch, statistics)
-    run.generator(statistics, batch)  # weights that can't be used are reported before images are read
+    generator = run.generator()  # weights that can't be used are reported before images are read
     named, value_range = RunDirectory(run.path).images(data, value_range)
     data = named or names.DIGITS  # of a run without a config.json
     real = comparison.real_images(data, preset, value_range=value_range)
@@ -60,7 +58,7 @@ def evaluate(
     judge = comparison.judge_of(data)
     count = count or (MAX_SET_IMAGES if judge.classes else len(real.reference))
     run.check_memory(f"evaluating {count} images", batch, statistics, needed(count, real))
-    generator, mode = run.generator(statistics, count)
+    mode = choose_statistics(generator, preset, statistics, count)
     samples = np.concatenate(list(comparison.sample(generator, preset, mode, count, seed)))
     reference = describe(judge, in_chunks(real.reference))
     result = compare(describe(judge, in_chunks(samples)), reference)

@@ -175,15 +175,15 @@ class Animation:
     """
 
     def __init__(self, frames: Sequence[NDArray[Any]], durations: Sequence[int]) -> None:
-        self._frames, self._durations = list(frames), list(durations)
+        self.frames, self.durations = list(frames), list(durations)
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self.frames)
 
     @property
     def seconds(self) -> float:
         """The length."""
-        return sum(self._durations) / 1000
+        return sum(self.durations) / 1000
 
     def save(self, path: PathLike) -> Path:
         """Write a GIF or MP4 file, by the ending of its name, whole or not at all; its folder is made.
@@ -193,14 +193,14 @@ class Animation:
         path = Path(path)
         check_ending("save", path, animations.ENDINGS)
         with writing("save", path):
-            animations.save_animation(self._frames, path, self._durations)
+            animations.save_animation(self.frames, path, self.durations)
         return path
 
     def __repr__(self) -> str:
         return f"<Animation of {len(self)} frames, {self.seconds:g} s>"
 
     def _repr_html_(self) -> str:
-        content = base64.b64encode(animations.gif(self._frames, self._durations)).decode()
+        content = base64.b64encode(animations.gif(self.frames, self.durations)).decode()
         return tag("img", src=f"data:image/gif;base64,{content}", alt=repr(self))
 
 
