@@ -78,6 +78,9 @@ def fit(
     Raises UserError for anything that can't be used, and RunDiverged if a loss is no finite number any more.
     """
     own = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    for name in ("steps", "epochs"):
+        if own[name] == 0:
+            raise UserError(f"{name}=0: expected an integer of at least 1")
     replaced = {**fields, **{name: value for name, value in own.items() if value is not None}}
     named = _named(recipe)
     preset = (named if isinstance(named, Preset) else recipe_files.find(named)).replaced(replaced)

@@ -166,10 +166,10 @@ def _data(images: Any) -> Data:
         return images
     if isinstance(images, os.PathLike):
         return os.fspath(images)
-    array = images.numpy() if isinstance(images, mg.Tensor) else np.asarray(images)
-    if array.dtype == object:
+    try:
+        return images.numpy() if isinstance(images, mg.Tensor) else np.asarray(images)
+    except (TypeError, ValueError) as error:  # TypeError: of arrays on a GPU
         raise UserError(
-            "images: expected an array of numbers, or the name of a folder or file, got "
-            f"{type(images).__name__} that is no such array: images of several sizes go into a folder"
-        )
-    return array
+            f"images: {type(images).__name__} is no array of images of one size ({error!s:.200}): save images of "
+            "several sizes in a folder"
+        ) from error

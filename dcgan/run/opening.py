@@ -278,9 +278,15 @@ def _prepare(preset: Preset, device: str, options: Options, started_from: Any) -
     return Prepared(preset, device, named, batches, total, monitor, config)
 
 
-def _tell_plan(prepared: Prepared, run: RunDirectory, options: Options, begin: int = 0) -> None:
-    """Say what will be trained from step `begin` on, and that it is too short, if it is."""
-    preset, total = prepared.preset, prepared.total
+def _tell_plan(
+    prepared: Prepared, run: RunDirectory, options: Options, resumed_at: int | None = None
+) -> None:
+    """Say what will be trained, and that it is too short, if it is.
+
+    Args:
+        resumed_at: the steps that were done before, of a run that continues.
+    """
+    preset, total, begin = prepared.preset, prepared.total, resumed_at or 0
     if begin >= total:
         tell(f"{run.path} has {begin} steps already, of {total} wanted: nothing to train.")
         return
@@ -288,7 +294,7 @@ def _tell_plan(prepared: Prepared, run: RunDirectory, options: Options, begin: i
         f"{preset.name}: {preset.summary}; {len(prepared.batches.images)} images of "
         f"{size_in_words(preset.image_size, preset.channels)}, {total} steps of {preset.batch_size}, "
         f"on the {prepared.device.upper()}{_way(prepared)}, seed {preset.seed}, into {run.path}"
-        + (f", from step {begin} on" if begin else "")
+        + (f", from step {begin} on" if resumed_at is not None else "")
     )
     every = options.schedule.evaluate_every
     others = (resume.other_kernels(run, prepared.config), resume.other_device(run, prepared.device))
