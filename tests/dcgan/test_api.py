@@ -1,0 +1,454 @@
+"""The package for programs: `dcgan.fit`, `dcgan.load`, and the runs that they return."""
+
+import asyncio
+import doctest
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dcgan
+import minigrad as mg
+from dcgan import evaluate, interpolate, sample, train
+from dcgan.api import fit as fitting
+from dcgan.data import mnist
+from dcgan.run import checkpoint, training
+
+SHORT = {"batch_size": 8, "grid_rows": 2, "grid_columns": 2}
+
+
+@pytest.fixture(autouse=True)
+def silent():
+    """The messages of the runs are left out."""
+    logger = logging.getLogger("dcgan")
+    before = logger.level
+    logger.setLevel("WARNING")
+    yield
+    logger.setLevel(before)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+
+
+def fit(images, recipe="quick", steps=3, **further):
+    return dcgan.fit(recipe, images, steps=steps, **{**SHORT, **further})
+
+
+def content(run):
+    """The bytes of a run's checkpoint: the weights, and all that its next step depends on."""
+    return (run.path / checkpoint.FILE_NAME).read_bytes()
+
+
+@pytest.fixture
+def run(images, tmp_path):
+    return fit(images, out=tmp_path / "run")
+
+
+# -- the package itself --------------------------------------------------------------------------------
+
+
+def in_a_process(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_package_is_imported_without_numpy_and_commands():
+    said = in_a_process(
+        "import sys, dcgan; print([m for m in sys.modules if m == 'numpy' or m.startswith(('minigrad', 'dcgan'))])"
+    )
+    assert said == "['dcgan']\n"
+
+
+def test_importing_the_command_train_changes_no_public_name():
+    said = in_a_process(
+        "import dcgan, types, dcgan.train, dcgan.data.fit, dcgan.api.fit, dcgan.run.training\n"
+        "print(all(not isinstance(getattr(dcgan, name), types.ModuleType) for name in ('fit', 'load', 'ledger')))\n"
+        "print(dcgan.fit.__module__, dcgan.load.__module__)"
+    )
+    assert said == "True\ndcgan.api.fit dcgan.api.run\n"
+
+
+def test_every_public_name_is_there_and_in_the_stub():
+    stub = Path(dcgan.__file__).with_suffix(".pyi").read_text()
+    assert set(dcgan.__all__) <= set(dir(dcgan))
+    for name in dcgan.__all__:
+        assert getattr(dcgan, name) is not None
+        assert f" as {name}\n" in stub or f"{name}: " in stub
+    assert stub.count(" as ") == len(dcgan.__all__) - 1  # all but __version__
+    assert dcgan.__version__ == mg.__version__
+    with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
+        _ = dcgan.frobnicate
+
+
+def test_the_example_of_fit_is_true(monkeypatch):
+    digits = mnist.images("test")[:100]
+    monkeypatch.setattr(mnist, "images", lambda split="train": digits)
+    found = doctest.DocTestFinder().find(fitting.fit, globs={})
+    done = [doctest.DocTestRunner().run(test) for test in found]
+    assert sum(result.attempted for result in done) >= 4
+    assert sum(result.failed for result in done) == 0
+
+
+# -- training ------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_that_of_the_command(images, tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", images)
+    options = ["--set", "grid_rows=2", "--set", "grid_columns=2", "--batch-size", "8", "--steps", "3"]
+    made = ["--preset", "quick", "--data", str(tmp_path / "images.npy"), "--out", str(tmp_path / "command")]
+    assert train.main([*made, *options]) == 0
+    assert content(fit(images)) == content(dcgan.load(tmp_path / "command"))
+    assert content(fit(tmp_path / "images.npy")) == content(dcgan.load(tmp_path / "command"))
+
+
+def test_two_trainings_in_one_process_are_equal_and_leave_the_random_state(images):
+    mg.manual_seed(5)
+    before = mg.random.get_state()
+    first, second = fit(images, "flux"), fit(images, "flux")  # Dropout draws in every step
+    assert content(first) == content(second)
+    assert content(fit(images, "flux", seed=1)) != content(first)
+    assert mg.random.get_state() == before
+
+
+def test_trainings_in_threads_do_not_meet(images):
+    alone = (
+        {name: content(fit(images, name, vitals_every=None)) for name in ("flux", "quick")}
+        if False
+        else {name: content(fit(images, name)) for name in ("flux", "quick")}
+    )
+    found = {}
+
+    def work(name, place):
+        found[name, place] = content(fit(images, name))
+
+    threads = [
+        threading.Thread(target=work, args=(name, place)) for place in range(2) for name in ("flux", "quick")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {(name, place): alone[name] for place in range(2) for name in alone}
+
+
+def test_it_works_in_an_asyncio_loop(images):
+    async def both():
+        here = fit(images)
+        return here, await asyncio.to_thread(fit, images)
+
+    here, there = asyncio.run(both())
+    assert content(here) == content(there)
+
+
+def test_a_run_goes_on_bit_for_bit(images):
+    whole = fit(images, steps=7)
+    run = fit(images, steps=3)
+    assert run.resume(steps=4) is run
+    assert run.step == 7
+    assert len(run.metrics) == 7
+    assert content(run) == content(whole)
+    again = dcgan.load(run.path)
+    with pytest.raises(dcgan.UserError, match=r"has 7 steps already, of 7 wanted.*run.resume\(steps=400\)"):
+        again.resume()
+    assert again.resume(steps=1).step == 8
+
+
+def test_arrays_lie_in_the_directory_of_the_run_which_may_be_moved(images, tmp_path):
+    run = fit(images / np.float32(255), value_range=(0, 1), out=tmp_path / "a")
+    assert np.array_equal(np.load(run.path / "images.npy")[..., 0], images)
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = dcgan.load(tmp_path / "b").resume(steps=2)
+    assert content(moved) == content(fit(images, steps=5))
+    assert '"data": "images.npy"' in (tmp_path / "b" / "config.json").read_text()
+    assert train.main(["--resume", str(tmp_path / "b"), "--steps", "6"]) == 0
+
+
+def test_a_temporary_run_lives_as_long_as_its_object(images, tmp_path):
+    run = fit(images)
+    folder = run.path
+    assert folder.is_dir()
+    assert "temporary" in run._repr_html_()
+    kept = fit(images).save(tmp_path / "deep" / "kept")
+    assert kept.path == tmp_path / "deep" / "kept"
+    assert kept.resume(steps=1).step == 4
+    del run
+    gc.collect()
+    assert not folder.parent.exists()
+    del kept
+    gc.collect()
+    assert dcgan.load(tmp_path / "deep" / "kept").step == 4
+    with pytest.raises(dcgan.UserError, match="save .*kept: it exists already"):
+        fit(images).save(tmp_path / "deep" / "kept")
+
+
+def test_a_callback_sees_each_step_and_may_stop_the_run(images):
+    seen = []
+
+    def callback(state):
+        seen.append((state.step, state.line.loss_d))
+        state.sample(2)
+        if state.step == 3:
+            state.stop()
+
+    run = fit(images, steps=6, callbacks=[callback])
+    assert run.step == 3
+    losses = [line.loss_d for line in run.metrics]
+    assert seen == [(step, pytest.approx(loss)) for step, loss in zip((1, 2, 3), losses, strict=True)]
+    assert content(run.resume()) == content(fit(images, steps=6))
+
+
+def test_what_a_callback_raises_ends_the_run_which_is_kept(images, tmp_path):
+    def callback(state):
+        if state.step == 2:
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        fit(images, steps=6, out=tmp_path / "run", callbacks=[callback])
+    assert dcgan.load(tmp_path / "run").step == 2
+    with pytest.raises(LookupError, match="mine"):
+        fit(images, steps=6, callbacks=[callback])
+
+
+def test_an_interrupt_keeps_and_returns_the_run(images):
+    def callback(state):
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    run = fit(images, steps=6, callbacks=[callback])
+    assert run.step in (2, 3)  # a signal comes up when it does
+    assert signal.getsignal(signal.SIGINT) is before
+    assert content(run.resume()) == content(fit(images, steps=6))
+
+
+def test_a_second_interrupt_is_raised_and_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
+    from dcgan import console
+
+    times = iter(range(0, 1000, 10))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(times)))
+
+    def twice(self, *_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("nothing was raised")
+
+    monkeypatch.setattr(training.StepLog, "record", twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(images, steps=6, out=tmp_path / "run")
+
+
+def test_a_callback_of_ctrl_c_stops_the_run(images):
+    def callback(state):
+        raise KeyboardInterrupt
+
+    assert fit(images, steps=6, callbacks=[callback]).step == 1
+
+
+def test_a_run_that_diverges_is_an_error_with_what_is_left(images):
+    with pytest.raises(dcgan.RunDiverged, match=r"at step \d+ loss_d.* is not finite.*smaller lr_") as raised:
+        fit(images, steps=50, lr_generator=1e30)
+    assert raised.value.run is None
+    with pytest.raises(dcgan.RunDiverged, match="last good checkpoint") as raised:
+        fit(images, steps=50, lr_generator=1e30, sample_every=1, sample_early=1)
+    left = raised.value.run
+    assert content(left) == content(
+        fit(images, steps=left.step, lr_generator=1e30, sample_every=1, sample_early=1)
+    )
+
+
+def test_a_run_begins_with_the_weights_of_another(images, run):
+    further = fit(None, init_from=run, out=run.path.parent / "further")
+    assert f'"run": "{run.path.resolve()}"' in (further.path / "config.json").read_text()
+    assert content(further) != content(run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipe": "quik"}, "did you mean quick"),
+        ({"recipe": 3}, "recipe: expected a preset's name, a file or a Preset, got int"),
+        ({"steps": 0}, "steps=0: expected an integer of at least 1"),
+        ({"epochs": 0}, "epochs=0: expected an integer of at least 1"),
+        ({"steps": "many"}, "steps='many': expected a value of type int"),
+        ({"lr": 1e-3}, "unknown field 'lr': did you mean lr_generator"),
+        ({"device": "cuda9"}, "--device cuda9: expected one of cpu, gpu"),
+        ({"every": 0}, "every=0: expected an integer of at least 1"),
+        ({"batch_size": 1000}, "40 images are less than a batch of 1000"),
+        ({"value_range": (1, 0)}, "expected the lower number first"),
+        ({"images": np.zeros((3, 3))}, r"its shape is \(3, 3\): expected \(n, H, W\)"),
+        ({"images": [np.zeros((3, 3)), np.zeros((4, 4))]}, "no array of images of one size"),
+        ({"images": np.zeros((9, 28, 28), complex)}, "its numbers are complex128"),
+        ({"images": np.full((9, 28, 28), "a")}, "its numbers are <U1"),
+        ({"images": "nothing"}, "--data nothing: expected mnist"),
+        ({"init_from": "nowhere"}, "no checkpoint at nowhere"),
+    ],
+)
+def test_a_mistake_is_an_error_with_the_commands_text_and_leaves_nothing(
+    images, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(fitting.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(dcgan.UserError, match=message):
+        dcgan.fit(**{"recipe": "quick", "images": images, "steps": 3, "batch_size": 8, **arguments})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_directory_is_refused(run, images):
+    with pytest.raises(dcgan.UserError, match="it exists already"):
+        fit(images, out=run.path)
+
+
+def test_recipes_may_be_values_and_files(images, tmp_path):
+    preset = dcgan.presets.get("quick", ema_decay=0.5)
+    assert fit(images, preset).preset.ema_decay == 0.5
+    (tmp_path / "mine.toml").write_text('base = "quick"\nema_decay = 0.25\n')
+    assert fit(images, tmp_path / "mine.toml").preset.name == "mine"
+
+
+# -- what is drawn -------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_the_command(run, tmp_path):
+    out = tmp_path / "a.png"
+    assert sample.main([str(run.path), "--count", "6", "--seed", "3", "--out", str(out)]) == 0
+    grid = run.sample(6, seed=3).grid()
+    assert out.read_bytes() == grid._repr_png_()
+    assert np.array_equal(np.asarray(Image.open(out)), grid.numpy()[..., 0])
+    assert grid.save(tmp_path / "folder" / "b.png").read_bytes() == out.read_bytes()
+    first = run.sample(6, seed=3)
+    assert np.array_equal(run.sample(z=first.z).numpy(), first.numpy())
+    assert np.array_equal(run.sample(z=first.z[2]).numpy()[0], first.numpy()[2])
+
+
+def test_images_are_a_sequence(run, tmp_path):
+    images = run.sample(6, seed=3)
+    assert images.shape == (6, 28, 28, 1)
+    assert images.numpy().dtype == np.uint8
+    assert len(images) == 6
+    assert np.array_equal(images[1].numpy(), images.numpy()[1])
+    assert np.array_equal(images[2:4].numpy(), images.numpy()[2:4])
+    assert np.array_equal(images[2:4].z, images.z[2:4])
+    assert [picture.shape for picture in images] == [(28, 28, 1)] * 6
+    assert np.array_equal(np.asarray(images), images.numpy())
+    assert images[0].enlarged(3).shape == (84, 84, 1)
+    assert images.grid(2, 3, scale=1).shape == (2 * 30 + 2, 3 * 30 + 2, 1)
+    assert images.grid(rows=1, scale=1).shape == (32, 6 * 30 + 2, 1)
+    images.numpy()[:] = 0
+    assert images.numpy().any()  # a copy was changed
+    assert {path.name for path in images.save_each(tmp_path / "each").iterdir()} == {
+        *(f"{i}.png" for i in range(6)),
+        "z.npy",
+    }
+    with pytest.raises(dcgan.UserError, match="6 images do not fit into a grid of 1x2"):
+        images.grid(1, 2)
+    with pytest.raises(dcgan.UserError, match="scale=0: expected 1 to 100"):
+        images.grid(scale=0)
+    with pytest.raises(dcgan.UserError, match="save_each .*each: it exists already"):
+        images.save_each(tmp_path / "each")
+    with pytest.raises(dcgan.UserError, match=r"save .*a\.txt: expected a name that ends in"):
+        images[0].save(tmp_path / "a.txt")
+
+
+def test_a_walk_is_that_of_the_command(run, tmp_path):
+    walk = run.interpolate("3/2", 5, frames=4)
+    assert len(walk) == 5
+    assert np.array_equal(walk[0].numpy(), run.sample(3, seed=3)[2].numpy())
+    assert (
+        interpolate.main(
+            [str(run.path), "--between", "3/2", "5", "--frames", "4", "--out", str(tmp_path / "a.gif")]
+        )
+        == 0
+    )
+    animation = walk.animation()
+    assert (tmp_path / "a.gif").read_bytes() == animation.save(tmp_path / "b.gif").read_bytes()
+    assert "data:image/gif;base64," in animation._repr_html_()
+    assert walk.animation(seconds=2).seconds == 2
+    with pytest.raises(dcgan.UserError, match=r"seconds=0.01: expected 0.1 to 600"):
+        walk.animation(seconds=0.01)
+    for names in ((), ("3",)):
+        with pytest.raises(dcgan.UserError, match="expected two or more"):
+            run.interpolate(*names)
+    with pytest.raises(dcgan.UserError, match="'a': expected SEED or SEED/INDEX"):
+        run.interpolate("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 0}, "count=0: expected an integer from 1 to 10000"),
+        ({"count": 10_001}, "count=10001: expected"),
+        ({"count": 2.0}, "count=2.0: expected"),
+        ({"seed": -1}, "seed=-1: expected an integer of at least 0"),
+        ({"z": np.zeros((2, 3))}, r"z: it holds float64 \(2, 3\); expected floats \(n, 16\)"),
+        ({"z": np.full((2, 16), np.nan)}, "z: it holds numbers that are not finite"),
+        ({"statistics": "none"}, "statistics='none': expected one of batch, running, recalibrated"),
+        ({"count": 1, "statistics": "batch"}, "one image alone is no batch"),
+    ],
+)
+def test_a_wrong_argument_of_sample_is_told(run, arguments, message):
+    with pytest.raises(dcgan.UserError, match=message):
+        run.sample(**arguments)
+
+
+def test_little_memory_is_respected(run):
+    with pytest.raises(dcgan.UserError, match="--max-memory"):
+        dcgan.load(run.path, max_memory=1000)
+
+
+# -- a run ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_is(run):
+    assert (run.step, run.epoch, run.preset.name, run.device) == (3, 1, "quick", "cpu")
+    assert repr(run) == f"<Run 'quick' after step 3, in {run.path}>"
+    html = run._repr_html_()
+    assert str(run.path) in html
+    assert "data:image/png;base64," in html
+    generator, discriminator = run.generator(), run.discriminator()
+    x = generator(mg.tensor(run.sample(4).z))
+    assert x.shape == (4, 1, 28, 28)
+    assert discriminator(x).shape == (4, 1)
+
+
+def test_metrics_and_vitals_are_those_of_the_files(run):
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert len(run.metrics) == len(lines) == 3
+    assert len(run.vitals) == 1
+
+
+def test_an_evaluation_is_that_of_the_command(run, tmp_path, capsys):
+    found = run.evaluate(count=100)
+    written = (run.path / "evaluation.json").read_bytes()
+    assert evaluate.main([str(run.path), "--count", "100", "--out", str(tmp_path / "e")]) == 0
+    assert (tmp_path / "e" / "evaluation.json").read_bytes() == written
+    assert found.count == 100
+    with pytest.raises(dcgan.UserError, match="--count 3: expected 100"):
+        run.evaluate(count=3)
+
+
+def test_a_report_is_shown_in_a_frame_without_access_to_the_notebook(run, tmp_path):
+    report = run.report()
+    assert report.path == run.path / "report.html"
+    html = report._repr_html_()
+    assert html.startswith("<iframe")
+    assert 'sandbox="allow-scripts"' in html
+    assert "&lt;!doctype html&gt;" in html
+    assert run.report(tmp_path / "a.html").path == tmp_path / "a.html"
+
+
+def test_a_checkpoint_in_a_run_can_be_loaded_and_gone_on_from(images, tmp_path):
+    run = fit(images, steps=6, sample_every=2, out=tmp_path / "run")
+    older = dcgan.load(checkpoint.older(run.path)[0])
+    assert older.step == 4
+    assert older.path == run.path
+    assert content(older.resume(steps=2)) == content(fit(images, steps=6, sample_every=2))
