@@ -1,5 +1,6 @@
 """HTML from text: whatever a file says is text, and only what is made here is HTML."""
 
+import base64
 import html
 from collections.abc import Iterable
 
@@ -72,3 +73,8 @@ def table(heads: Iterable[object], rows: Iterable[Iterable[object]], name: str, 
 def paragraph(*content: object, class_: str | None = None) -> Markup:
     """A paragraph of text."""
     return tag("p", *content, class_=class_)
+
+
+def png_url(content: bytes) -> str:
+    """Return the content of a PNG file as the address of a picture."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -8,6 +8,7 @@ import minigrad as mg
 from minigrad import nn
 
 from .recipe import layers, sizes
+from .recipe.chain import MAX_WEIGHTS, misfit
 from .recipe.layer import Layer, Shape, Sizes
 from .recipe.preset import Preset
 
@@ -38,12 +39,12 @@ def build(preset: Preset) -> tuple[nn.Module, nn.Module]:
     return generator, nn.Sequential(*_modules(second, "discriminator"))
 
 
-def build_generator(preset: Preset, most: int = sizes.MAX_WEIGHTS) -> Generator:
+def build_generator(preset: Preset, most: int = MAX_WEIGHTS) -> Generator:
     """The generator alone. Raises UserError as `build` does, and where it has more than `most` weights."""
     return Generator(preset.z_shape, *_modules(sizes.of_generator(preset, most), "generator"))
 
 
-def build_discriminator(preset: Preset, most: int = sizes.MAX_WEIGHTS) -> nn.Module:
+def build_discriminator(preset: Preset, most: int = MAX_WEIGHTS) -> nn.Module:
     """The discriminator alone. Raises UserError as `build` does, and above `most` weights."""
     return nn.Sequential(*_modules(sizes.of_discriminator(preset, most), "discriminator"))
 
@@ -60,7 +61,7 @@ def _modules(network: tuple[Sizes, ...], name: str) -> list[nn.Module]:
         try:
             modules.append(layer.spec.module(layer.given) if _is_ours(layer.spec) else _own_module(layer))
         except (ValueError, TypeError) as error:
-            raise sizes.misfit(name, place, layer.spec, layer.given, error) from error
+            raise misfit(name, place, layer.spec, layer.given, error) from error
     return modules
 
 

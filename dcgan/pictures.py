@@ -35,7 +35,11 @@ CURVES = (
     ("d_g_z1", "D(G(z)), fake, in the step's first half"),
     ("d_g_z2", "D(G(z)), fake, in its second half"),
 )
+<<<<<<< HEAD
+LOSSES_SIZE = (9, 6.5)  # inches
+=======
 MAX_SCALE = 100  # times that a pixel is enlarged, at the most
+>>>>>>> 408ea8c59ae0ec2b97f114f57c02d76c52d7ad70
 MAX_GRID_WIDTH = 560  # pixels: small pictures are enlarged up to this width, to be looked at
 MAX_STRIP_WIDTH = 1120  # the same for wide ones
 MARKED = 60  # points of a curve; with fewer each has a dot, so that one alone is seen
@@ -166,25 +170,36 @@ def memory_of_figure(images: int, shape: tuple[int, int, int]) -> int:
 
 def save_losses(lines: Sequence[StepLine], path: Path) -> None:
     """The losses, and D(x) and D(G(z)), over the steps, as a PNG file."""
-    with saved_figure(path, (9, 6.5)) as figure:
-        above, below = figure.subplots(2, 1, sharex=True)
-        steps = [line.step for line in lines]
-        names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
-        marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
-        for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
-            for key in keys:
-                values = np.array([getattr(line, key) for line in lines], np.float64)  # None is NaN
-                axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
-                axes.plot(
-                    *_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6, **marker
-                )
-            explain_if_empty(axes, "No number is finite")
-            axes.grid(alpha=0.25)
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), frameon=False)
-        above.set_ylabel("loss")
-        below.set_ylabel("mean probability of being real")
-        below.set_ylim(-0.02, 1.02)
-        below.set_xlabel("step")
+    with saved_figure(path, LOSSES_SIZE) as figure:
+        _draw_losses(figure, lines)
+
+
+def losses_png(lines: Sequence[StepLine]) -> bytes:
+    """Return the content of the PNG file that `save_losses` writes."""
+    with drawn_figure(LOSSES_SIZE) as (figure, content):
+        _draw_losses(figure, lines)
+    return content.getvalue()
+
+
+def _draw_losses(figure: Any, lines: Sequence[StepLine]) -> None:
+    above, below = figure.subplots(2, 1, sharex=True)
+    steps = [line.step for line in lines]
+    names, colours = dict(CURVES), {key: f"C{i}" for i, (key, _) in enumerate(CURVES)}
+    marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
+    for axes, keys in ((above, ("loss_d", "loss_g")), (below, ("d_x", "d_g_z1", "d_g_z2"))):
+        for key in keys:
+            values = np.array([getattr(line, key) for line in lines], np.float64)  # None is NaN
+            axes.plot(steps, values, color=colours[key], alpha=0.2, linewidth=0.7)
+            axes.plot(
+                *_smoothed(steps, values), color=colours[key], label=names[key], linewidth=1.6, **marker
+            )
+        explain_if_empty(axes, "No number is finite")
+        axes.grid(alpha=0.25)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), frameon=False)
+    above.set_ylabel("loss")
+    below.set_ylabel("mean probability of being real")
+    below.set_ylim(-0.02, 1.02)
+    below.set_xlabel("step")
 
 
 def explain_if_empty(axes: Any, why: str) -> None:

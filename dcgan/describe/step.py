@@ -1,11 +1,17 @@
-"""One step of a recipe in words: the ledger, for a person who learns how a GAN is trained."""
+"""One step of a recipe, for a person who learns how a GAN is trained: in words, and as a table."""
 
+import itertools
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from minigrad.tables import table
 
+from .. import markup
 from ..errors import UserError
 from ..losses import LOSSES
+from ..markup import Markup, paragraph, tag
+from ..notebook import PlainText, standalone
 from ..recipe.preset import Preset
 from .ledger import AND, Cost, Differentiated, Drawn, Event, Ran, Updated, watch
 
@@ -13,29 +19,78 @@ WIDTH = 100  # characters a line
 COLUMNS = ("half", "G ran on", "D ran on", "parameters moved", "running statistics moved")
 
 
+@dataclass(frozen=True, repr=False)
+class Ledger(PlainText):
+    """One step of a recipe, watched as it happened: in words by `str()`, and in a table in a notebook.
+
+    Attributes:
+        preset: the recipe.
+        events: what happened, in order (ledger.py).
+
+    Raises UserError if the step updates no network.
+    """
+
+    preset: Preset
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        _halves(self.events)
+
+    def __repr__(self) -> str:
+        return f"<Ledger of {self.preset.name}: {len(self.events)} events of one step>"
+
+    def __str__(self) -> str:
+        halves = _halves(self.events)
+        text = [_introduction(self.preset)]
+        number = 0
+        for title, half in zip(_titles(halves), halves, strict=True):
+            text += ["", title]
+            for event in half:
+                number += 1
+                text.append(f"{number:3}. {_sentence(event, self.preset)}")
+        text += ["", *table(_summary(halves), "<").splitlines(), "", *_notes(self.preset)]
+        return "\n".join(
+            textwrap.fill(line, WIDTH, subsequent_indent=" " * 5 * line.startswith(" ")) for line in text
+        )
+
+    def _repr_html_(self) -> str:
+        halves = _halves(self.events)
+        heads, *rows = _summary(halves)
+        return standalone(
+            paragraph(_introduction(self.preset)),
+            _events(halves, self.preset),
+            markup.table(heads, rows, "the step in short", "In short"),
+            *map(paragraph, _notes(self.preset)),
+        )
+
+
+def ledger(preset: Preset) -> Ledger:
+    """Run one step of a recipe on a few random images, and return what happened in it.
+
+    Nothing is written, and no run is changed. Raises UserError if the recipe's layers do not fit together, or
+    if the step updates no network.
+    """
+    return Ledger(preset, tuple(watch(preset)))
+
+
 def explain(preset: Preset) -> str:
     """Return the description of a step: draws, forward passes, cuts of the graph, gradients and updates."""
-    events = watch(preset)
-    halves = _halves(events)
-    text = [
+    return str(ledger(preset))
+
+
+def _introduction(preset: Preset) -> str:
+    return (
         f"One step of {preset.name}. x is a batch of {preset.batch_size} real images, G the generator, D the "
         f"discriminator. The loss of D's word is {LOSSES[preset.loss].formula}, averaged over the batch; "
         "real is 1, fake is 0. After an update a network carries a prime: G', D'."
-    ]
-    number = 0
-    for title, half in zip(_titles(len(halves)), halves, strict=True):
-        text += ["", f"{title}: {_PLAYERS[_learner(half)]} learns"]
-        for event in half:
-            number += 1
-            text.append(f"{number:3}. {_sentence(event, preset)}")
-    text += ["", *_table(halves), "", _UNUSED]
-    if preset.ema_decay:
-        text.append(
-            f"After each step the averaged weights of G take in the new ones ({preset.ema_decay} old)."
-        )
-    return "\n".join(
-        textwrap.fill(line, WIDTH, subsequent_indent=" " * 5 * line.startswith(" ")) for line in text
     )
+
+
+def _notes(preset: Preset) -> list[str]:
+    if not preset.ema_decay:
+        return [_UNUSED]
+    averaged = f"After each step the averaged weights of G take in the new ones ({preset.ema_decay} old)."
+    return [_UNUSED, averaged]
 
 
 _UNUSED = (
@@ -45,12 +100,14 @@ _UNUSED = (
 _PLAYERS = {"G": "the generator", "D": "the discriminator"}
 
 
-def _titles(parts: int) -> list[str]:
-    """Return the names of a step's parts; rules of plugins may update more than twice."""
-    return ["First half", "Second half"] if parts == 2 else [f"Part {i + 1}" for i in range(parts)]
+def _titles(halves: Sequence[Sequence[Event]]) -> list[str]:
+    """Return the titles of a step's parts; rules of plugins may update more than twice."""
+    two = ("First half", "Second half")
+    names = two if len(halves) == 2 else [f"Part {i + 1}" for i in range(len(halves))]
+    return [f"{name}: {_PLAYERS[_learner(half)]} learns" for name, half in zip(names, halves, strict=True)]
 
 
-def _halves(events: list[Event]) -> list[list[Event]]:
+def _halves(events: Sequence[Event]) -> list[list[Event]]:
     """The events, cut after each update but the last. UserError if nothing is updated."""
     last = max((i for i, event in enumerate(events) if isinstance(event, Updated)), default=-1)
     if last < 0:
@@ -63,7 +120,7 @@ def _halves(events: list[Event]) -> list[list[Event]]:
     return halves
 
 
-def _learner(half: list[Event]) -> str:
+def _learner(half: Sequence[Event]) -> str:
     return next(event.network for event in half if isinstance(event, Updated))
 
 
@@ -118,7 +175,7 @@ def _of_run(event: Ran) -> str:
     return f"{event.network} runs on {event.on}{at_once} and says {event.gave}; {batch_norm}{dropout}; {cut}."
 
 
-def _table(halves: list[list[Event]]) -> list[str]:
+def _summary(halves: Sequence[Sequence[Event]]) -> list[tuple[str, ...]]:
     """Each half in a row: who ran on what, whose parameters and whose running statistics moved."""
     rows: list[tuple[str, ...]] = [COLUMNS if len(halves) == 2 else ("part", *COLUMNS[1:])]
     for half in halves:
@@ -127,4 +184,48 @@ def _table(halves: list[list[Event]]) -> list[str]:
         moved = {key[0] for event in half if isinstance(event, Updated) for key in event.moved}
         buffers = {run.network[0] for run in runs if run.buffers}
         rows.append((f"{_learner(half)}'s", *ran, " ".join(sorted(moved)), " ".join(sorted(buffers)) or "-"))
-    return table(rows, "<").splitlines()
+    return rows
+
+
+# -- as HTML ---------------------------------------------------------------------------------------------
+
+HEADS = ("", "network", "runs on", "parameter tensors moved", "running statistics moved", "in words")
+
+
+def _events(halves: Sequence[Sequence[Event]], preset: Preset) -> Markup:
+    """Return a table of the events, numbered, with a heading for each half."""
+    number = itertools.count(1)
+    top = tag("tr", *(tag("th", head, scope="col") for head in HEADS))
+    bodies = [
+        tag(
+            "tbody",
+            tag("tr", tag("th", title, colspan=len(HEADS), scope="rowgroup")),
+            *(_row(next(number), event, preset) for event in half),
+        )
+        for title, half in zip(_titles(halves), halves, strict=True)
+    ]
+    about = {"role": "region", "aria_label": "the events of the step", "tabindex": 0}
+    return tag("div", tag("table", tag("thead", top), *bodies), class_="wide", **about)
+
+
+def _row(number: int, event: Event, preset: Preset) -> Markup:
+    cells = (*_cells(event), _sentence(event, preset))
+    return tag("tr", tag("th", number, scope="row"), *(tag("td", cell) for cell in cells))
+
+
+def _cells(event: Event) -> tuple[str, str, str, str]:
+    """Return the network, what it ran on, and how many parameter tensors and running statistics moved."""
+    match event:
+        case Ran():
+            return event.network, event.on, "", _counted(event.buffers, event.network[0])
+        case Updated():
+            moved = [(name, [key for key in event.moved if key[0] == name]) for name in "GD"]
+            return event.network, "", ", ".join(_counted(keys, name) for name, keys in moved if keys), ""
+        case Differentiated():
+            return event.network, "", "", ""
+        case _:
+            return "", "", "", ""
+
+
+def _counted(keys: Sequence[str], network: str) -> str:
+    return f"{len(keys)} of {network}" if keys else ""

@@ -1,21 +1,30 @@
 """An evaluation for people: a table, and a picture."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.figures import saved_figure
+from minigrad.figures import drawn_figure, saved_figure
+from minigrad.serialize import make_folder_of
 
-from .. import pictures
+from .. import markup, pictures
+from ..errors import UserError, os_errors_as
+from ..markup import Markup, paragraph, tag
+from ..notebook import PlainText, standalone
 from .comparison import EvaluationResult
+
+SIZE = (12, 8.2)  # inches
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(PlainText):
     """Everything that is known of a run's samples.
+
+    `str()` gives a table of the measures; a notebook shows it with the picture that `save` writes.
 
     Attributes:
         recipe, step, epoch, weights, statistics: what made the samples; `count` of them.
@@ -37,9 +46,28 @@ class Evaluation:
     accuracy: float | None
     samples: EvaluationResult
     floor: EvaluationResult
-    grid: NDArray[Any]
-    looked_up: NDArray[Any]
-    found: NDArray[Any]
+    grid: NDArray[Any] = field(repr=False)
+    looked_up: NDArray[Any] = field(repr=False)
+    found: NDArray[Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return table(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture to a PNG file: the measures, the classes, samples, and their nearest images.
+
+        A folder that is missing is made. Raises UserError if the path does not end in .png, or if the file
+        can't be written.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise UserError(f"{path}: expected a file name that ends in .png")
+        with os_errors_as(str(path)):
+            make_folder_of(path)
+            draw(self, Path(path))
+
+    def _repr_html_(self) -> str:
+        about = "the measures, samples, and samples above the training images nearest to them"
+        return standalone(*_described(self), tag("img", src=markup.png_url(png(self)), alt=about))
 
     def to_json(self) -> dict[str, Any]:
         """All but the images, as JSON values."""
@@ -64,17 +92,15 @@ def table(evaluation: Evaluation) -> str:
     """Return the measures in lines, the samples' beside the floor's, each with what it means."""
     made = evaluation
     lines = [
-        f"{made.recipe} after step {made.step}: {made.count} samples ({made.weights} weights, "
-        f"{made.statistics} statistics) against {made.about},",
+        f"{_samples_of(made)},",
         _judged_by(made),
         "",
         f"{'':26}{'samples':>10}{'real':>10}   what it says",
     ]
     lines += [f"{name:26}{ours:>10}{floor:>10}   {meaning}" for name, ours, floor, meaning in rows(made)]
-    if made.samples.shares is not None:
-        lines += ["", f"{'digit':26}" + "".join(f"{digit:>7}" for digit in range(len(made.samples.shares)))]
-        for name, result in (("share of samples, %", made.samples), ("share of real, %", made.floor)):
-            lines.append(f"{name:26}" + "".join(f"{100 * share:7.1f}" for share in result.shares or ()))
+    if digits := share_rows(made):
+        lines.append("")
+        lines += [f"{name:26}" + "".join(f"{cell:>7}" for cell in cells) for name, *cells in digits]
     return "\n".join(lines)
 
 
@@ -92,6 +118,39 @@ def rows(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def share_rows(evaluation: Evaluation) -> list[list[str]]:
+    """Return the digits, and their shares of samples and of real images, in rows; none if there are none."""
+    if evaluation.samples.shares is None:
+        return []
+    digits = [str(digit) for digit in range(len(evaluation.samples.shares))]
+    both = (("share of samples, %", evaluation.samples), ("share of real, %", evaluation.floor))
+    shares = [[name, *(f"{100 * share:.1f}" for share in result.shares or ())] for name, result in both]
+    return [["digit", *digits], *shares]
+
+
+def _described(evaluation: Evaluation) -> list[Markup]:
+    """Return the table of measures as HTML."""
+    parts = [
+        paragraph(f"{_samples_of(evaluation)}, {_judged_by(evaluation)}."),
+        markup.table(
+            ("", "samples", "real", "what it says"),
+            rows(evaluation),
+            "measures of samples and of real images",
+        ),
+    ]
+    if digits := share_rows(evaluation):
+        heads, *shares = digits
+        parts.append(markup.table(heads, shares, "shares of the digits"))
+    return parts
+
+
+def _samples_of(made: Evaluation) -> str:
+    return (
+        f"{made.recipe} after step {made.step}: {made.count} samples ({made.weights} weights, "
+        f"{made.statistics} statistics) against {made.about}"
+    )
+
+
 def _cell(result: EvaluationResult, attribute: str, factor: int, form: str) -> str:
     value = getattr(result, attribute)
     return "-" if value is None else format(factor * value, form)
@@ -105,24 +164,35 @@ def _judged_by(evaluation: Evaluation) -> str:
 
 def draw(evaluation: Evaluation, path: Path) -> None:
     """Draw the measures, the classes, a grid of samples, and some beside their nearest training images."""
-    with saved_figure(path, (12, 8.2)) as figure:
-        title = (
-            f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
-            f"{evaluation.about}"
-        )
-        # A path can hold dollar signs that enclose no formula, and bytes that are no text.
-        figure.suptitle(title.encode(errors="replace").decode(), parse_math=False)
-        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
-        left, right = above.subfigures(1, 2, squeeze=False)[0]
-        side = int(np.sqrt(len(evaluation.grid)))
-        pictures.show(left.subplots(), pictures.grid(evaluation.grid, side, side), "samples")
-        _draw_measures(right, evaluation)
-        strip = np.concatenate([evaluation.looked_up, evaluation.found])
-        pictures.show(
-            below.subplots(),
-            pictures.grid(strip, 2, len(evaluation.found)),
-            "samples, and below each the training image nearest to it",
-        )
+    with saved_figure(path, SIZE) as figure:
+        _draw_in(figure, evaluation)
+
+
+def png(evaluation: Evaluation) -> bytes:
+    """Return the content of the PNG file that `draw` writes."""
+    with drawn_figure(SIZE) as (figure, content):
+        _draw_in(figure, evaluation)
+    return content.getvalue()
+
+
+def _draw_in(figure: Any, evaluation: Evaluation) -> None:
+    title = (
+        f"{evaluation.recipe} after step {evaluation.step}: {evaluation.count} samples against "
+        f"{evaluation.about}"
+    )
+    # A path can hold dollar signs that enclose no formula, and bytes that are no text.
+    figure.suptitle(title.encode(errors="replace").decode(), parse_math=False)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.6, 1))[:, 0]
+    left, right = above.subfigures(1, 2, squeeze=False)[0]
+    side = int(np.sqrt(len(evaluation.grid)))
+    pictures.show(left.subplots(), pictures.grid(evaluation.grid, side, side), "samples")
+    _draw_measures(right, evaluation)
+    strip = np.concatenate([evaluation.looked_up, evaluation.found])
+    pictures.show(
+        below.subplots(),
+        pictures.grid(strip, 2, len(evaluation.found)),
+        "samples, and below each the training image nearest to it",
+    )
 
 
 def _draw_measures(place: Any, evaluation: Evaluation) -> None:

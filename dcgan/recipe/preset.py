@@ -14,7 +14,7 @@ from ..errors import UserError, did_you_mean
 from ..files import jsonfile
 from ..losses import LOSSES
 from ..steps import RULES
-from . import family, layers, written
+from . import family, layers, shown, written
 from .layer import Layer
 
 MAX_GRID_IMAGES = 10_000  # in one grid
@@ -112,6 +112,15 @@ class Preset:
             _derive_networks(self)
         _check_round_trip(self)
 
+    def __repr__(self) -> str:
+        """Return the call that makes the recipe, without the fields that have their default."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = (f for f in dataclasses.fields(self) if given[f.name] != f.default)
+        return f"{type(self).__name__}({', '.join(f'{f.name}={_written(given[f.name])}' for f in changed)})"
+
+    def _repr_html_(self) -> str:
+        return shown.recipe(vars(self))
+
     def to_json(self) -> dict[str, Any]:
         """Every field as JSON values."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -144,6 +153,14 @@ class Preset:
                 f"{field} follows from image_size, channels, nz, ngf and ndf in {self.name!r}: replace those"
             )
         return dataclasses.replace(self, **checked)
+
+
+def _written(value: Any) -> str:
+    """Return a field's value as Python code."""
+    if not isinstance(value, tuple):
+        return repr(value)
+    parts = [written.to_text(part) if isinstance(part, Layer) else repr(part) for part in value]
+    return f"({', '.join(parts)}{',' * (len(parts) == 1)})"
 
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:

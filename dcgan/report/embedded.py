@@ -10,16 +10,11 @@ from typing import Any
 from PIL import Image
 
 from ..files import plainfile
-from ..markup import Markup, tag
+from ..markup import Markup, png_url, tag
 
 MAX_PIXELS, MAX_BYTES = 2**24, 2**25  # of one picture
 SIDE = 384  # pixels that small pictures are shown on, about
 MAX_SCALE = 24  # that they are enlarged: a few numbers are no reason for a large picture
-
-
-def url(png: bytes) -> str:
-    """A PNG file's content as the address of a picture."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def policy_hash(content: str) -> str:
@@ -65,4 +60,4 @@ def picture(content: bytes, alt: str, side: int = SIDE, id_: str | None = None) 
     """A PNG file in the page; a small one is enlarged a whole number of times, to `side` pixels at most."""
     wide, high = size_of(content)
     times = min(MAX_SCALE, max(1, side // max(wide, high)))
-    return tag("img", src=url(content), alt=alt, width=times * wide, height=times * high, id=id_)
+    return tag("img", src=png_url(content), alt=alt, width=times * wide, height=times * high, id=id_)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from ..animations import frame_files
-from ..markup import Markup, paragraph, section, tag
+from ..markup import Markup, paragraph, png_url, section, tag
 from .drawing import Data
-from .embedded import picture, png_of, url
+from .embedded import picture, png_of
 from .reading import Reading
 
 MAX_FRAME_BYTES = 24_000_000  # of all frames in a page, before base64 adds a third
@@ -25,7 +25,7 @@ def samples(reading: Reading, data: Data) -> Markup:
         except ValueError as error:
             notes.append(f"{error}.")
             continue
-        data.frames.append({"step": int(files[place].stem), "src": url(shown)})
+        data.frames.append({"step": int(files[place].stem), "src": png_url(shown)})
     if not data.frames:
         linked = (reading.directory / "frames").is_symlink()
         why = "frames is a symbolic link, which is not followed" if linked else _NONE_YET

@@ -9,6 +9,7 @@ resume.py       the choice of the checkpoint to continue from
 trained.py      the networks of a finished run, opened again
 schedule.py     the times at which checkpoints and measurements are due
 step_log.py, evaluations.py, checkup.py   the logs of steps, of evaluations and of vital signs
+logs.py         the logs of steps and of vital signs as values, to be read and shown
 tensorboard.py  the log for TensorBoard, which follows what is written
 tags.py         what it shows, by name
 outputs.py      the pictures that are written meanwhile

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.figures import saved_figure
+from minigrad.figures import drawn_figure, saved_figure
 
 from ..pictures import MARKED, explain_if_empty
 from .diagnosis import GAP_THRESHOLD, SPREAD_THRESHOLD, learns
@@ -24,35 +24,60 @@ def save(lines: Sequence[VitalsLine], path: Path) -> None:
     Args:
         lines: of vitals.jsonl, in their order.
     """
-    signs = list(dict.fromkeys(found.sign for line in lines for found in line.findings))
+    with saved_figure(path, _size(_signs(lines))) as figure:
+        _draw_in(figure, lines)
+
+
+def png(lines: Sequence[VitalsLine]) -> bytes:
+    """Return the content of the PNG file that `save` writes."""
+    with drawn_figure(_size(_signs(lines))) as (figure, content):
+        _draw_in(figure, lines)
+    return content.getvalue()
+
+
+def _signs(lines: Sequence[VitalsLine]) -> list[str]:
+    """The signs that were found, by their first steps."""
+    return list(dict.fromkeys(found.sign for line in lines for found in line.findings))
+
+
+def _heights(signs: Sequence[str]) -> list[float]:
+    """The heights of the rows of curves, the last for the signs if there are any."""
+    return [1.0] * 4 + ([0.12 + 0.11 * len(signs)] if signs else [])
+
+
+def _size(signs: Sequence[str]) -> tuple[float, float]:
+    """Inches."""
+    return 12, 2.7 * sum(_heights(signs)) + 0.6
+
+
+def _draw_in(figure: Any, lines: Sequence[VitalsLine]) -> None:
+    signs = _signs(lines)
     of_layers = ("gradient", "update", "units")
     rows: list[Any] = [[f"{what} {network}" for network in NETWORKS] for what in of_layers]
     rows += [["judged", "apart"]]
     rows += [["findings", "findings"]] if signs else []
-    heights = [1.0] * 4 + ([0.12 + 0.11 * len(signs)] if signs else [])
-    with saved_figure(path, (12, 2.7 * sum(heights) + 0.6)) as figure:
-        axes = figure.subplot_mosaic(rows, height_ratios=heights, sharex=True)
-        marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
-        for network in NETWORKS:
-            _draw_layers(axes[f"gradient {network}"], lines, network, "gradient_norm", marker)
-            _draw_layers(axes[f"update {network}"], lines, network, "update_ratio", marker)
-            _draw_units(axes[f"units {network}"], lines, network, marker)
-            axes[f"gradient {network}"].set_title(network)
-        for name in ("gradient", "update"):
-            _same_range([axes[f"{name} {network}"] for network in NETWORKS])
-        axes["gradient generator"].set_ylabel("norm of the gradient")
-        axes["update generator"].set_ylabel("update / weights")
-        axes["units generator"].set_ylabel("share of a layer")
-        _draw_judged(axes["judged"], lines, marker)
-        _draw_apart(axes["apart"], lines, marker)
-        if signs:
-            _draw_findings(axes["findings"], lines, signs)
-        for each in [axes["findings"]] if signs else [axes["judged"], axes["apart"]]:
-            each.set_xlabel("step")
-        for each in (axes["judged"], axes["apart"]):
-            each.tick_params(labelbottom=True)
-        for each in axes.values():
-            each.grid(alpha=0.25)
+    axes = figure.subplot_mosaic(rows, height_ratios=_heights(signs), sharex=True)
+    marker = {"marker": "o", "markersize": 3} if len(lines) < MARKED else {}
+    for network in NETWORKS:
+        _draw_layers(axes[f"gradient {network}"], lines, network, "gradient_norm", marker)
+        _draw_layers(axes[f"update {network}"], lines, network, "update_ratio", marker)
+        _draw_units(axes[f"units {network}"], lines, network, marker)
+        axes[f"gradient {network}"].set_title(network)
+    for name in ("gradient", "update"):
+        _same_range([axes[f"{name} {network}"] for network in NETWORKS])
+    axes["gradient generator"].set_ylabel("norm of the gradient")
+    axes["update generator"].set_ylabel("update / weights")
+    axes["units generator"].set_ylabel("share of a layer")
+    _draw_judged(axes["judged"], lines, marker)
+    _draw_apart(axes["apart"], lines, marker)
+    if signs:
+        _draw_findings(axes["findings"], lines, signs)
+    for each in [axes["findings"]] if signs else [axes["judged"], axes["apart"]]:
+        each.set_xlabel("step")
+    for each in (axes["judged"], axes["apart"]):
+        each.tick_params(labelbottom=True)
+    for each in axes.values():
+        each.grid(alpha=0.25)
 
 
 def _draw_layers(axes: Any, lines: Sequence[VitalsLine], network: str, key: str, marker: Any) -> None:

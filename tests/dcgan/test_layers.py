@@ -15,7 +15,7 @@ ROOT = Path(dcgan.__file__).parent
 LAYERS = [
     "errors",
     "console files losses markup",
-    "steps",
+    "steps notebook",
     "recipe",
     "presets models data device",
     "plugins",
