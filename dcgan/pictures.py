@@ -35,11 +35,8 @@ CURVES = (
     ("d_g_z1", "D(G(z)), fake, in the step's first half"),
     ("d_g_z2", "D(G(z)), fake, in its second half"),
 )
-<<<<<<< HEAD
 LOSSES_SIZE = (9, 6.5)  # inches
-=======
 MAX_SCALE = 100  # times that a pixel is enlarged, at the most
->>>>>>> 408ea8c59ae0ec2b97f114f57c02d76c52d7ad70
 MAX_GRID_WIDTH = 560  # pixels: small pictures are enlarged up to this width, to be looked at
 MAX_STRIP_WIDTH = 1120  # the same for wide ones
 MARKED = 60  # points of a curve; with fewer each has a dot, so that one alone is seen

@@ -82,12 +82,11 @@ def fit(
         if own[name] == 0:
             raise UserError(f"{name}=0: expected an integer of at least 1")
     replaced = {**fields, **{name: value for name, value in own.items() if value is not None}}
-    named = _named(recipe)
-    preset = (named if isinstance(named, Preset) else recipe_files.find(named)).replaced(replaced)
+    preset = find(recipe).replaced(replaced)
     source = init_from.path if isinstance(init_from, Run) else init_from
     initial = None if source is None else Initial.load(Path(source), max_memory)
     options = training.options(images, device, every, value_range, max_memory)
-    foreign = not isinstance(named, Preset) and named not in presets.PRESETS
+    foreign = not isinstance(recipe, Preset) and recipe not in presets.PRESETS
     temporary = None if out is not None else Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}dcgan-"))
     folder = temporary / preset.name if temporary is not None else Path(cast(PathLike, out))
     try:
@@ -104,12 +103,13 @@ def fit(
     return _owned(run, temporary)
 
 
-def _named(recipe: str | PathLike | Preset) -> str | Preset:
+def find(recipe: str | PathLike | Preset) -> Preset:
+    """Return the recipe that a name or a file says, or that is given. Raises UserError if there is none."""
     if isinstance(recipe, Preset):
         return recipe
     if not isinstance(recipe, str | os.PathLike):
         raise UserError(f"recipe: expected a preset's name, a file or a Preset, got {type(recipe).__name__}")
-    return os.fspath(recipe)
+    return recipe_files.find(os.fspath(recipe))
 
 
 def _owned(run: Run, temporary: Path | None) -> Run:

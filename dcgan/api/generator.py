@@ -16,9 +16,10 @@ from ..recipe import memory
 from ..recipe.preset import MAX_GRID_IMAGES, Preset
 from ..run import checkpoint
 from ..run.checkpoint import Checkpoint
-from ..run.trained import check_memory, load_discriminator, load_generator, load_run
-from ..sampling import choose_statistics, generate
+from ..run.trained import WEIGHTS, check_memory, load_discriminator, load_generator, load_run
+from ..sampling import STATISTICS, choose_statistics, generate
 from .images import Images, PathLike
+from .numbers import whole
 
 IN_A_STRIP, MAX_FRAMES = 9, 1000  # images from one to the next, of `interpolate`: by default, at the most
 
@@ -39,6 +40,8 @@ class TrainedGenerator:
     def __init__(
         self, path: PathLike, *, weights: str | None = None, max_memory: int = memory.DEFAULT
     ) -> None:
+        if weights is not None:
+            _check("weights", weights, WEIGHTS)
         self.named, self.weights, self.max_memory = Path(path), weights, max_memory
         self.path = checkpoint.directory_of(self.named)
         self.reload()
@@ -73,10 +76,7 @@ class TrainedGenerator:
         """
         if z is not None:
             return self.draw(self._noise_of(z), statistics)
-        if type(count) is not int or not 1 <= count <= MAX_GRID_IMAGES:
-            raise UserError(f"count={count!r:.40}: expected an integer from 1 to {MAX_GRID_IMAGES}")
-        if type(seed) is not int or not 0 <= seed < 2**63:
-            raise UserError(f"seed={seed!r:.40}: expected an integer of at least 0, below 2^63")
+        count, seed = whole("count", count, 1, MAX_GRID_IMAGES), whole("seed", seed, 0)
         self.check_memory(f"drawing {count} images", count, statistics)
         return self.draw(latent.draw(self.preset, count, mg.Generator(seed)).numpy(), statistics)
 
@@ -100,8 +100,7 @@ class TrainedGenerator:
         """
         if len(between) < 2:
             raise UserError(f"interpolate: expected two or more of SEED or SEED/INDEX, got {between}")
-        if type(frames) is not int or not 1 <= frames <= MAX_FRAMES:
-            raise UserError(f"frames={frames!r:.40}: expected 1 to {MAX_FRAMES}")
+        frames = whole("frames", frames, 1, MAX_FRAMES)
         if len(between) * frames > MAX_GRID_IMAGES:
             raise UserError(f"interpolate: expected at most {MAX_GRID_IMAGES} images in all")
         points = [latent.by_seed(self.preset, str(name), self.max_memory) for name in between]
@@ -115,6 +114,8 @@ class TrainedGenerator:
 
     def draw(self, z: NDArray[Any], statistics: str | None = None) -> Images:
         """Return the images of noise, float32 (n, *preset.z_shape). Raises UserError as `sample` does."""
+        if statistics is not None:
+            _check("statistics", statistics, STATISTICS)
         self.check_memory(f"drawing {len(z)} images", len(z), statistics)
         generator, mode = self._ready(statistics, len(z))
         return Images(
@@ -152,6 +153,11 @@ class TrainedGenerator:
     def checkpoint(self) -> Checkpoint:
         """The content of the checkpoint, as it was when the run was loaded."""
         return self._loaded
+
+
+def _check(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r:.40}: expected one of {', '.join(choices)}")
 
 
 def device_of(module: nn.Module) -> str:

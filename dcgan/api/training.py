@@ -23,6 +23,7 @@ from ..run.training import Training
 from ..sampling import generate
 from ..steps import StepLine, StepResult
 from .images import Images
+from .numbers import whole
 
 
 class RunDiverged(UserError):
@@ -124,8 +125,8 @@ def resume(path: Path, steps: int | None, options: Options, callbacks: Sequence[
 
     Raises UserError if it can't go on, or there are none left.
     """
-    if steps is not None and (type(steps) is not int or steps < 1):
-        raise UserError(f"steps={steps!r:.40}: expected an integer of at least 1, the steps to go on for")
+    if steps is not None:
+        steps = whole("steps", steps, 1)
     with ExitStack() as stack, mg.random.isolated():
         directory, start, device = opening.reopen(path, None, {}, options, stack)
         if steps is not None:
@@ -147,15 +148,14 @@ def options(
     max_memory: int = memory.DEFAULT,
 ) -> Options:
     """Return how a run is trained, by the arguments of `dcgan.fit`. Raises UserError for wrong ones."""
-    if every is not None and (type(every) is not int or every < 1):
-        raise UserError(f"every={every!r:.40}: expected an integer of at least 1")
+    every = 0 if every is None else whole("every", every, 1)
     usual = Options()
     return replace(
         usual,
         data=_data(images),
         value_range=value_range,
         device=devices.canonical(device),
-        schedule=replace(usual.schedule, evaluate_every=every or 0),
+        schedule=replace(usual.schedule, evaluate_every=every),
         max_memory=max_memory,
     )
 
@@ -170,6 +170,6 @@ def _data(images: Any) -> Data:
         return images.numpy() if isinstance(images, mg.Tensor) else np.asarray(images)
     except (TypeError, ValueError) as error:  # TypeError: of arrays on a GPU
         raise UserError(
-            f"images: {type(images).__name__} is no array of images of one size ({error!s:.200}): save images of "
-            "several sizes in a folder"
+            f"images: {type(images).__name__} is no array of images of one size ({error!s:.200}): images of "
+            "several sizes are read from a folder"
         ) from error
