@@ -10,6 +10,7 @@ import numpy as np
 
 from minigrad.serialize import make_folder_of, write_whole
 
+from . import device
 from .arguments import add_generator, add_range
 from .console import output, run_command, tell
 from .data import mnist
@@ -30,9 +31,9 @@ from .evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from .evaluation.show import Evaluation
 from .files import plainfile
 from .parser import Parser
-from .run import checkpoint
+from .run import checkpoint, packaged
 from .run.directory import RunDirectory
-from .run.trained import check_memory, load_generator, load_run
+from .run.trained import check_memory, default_weights, load_generator, load_run
 from .sampling import choose_statistics
 
 SHOWN = 10  # samples beside their nearest training image
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--count {arguments.count}: expected {MIN_SAMPLES} to {10 * MAX_SET_IMAGES}")
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
-    directory = checkpoint.directory_of(arguments.run)
+    if packaged.is_named(arguments.run) and arguments.out is None:
+        raise UserError(f"{arguments.run}: expected --out DIR: where to write {' and '.join(FILES)}")
+    directory = checkpoint.directory_of(packaged.file_of(arguments.run))
     out = arguments.out or directory
     _prepare(out, make=arguments.out is not None)  # before the work: an error is reported at once
     evaluation = evaluate(arguments, directory)
@@ -103,6 +106,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
     real = comparison.real_images(data, preset, value_range=value_range)
     for note in real.notes:
         tell(note)
+    device.tell_kernels()  # the judge uses them, if the generator does not
     judge = comparison.judge_of(data)
     count = arguments.count or (MAX_SET_IMAGES if judge.classes else len(real.reference))
     further = needed(count, real)
@@ -122,7 +126,7 @@ def evaluate(arguments: argparse.Namespace, directory: Path) -> Evaluation:
         recipe=preset.name,
         step=loaded.position["step"],
         epoch=loaded.position["epoch"],
-        weights=arguments.weights or ("ema" if preset.ema_decay else "last"),
+        weights=arguments.weights or default_weights(loaded),
         statistics=arguments.statistics or preset.statistics,
         count=count,
         about=real.about,

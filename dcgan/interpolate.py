@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import minigrad as mg
 from minigrad import nn
 
 from . import animations, latent, pace, pictures
@@ -22,7 +21,7 @@ from .parser import Parser
 from .recipe.preset import MAX_GRID_IMAGES, Preset
 from .run.checkpoint import Checkpoint
 from .run.trained import check_memory, load_generator, load_run
-from .sampling import choose_statistics, generate
+from .sampling import choose_statistics, fixed_statistics, generate
 
 IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
 PACE = 80  # milliseconds of an image in an animation
@@ -188,11 +187,11 @@ def _images(
 ) -> NDArray[Any]:
     """Bytes (n, H, W, C) of z; unless asked otherwise, no image depends on those beside it."""
     statistics = choose_statistics(generator, preset, _statistics(arguments, preset), len(z))
-    return pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
+    return pictures.to_bytes(generate(generator, z, statistics))
 
 
 def _statistics(arguments: argparse.Namespace, preset: Preset) -> str:
-    return arguments.statistics or ("recalibrated" if preset.statistics == "batch" else "running")
+    return arguments.statistics or fixed_statistics(preset)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     z, grid = _noise(arguments, loaded)
     generator = load_generator(loaded, arguments.weights)
     statistics = choose_statistics(generator, preset, arguments.statistics, len(z))
-    images = pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
+    images = pictures.to_bytes(generate(generator, z, statistics))
     what = f"{len(images)} images of {size_in_words(preset.image_size, preset.channels)}"
     enlarged = f", {arguments.scale} times as large" if (arguments.scale or 1) > 1 else ""
     made = f"{preset.name} after step {loaded.position['step']}"
@@ -137,7 +137,7 @@ def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[NDArray[A
         grid = _grid_of(arguments.count, arguments.grid, f"--count {arguments.count}: so many images")
     count = arguments.count or grid[0] * grid[1]
     _check_memory(arguments, loaded, count, grid)
-    return latent.draw(preset, count, mg.Generator(arguments.seed)).numpy(), grid
+    return latent.draw_array(preset, count, mg.Generator(arguments.seed)), grid
 
 
 def _grid_of(count: int, grid: tuple[int, int] | None, what: str) -> tuple[int, int]:

@@ -108,7 +108,9 @@ def _source(arguments: argparse.Namespace) -> Checkpoint | None:
         return None
     if arguments.preset is not None:
         recipe_files.find(arguments.preset)  # a recipe in Python may be the plugin that the other run needs
-    return checkpoint.load(arguments.init_from, arguments.max_memory)
+    source = checkpoint.load(arguments.init_from, arguments.max_memory)
+    source.check_whole(f"--init-from {arguments.init_from}")
+    return source
 
 
 def _fresh_recipe(arguments: argparse.Namespace, source: Checkpoint | None) -> tuple[Preset, str]:
