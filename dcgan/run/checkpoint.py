@@ -130,7 +130,7 @@ def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     a plugin has changed since.
     """
     path = run / FILE_NAME if run.is_dir() else run
-    file = packaged.file_of(path)
+    file = packaged.file_of(run) if packaged.is_named(run) else path
     memory.check(f"reading {path}", memory.of_file(file), max_memory)
     try:
         tensors, metadata = serialize.read(file)  # at once: a live run may be writing the next
@@ -147,7 +147,7 @@ def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     try:
         preset = Preset.from_json(jsonfile.parse(metadata["preset"]))
         position = _position(jsonfile.parse(metadata["position"]))
-        return Checkpoint(preset, position, tensors, metadata.get("images", ""), packaged.is_named(path))
+        return Checkpoint(preset, position, tensors, metadata.get("images", ""), packaged.is_named(run))
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} holds no recipe that this version knows: {error!s:.300}") from error
 

@@ -18,7 +18,7 @@ def is_named(run: Path) -> bool:
 
     A file or folder of that very name comes first.
     """
-    return str(run).startswith(MARK) and not run.exists()
+    return run.name == str(run) and run.name.startswith(MARK) and not run.exists()
 
 
 def known() -> list[str]:

@@ -181,7 +181,7 @@ def numpy_forms() -> Backend:
     """
     from .cpu.backend import CPUBackend
 
-    made = CPUBackend(kernels=None)
+    made: Backend = CPUBackend(kernels=None)
     copyreg.pickle(type(made), _by_name)
     return made
 
