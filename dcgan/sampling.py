@@ -84,7 +84,7 @@ def generate(
     The generator and the engine's random state are left as they were.
 
     Args:
-        z: (N, *z_shape), anywhere: the generator's device gets a copy.
+        z: (N, *z_shape), on any device or on the host.
         statistics: what BatchNorm uses: "running", so that each image depends on its own z alone,
             or "batch", so that all of z is one batch. One image alone has no statistics of
             its own, and uses the running ones.
@@ -96,7 +96,8 @@ def generate(
     size = len(z) if statistics == "batch" else batch_size
     backend = next(generator.parameters()).backend
     with mg.no_grad(), backends.using(backend):
-        z = mg.tensor(z, device=backend.device)
+        if not isinstance(z, mg.Tensor) or z.backend is not backend:
+            z = mg.tensor(z, device=backend.device)
         parts = [generator(z[i : i + size]).numpy() for i in range(0, len(z), size)]
     generator.train(training)
     mg.random.set_state(random)  # a Dropout has drawn from it: a look must not change what comes after
