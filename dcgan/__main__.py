@@ -20,7 +20,7 @@ COMMANDS = {
     "animate": ("dcgan.animate", "animate how the images of a run changed during training"),
     "evaluate": ("dcgan.evaluate", "measure how good a run's images are"),
     "report": ("dcgan.report.__main__", "put all that a run has left on one HTML page"),
-    "export": ("dcgan.export", "write a generator as ONNX"),
+    "export": ("dcgan.export", "write a generator by itself: as ONNX, or as a checkpoint"),
     "import-weights": ("dcgan.import_weights", "take over the weights of a PyTorch model"),
     "bench": ("dcgan.bench", "time the training steps of recipes, beside PyTorch's"),
     "launches": ("dcgan.launches", "list what a GPU is given to run in one training step"),

@@ -12,6 +12,7 @@ from .data.scale import Range
 from .device import canonical
 from .recipe import memory
 from .recipe.preset import Preset
+from .run import packaged
 from .run.trained import WEIGHTS
 from .sampling import STATISTICS
 
@@ -20,7 +21,16 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add RUN, a run's directory or a checkpoint file."""
-    parser.add_argument("run", type=Path, help="a run's directory, or a checkpoint file")
+    parser.add_argument("run", type=own_run, help="a run's directory, or a checkpoint file")
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Add RUN for the commands that need a generator alone: a generator of the package is one, too."""
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="a run's directory, a checkpoint file, or @quick, the trained generator of the package",
+    )
 
 
 def add_plugin(parser: argparse.ArgumentParser) -> None:
@@ -92,13 +102,14 @@ def add_statistics(parser: argparse.ArgumentParser) -> None:
         "--statistics",
         choices=STATISTICS,
         help="what BatchNorm uses: those of the images drawn together, the running ones of training, or ones "
-        "measured anew on 10,000 z (default: the recipe's; recalibrated for one image alone)",
+        "measured anew on 10,000 z (default: the recipe's; for one image alone recalibrated where the "
+        "recipe's are batch)",
     )
 
 
 def add_generator(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that draws with a trained generator."""
-    add_run(parser)
+    add_trained(parser)
     add_plugin(parser)
     add_weights(parser)
     add_statistics(parser)
@@ -130,6 +141,17 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 
 
 # -- types, which raise argparse.ArgumentTypeError for other texts ------------------------------------
+
+
+def own_run(text: str) -> Path:
+    """Return the path of a run. Raises argparse.ArgumentTypeError for a generator of the package."""
+    run = Path(text)
+    if packaged.is_named(run):
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.60} names a trained generator of the package, which {packaged.COMMANDS} take; "
+            "expected a run's directory or a checkpoint file"
+        )
+    return run
 
 
 def positive(text: str) -> int:

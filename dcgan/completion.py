@@ -8,6 +8,7 @@ from pathlib import Path
 import shtab
 
 from . import presets
+from .arguments import own_run
 
 
 def script(shell: str, commands: Mapping[str, tuple[str, str]]) -> str:
@@ -31,7 +32,7 @@ def script(shell: str, commands: Mapping[str, tuple[str, str]]) -> str:
 
 def _complete(action: argparse.Action) -> None:
     """Complete file names where a path is expected, and the names of recipes."""
-    if action.type is Path or action.dest == "data":
+    if action.type in (Path, own_run) or action.dest == "data":
         action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it; argparse has none
     if action.dest in ("preset", "presets", "show"):
         action.choices = list(presets.PRESETS)

@@ -24,9 +24,15 @@ def draw(preset: Preset, count: int, generator: mg.Generator, device: str = "cpu
     Drawn on the host, so that every device sees the same numbers; in a captured step anew in each replay.
     """
     shape = (count, *preset.z_shape)
+    return mg.from_host(lambda: draw_array(preset, count, generator), shape, device=device)
+
+
+def draw_array(preset: Preset, count: int, generator: mg.Generator) -> NDArray[Any]:
+    """The same as an array on the host."""
+    shape = (count, *preset.z_shape)
     if preset.z_distribution == "normal":
-        return mg.from_host(lambda: generator.normal(shape), shape, device=device)
-    return mg.from_host(lambda: generator.uniform(shape, -1.0, 1.0), shape, device=device)
+        return generator.normal(shape)
+    return generator.uniform(shape, -1.0, 1.0)
 
 
 def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDArray[Any]:
@@ -45,7 +51,7 @@ def by_seed(preset: Preset, name: str, max_memory: int = memory.DEFAULT) -> NDAr
     drawn = memory.NOISE * (index + 1) * math.prod(preset.z_shape)
     memory.check(f"drawing the noise {name}", drawn, max_memory)
     # Numbers are drawn in order, so that the first ones of a longer draw are those of a shorter.
-    return draw(preset, index + 1, mg.Generator(int(match[1]))).numpy()[index]
+    return draw_array(preset, index + 1, mg.Generator(int(match[1])))[index]
 
 
 def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import minigrad as mg
+from minigrad import backend as backends
 from minigrad import nn
 
 from . import latent
@@ -22,19 +23,33 @@ def choose_statistics(generator: nn.Module, preset: Preset, wanted: str | None, 
     """Make a generator ready for the statistics that a person wants, and say which `generate` uses.
 
     Args:
-        wanted: "batch", "running" or "recalibrated"; None for the recipe's, or, for one image alone, which
-            is no batch, the recalibrated ones.
+        wanted: "batch", "running" or "recalibrated"; None for those of `statistics_of`.
         count: images that will be made.
 
     Raises UserError where one image is to be normalised by its own batch.
     """
     if wanted == "batch" and count == 1:
         raise UserError("--statistics batch: one image alone is no batch; use running or recalibrated")
-    if wanted is None:
-        wanted = preset.statistics if count > 1 else "recalibrated"
+    wanted = wanted or statistics_of(preset, count)
     if wanted == "recalibrated":
         recalibrate(generator, preset)
     return "batch" if wanted == "batch" else "running"
+
+
+def statistics_of(preset: Preset, count: int) -> str:
+    """Return the statistics that `count` images of a recipe are drawn with: the recipe's.
+
+    One image alone is no batch: where the recipe's are "batch", it is drawn with "recalibrated" ones.
+    """
+    return fixed_statistics(preset) if count == 1 else preset.statistics
+
+
+def fixed_statistics(preset: Preset) -> str:
+    """Return the statistics with which an image of a recipe depends on its own z alone.
+
+    They are "running" where the recipe's samples use them, else "recalibrated".
+    """
+    return "running" if preset.statistics == "running" else "recalibrated"
 
 
 def recalibrate(generator: nn.Module, preset: Preset) -> None:
@@ -49,24 +64,27 @@ def recalibrate(generator: nn.Module, preset: Preset) -> None:
         return
     momenta, training = [norm.momentum for norm in norms], generator.training
     source = mg.Generator(preset.seed, CALIBRATION_STREAM)
-    device = next(generator.parameters()).device
+    backend = next(generator.parameters()).backend
     generator.train()
-    with mg.no_grad():
+    with mg.no_grad(), backends.using(backend):
         for k in range(CALIBRATION_COUNT // CALIBRATION_BATCH):
             for norm in norms:
                 norm.momentum = 1 / (k + 1)  # the k-th batch's share in a mean of k + 1
-            generator(latent.draw(preset, CALIBRATION_BATCH, source, device))
+            generator(latent.draw(preset, CALIBRATION_BATCH, source, backend.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.train(training)
 
 
-def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: int = BATCH) -> NDArray[Any]:
+def generate(
+    generator: nn.Module, z: mg.Tensor | NDArray[Any], statistics: str, batch_size: int = BATCH
+) -> NDArray[Any]:
     """Images (N, C, H, W) from -1 to 1, on the host.
 
     The generator and the engine's random state are left as they were.
 
     Args:
+        z: (N, *z_shape), on any device or on the host.
         statistics: what BatchNorm uses: "running", so that each image depends on its own z alone,
             or "batch", so that all of z is one batch. One image alone has no statistics of
             its own, and uses the running ones.
@@ -76,7 +94,10 @@ def generate(generator: nn.Module, z: mg.Tensor, statistics: str, batch_size: in
     saved, training, random = generator.state_dict(), generator.training, mg.random.get_state()
     generator.train(statistics == "batch")
     size = len(z) if statistics == "batch" else batch_size
-    with mg.no_grad():
+    backend = next(generator.parameters()).backend
+    with mg.no_grad(), backends.using(backend):
+        if not isinstance(z, mg.Tensor) or z.backend is not backend:
+            z = mg.tensor(z, device=backend.device)
         parts = [generator(z[i : i + size]).numpy() for i in range(0, len(z), size)]
     generator.train(training)
     mg.random.set_state(random)  # a Dropout has drawn from it: a look must not change what comes after

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .arguments import add_device, add_max_memory, add_range, add_recipe, natural, positive
+from .arguments import add_device, add_max_memory, add_range, add_recipe, natural, own_run, positive
 from .parser import Parser
 from .run import checkup
 from .run.schedule import KEPT, Interval
@@ -58,13 +58,13 @@ def parser() -> Parser:
     begun = parser.add_mutually_exclusive_group()
     begun.add_argument(
         "--resume",
-        type=Path,
+        type=own_run,
         metavar="RUN",
         help="go on with a run, in its directory, from its last checkpoint (or from the one that is named)",
     )
     begun.add_argument(
         "--init-from",
-        type=Path,
+        type=own_run,
         metavar="RUN",
         help="begin a new run with the weights of another one, and with its recipe and images, if --preset "
         "and --data name no others",

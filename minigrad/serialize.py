@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from . import backend as backends
 from .backend.arrays import Array, refuse_masked
 from .tensor import Tensor
 
@@ -71,9 +71,7 @@ def _array(name: str, value: Any) -> Array:
     """A tensor's values, or numbers, as an array on the host in C order."""
     refuse_masked(value, f"save: {name!r}")
     try:
-        array = backends.get("cpu").xp.asarray(
-            value.numpy() if isinstance(value, Tensor) else value, order="C"
-        )
+        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
     except ValueError:  # lists of unequal lengths
         raise TypeError(f"save: {name!r}: expected a tensor or an array, got {value!r:.80}") from None
     if array.dtype.kind not in "fiub":

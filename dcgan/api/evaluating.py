@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad.serialize import make_folder_of, write_whole
 
+from .. import device
 from ..console import tell
 from ..data import mnist, names
 from ..data.fit import fit_array
@@ -28,6 +29,7 @@ from ..evaluation.judges import DIGIT_SIZE, DigitJudge, Judge
 from ..evaluation.show import Evaluation
 from ..files import plainfile
 from ..run.directory import RunDirectory
+from ..run.trained import default_weights
 from ..sampling import choose_statistics
 from .generator import TrainedGenerator
 
@@ -55,6 +57,7 @@ def evaluate(
     real = comparison.real_images(data, preset, value_range=value_range)
     for note in real.notes:
         tell(note)
+    device.tell_kernels()  # the judge uses them, if the generator does not
     judge = comparison.judge_of(data)
     count = count or (MAX_SET_IMAGES if judge.classes else len(real.reference))
     run.check_memory(f"evaluating {count} images", batch, statistics, needed(count, real))
@@ -71,7 +74,7 @@ def evaluate(
         recipe=preset.name,
         step=loaded.position["step"],
         epoch=loaded.position["epoch"],
-        weights=run.weights or ("ema" if preset.ema_decay else "last"),
+        weights=run.weights or default_weights(loaded),
         statistics=statistics or preset.statistics,
         count=count,
         about=real.about,

@@ -14,10 +14,10 @@ from .. import latent, pictures
 from ..errors import UserError
 from ..recipe import memory
 from ..recipe.preset import MAX_GRID_IMAGES, Preset
-from ..run import checkpoint
+from ..run import checkpoint, packaged
 from ..run.checkpoint import Checkpoint
 from ..run.trained import WEIGHTS, check_memory, load_discriminator, load_generator, load_run
-from ..sampling import STATISTICS, choose_statistics, generate
+from ..sampling import STATISTICS, choose_statistics, fixed_statistics, generate
 from .images import Images, PathLike
 from .numbers import whole
 
@@ -28,7 +28,7 @@ class TrainedGenerator:
     """The generator of a checkpoint, which draws images.
 
     Attributes:
-        named: the directory or checkpoint file, as it was named.
+        named: the directory or checkpoint file, as it was named; or "@quick".
         path: the run's directory.
         preset: the recipe.
         step: the steps that its weights have been trained for.
@@ -43,7 +43,7 @@ class TrainedGenerator:
         if weights is not None:
             _check("weights", weights, WEIGHTS)
         self.named, self.weights, self.max_memory = Path(path), weights, max_memory
-        self.path = checkpoint.directory_of(self.named)
+        self.path = checkpoint.directory_of(packaged.file_of(self.named))
         self.reload()
 
     def reload(self) -> None:
@@ -78,7 +78,7 @@ class TrainedGenerator:
             return self.draw(self._noise_of(z), statistics)
         count, seed = whole("count", count, 1, MAX_GRID_IMAGES), whole("seed", seed, 0)
         self.check_memory(f"drawing {count} images", count, statistics)
-        return self.draw(latent.draw(self.preset, count, mg.Generator(seed)).numpy(), statistics)
+        return self.draw(latent.draw_array(self.preset, count, mg.Generator(seed)), statistics)
 
     def _noise_of(self, z: NDArray[Any] | PathLike) -> NDArray[Any]:
         if isinstance(z, str | os.PathLike):
@@ -110,7 +110,7 @@ class TrainedGenerator:
     @property
     def own_statistics(self) -> str:
         """Statistics of BatchNorm with which an image depends on its own z alone."""
-        return "recalibrated" if self.preset.statistics == "batch" else "running"
+        return fixed_statistics(self.preset)
 
     def draw(self, z: NDArray[Any], statistics: str | None = None) -> Images:
         """Return the images of noise, float32 (n, *preset.z_shape). Raises UserError as `sample` does."""
@@ -118,9 +118,7 @@ class TrainedGenerator:
             _check("statistics", statistics, STATISTICS)
         self.check_memory(f"drawing {len(z)} images", len(z), statistics)
         generator, mode = self._ready(statistics, len(z))
-        return Images(
-            pictures.to_bytes(generate(generator, mg.tensor(z, device=device_of(generator)), mode)), z
-        )
+        return Images(pictures.to_bytes(generate(generator, z, mode)), z)
 
     def check_memory(self, what: str, count: int, statistics: str | None = None, further: int = 0) -> None:
         """Raise UserError if drawing `count` images, and `further` bytes, take more than `max_memory`.
@@ -132,6 +130,8 @@ class TrainedGenerator:
 
     def generator(self) -> nn.Module:
         """Return a new copy of the trained generator, on the CPU.
+
+        Of "@quick" it computes by NumPy's forms: `.to("cpu")` moves it to where new tensors are.
 
         Raises UserError if the checkpoint has no such weights, or they do not fit its recipe.
         """
@@ -158,8 +158,3 @@ class TrainedGenerator:
 def _check(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"{name}={value!r:.40}: expected one of {', '.join(choices)}")
-
-
-def device_of(module: nn.Module) -> str:
-    """Return the device of a network."""
-    return next(module.parameters()).device

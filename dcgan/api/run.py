@@ -78,16 +78,20 @@ class Run(TrainedGenerator):
             data: the real images, named as for training; by default those of the run.
             value_range: the numbers of `data` that are black and white.
             statistics: as for `sample`.
-            out: the directory of evaluation.json and evaluation.png; by default the run's.
+            out: the directory of evaluation.json and evaluation.png; by default the run's. Of "@quick", which
+                has none, nothing is written by default.
 
         Raises UserError if the images can't be used, or the files not be written.
         """
         from . import evaluating
 
-        out = self.path if out is None else Path(out)
-        evaluating.prepare(out, make=out != self.path)
+        place = None if self.is_packaged else self.path
+        place = place if out is None else Path(out)
+        if place is not None:
+            evaluating.prepare(place, make=out is not None)
         found = evaluating.evaluate(self, count, seed, data, value_range, statistics)
-        evaluating.write(found, out)
+        if place is not None:
+            evaluating.write(found, place)
         return found
 
     def report(self, out: PathLike | None = None) -> "Report":
@@ -100,6 +104,7 @@ class Run(TrainedGenerator):
         """
         from ..report.writing import write
 
+        self._check_own("report")
         written = write(self.named, self.weights, None if out is None else Path(out), self.max_memory)
         return Report(written.path)
 
@@ -124,6 +129,7 @@ class Run(TrainedGenerator):
 
         Raises UserError if the run can't go on, or `steps` are missing in a run that is at its end.
         """
+        self._check_own("resume")
         training.resume(self.named, steps, training.options(images, device or self.device, every), callbacks)
         self.named = self.path
         self.reload()
@@ -134,6 +140,7 @@ class Run(TrainedGenerator):
 
         Raises UserError if there is something at `path`, or it can't be written.
         """
+        self._check_own("save")
         target = Path(path)
         if target.exists():
             raise UserError(f"save {target}: it exists already; name a new directory")
@@ -156,6 +163,32 @@ class Run(TrainedGenerator):
         self.path = target
         return self
 
+    def export(self, path: PathLike, *, statistics: str | None = None) -> Path:
+        """Write the generator alone, as `dcgan export` does. Returns the path.
+
+        Args:
+            path: an .onnx file (needs the package onnx), or a .safetensors file, which `dcgan.load` reads.
+            statistics: those of BatchNorm: "running" or "recalibrated"; by default running where the recipe's
+                samples use them.
+
+        Raises UserError if the file can't be written, or a layer has no ONNX operator.
+        """
+        from ..exporting import export
+
+        return export(self._loaded, Path(path), self.weights, statistics, self.max_memory).path
+
+    def _check_own(self, what: str) -> None:
+        if self.is_packaged:
+            raise UserError(
+                f"{what}: {self.named} is a generator of the package, without a run: it can be sampled, "
+                "interpolated, exported and evaluated; dcgan.fit trains a run of your own"
+            )
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether it is a generator of the package, such as "@quick"."""
+        return self._loaded.packaged
+
     def remove_with(self, folder: Path) -> None:
         """Remove a folder, which holds the run's directory, as soon as this object is gone."""
         self._finalizer = weakref.finalize(self, _remove, folder, os.getpid())
@@ -168,11 +201,14 @@ class Run(TrainedGenerator):
         return str(RunDirectory(self.path).config().get("device", "cpu"))
 
     def __repr__(self) -> str:
-        return f"<Run {self.preset.name!r} after step {self.step}, in {self.path}>"
+        place = self.named if self.is_packaged else self.path
+        return f"<Run {self.preset.name!r} after step {self.step}, in {place}>"
 
     def _repr_html_(self) -> str:
         facts = f", step {self.step:,}, epoch {self.epoch:,}"
-        place = "a temporary directory: run.save(path) keeps it" if self._finalizer else str(self.path)
+        place = str(self.named if self.is_packaged else self.path)
+        if self._finalizer is not None:
+            place = "a temporary directory: run.save(path) keeps it"
         return tag(
             "figure",
             tag("figcaption", tag("b", self.preset.name), facts, tag("br"), place),

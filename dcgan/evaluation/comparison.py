@@ -163,9 +163,8 @@ def sample(
     others, and never one image alone.
     """
     source = mg.Generator(seed, NOISE_STREAM)
-    device = next(generator.parameters()).device
     for part in np.array_split(np.arange(count), max(1, count // max(preset.batch_size, 2))):
-        z = latent.draw(preset, len(part), source, device)
+        z = latent.draw_array(preset, len(part), source)
         yield pictures.to_bytes(generate(generator, z, statistics))
 
 

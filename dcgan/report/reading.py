@@ -125,7 +125,9 @@ def json_file(reading: Reading, name: str) -> dict[str, Any]:
 def _state(run: Path, weights: str | None, max_memory: int) -> tuple[Checkpoint | None, str]:
     """The checkpoint, or None and why."""
     try:
-        return load_run(run, weights, max_memory), ""
+        state = load_run(run, weights, max_memory)
+        state.check_whole(str(run))
+        return state, ""
     except (memory.TooMuchMemory, PluginNeeded):
         raise
     except UserError as error:

@@ -35,11 +35,13 @@ from ..errors import UserError, reason
 from ..files import jsonfile
 from ..recipe import memory
 from ..recipe.preset import Preset
+from . import packaged
 
 FILE_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"  # the same, at the step whose samples were the best
 OLDER_NAME = "checkpoints"  # the directory of those before the last one, <step>.safetensors
 OLDER = re.compile(r"([0-9]{8,19})\.safetensors")
+GENERATORS = ("generator.", "generator_ema.")  # how the keys of a generator begin
 
 
 # By which a file system says that it has no hard links, or no more of them.
@@ -59,17 +61,27 @@ class Checkpoint:
         position: {"step": updates done, "epoch": of the last one, from 1}.
         tensors: host arrays by key.
         images: what the run is trained on, as `Batches.fingerprint` says it; "" where the file does not.
+        packaged: whether it is a generator of the package (packaged.py).
     """
 
     preset: Preset
     position: dict[str, int]
     tensors: dict[str, NDArray[Any]]
     images: str = ""
+    packaged: bool = False
 
     def under(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays whose keys start with "prefix.", by the rest of their keys."""
         start = f"{prefix}."
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def check_whole(self, what: str) -> None:
+        """Raise UserError, which begins with `what`, for the file of a generator alone (`dcgan export`)."""
+        if all(key.startswith(GENERATORS) for key in self.tensors):
+            raise UserError(
+                f"{what}: it holds a generator alone, as dcgan export writes it: expected the "
+                "checkpoint of a run, with both networks"
+            )
 
 
 def save(
@@ -111,16 +123,17 @@ def encode(
 
 
 def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
-    """Read the checkpoint of a run directory, or a checkpoint file.
+    """Read the checkpoint of a run directory, a checkpoint file, or a generator of the package.
 
     Raises UserError if there is none, it is damaged, reading it takes more than `max_memory` bytes, or it
     needs a plugin that is not loaded (`PluginNeeded`), and Unreadable if it can't be opened or read. Warns if
     a plugin has changed since.
     """
     path = run / FILE_NAME if run.is_dir() else run
-    memory.check(f"reading {path}", memory.of_file(path), max_memory)
+    file = packaged.file_of(run) if packaged.is_named(run) else path
+    memory.check(f"reading {path}", memory.of_file(file), max_memory)
     try:
-        tensors, metadata = serialize.read(path)  # at once: a live run may be writing the next
+        tensors, metadata = serialize.read(file)  # at once: a live run may be writing the next
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file") from None
     except OSError as error:
@@ -134,7 +147,7 @@ def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     try:
         preset = Preset.from_json(jsonfile.parse(metadata["preset"]))
         position = _position(jsonfile.parse(metadata["position"]))
-        return Checkpoint(preset, position, tensors, metadata.get("images", ""))
+        return Checkpoint(preset, position, tensors, metadata.get("images", ""), packaged.is_named(run))
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} holds no recipe that this version knows: {error!s:.300}") from error
 

@@ -79,7 +79,9 @@ class Initial:
     @classmethod
     def load(cls, path: Path, max_memory: int = memory.DEFAULT) -> "Initial":
         """Read the checkpoint of a run, or a checkpoint file. Raises UserError as `checkpoint.load`."""
-        return cls(path, checkpoint.load(path, max_memory))
+        state = checkpoint.load(path, max_memory)
+        state.check_whole(f"--init-from {path}")
+        return cls(path, state)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def start(run: RunDirectory, named: Path, max_memory: int = memory.DEFAULT) -> S
     for path in paths:
         try:
             state = checkpoint.load(path, max_memory)
+            state.check_whole(f"--resume {path}")
         except (Unreadable, TooMuchMemory, PluginNeeded):  # it may be good: nothing may take its place
             raise
         except UserError as error:

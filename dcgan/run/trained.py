@@ -5,26 +5,31 @@ from pathlib import Path
 
 import numpy as np
 
+from minigrad import backend as backends
 from minigrad import nn
 
 from .. import device, models
 from ..errors import UserError
 from ..recipe import memory
 from ..recipe.preset import Preset
-from ..sampling import BATCH, CALIBRATION_BATCH
-from . import checkpoint
+from ..sampling import BATCH, CALIBRATION_BATCH, statistics_of
+from . import checkpoint, packaged
 from .checkpoint import Checkpoint
 
 WEIGHTS = ("last", "best", "ema")
 
 
 def load_run(run: Path, weights: str | None = None, max_memory: int = memory.DEFAULT) -> Checkpoint:
-    """The checkpoint of a run directory, or a checkpoint file; the best one for the weights "best".
+    """The checkpoint of a run directory, a checkpoint file, or a generator of the package, such as "@quick".
+
+    With the weights "best" it is the best checkpoint of the run.
 
     Raises UserError where there is none, it is damaged, or reading it takes more than `max_memory` bytes.
     """
     if weights != "best":
         return checkpoint.load(run, max_memory)
+    if packaged.is_named(run):
+        raise UserError(f"--weights best: {run} has one set of weights: leave --weights out")
     directory = checkpoint.directory_of(run)
     best = directory / checkpoint.BEST_NAME
     if not best.is_file():
@@ -49,7 +54,7 @@ def check_memory(
     Raises UserError if they do not fit, or if the layers of the recipe do not fit together.
     """
     preset = loaded.preset
-    statistics = wanted or (preset.statistics if count > 1 else "recalibrated")
+    statistics = wanted or statistics_of(preset, count)
     batch = count if statistics == "batch" else min(count, BATCH)
     if statistics == "recalibrated":
         batch = max(batch, CALIBRATION_BATCH)
@@ -62,23 +67,43 @@ def check_memory(
     )
 
 
+def default_weights(loaded: Checkpoint) -> str:
+    """Return "ema" where the recipe averages and the checkpoint has the average, else "last"."""
+    return "ema" if loaded.preset.ema_decay and loaded.under("generator_ema") else "last"
+
+
+def prefix_of(loaded: Checkpoint, weights: str | None) -> str:
+    """Return the prefix of the keys of a generator's weights.
+
+    Args:
+        weights: as of `load_generator`.
+    """
+    if weights not in ("last", "ema"):
+        weights = default_weights(loaded)
+    return "generator_ema" if weights == "ema" else "generator"
+
+
 def load_generator(loaded: Checkpoint, weights: str | None = None) -> nn.Module:
     """The trained generator of a checkpoint, on the CPU. Tells of the CPU's kernels (`device.tell_kernels`).
 
+    A generator of the package computes by NumPy's forms (`minigrad.backend.numpy_forms`): its images are the
+    same whether or not there are kernels, and nothing is compiled for it.
+
     Args:
         weights: "last", those of the last step, or "ema", their running average; otherwise the
-            average where the recipe keeps one.
+            average where the recipe keeps one, and the checkpoint has it.
 
     Raises UserError where the checkpoint has no such weights, or ones that do not fit the recipe.
     """
-    device.tell_kernels()
-    if weights not in ("last", "ema"):
-        weights = "ema" if loaded.preset.ema_decay else "last"
-    prefix = "generator_ema" if weights == "ema" else "generator"
+    prefix = prefix_of(loaded, weights)
     if not loaded.under(prefix):
         raise UserError(
-            f"--weights {weights}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
+            f"--weights {weights or 'last'}: this checkpoint has none; its recipe is {loaded.preset.name!r}"
         )
+    if loaded.packaged:
+        with backends.using(backends.numpy_forms()):
+            return _trained(loaded, prefix, models.build_generator)
+    device.tell_kernels()
     return _trained(loaded, prefix, models.build_generator)
 
 

@@ -4,7 +4,10 @@ Importing this package imports no CuPy; a backend is made the first time it is a
 """
 
 import copyreg
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .arguments import as_int
@@ -24,10 +27,12 @@ __all__ = [
     "get",
     "known",
     "num_threads",
+    "numpy_forms",
     "register",
     "set_default",
     "set_num_threads",
     "single_threaded_blas",
+    "using",
     "with_graphs",
 ]
 
@@ -48,6 +53,15 @@ def _make_gpu() -> Backend:
 _factories: dict[str, Callable[[], Backend]] = {"cpu": _make_cpu, "gpu": _make_gpu}
 _backends: dict[str, Backend] = {}
 _default = "cpu"
+
+
+class _InThisThread(threading.local):
+    """The backend of the innermost `using` context; None outside."""
+
+    backend: Backend | None = None
+
+
+_in_this_thread = _InThisThread()
 
 
 def register(device: str, factory: Callable[[], Backend]) -> None:
@@ -128,6 +142,9 @@ def get(device: str | None = None) -> Backend:
     where the device can't be used on this machine.
     """
     device = device or _default
+    used = _in_this_thread.backend
+    if used is not None and used.device == device:
+        return used
     if device in _backends:
         return _backends[device]
     if device not in _factories:
@@ -136,6 +153,36 @@ def get(device: str | None = None) -> Backend:
     made = _factories[device]()
     copyreg.pickle(type(made), _by_name)
     _backends[device] = made
+    return made
+
+
+@contextmanager
+def using(backend: Backend) -> Iterator[None]:
+    """A context in which `backend` is the one that `get` returns for its device, for this thread only.
+
+    Tensors and layers that are made in the context belong to `backend` and stay with it. They do not mix with
+    tensors of another backend, even if both are on the same device. Contexts may be nested; the innermost one
+    counts, and for other devices `get` returns the registered backends.
+    """
+    before, _in_this_thread.backend = _in_this_thread.backend, backend
+    try:
+        yield
+    finally:
+        _in_this_thread.backend = before
+
+
+@functools.cache
+def numpy_forms() -> Backend:
+    """Return a backend of the CPU that computes by NumPy's forms, whether or not there are C kernels.
+
+    It is made without compiling or loading the kernels, which suits small networks that are run once: see
+    `using`. It has threads of its own, as many as MINIGRAD_NUM_THREADS or the cores allow; results do not
+    depend on their number.
+    """
+    from .cpu.backend import CPUBackend
+
+    made: Backend = CPUBackend(kernels=None)
+    copyreg.pickle(type(made), _by_name)
     return made
 
 
@@ -152,5 +199,7 @@ def _by_name(backend: Backend) -> tuple[Callable[[str], Backend], tuple[str]]:
 def backend_of(array: object) -> Backend | None:
     """The backend that `array` belongs to, or None where it is no backend's array."""
     # An array of a device exists only after that device's backend was made; only "cpu" may be lazy.
-    get("cpu")
+    cpu = get("cpu")
+    if cpu.owns(array):
+        return cpu
     return next((backend for backend in _backends.values() if backend.owns(array)), None)

@@ -1,15 +1,30 @@
-"""A generator as ONNX: other programs make the same images, or there is no file."""
+"""A generator in a file of its own: other programs make the same images of it, and so does this one."""
 
 import importlib.abc
+import json
 import re
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minigrad as mg
-from dcgan import console, export, latent, models, presets, sampling
+from dcgan import (
+    console,
+    export,
+    exporting,
+    latent,
+    models,
+    onnx_model,
+    pictures,
+    presets,
+    sample,
+    sampling,
+    train,
+)
 from dcgan.errors import UserError
+from dcgan.recipe import preset as preset_fields
 from dcgan.recipe.layers import (
     BatchNorm,
     Conv,
@@ -23,6 +38,7 @@ from dcgan.recipe.layers import (
     Sigmoid,
     Tanh,
 )
+from dcgan.report import __main__ as report
 from dcgan.run import checkpoint
 from minigrad import nn, serialize
 
@@ -125,7 +141,8 @@ def test_arguments_of_convolutions_that_no_recipe_uses(onnx, place):
         nn.ConvTranspose2d(3, 3, 2, (3, 2), "same", dilation=(1, 2)),
         nn.Conv2d(3, 2, (3, 2), (2, 1), sides, dilation=(2, 3)),
     )
-    model = export.to_onnx(onnx, network, checkpoint.Checkpoint(preset, {"step": 0, "epoch": 0}, {}))
+    loaded = checkpoint.Checkpoint(preset, {"step": 0, "epoch": 0}, {})
+    model = onnx_model.to_onnx(onnx, network, loaded, "last", "running")
     (place / "g.onnx").write_bytes(model.SerializeToString())
     z = latent.draw(preset, 3, mg.Generator(0))
     with mg.no_grad():
@@ -140,16 +157,16 @@ def test_a_layer_without_an_operator_is_named(onnx):
 
     loaded = checkpoint.Checkpoint(small(), {"step": 0, "epoch": 0}, {})
     with pytest.raises(UserError, match=r"layer 1, Doubled\(\): there is no ONNX operator"):
-        export.to_onnx(onnx, nn.Sequential(nn.Tanh(), Doubled()), loaded)
+        onnx_model.to_onnx(onnx, nn.Sequential(nn.Dense(6, 6), Doubled()), loaded, "last", "running")
 
 
 def test_what_the_file_says(onnx, place):
     assert export.main(["run", "--out", "g.onnx"]) == 0
     model = onnx.load(place / "g.onnx")
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
-    assert {entry.key: entry.value for entry in model.metadata_props} == {
-        "preset": "tensorflow-baseline", "step": "7",
-    }  # fmt: skip
+    assert "'tensorflow-baseline' after step 7" in model.graph.doc_string
+    assert "(batch, 6)" in model.graph.input[0].doc_string
+    assert "-1 (black) to 1 (white)" in model.graph.output[0].doc_string
     shapes = [
         (value.name, [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim])
         for value in (*model.graph.input, *model.graph.output)
@@ -211,9 +228,9 @@ def files(directory):
 def test_a_file_that_makes_other_images_is_not_left(onnx, place, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     (place / "g.onnx").write_bytes(b"old")
-    before, right = files(place), export.to_onnx
+    before, right = files(place), exporting.to_onnx
     other = lively(models.build(small())[0], 5)
-    monkeypatch.setattr(export, "to_onnx", lambda onnx, generator, loaded: right(onnx, other, loaded))
+    monkeypatch.setattr(exporting, "to_onnx", lambda onnx, generator, *about: right(onnx, other, *about))
     assert export.main(["run", "--out", "g.onnx"]) == 1
     assert re.search(r"differ from ours by \S+, more than 1e-05: nothing is written", capsys.readouterr().out)
     assert files(place) == before
@@ -296,12 +313,19 @@ def test_an_onnx_that_fails_to_be_imported_is_told_with_the_reason(place, broken
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--out", "g.png"], r"--out g.png: expected a name that ends in .onnx"),
+        (["run", "--out", "g.png"], r"--out g.png: expected a name that ends in .onnx or .safetensors"),
         (["nowhere", "--out", "g.onnx"], r"no checkpoint at nowhere"),
         (
             ["run", "--out", "run/checkpoint.safetensors/g.onnx"],
             r"the folder .* can't be made",
         ),
+        (["run", "--out", "best.safetensors"], r"--out best.safetensors: a run's checkpoints are called so"),
+        (
+            ["run", "--out", "run/checkpoint.safetensors"],
+            r"choose another name, such as generator.safetensors",
+        ),
+        (["run", "--out", "checkpoints/00000007.safetensors"], r"a run's checkpoints are called so"),
+        (["run", "--out", "g.safetensors", "--weights", "ema"], r"--weights ema: this checkpoint has none"),
         (["run", "--out", "g.onnx", "--weights", "ema"], r"--weights ema: this checkpoint has none"),
         (["run", "--out", "g.onnx", "--weights", "best"], r"--weights best: there is no run/best"),
     ],
@@ -324,3 +348,172 @@ def test_a_full_disk_leaves_what_was_there(onnx, place, monkeypatch):
     with pytest.raises(UserError, match="--out g.onnx: No space left on device"):
         export.main(["run", "--out", "g.onnx"])
     assert files(place) == before
+
+
+# -- ONNX files that say how images are drawn ----------------------------------------------------------
+
+
+def opened(path):
+    """An ONNX file in onnxruntime, and its metadata."""
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        path.read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    return session, session.get_modelmeta().custom_metadata_map
+
+
+def draw_by(said, numbers):
+    """z as the metadata of an ONNX file say, drawn by a generator of NumPy."""
+    shape, parameters = (4, *json.loads(said["z_shape"])), json.loads(said["z_parameters"])
+    if said["z_distribution"] == "normal":
+        return numbers.normal(parameters["mean"], parameters["std"], shape).astype(np.float32)
+    assert said["z_distribution"] == "uniform"
+    return numbers.uniform(parameters["low"], parameters["high"], shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_images_are_drawn_with_what_the_file_says_alone(onnx, place, distribution):
+    written(place / "other", small(z_distribution=distribution), generator=0)
+    assert export.main(["other", "--out", "g.onnx"]) == 0
+    session, said = opened(place / "g.onnx")
+    assert said["z"].startswith("Noise (batch, 6): numbers drawn independently from the ")
+    z = draw_by(said, np.random.default_rng(0))
+    assert session.get_inputs()[0].shape == ["batch", *json.loads(said["z_shape"])]
+    (images,) = session.run(None, {session.get_inputs()[0].name: z})
+    low, high = json.loads(said["images_range"])
+    assert (images >= low).all()
+    assert (images <= high).all()
+    assert images.shape == (4, *json.loads(said["images_shape"]))
+    assert said["images_layout"] == "batch, channels, height, width"
+    assert said["images_colours"] == "grey"
+    ours = latent.draw_array(small(z_distribution=distribution), 20_000, mg.Generator(0))
+    theirs = np.concatenate([draw_by(said, np.random.default_rng(k)) for k in range(3000)])
+    for measure in (np.mean, np.std, np.min, np.max):
+        assert measure(theirs) == pytest.approx(measure(ours), abs=0.7 if distribution == "normal" else 0.02)
+    assert theirs.std() == pytest.approx(ours.std(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "statistics"), [([], "running"), (["--statistics", "recalibrated"], None)]
+)
+def test_the_file_says_its_recipe_step_weights_and_statistics(onnx, place, arguments, statistics):
+    preset = small(ema_decay=0.9, channels=1)
+    written(place / "other", preset, generator=1, generator_ema=2)
+    assert export.main(["other", "--out", "g.onnx", *arguments]) == 0
+    _, said = opened(place / "g.onnx")
+    assert type(preset).from_json(json.loads(said["recipe"])) == preset
+    facts = {key: said[key] for key in ("preset", "step", "weights", "statistics")}
+    assert facts == {
+        "preset": preset.name, "step": "7", "weights": "ema", "statistics": statistics or "recalibrated",
+    }  # fmt: skip
+    assert export.main(["other", "--out", "h.onnx", "--weights", "last"]) == 0
+    assert opened(place / "h.onnx")[1]["weights"] == "last"
+
+
+def test_every_distribution_of_recipes_is_described():
+    assert set(onnx_model.DISTRIBUTIONS) == set(preset_fields._CHOICES["z_distribution"])
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_one_image_alone_is_the_same_of_an_onnx_file_as_of_the_command(onnx, place, statistics):
+    written(place / "other", small(statistics=statistics), generator=0)
+    assert export.main(["other", "--out", "g.onnx"]) == 0
+    assert sample.main(["other", "--each", "one", "--count", "1", "--seed", "3"]) == 0
+    with Image.open(place / "one/0.png") as png:
+        ours = np.asarray(png).astype(int)
+    theirs = pictures.to_bytes(drawn(place / "g.onnx", np.load(place / "one/z.npy")))[0, ..., 0]
+    assert np.abs(ours - theirs).max() <= 1
+    assert ours.std() > 10
+
+
+# -- checkpoints of a generator alone ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "seed"),
+    [
+        ([], "generator_ema", 2),
+        (["--weights", "last"], "generator", 1),
+        (["--weights", "ema"], "generator_ema", 2),
+    ],
+)
+def test_a_checkpoint_of_the_generator_alone_draws_as_the_run_does(place, capsys, arguments, prefix, seed):
+    preset = small(ema_decay=0.9)
+    written(place / "other", preset, generator=1, generator_ema=2, discriminator=3)
+    assert export.main(["other", "--out", "new/g.safetensors", *arguments]) == 0
+    assert "the generator alone, 0.0 MB" in capsys.readouterr().out
+    loaded = checkpoint.load(place / "new/g.safetensors")
+    assert loaded.preset == preset
+    assert loaded.position == {"step": 7, "epoch": 2}
+    expected = lively(models.build(preset)[0], seed).state_dict()
+    assert loaded.tensors.keys() == {f"{prefix}.{key}" for key in expected}
+    for key, value in loaded.under(prefix).items():
+        assert np.array_equal(value, expected[key].numpy())
+    for run, out, given in (("other", "a", arguments), ("new/g.safetensors", "b", [])):
+        assert sample.main([run, "--each", out, "--count", "3", *given]) == 0
+    assert files(place / "a") == files(place / "b")
+
+
+def test_the_images_that_a_run_was_trained_on_are_kept(place):
+    run = checkpoint.load(place / "run")
+    checkpoint.save(
+        place / "run/checkpoint.safetensors", run.preset, run.position, {"": run.tensors}, "9 images"
+    )
+    assert export.main(["run", "--out", "g.safetensors"]) == 0
+    assert checkpoint.load(place / "g.safetensors").images == "9 images"
+
+
+def test_a_checkpoint_holds_the_statistics_that_are_asked_for(place):
+    assert export.main(["run", "--out", "a.safetensors"]) == 0
+    assert export.main(["run", "--out", "b.safetensors", "--statistics", "recalibrated"]) == 0
+    generator = lively(models.build(small())[0])
+    sampling.recalibrate(generator, small())
+    kept, measured = (checkpoint.load(place / name).tensors for name in ("a.safetensors", "b.safetensors"))
+    for key, value in generator.state_dict().items():
+        assert np.array_equal(measured[f"generator.{key}"], value.numpy())
+        assert np.array_equal(kept[f"generator.{key}"], value.numpy()) == ("running" not in key)
+
+
+def test_neither_onnx_nor_onnxruntime_is_needed_for_a_checkpoint(place, monkeypatch):
+    for package in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert export.main(["run", "--out", "g.safetensors"]) == 0
+    assert export.main(["g.safetensors", "--out", "h.safetensors"]) == 0
+    assert (place / "g.safetensors").read_bytes() == (place / "h.safetensors").read_bytes()
+
+
+REFUSED = [
+    (train, ["--resume", "run/g.safetensors"], "--resume run/g.safetensors: it holds a generator alone"),
+    (
+        train,
+        ["--init-from", "run/g.safetensors"],
+        "--init-from run/g.safetensors: it holds a generator alone",
+    ),
+    (report, ["run/g.safetensors"], "run/g.safetensors: it holds a generator alone"),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "message"), REFUSED)
+def test_what_needs_the_rest_of_a_checkpoint_refuses_a_generator_alone(place, command, arguments, message):
+    assert export.main(["run", "--out", "run/g.safetensors"]) == 0
+    (place / "run/config.json").write_text(json.dumps({"preset": small().to_json()}))
+    before = files(place)
+    with pytest.raises(UserError, match=message):
+        command.main(arguments)
+    assert files(place) == before
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_generator_alone(place):
+    assert export.main(["run", "--out", "g.safetensors"]) == 0
+    (place / "run/checkpoint.safetensors").write_bytes((place / "g.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"checkpoint.safetensors: it holds a generator alone"):
+        train.main(["--resume", "run"])
+
+
+def test_the_file_of_quick_is_small(place):
+    preset = presets.QUICK
+    generator = models.build_generator(preset).state_dict()
+    checkpoint.save(
+        place / "quick.safetensors", preset, {"step": 1, "epoch": 1}, {"generator_ema": generator}
+    )
+    assert export.main(["quick.safetensors", "--out", "g.safetensors"]) == 0
+    assert (place / "g.safetensors").stat().st_size < 3_500_000

@@ -25,6 +25,8 @@ LAYERS = [
     "sampling",
     "vitals describe evaluation",
     "run",
+    "onnx_model",
+    "exporting",
     "arguments",
     "parser",
     "train_parser",

@@ -27,6 +27,7 @@ PAGES = [
     for path in (
         ROOT / "README.md",
         ROOT / "dcgan" / "README.md",
+        ROOT / "dcgan" / "pretrained" / "README.md",
         ROOT / "minigrad" / "README.md",
         ROOT / ".github" / "CONTRIBUTING.md",
     )

@@ -18,7 +18,7 @@ from dcgan.api import generator
 from dcgan.errors import UserError
 from dcgan.recipe.layers import BatchNorm, Dense, Flatten, Reshape, Tanh
 from dcgan.run import checkpoint
-from minigrad import nn, serialize
+from minigrad import backend, nn, serialize
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 NUMBERS = 6  # of noise
@@ -151,16 +151,36 @@ def test_the_three_statistics_give_three_pictures(place):
         assert differ(a, b) > 10
 
 
-@pytest.mark.parametrize("recipes", ["running", "batch"])
-def test_a_grid_uses_the_recipes_statistics_and_one_image_alone_recalibrated_ones(place, recipes):
+@pytest.mark.parametrize(
+    ("recipes", "of_one", "other"),
+    [("running", "running", "recalibrated"), ("batch", "recalibrated", "running")],
+)
+def test_a_grid_uses_the_recipes_statistics_and_one_image_alone_fixed_ones(place, recipes, of_one, other):
     written(place / "run", small(statistics=recipes))
     assert np.array_equal(drawn(place, out="a"), drawn(place, "--statistics", recipes, out="b"))
-    alone = drawn(place, "--grid", "1x1", out="c")
+    alone = drawn(place, "--count", "1", out="c")
     assert len(alone) == 1
-    assert np.array_equal(alone, drawn(place, "--grid", "1x1", "--statistics", "recalibrated", out="d"))
-    assert differ(alone, drawn(place, "--grid", "1x1", "--statistics", "running", out="e")) > 10
-    together = drawn(place, "--statistics", "recalibrated", out="f")
+    assert np.array_equal(alone, drawn(place, "--grid", "1x1", "--statistics", of_one, out="d"))
+    assert differ(alone, drawn(place, "--grid", "1x1", "--statistics", other, out="e")) > 10
+    together = drawn(place, "--statistics", of_one, out="f")
     assert differ(alone[0], together[0]) <= 1
+
+
+def test_one_image_alone_is_the_first_of_many_where_the_recipe_uses_running_statistics(place):
+    many = drawn(place, "--count", "64", "--seed", "3", out="a")
+    assert differ(drawn(place, "--count", "1", "--seed", "3", out="b")[0], many[0]) <= 1
+    assert differ(many[0], many[1]) > 10
+
+
+@pytest.mark.parametrize("form", [lambda z: z, mg.tensor], ids=["array", "tensor"])
+def test_z_may_lie_anywhere(form):
+    z = np.random.default_rng(0).standard_normal((3, NUMBERS)).astype(np.float32)
+    with backend.using(backend.numpy_forms()):
+        generator = lively(small(), 0)
+    before = z.copy()
+    images = sampling.generate(generator, form(z), "running")
+    assert np.allclose(images, sampling.generate(lively(small(), 0), z, "running"), atol=1e-5)
+    assert np.array_equal(z, before)
 
 
 def test_one_image_can_not_be_normalised_by_itself(place):
@@ -684,7 +704,7 @@ def made(monkeypatch):
     monkeypatch.setattr(
         generator,
         "generate",
-        lambda generator, z, how: (seen.update(z=z.numpy()), generate(generator, z, how))[1],
+        lambda generator, z, how: (seen.update(z=z), generate(generator, z, how))[1],
     )
     monkeypatch.setattr(
         interpolate.pictures, "save_rows", lambda rows, path: (seen.update(rows=rows), save_rows(rows, path))
