@@ -40,7 +40,7 @@ def save_animation(
     Args:
         durations: for how many milliseconds each is shown, multiples of 10; None for `pace.comfortable`.
     """
-    encoded = _mp4 if path.suffix.lower() == ".mp4" else _gif
+    encoded = _mp4 if path.suffix.lower() == ".mp4" else gif
     write_whole(path, encoded(frames, durations or pace.comfortable(len(frames))))
 
 
@@ -126,8 +126,11 @@ def memory_of_animation(frames: int, shape: tuple[int, int, int], ending: str) -
     return frames * height * width * (channels + times**2 * (channels + encoded)) + ENCODER
 
 
-def _gif(frames: Sequence[NDArray[Any]], durations: Sequence[int]) -> bytes:
-    """The content of a GIF file, shrunk until it is no more than people like to load."""
+def gif(frames: Sequence[NDArray[Any]], durations: Sequence[int]) -> bytes:
+    """Return the content of a GIF file, shrunk until it is no more than people like to load.
+
+    The arguments are those of `save_animation`.
+    """
     most = GIF_BYTES * max(1.0, len(frames) / 25)
     height, width = frames[0].shape[:2]
 

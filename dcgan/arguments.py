@@ -9,7 +9,7 @@ from typing import Any
 from . import presets, recipe_files
 from .data import scale
 from .data.scale import Range
-from .device import OTHER_NAMES
+from .device import canonical
 from .recipe import memory
 from .recipe.preset import Preset
 from .run.trained import WEIGHTS
@@ -68,7 +68,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device NAME, and --gpu for the GPU."""
     parser.add_argument(
         "--device",
-        type=device_name,
+        type=canonical,
         default="cpu",
         metavar="NAME",
         help="where to compute: cpu, gpu, or a device of a plugin (default: %(default)s)",
@@ -130,12 +130,6 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 
 
 # -- types, which raise argparse.ArgumentTypeError for other texts ------------------------------------
-
-
-def device_name(text: str) -> str:
-    """Return the name of a device as it has it here: "gpu" for "cuda" and "GPU"."""
-    name = text.lower()
-    return OTHER_NAMES.get(name, name if name in ("cpu", "gpu") else text)
 
 
 def positive(text: str) -> int:

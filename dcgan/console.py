@@ -121,9 +121,16 @@ def be_quiet(quiet: bool) -> None:
 
 
 def shows_progress() -> bool:
-    """Whether a progress bar is wanted: a person watches the error output, and messages are printed."""
+    """Whether a progress bar is wanted: a person watches, and messages are printed."""
     quiet = CONSOLE not in LOGGER.handlers or CONSOLE.level > logging.INFO
-    return not quiet and is_terminal(sys.stderr)
+    return not quiet and LOGGER.isEnabledFor(logging.INFO) and (in_notebook() or is_terminal(sys.stderr))
+
+
+def in_notebook() -> bool:
+    """Whether the process is a Jupyter kernel, whose messages a browser shows."""
+    ipython = sys.modules.get("IPython")  # which a kernel has imported
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 # -- streams -------------------------------------------------------------------------------------------
@@ -219,12 +226,16 @@ class StopOnSignal:
     start (`nohup`, a background job of a script) stay ignored. Outside of the main thread, which alone
     receives signals, the context does nothing.
 
+    Args:
+        program: the command, whose process ends at a later Ctrl-C. None in a program that goes on: it raises
+            KeyboardInterrupt then, and the other signals stay the program's.
+
     Attributes:
         asked: whether a signal came.
         signal: its number.
     """
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str | None) -> None:
         self.program = program
         self.asked, self.signal, self._at = False, int(signal.SIGINT), 0.0
         self._before: dict[int, Any] = {}
@@ -232,7 +243,7 @@ class StopOnSignal:
     def __enter__(self) -> "StopOnSignal":
         if threading.current_thread() is not threading.main_thread():
             return self
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP") if self.program else ("SIGINT",):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             before = None if number is None else signal.getsignal(number)
             if number is not None and before not in (None, signal.SIG_IGN):  # None: not Python's to restore
@@ -247,6 +258,8 @@ class StopOnSignal:
         now = time.monotonic()
         if self.asked:
             if number == signal.SIGINT and now - self._at >= 1.0:
+                if self.program is None:
+                    raise KeyboardInterrupt
                 # Not by an exception: it would be lost if the signal came while Python frees an object.
                 _write_at_once(f"\n{self.program}: interrupted\n")
                 os._exit(130)

@@ -15,6 +15,12 @@ from .errors import UserError, did_you_mean
 OTHER_NAMES = {"cuda": "gpu", "cuda:0": "gpu", "nvidia": "gpu"}
 
 
+def canonical(name: str) -> str:
+    """Return the name of a device as it has it here: "gpu" for "cuda" and "GPU"."""
+    small = name.lower()
+    return OTHER_NAMES.get(small, small if small in ("cpu", "gpu") else name)
+
+
 def choose(name: str, tf32: bool = False) -> str:
     """The device to compute on: the CPU, with a warning that says what is missing, where there is no GPU.
 

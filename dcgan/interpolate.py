@@ -4,15 +4,12 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-import minigrad as mg
-from minigrad import nn
-
-from . import animations, latent, pace, pictures
+from . import animations, latent, pictures
+from .api.generator import IN_A_STRIP, MAX_FRAMES
+from .api.run import Run, load
 from .arguments import add_generator
 from .console import run_command, tell
 from .data.channels import size_in_words
@@ -20,12 +17,8 @@ from .errors import UserError
 from .files.destination import check_ending, writing
 from .parser import Parser
 from .recipe.preset import MAX_GRID_IMAGES, Preset
-from .run.checkpoint import Checkpoint
-from .run.trained import check_memory, load_generator, load_run
-from .sampling import choose_statistics, generate
 
-IN_A_STRIP, IN_AN_ANIMATION = 9, 24  # images from one to the next
-PACE = 80  # milliseconds of an image in an animation
+IN_AN_ANIMATION = 24  # images from one to the next; IN_A_STRIP in a picture
 MAX_SUMMED = 100  # images that are summed
 
 
@@ -64,14 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = parser().parse_args(argv)
     _check(arguments)
-    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
-    _check_memory(arguments, loaded)
-    preset, generator = loaded.preset, load_generator(loaded, arguments.weights)
+    run = load(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
+    _check_memory(arguments, run)
     write = _write_way if arguments.between else _write_sum
     with writing("--out", arguments.out):
-        written = write(arguments, preset, generator)
-    size = size_in_words(preset.image_size, preset.channels)
-    tell(f"{arguments.out}: {written} of {size}, {preset.name} after step {loaded.position['step']}")
+        written = write(arguments, run)
+    size = size_in_words(run.preset.image_size, run.preset.channels)
+    tell(f"{arguments.out}: {written} of {size}, {run.preset.name} after step {run.step}")
     return 0
 
 
@@ -88,15 +80,15 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--mean: expected --minus, --plus or both beside it")
     if max(len(names or ()) for names in (arguments.mean, arguments.minus, arguments.plus)) > MAX_SUMMED:
         raise UserError(f"--mean, --minus and --plus: expected at most {MAX_SUMMED} Z for each")
-    if arguments.frames is not None and not 1 <= arguments.frames <= 1000:
-        raise UserError(f"--frames {arguments.frames}: expected 1 to 1000")
+    if arguments.frames is not None and not 1 <= arguments.frames <= MAX_FRAMES:
+        raise UserError(f"--frames {arguments.frames}: expected 1 to {MAX_FRAMES}")
     if len(arguments.between or ()) * (arguments.frames or IN_AN_ANIMATION) > MAX_GRID_IMAGES:
         raise UserError(f"--between and --frames: expected at most {MAX_GRID_IMAGES} images in all")
 
 
-def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:
+def _check_memory(arguments: argparse.Namespace, run: Run) -> None:
     """Raise UserError if the images, and the picture of them, take too much memory."""
-    preset, out = loaded.preset, arguments.out
+    preset, out = run.preset, arguments.out
     count, shape = _count(arguments), (preset.image_size, preset.image_size, preset.channels)
     if arguments.mean:
         further = pictures.memory_of_figure(count, shape)
@@ -106,8 +98,7 @@ def _check_memory(arguments: argparse.Namespace, loaded: Checkpoint) -> None:
         further = pictures.memory_of_still(out, size)
     else:
         further = animations.memory_of_animation(count, shape, out.suffix)
-    wanted = _statistics(arguments, preset)
-    check_memory(f"drawing {count} images", loaded, wanted, count, arguments.max_memory, further)
+    run.check_memory(f"drawing {count} images", count, _statistics(arguments, run), further)
 
 
 def _count(arguments: argparse.Namespace) -> int:
@@ -136,25 +127,23 @@ def _size_of_strip(arguments: argparse.Namespace, preset: Preset) -> tuple[int, 
     return size[0] * times, size[1] * times
 
 
-def _write_way(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> str:
+def _write_way(arguments: argparse.Namespace, run: Run) -> str:
     """Write the images from one Z to the next, and return what was written, in words."""
     frames = _frames(arguments)
-    points = [latent.by_seed(preset, name, arguments.max_memory) for name in arguments.between]
-    way = np.stack(latent.path_between(points, frames))  # (frames * stretches + 1, *z_shape)
-    images = _images(arguments, preset, generator, way)
+    made = run.interpolate(*arguments.between, frames=frames, statistics=arguments.statistics)
     if not _is_still(arguments):
-        shown = [pictures.enlarged(image, animations.MAX_WIDTH) for image in images]
-        durations = pace.steady(len(shown), PACE)
-        animations.save_animation(shown, arguments.out, durations)
-        return f"{len(shown)} frames, {sum(durations) / 1000:g} s,"
+        animation = made.animation()
+        animations.save_animation(animation.frames, arguments.out, animation.durations)
+        return f"{len(animation)} frames, {animation.seconds:g} s,"
     # A row for each stretch, from one Z to the next, both included.
-    rows = [images[k * frames : (k + 1) * frames + 1] for k in range(len(points) - 1)]
+    images = made.numpy()
+    rows = [images[k * frames : (k + 1) * frames + 1] for k in range(len(arguments.between) - 1)]
     grid = pictures.grid(np.concatenate(rows), len(rows), frames + 1)
     pictures.save_picture(pictures.enlarged(grid, pictures.MAX_STRIP_WIDTH), arguments.out)
     return f"{len(images)} images"
 
 
-def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Module) -> str:
+def _write_sum(arguments: argparse.Namespace, run: Run) -> str:
     """Write each group in a row, its mean last; the result by itself in the last row.
 
     Returns what was written, in words.
@@ -162,14 +151,15 @@ def _write_sum(arguments: argparse.Namespace, preset: Preset, generator: nn.Modu
     signs = {"mean": 1.0, "minus": -1.0, "plus": 1.0}
     groups = {sign: getattr(arguments, sign) for sign in signs if getattr(arguments, sign)}
     members = {
-        sign: [latent.by_seed(preset, name, arguments.max_memory) for name in names]
+        sign: [latent.by_seed(run.preset, name, arguments.max_memory) for name in names]
         for sign, names in groups.items()
     }
     means = {sign: np.mean(zs, axis=0, dtype=np.float32) for sign, zs in members.items()}
     result = sum(signs[sign] * mean for sign, mean in means.items())
     every = [z for sign, zs in members.items() for z in (*zs, means[sign])]
-    made = _images(arguments, preset, generator, np.stack([*every, result]).astype(np.float32))
-    images = iter(made)
+    z = np.stack([*every, result]).astype(np.float32)
+    made = run.draw(z, _statistics(arguments, run))
+    images = iter(made.numpy())
     rows = {
         f"{sign}\n{_in_lines(names)}": [next(images) for _ in range(len(names) + 1)]
         for sign, names in groups.items()
@@ -183,16 +173,9 @@ def _in_lines(names: Sequence[str]) -> str:
     return textwrap.fill(textwrap.shorten(" ".join(names), 80, placeholder=" ..."), 20)
 
 
-def _images(
-    arguments: argparse.Namespace, preset: Preset, generator: nn.Module, z: NDArray[Any]
-) -> NDArray[Any]:
-    """Bytes (n, H, W, C) of z; unless asked otherwise, no image depends on those beside it."""
-    statistics = choose_statistics(generator, preset, _statistics(arguments, preset), len(z))
-    return pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
-
-
-def _statistics(arguments: argparse.Namespace, preset: Preset) -> str:
-    return arguments.statistics or ("recalibrated" if preset.statistics == "batch" else "running")
+def _statistics(arguments: argparse.Namespace, run: Run) -> str:
+    """Return the statistics; unless asked otherwise, no image depends on those beside it."""
+    return arguments.statistics or run.own_statistics
 
 
 if __name__ == "__main__":

@@ -53,23 +53,36 @@ def from_file(preset: Preset, path: Path, max_memory: int = memory.DEFAULT) -> N
 
     Raises UserError where it holds something else, or more than fits in `max_memory` bytes.
     """
-    numbers = math.prod(preset.z_shape)
     try:
         array = arrays.open_npy(path)
     except ValueError as error:
         raise UserError(f"--z {path}: {error}") from error
+    return of_array(preset, array, f"--z {path}", max_memory)
+
+
+def of_array(
+    preset: Preset, array: NDArray[Any], what: str = "z", max_memory: int = memory.DEFAULT
+) -> NDArray[Any]:
+    """The z (n, *z_shape) of an array that holds them so, or flat (n, numbers), or only one; as float32.
+
+    Args:
+        what: names the array, for messages.
+
+    Raises UserError where it holds something else, or more than fits in `max_memory` bytes.
+    """
+    numbers = math.prod(preset.z_shape)
     forms = (preset.z_shape, (numbers,))  # of one z
     fits = array.shape in forms or array.shape[1:] in forms
     if not fits or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
         expected = " or ".join(f"({', '.join(('n', *map(str, shape)))})" for shape in dict.fromkeys(forms))
-        raise UserError(f"--z {path}: it holds {array.dtype} {array.shape}; expected floats {expected}")
+        raise UserError(f"{what}: it holds {array.dtype} {array.shape}; expected floats {expected}")
     if len(array) > MAX_GRID_IMAGES and array.shape not in forms:
-        raise UserError(f"--z {path}: it holds {len(array)} z; expected {MAX_GRID_IMAGES} at most")
-    memory.check(f"reading --z {path}", array.nbytes + 5 * array.size, max_memory)  # as float32, and checked
+        raise UserError(f"{what}: it holds {len(array)} z; expected {MAX_GRID_IMAGES} at most")
+    memory.check(f"reading {what}", array.nbytes + 5 * array.size, max_memory)  # as float32, and checked
     with np.errstate(over="ignore"):
         z = np.asarray(array, np.float32).reshape(-1, *preset.z_shape)  # (n, *z_shape)
     if not np.isfinite(z).all():
-        raise UserError(f"--z {path}: it holds numbers that are not finite, or not as float32")
+        raise UserError(f"{what}: it holds numbers that are not finite, or not as float32")
     return z
 
 

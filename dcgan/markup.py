@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .errors import printable
 
-VOID = {"img", "input", "link", "meta"}  # elements without content
+VOID = {"br", "img", "input", "link", "meta"}  # elements without content
 
 
 class Markup(str):

@@ -36,6 +36,7 @@ CURVES = (
     ("d_g_z2", "D(G(z)), fake, in its second half"),
 )
 LOSSES_SIZE = (9, 6.5)  # inches
+MAX_SCALE = 100  # times that a pixel is enlarged, at the most
 MAX_GRID_WIDTH = 560  # pixels: small pictures are enlarged up to this width, to be looked at
 MAX_STRIP_WIDTH = 1120  # the same for wide ones
 MARKED = 60  # points of a curve; with fewer each has a dot, so that one alone is seen
@@ -111,7 +112,7 @@ def save_rows(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
 
 def save_png(picture: NDArray[Any], path: Path) -> None:
     """Bytes (H, W, C), C from 1 to 4, as a PNG file."""
-    _save(picture, path, ".png")
+    write_whole(path, png(picture))
 
 
 def save_picture(picture: NDArray[Any], path: Path) -> None:
@@ -121,15 +122,20 @@ def save_picture(picture: NDArray[Any], path: Path) -> None:
     Raises UserError as `check_still` does.
     """
     check_still(path, picture.shape[:2])
-    _save(picture, path, path.suffix.lower())
+    write_whole(path, _encoded(picture, path.suffix.lower()))
 
 
-def _save(picture: NDArray[Any], path: Path, ending: str) -> None:
+def png(picture: NDArray[Any]) -> bytes:
+    """Return bytes (H, W, C), C from 1 to 4, as the content of a PNG file."""
+    return _encoded(picture, ".png")
+
+
+def _encoded(picture: NDArray[Any], ending: str) -> bytes:
     name, options = FORMATS[ending]
     image = opaque(picture) if name == "JPEG" else _image(picture)
     buffer = io.BytesIO()
     image.save(buffer, name, **options)
-    write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def check_still(path: Path, size: tuple[int, ...]) -> None:

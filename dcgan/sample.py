@@ -1,33 +1,23 @@
 """`dcgan sample RUN --out FILE`: new images from a trained generator."""
 
 import argparse
-import io
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-import minigrad as mg
-from minigrad.serialize import make_folder_of, write_whole
 
 from . import latent, pictures
+from .api.images import check_new, grid_of, times_of, write_each
+from .api.run import Run, load
 from .arguments import add_generator, positive
 from .console import run_command, tell
 from .data.channels import size_in_words
 from .errors import UserError, os_errors_as
 from .files.destination import check_ending, writing
 from .parser import Parser
+from .pictures import MAX_SCALE
 from .recipe.preset import MAX_GRID_IMAGES, Preset
-from .run.checkpoint import Checkpoint
-from .run.trained import check_memory, load_generator, load_run
-from .sampling import choose_statistics, generate
 
 GRID = (8, 8)
-MAX_SCALE = 100  # times, of --scale
 
 
 def parse_grid(text: str) -> tuple[int, int]:
@@ -80,23 +70,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = parser().parse_args(argv)
     _check(arguments)
-    loaded = load_run(arguments.run, arguments.weights, arguments.max_memory)
-    preset = loaded.preset
-    z, grid = _noise(arguments, loaded)
-    generator = load_generator(loaded, arguments.weights)
-    statistics = choose_statistics(generator, preset, arguments.statistics, len(z))
-    images = pictures.to_bytes(generate(generator, mg.tensor(z), statistics))
+    run = load(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
+    count, grid = _count(arguments, run)
+    _check_memory(arguments, run, count, grid)
+    images = run.sample(count, arguments.seed, z=arguments.z, statistics=arguments.statistics)
+    preset = run.preset
     what = f"{len(images)} images of {size_in_words(preset.image_size, preset.channels)}"
     enlarged = f", {arguments.scale} times as large" if (arguments.scale or 1) > 1 else ""
-    made = f"{preset.name} after step {loaded.position['step']}"
+    made = f"{preset.name} after step {run.step}"
     if arguments.each is not None:
         with os_errors_as(f"--each {arguments.each}"):
-            _write_each(images, z, arguments.each, arguments.scale or 1)
+            write_each(images.numpy(), images.z, arguments.each, arguments.scale or 1)
         tell(f"{arguments.each}/: {what}{enlarged}, {made}")
     if arguments.out is not None:
-        times = _times(arguments, grid, preset)
+        picture = images.grid(*grid, _times(arguments, grid, preset))
         with writing("--out", arguments.out):
-            pictures.save_picture(pictures.repeated(pictures.grid(images, *grid), times), arguments.out)
+            pictures.save_picture(picture.numpy(), arguments.out)
         tell(f"{arguments.out}: {what} in {grid[0]}x{grid[1]}{enlarged}, {made}")
     return 0
 
@@ -116,49 +105,32 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--seed {arguments.seed}: expected an integer of at least 0, below 2^63")
     if arguments.out is not None:
         check_ending("--out", arguments.out, pictures.ENDINGS)
-    each = arguments.each
-    if each is not None and each.exists() and (not each.is_dir() or any(each.iterdir())):
-        raise UserError(f"--each {each}: it exists already; name a new directory")
+    if arguments.each is not None:
+        check_new(arguments.each, "--each")
 
 
-def _noise(arguments: argparse.Namespace, loaded: Checkpoint) -> tuple[NDArray[Any], tuple[int, int]]:
-    """z (n, *z_shape), and the rows and columns of a grid of it.
+def _count(arguments: argparse.Namespace, run: Run) -> tuple[int, tuple[int, int]]:
+    """Return how many images are drawn, and the rows and columns of their grid.
 
-    Raises UserError if the images do not fit into the grid, or they and the picture take too much memory.
+    Raises UserError if they do not fit into the grid.
     """
-    preset = loaded.preset
     if arguments.z is not None:
-        z = latent.from_file(preset, arguments.z, arguments.max_memory)
-        grid = _grid_of(len(z), arguments.grid, f"--z {arguments.z}: {len(z)} z")
-        _check_memory(arguments, loaded, len(z), grid)
-        return z, grid
-    grid = arguments.grid or GRID
-    if arguments.count is not None:
-        grid = _grid_of(arguments.count, arguments.grid, f"--count {arguments.count}: so many images")
-    count = arguments.count or grid[0] * grid[1]
-    _check_memory(arguments, loaded, count, grid)
-    return latent.draw(preset, count, mg.Generator(arguments.seed)).numpy(), grid
-
-
-def _grid_of(count: int, grid: tuple[int, int] | None, what: str) -> tuple[int, int]:
-    """Return the rows and columns for `count` images: the given ones, or those of a grid near a square.
-
-    Raises UserError, about `what`, if there are more images than places.
-    """
-    columns = math.ceil(math.sqrt(count))
-    rows, columns = grid or (math.ceil(count / columns), columns)
+        count = len(latent.from_file(run.preset, arguments.z, arguments.max_memory))
+        what = f"--z {arguments.z}: {count} z"
+    elif arguments.count is not None:
+        count, what = arguments.count, f"--count {arguments.count}: so many images"
+    else:
+        rows, columns = arguments.grid or GRID
+        return rows * columns, (rows, columns)
+    rows, columns = arguments.grid or grid_of(count)
     if count > min(rows * columns, MAX_GRID_IMAGES):
         raise UserError(f"{what} do not fit into a grid of {rows}x{columns}")
-    return rows, columns
+    return count, (rows, columns)
 
 
 def _times(arguments: argparse.Namespace, grid: tuple[int, int], preset: Preset) -> int:
     """Return how many times as large each pixel is in the picture of --out."""
-    if arguments.scale is not None:
-        return int(arguments.scale)
-    rows, columns = grid
-    most = pictures.MAX_STRIP_WIDTH if columns > 1.5 * rows else pictures.MAX_GRID_WIDTH
-    return pictures.times_within(most, _size(grid, preset))
+    return int(arguments.scale or times_of(*grid, _size(grid, preset)))
 
 
 def _size(grid: tuple[int, int], preset: Preset) -> tuple[int, int]:
@@ -166,11 +138,9 @@ def _size(grid: tuple[int, int], preset: Preset) -> tuple[int, int]:
     return pictures.grid_size(*grid, (preset.image_size, preset.image_size))
 
 
-def _check_memory(
-    arguments: argparse.Namespace, loaded: Checkpoint, count: int, grid: tuple[int, int]
-) -> None:
+def _check_memory(arguments: argparse.Namespace, run: Run, count: int, grid: tuple[int, int]) -> None:
     """Check the size of the picture, and the memory of the images and of what is written of them."""
-    preset, further = loaded.preset, 0
+    preset, further = run.preset, 0
     if arguments.each is not None:
         side = (arguments.scale or 1) * preset.image_size
         further = pictures.memory_of_still(Path("0.png"), (side, side))
@@ -178,18 +148,7 @@ def _check_memory(
         times, (height, width) = _times(arguments, grid, preset), _size(grid, preset)
         pictures.check_still(arguments.out, (height * times, width * times))
         further = max(further, pictures.memory_of_still(arguments.out, (height * times, width * times)))
-    what = f"drawing {count} images"
-    check_memory(what, loaded, arguments.statistics, count, arguments.max_memory, further)
-
-
-def _write_each(images: NDArray[Any], z: NDArray[Any], directory: Path, times: int) -> None:
-    make_folder_of(directory / "z.npy")
-    digits = len(str(len(images) - 1))
-    for i, image in enumerate(images):
-        pictures.save_png(pictures.repeated(image, times), directory / f"{i:0{digits}}.png")
-    buffer = io.BytesIO()
-    np.save(buffer, z, allow_pickle=False)
-    write_whole(directory / "z.npy", buffer.getvalue())
+    run.check_memory(f"drawing {count} images", count, arguments.statistics, further)
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ def _gradients(node: Node, dy: Tensor, create_graph: bool) -> tuple[Tensor | Non
     They come from `backward` where they are recorded, else from `fused_backward` if there is one.
     """
     rule = node.fused_backward if node.has_fused_backward and not create_graph else node.backward
-    if not observer.observers or isinstance(node, Gradient):  # which computes nothing
+    if not observer.current() or isinstance(node, Gradient):  # which computes nothing
         gradients = rule(dy)
         _check_gradients(node, gradients, create_graph)
         return gradients

@@ -106,7 +106,7 @@ class CapturedStep(Generic[Args, Result]):
 
     def __call__(self, *args: Args.args, **kwargs: Args.kwargs) -> Result:
         backend = None if self._elsewhere else backends.with_graphs()
-        if backend is None or observer.observers or recording() is not None:
+        if backend is None or observer.current() or recording() is not None:
             return self.step(*args, **kwargs)
         given = (*args, *kwargs.values())
         setting = _setting(backend, given, kwargs)

@@ -81,7 +81,7 @@ def dropout(
         raise ValueError(f"dropout: expected 0 <= p < 1, got {p}")
     if not training or p == 0:
         return x
-    return Dropout(p, *(generator or random.default).next_counter())(x)
+    return Dropout(p, *(generator or random.current()).next_counter())(x)
 
 
 def batch_norm(
@@ -150,7 +150,7 @@ def _move(
     """Move the running mean and variance towards the batch's, in place, and notify the observers."""
     batch = operation.mean, operation.variance
     arrays = [None if t is None else t.data for t in running]
-    watched = any(each.follows_updates for each in observer.observers)
+    watched = any(each.follows_updates for each in observer.current())
     before = [a.copy() for a in arrays if a is not None] if watched else []
     operation.backend.move_statistics(arrays, batch, keep, shares)
     moved = [(t, new, share) for t, new, share in zip(running, batch, shares, strict=True) if t is not None]

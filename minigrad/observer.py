@@ -3,6 +3,7 @@
 As a rule there are none. The cost is then a look at an empty list.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,8 @@ FORWARD, BACKWARD, STEP, UPDATE = "forward", "backward", "step", "update"
 class Observer:
     """Is notified of all that runs while it is entered: `with observer: ...`.
 
-    Override `begin`, `end` and `abort`. Operations that these run themselves notify nobody. Training runs in
-    one thread; of what other threads run meanwhile, an observer may miss some.
+    Override `begin`, `end` and `abort`. Operations that these run themselves notify nobody. An observer is
+    notified of what runs in the thread that has entered it, and of nothing that other threads run meanwhile.
 
     Attributes:
         modules: the modules whose forward is running, the innermost last.
@@ -44,14 +45,26 @@ class Observer:
         """The same ends with an exception."""
 
     def __enter__(self) -> "Observer":
-        observers.append(self)
+        current().append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        observers.remove(self)
+        current().remove(self)
 
 
-observers: list[Observer] = []
+class _Thread(threading.local):
+    """The observers of this thread."""
+
+    def __init__(self) -> None:
+        self.observers: list[Observer] = []
+
+
+_thread = _Thread()
+
+
+def current() -> list[Observer]:
+    """Return the observers that this thread has entered, the innermost last."""
+    return _thread.observers
 
 
 def notify_end(subject: Any, phase: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
@@ -72,7 +85,7 @@ def differentiating() -> Iterator[None]:
 
 def differentiate(subject: Any) -> None:
     """Tell every observer which node or leaf a backward pass has come to; None where it ends."""
-    for observer in observers:
+    for observer in current():
         observer.differentiated = subject
 
 
@@ -97,6 +110,7 @@ def notifying(subject: Any, phase: str) -> Iterator[None]:
 @contextmanager
 def _muted() -> Iterator[list[Observer]]:
     """A context with the observers, in which nobody is notified of what they do."""
+    observers = current()
     watching = list(observers)
     observers.clear()
     try:

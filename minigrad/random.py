@@ -7,7 +7,9 @@ device, so that runs on every device see the same ones.
 """
 
 import functools
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,16 +106,48 @@ class Generator:
 default = Generator(0)
 
 
+class _Thread(threading.local):
+    """The engine's generator of this thread: `default`, but within `isolated`."""
+
+    generator = default
+
+
+_thread = _Thread()
+
+
+def current() -> Generator:
+    """Return the engine's generator: `default`, or within `isolated` that of the context."""
+    return _thread.generator
+
+
+@contextmanager
+def isolated(seed: int = 0) -> Iterator[Generator]:
+    """Give the engine a generator of its own in this thread, and at the end the one that it had.
+
+    What is drawn within does not depend on what was drawn before, nor on other threads, and moves nothing for
+    what is drawn afterwards. Contexts may be nested.
+
+        with minigrad.random.isolated(seed=3):
+            layer = nn.Dense(4, 2)  # the same weights each time
+    """
+    before = _thread.generator
+    _thread.generator = Generator(seed)
+    try:
+        yield _thread.generator
+    finally:
+        _thread.generator = before
+
+
 def manual_seed(seed: int) -> None:
     """Start the engine's generator anew from `seed`: layers, initialisers and dropout draw from it."""
-    default.state = {"seed": seed, "stream": 0, "calls": 0}
+    current().state = {"seed": seed, "stream": 0, "calls": 0}
 
 
 def get_state() -> State:
     """The state of the engine's generator, as integers to keep."""
-    return default.state
+    return current().state
 
 
 def set_state(state: State) -> None:
     """Put the engine's generator back to where `get_state` found it."""
-    default.state = state
+    current().state = state

@@ -90,7 +90,7 @@ def _check_path(function: str, path: Any) -> None:
     raise TypeError(f"{function}: expected a path, a str or os.PathLike, got {type(path).__name__}{remedy}")
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write a file under a temporary name in its directory, sync it and rename it.
 
     At `path` there is either the old file or all of the new one. A new file follows the umask; one that is

@@ -26,15 +26,14 @@ def read(path: Path, key: str = "") -> NDArray[Any]:
     Raises ValueError for anything else. Nothing in the file is run (no pickle), and what its header
     says is compared with its size first.
     """
-    array = _from_npz(path, key) if path.suffix.lower() == ".npz" else open_npy(path)
-    array = _channels_last(array)
-    if not len(array):
-        raise ValueError("it holds no image")
-    return array
+    return channels_last(_from_npz(path, key) if path.suffix.lower() == ".npz" else open_npy(path))
 
 
-def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
-    """(n, H, W), (n, H, W, C) or (n, C, H, W) as (n, H, W, C)."""
+def channels_last(array: NDArray[Any]) -> NDArray[Any]:
+    """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as (n, H, W, C).
+
+    Raises ValueError for any other shape, and if there is no image.
+    """
     if array.ndim == 3:
         array = array[..., None]
     elif array.ndim == 4 and array.shape[3] > 4 >= array.shape[1]:
@@ -43,6 +42,8 @@ def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
         raise ValueError(
             f"its shape is {array.shape}: expected (n, H, W), (n, H, W, C) or (n, C, H, W), C from 1 to 4"
         )
+    if not len(array):
+        raise ValueError("it holds no image")
     return array
 
 

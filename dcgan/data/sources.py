@@ -89,6 +89,23 @@ def load(name: str, size: int, channels: int, value_range: Range | None = None) 
     return _file(name, size, channels, value_range)
 
 
+def of_array(images: NDArray[Any], size: int, channels: int, value_range: Range | None = None) -> ImageSet:
+    """The images of an array, fitted to a recipe's size and channels.
+
+    Args:
+        images: (n, H, W), (n, H, W, C) or (n, C, H, W), C from 1 to 4, of numbers.
+        value_range: the numbers (low, high) that stand for black and white. By default, those that the
+            numbers' type and extremes tell (`scale.to_bytes`).
+
+    Raises UserError for other shapes, and if the numbers do not tell their range.
+    """
+    try:
+        value_range = None if value_range is None else scale.checked(value_range)
+        return _fitted(arrays.channels_last(images), "the array", size, channels, value_range)
+    except ValueError as error:
+        raise UserError(f"the array of images: {error}") from error
+
+
 def absolute(name: str) -> str:
     """The name in its canonical form, with paths made absolute: it says the same from any directory."""
     name = names.canonical(name)

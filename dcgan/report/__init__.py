@@ -9,5 +9,5 @@ findings.py, samples.py, charts.py, evaluations.py, networks.py, recipe.py, mach
 looking.py   what every layer makes of a picture
 heatmaps.py  numbers as colours
 embedded.py, drawing.py   pictures in the page; what its script draws
-page.py, page.css, page.js   the whole
+page.py, page.css, page.js   the whole; writing.py   the file
 """

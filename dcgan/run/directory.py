@@ -1,14 +1,19 @@
 """A run's directory: which file lies where, who may write there, and the log files that grow."""
 
 import errno
+import io
 import itertools
 import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from minigrad.serialize import is_temporary, write_whole
 
@@ -26,6 +31,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LINES = ("metrics.jsonl", "timing.jsonl", "vitals.jsonl", "evaluations.jsonl")
+IMAGES_NAME = "images.npy"  # the images of a run that was given an array
 FOLDERS = ("samples", "frames", "checkpoints", "tensorboard")
 ENDINGS = (".png", ".gif", ".json", ".jsonl", ".safetensors", ".tfevents")  # of a run's files
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network file systems
@@ -63,6 +69,7 @@ class RunDirectory:
     samples/                the recipe's grids
     frames/                 one grid over time, for the animation
     tensorboard/            with --log tensorboard: the lines and grids, as TensorBoard reads them
+    images.npy              the images, if they were given as an array: bytes (n, H, W, C)
     training_images.png     real images, as they are trained on (mnist_data.png in some recipes)
     real_and_fake.png, losses.png, vitals.png, output.gif  made at the end
 
@@ -198,6 +205,7 @@ class RunDirectory:
             if folder != self.path:
                 with suppress(OSError):
                     folder.rmdir()
+        (self.path / IMAGES_NAME).unlink(missing_ok=True)
         for path in self._made:
             with suppress(OSError):  # something of the user's is in it
                 path.rmdir()
@@ -212,6 +220,8 @@ class RunDirectory:
 
     def write_config(self, config: RunConfig) -> None:
         """Write config.json: how the run is trained from now on."""
+        if config.data == str(self._own_images):
+            config = replace(config, data=IMAGES_NAME)
         content = json.dumps(config.to_json(), indent=2) + "\n"
         write_whole(self.place("config.json"), content.encode())
 
@@ -222,6 +232,17 @@ class RunDirectory:
         except (OSError, ValueError):
             return {}
         return config if isinstance(config, dict) else {}
+
+    @property
+    def _own_images(self) -> Path:
+        """The place of images that were given as an array. config.json has no directory: runs get moved."""
+        return (self.path / IMAGES_NAME).resolve()
+
+    def write_images(self, images: Sequence[NDArray[Any]] | NDArray[Any]) -> None:
+        """Write the images that the run is trained on, bytes (n, H, W, C), so that it needs no other file."""
+        content = io.BytesIO()
+        np.save(content, np.asarray(images), allow_pickle=False)
+        write_whole(self.place(IMAGES_NAME), content.getbuffer())
 
     def data(self) -> tuple[str, Range | None] | None:
         """The images of the run, as --data and --range name them; None if there is no config.json.
@@ -236,6 +257,8 @@ class RunDirectory:
             data, value_range = config.get("data", names.DIGITS), config.get("range")
             if not isinstance(data, str):
                 raise TypeError("expected the name of the data")
+            if data == IMAGES_NAME:
+                data = str(self._own_images)
             return data, None if value_range is None else scale.checked(value_range)
         except (OSError, TypeError, ValueError, AttributeError) as error:
             said = f"{path} does not say what the run was trained on: name it with --data"

@@ -1,5 +1,7 @@
 """The report at the end of a run: the files that it left, or the error and its remedy."""
 
+from collections.abc import Iterator
+
 from minigrad.inspect import ShadowError
 
 from .. import plugins
@@ -33,18 +35,20 @@ def tell_end(training: Training, total: int) -> None:
     tell(f"more       dcgan sample {path} --out more.png --grid 8x8 --seed 1{needed}")
 
 
-def tell_divergence(training: Training, diverged: Diverged) -> None:
-    """Look for the first number that is not finite, and tell it, with the checkpoint that is left."""
+def divergence(training: Training, diverged: Diverged) -> Iterator[str]:
+    """Yield sentences about a run that has diverged: the first number that is not finite, and what is left.
+
+    The number is looked for after the first sentence, which takes as long as the last steps did.
+    """
     training.progress.close()
-    tell(f"The run has diverged: {diverged}.")
-    tell("Looking for where it began ...")
+    yield f"The run has diverged: {diverged}."
     where = training.where_it_diverged(diverged.step)
     if where:
-        tell(f"The first number that is not finite comes up {where}.")
+        yield f"The first number that is not finite comes up {where}."
     last = training.run.path / checkpoint.FILE_NAME
     if training.saved is not None:
-        tell(f"The last good checkpoint, of step {training.saved}, is {last}.")
-    tell("Start again with smaller lr_generator and lr_discriminator (--set).")
+        yield f"The last good checkpoint, of step {training.saved}, is {last}."
+    yield "Start again with smaller lr_generator and lr_discriminator (--set)."
 
 
 def tell_difference(training: Training, device: str, error: ShadowError) -> None:

@@ -135,7 +135,7 @@ class Learner:
             "optimizer_g": self.gan.optimizer_g.state_dict(),
             "optimizer_d": self.gan.optimizer_d.state_dict(),
             "rng": {
-                "engine": checkpoint.random_state(mg.random.default),
+                "engine": checkpoint.random_state(mg.random.current()),
                 "noise": checkpoint.random_state(self.noise),
             },
         }

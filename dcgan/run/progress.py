@@ -3,14 +3,17 @@
 import math
 import sys
 import time
+from contextlib import suppress
+from typing import Any
 
 from tqdm import tqdm
 
-from ..console import QuietStream, shows_progress, tell
+from ..console import QuietStream, in_notebook, shows_progress, tell
 from ..steps import StepLine
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 LONG_RUN_THRESHOLD = 600.0  # seconds: a run that takes longer says so
+NOTEBOOK_BAR = "{percentage:3.0f}%{bar}{n}/{total}, {remaining} left{postfix}"
 BAR = "{percentage:3.0f}%|{bar:10}| {n}/{total}, {remaining} left{postfix}"
 MEASURED = 5  # steps that the estimate is taken from, after one to warm up
 
@@ -48,11 +51,7 @@ class Progress:
         self.done, self.images = begin, 0
         self._started = self._measured_from = time.perf_counter()
         self._next_line = self._started + LINE_EVERY
-        self._bar = (
-            tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(sys.stderr))
-            if shows_progress()
-            else None
-        )
+        self._bar = _bar(total, begin) if shows_progress() else None
 
     def step(self, images: int, latest: StepLine | None) -> None:
         """Count one more step, of `images` images; `latest` has the latest scalars that are known."""
@@ -105,3 +104,13 @@ class Progress:
             f"This run will take about {duration(seconds * steps)} on this machine: {steps} steps "
             f"of {seconds:.2f} s, measured on the first {MEASURED}.{self.short_way}"
         )
+
+
+def _bar(total: int, begin: int) -> Any:
+    """Return a progress bar: in a notebook a widget, if ipywidgets is installed, elsewhere one of text."""
+    if in_notebook():
+        with suppress(ImportError):  # tqdm's, where there is no ipywidgets
+            from tqdm.notebook import tqdm as widget
+
+            return widget(total=total, initial=begin, bar_format=NOTEBOOK_BAR)
+    return tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(sys.stderr))

@@ -12,6 +12,7 @@ from ..errors import reason
 from ..evaluation.line import EvaluationLine
 from ..evaluation.monitor import Monitor
 from ..recipe.preset import Preset
+from ..steps import StepResult
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .checkup import Checkup
@@ -87,8 +88,17 @@ class Training:
             lines = [EvaluationLine.from_json(line) for line in self.run.lines("evaluations.jsonl")]
             self.monitor.remember(lines, has_best)
 
-    def train(self, total: int, stopped: Callable[[], bool]) -> None:
+    def train(
+        self,
+        total: int,
+        stopped: Callable[[], bool],
+        after_step: Callable[[StepResult], None] | None = None,
+    ) -> None:
         """Steps up to `total` in all, or until `stopped()`; then all that belongs to the end.
+
+        Args:
+            after_step: called with the result of each step. What it raises ends the run, which is kept as if
+                it had been stopped.
 
         Raises Diverged if a loss is no finite number, and OSError if the last checkpoint can't be written,
         or the run's directory has gone. Other failures to write or draw are reported, each once.
@@ -108,7 +118,16 @@ class Training:
             self.step_log.report(self.done)
             self._write_due()
             self._evaluate_if_due()
+            if after_step is not None:
+                self._call(after_step, result)
         self._finish()
+
+    def _call(self, after_step: Callable[[StepResult], None], result: StepResult) -> None:
+        try:
+            after_step(result)
+        except BaseException:
+            self._finish()
+            raise
 
     def _finish(self) -> None:
         """Write the last checkpoint, if this step has none, and the pictures of the end."""

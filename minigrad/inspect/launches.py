@@ -77,7 +77,7 @@ class Launches(observer.Observer):
         self._running.pop()
 
     def _add(self, work: Work) -> None:
-        if self in observer.observers:  # else it is what another observer does
+        if self in observer.current():  # else it is what another observer does
             self.launches.append(self._placed(work))
 
     def _placed(self, work: Work) -> Launch:

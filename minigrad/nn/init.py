@@ -38,7 +38,7 @@ def normal_(
 ) -> Tensor:
     """N(mean, std^2)."""
     _check("normal_", tensor, generator, mean=mean, std=std)
-    return _fill(tensor, (generator or random.default).normal(tensor.shape, tensor.dtype) * std + mean)
+    return _fill(tensor, (generator or random.current()).normal(tensor.shape, tensor.dtype) * std + mean)
 
 
 @ieee()
@@ -47,7 +47,7 @@ def uniform_(
 ) -> Tensor:
     """U(low, high)."""
     _check("uniform_", tensor, generator, low=low, high=high)
-    return _fill(tensor, (generator or random.default).uniform(tensor.shape, low, high, tensor.dtype))
+    return _fill(tensor, (generator or random.current()).uniform(tensor.shape, low, high, tensor.dtype))
 
 
 def glorot_uniform_(tensor: Tensor, generator: random.Generator | None = None) -> Tensor:

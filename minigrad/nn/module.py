@@ -110,7 +110,7 @@ class Module:
         return None
 
     def __call__(self, *inputs: Any) -> Tensor:
-        output = self._watched(*inputs) if observer.observers else self.forward(*inputs)
+        output = self._watched(*inputs) if observer.current() else self.forward(*inputs)
         if self.backward_hooks and _requires_grad(self, output):
             output = GradientHook(self._call_backward_hooks)(output)
         for hook in list(self.forward_hooks):
@@ -122,7 +122,7 @@ class Module:
             hook.fn(self, gradient)
 
     def _watched(self, *inputs: Any) -> Tensor:
-        watching = list(observer.observers)
+        watching = list(observer.current())
         for each in watching:
             each.modules.append(self)
         try:

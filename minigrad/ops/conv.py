@@ -232,7 +232,7 @@ def conv2d(
     except ValueError as error:
         raise ValueError(f"conv2d: {error}") from None
     if epilogue.p and epilogue.draw is None:
-        epilogue = epilogue.drawn(*random.default.next_counter())
+        epilogue = epilogue.drawn(*random.current().next_counter())
     operation = Convolve(geometry, epilogue)
     return operation(x, weight) if bias is None else operation(x, weight, bias)
 

@@ -89,7 +89,7 @@ class Operation:
 
         Inputs are tensors of one device and one dtype, or Python numbers.
         """
-        if not observer.observers:
+        if not observer.current():
             return self._run(inputs)
         with observer.notifying(self, observer.FORWARD):
             result = self._run(inputs)

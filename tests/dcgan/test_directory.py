@@ -17,7 +17,7 @@ from dcgan.data.feed import Feed
 from dcgan.errors import UserError
 from dcgan.evaluation import monitor
 from dcgan.files import jsonfile
-from dcgan.run import checkpoint, directory, evaluations, outputs, training
+from dcgan.run import checkpoint, directory, evaluations, opening, outputs, training
 from dcgan.run.config import RunConfig
 from dcgan.run.directory import RunDirectory
 from minigrad import serialize
@@ -131,7 +131,7 @@ def test_a_start_that_fails_leaves_no_directory(run, monkeypatch):
     def refused(*_, **__):
         raise MemoryError("too much")
 
-    monkeypatch.setattr(train, "Training", refused)
+    monkeypatch.setattr(opening, "Training", refused)
     with pytest.raises(MemoryError):
         run(*SMALL, "--steps", 8, "--out", "a/b/run")
     assert not Path("a").exists()

@@ -12,6 +12,7 @@ from PIL import Image
 
 import minigrad as mg
 from dcgan import console, evaluate, models, pictures, presets, sample
+from dcgan.api import evaluating, generator
 from dcgan.data import mnist
 from dcgan.errors import UserError
 from dcgan.evaluation import classifier, comparison, judges, measures, monitor, show
@@ -414,7 +415,7 @@ def test_an_evaluation_repeats_and_another_seed_or_place_is_another(place):
 
 def test_memorised_images_are_found_out(place, digits, monkeypatch):
     seen_before = mnist.images("train")[99::-1]
-    monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(seen_before))
+    monkeypatch.setattr(generator, "load_generator", lambda *_: Memory(seen_before))
     seen = {}
     monkeypatch.setattr(show, "draw", lambda evaluation, path: seen.update(e=evaluation))
     said = evaluated("run", "--count", "100")
@@ -428,7 +429,7 @@ def test_memorised_images_are_found_out(place, digits, monkeypatch):
 
 
 def test_other_real_images_come_near_the_floor_and_noise_does_not(place, more_digits, monkeypatch):
-    monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(more_digits["train"][0]))
+    monkeypatch.setattr(generator, "load_generator", lambda *_: Memory(more_digits["train"][0]))
     said = evaluated("run", "--count", "200")
     samples, floor = said["samples"], said["floor"]
     assert samples["frechet"] == pytest.approx(floor["frechet"], rel=0.5)
@@ -440,7 +441,7 @@ def test_other_real_images_come_near_the_floor_and_noise_does_not(place, more_di
     assert samples["nearest"] == pytest.approx(floor["nearest"], rel=0.2)
     assert min(samples["shares"]) > 0.04
     noise = np.random.default_rng(0).integers(0, 256, (200, 28, 28)).astype(np.uint8)
-    monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(noise))
+    monkeypatch.setattr(generator, "load_generator", lambda *_: Memory(noise))
     worse = evaluated("run", "--count", "200")
     assert worse["floor"] == floor
     assert worse["samples"]["frechet"] > 10 * samples["frechet"]
@@ -452,7 +453,7 @@ def test_other_real_images_come_near_the_floor_and_noise_does_not(place, more_di
 def test_one_digit_made_again_and_again_is_found_out(place, more_digits, monkeypatch):
     images, labels = more_digits["train"]
     fours = images[labels == 4][:200]
-    monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(fours))
+    monkeypatch.setattr(generator, "load_generator", lambda *_: Memory(fours))
     said = evaluated("run", "--count", "200")
     assert said["samples"]["shares"][4] > 0.97
     assert said["samples"]["score"] < 1.3
@@ -463,7 +464,7 @@ def test_one_digit_made_again_and_again_is_found_out(place, more_digits, monkeyp
 def test_results_are_those_of_the_measures(place, digits, monkeypatch):
     """What goes into which: features of 120 samples, of the test images, of as many training images."""
     shown = digits["train"][0][:120]
-    monkeypatch.setattr(evaluate, "load_generator", lambda *_: Memory(shown))
+    monkeypatch.setattr(generator, "load_generator", lambda *_: Memory(shown))
     said = evaluated("run", "--count", "120")
     judge = judges.DigitJudge()
     (ours, sure), (reference, _), (floor, _) = (
@@ -553,7 +554,7 @@ def test_best_weights_are_evaluated(place):
 def test_the_statistics_are_those_that_are_asked_for(place, monkeypatch, statistics):
     seen = []
     monkeypatch.setattr(
-        evaluate,
+        evaluating,
         "choose_statistics",
         lambda generator, preset, wanted, count: (seen.append((wanted, count)), "running")[1],
     )

@@ -29,6 +29,7 @@ LAYERS = [
     "parser",
     "train_parser",
     "report benchmark",
+    "api",
     "train list sample interpolate animate evaluate export import_weights bench launches",
     "completion",
     "__main__",

@@ -31,6 +31,7 @@ from dcgan import (
     train,
 )
 from dcgan.animations import memory_of_animation
+from dcgan.api import evaluating, generator
 from dcgan.errors import UserError
 from dcgan.evaluation import comparison
 from dcgan.recipe import layers, memory
@@ -234,11 +235,12 @@ def test_an_interpolation_counts_its_images_and_the_picture_of_them(run, monkeyp
     def check(what, loaded, wanted, count, limit, further):
         counted.append((count, further))
 
-    monkeypatch.setattr(interpolate, "check_memory", check)
-    generate = interpolate.generate
-    monkeypatch.setattr(interpolate, "generate", lambda g, z, s: counted.append(len(z)) or generate(g, z, s))
+    monkeypatch.setattr(generator, "check_memory", check)
+    generate = generator.generate
+    monkeypatch.setattr(generator, "generate", lambda g, z, s: counted.append(len(z)) or generate(g, z, s))
     assert interpolate.main(["run", *words, "--statistics", "running"]) == 0
-    assert counted == [expected, expected[0]]
+    count, _ = expected
+    assert counted == [expected, (count, 0), count]
 
 
 def test_many_frames_are_refused_after_the_first(run, refused, monkeypatch):
@@ -304,7 +306,7 @@ def test_the_default_lets_every_recipe_train_and_be_evaluated(name):
     sizes = (10_000, preset.image_size, preset.image_size, preset.channels)
     images = np.broadcast_to(np.zeros((), np.uint8), sizes)
     real = comparison.RealImages(images, images, images, "none")
-    further = evaluate.needed(10_000, real)
+    further = evaluating.needed(10_000, real)
     assert memory.of_sampling(preset, preset.batch_size, preset.batch_size) + further < memory.DEFAULT
 
 

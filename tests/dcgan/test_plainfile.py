@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dcgan import animate, animations, evaluate
+from dcgan.api import evaluating
 from dcgan.errors import UserError
 from dcgan.files import plainfile
 from dcgan.report import __main__ as report
@@ -144,9 +145,9 @@ def test_an_evaluation_is_not_written_where_a_link_leads(run, secret, monkeypatc
     def done(*_):
         return SimpleNamespace(to_json=dict)
 
-    monkeypatch.setattr(evaluate, "evaluate", done)
-    monkeypatch.setattr(evaluate.show, "draw", lambda _, path: path.write_bytes(b"a picture"))
-    monkeypatch.setattr(evaluate.show, "table", lambda _: "")
+    monkeypatch.setattr(evaluating, "evaluate", done)
+    monkeypatch.setattr(evaluating.show, "draw", lambda _, path: path.write_bytes(b"a picture"))
+    monkeypatch.setattr(evaluating.show, "table", lambda _: "")
     before = secret.read_bytes()
     for name in ("evaluation.json", "evaluation.png"):
         (run / name).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from video import read_mp4
 
 import minigrad as mg
 from dcgan import animate, console, interpolate, latent, models, pace, pictures, presets, sample, sampling
+from dcgan.api import generator
 from dcgan.errors import UserError
 from dcgan.recipe.layers import BatchNorm, Dense, Flatten, Reshape, Tanh
 from dcgan.run import checkpoint
@@ -681,7 +682,7 @@ def made(monkeypatch):
     seen = {}
     generate, save_rows = sampling.generate, pictures.save_rows
     monkeypatch.setattr(
-        interpolate,
+        generator,
         "generate",
         lambda generator, z, how: (seen.update(z=z.numpy()), generate(generator, z, how))[1],
     )
@@ -921,7 +922,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(framed, monkeypatch, co
 @pytest.mark.parametrize("words", [("--between", "1", "2"), ("--between", "1", "2", "3", "--frames", "20")])
 def test_a_strip_too_wide_for_its_format_is_told_before_it_is_drawn(place, monkeypatch, words):
     monkeypatch.setitem(pictures.MAX_SIDE, "WEBP", 200)
-    monkeypatch.setattr(interpolate, "load_generator", lambda *_: pytest.fail("the generator was loaded"))
+    monkeypatch.setattr(generator, "load_generator", lambda *_: pytest.fail("the generator was loaded"))
     with pytest.raises(UserError, match=r"a\.webp: [0-9]+ x [0-9]+ pixels are too many for \.webp"):
         interpolate.main(["run", *words, "--out", "a.webp"])
 

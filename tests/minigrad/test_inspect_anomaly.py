@@ -31,7 +31,7 @@ def test_nothing_is_said_where_all_is_finite():
     with detect_anomaly(model):
         model(noise()).sum().backward()
         optimizer.step()
-    assert observer.observers == []
+    assert observer.current() == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_layer_of_a_bad_weight_is_named(index, layer, operation, bad):
         model(noise())
     found = caught.value
     assert (found.layer, found.operation, found.phase) == (layer, operation, "forward")
-    assert observer.observers == []
+    assert observer.current() == []
 
 
 def test_the_range_of_what_went_in_is_told():

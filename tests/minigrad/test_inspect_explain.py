@@ -563,7 +563,7 @@ def test_nothing_is_changed(name):
     for key, t in layer.state_dict().items():
         assert np.array_equal(t.numpy(), before[key])
     assert all(np.array_equal(p.grad.numpy(), np.ones(p.shape)) for p in layer.parameters())
-    assert observer.observers == []
+    assert observer.current() == []
 
 
 def test_the_random_state_is_put_back_after_an_error():

@@ -89,7 +89,7 @@ def test_calls_work_and_bytes_of_a_step_by_hand():
     assert backward.bytes == 4 * (256 * 128 * 25 + 128 * 64 * 16 + 2 * 128 * 49)
     assert (lines["Adam", "step"].calls, lines["Adam", "step"].flop) == (1, 0)
     assert lines["batch_norm", "forward"].calls == lines["tanh", "backward"].calls == 1
-    assert observer.observers == []
+    assert observer.current() == []
 
 
 def test_each_array_that_an_operation_needs_is_moved_once():

@@ -29,7 +29,7 @@ def dropout(layer: Dropout, x: Tensor, dy: Tensor, seed: int) -> Opened:
         dx = backward.take("nothing", "dx", "dy itself", dy.data)
         return Opened(forward, backward, {"x": dx}, loop="y[...] = x\ndx[...] = dy")
     calls = random.get_state()["calls"]
-    key, counter = random.default.next_counter()
+    key, counter = random.current().next_counter()
     draws = _draws(x.shape, key, counter)
     threshold = round(p * 2**16)
     order = ", numbered with the channels innermost, as they lie in memory" if x.ndim == 4 else ""

@@ -1,0 +1,16 @@
+from . import models as models
+from . import plugins as plugins
+from . import presets as presets
+from .api.fit import fit as fit
+from .api.images import Animation as Animation
+from .api.images import Images as Images
+from .api.images import Picture as Picture
+from .api.ledger import ledger as ledger
+from .api.run import Run as Run
+from .api.run import load as load
+from .api.training import RunDiverged as RunDiverged
+from .api.training import TrainingState as TrainingState
+from .errors import UserError as UserError
+from .recipe.preset import Preset as Preset
+
+__version__: str

@@ -1,0 +1,231 @@
+"""A trained run: its images, its logs, its evaluation, and more steps of it."""
+
+import base64
+import os
+import secrets
+import shutil
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minigrad.serialize import TEMPORARY_PREFIX, make_folder_of
+
+from ..errors import UserError, os_errors_as
+from ..markup import tag
+from ..recipe import memory
+from ..run.directory import RunDirectory
+from . import training
+from .generator import TrainedGenerator
+from .images import PathLike
+from .training import Callback
+
+if TYPE_CHECKING:
+    from ..evaluation.show import Evaluation
+    from ..run.logs import Metrics, Vitals
+
+SHOWN = 64  # images of the grid that a notebook displays
+
+
+class Run(TrainedGenerator):
+    """A trained run, as `dcgan.fit` and `dcgan.load` return it. A notebook displays its images.
+
+    Attributes:
+        path: the run's directory. One that is temporary is removed with this object: see `save`.
+    """
+
+    _finalizer: "weakref.finalize[Any, Any] | None" = None
+
+    def reload(self) -> None:
+        """Read the run again, which may have been trained further."""
+        super().reload()
+        for name in ("metrics", "vitals", "_shown"):
+            self.__dict__.pop(name, None)
+
+    # -- logs and measures ---------------------------------------------------------------------------
+
+    @cached_property
+    def metrics(self) -> "Metrics":
+        """The losses and judgements of each step: `run.metrics["loss_d"]` is an array."""
+        from ..run.logs import Metrics
+
+        return Metrics(RunDirectory(self.path).metrics())
+
+    @cached_property
+    def vitals(self) -> "Vitals":
+        """The vital signs of the steps that were measured, and the findings."""
+        from ..run import checkup
+        from ..run.logs import Vitals
+
+        return Vitals(checkup.lines(RunDirectory(self.path)))
+
+    def evaluate(
+        self,
+        count: int | None = None,
+        seed: int = 0,
+        *,
+        data: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        statistics: str | None = None,
+        out: PathLike | None = None,
+    ) -> "Evaluation":
+        """Measure how good the samples are, as `dcgan evaluate` does, and write it into the run's directory.
+
+        Args:
+            count: samples, from 100 on; by default 10,000, or as many as there are real images to compare.
+            seed: of the noise.
+            data: the real images, named as for training; by default those of the run.
+            value_range: the numbers of `data` that are black and white.
+            statistics: as for `sample`.
+            out: the directory of evaluation.json and evaluation.png; by default the run's.
+
+        Raises UserError if the images can't be used, or the files not be written.
+        """
+        from . import evaluating
+
+        out = self.path if out is None else Path(out)
+        evaluating.prepare(out, make=out != self.path)
+        found = evaluating.evaluate(self, count, seed, data, value_range, statistics)
+        evaluating.write(found, out)
+        return found
+
+    def report(self, out: PathLike | None = None) -> "Report":
+        """Write everything that the run has left into one HTML page, as `dcgan report` does.
+
+        Args:
+            out: the file; by default report.html in the run's directory.
+
+        Raises UserError if it can't be written.
+        """
+        from ..report.writing import write
+
+        written = write(self.named, self.weights, None if out is None else Path(out), self.max_memory)
+        return Report(written.path)
+
+    # -- more steps ----------------------------------------------------------------------------------
+
+    def resume(
+        self,
+        steps: int | None = None,
+        *,
+        images: Any = None,
+        device: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        every: int | None = None,
+    ) -> "Run":
+        """Train further, bit for bit as if the run had never stopped; returns this run, which has moved on.
+
+        Args:
+            steps: how many more; by default those that are left of what the run was to do.
+            images: the images, as for `dcgan.fit`, if they lie elsewhere now.
+            device: where to compute; by default as before.
+            callbacks, every: as for `dcgan.fit`.
+
+        Raises UserError if the run can't go on, or `steps` are missing in a run that is at its end.
+        """
+        training.resume(self.named, steps, training.options(images, device or self.device, every), callbacks)
+        self.named = self.path
+        self.reload()
+        return self
+
+    def save(self, path: PathLike) -> "Run":
+        """Copy the run's directory to a new one, whole or not at all, which is the run's from now on.
+
+        Raises UserError if there is something at `path`, or it can't be written.
+        """
+        target = Path(path)
+        if target.exists():
+            raise UserError(f"save {target}: it exists already; name a new directory")
+        copy = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        with os_errors_as(f"save {target}"):
+            make_folder_of(target)
+            try:
+                shutil.copytree(self.path, copy)
+                copy.rename(target)
+            except BaseException:
+                shutil.rmtree(copy, ignore_errors=True)
+                raise
+        if self._finalizer is not None:
+            self._finalizer()
+            self._finalizer = None
+        if self.named.is_file():  # a checkpoint in the directory
+            self.named = target / self.named.relative_to(self.path)
+        else:
+            self.named = target
+        self.path = target
+        return self
+
+    def remove_with(self, folder: Path) -> None:
+        """Remove a folder, which holds the run's directory, as soon as this object is gone."""
+        self._finalizer = weakref.finalize(self, _remove, folder, os.getpid())
+
+    # -- for people ----------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """The device that the run was trained on last; "cpu" where nothing says so."""
+        return str(RunDirectory(self.path).config().get("device", "cpu"))
+
+    def __repr__(self) -> str:
+        return f"<Run {self.preset.name!r} after step {self.step}, in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        facts = f", step {self.step:,}, epoch {self.epoch:,}"
+        place = "a temporary directory: run.save(path) keeps it" if self._finalizer else str(self.path)
+        return tag(
+            "figure",
+            tag("figcaption", tag("b", self.preset.name), facts, tag("br"), place),
+            tag("img", src=f"data:image/png;base64,{self._shown}", alt=f"images of {self.preset.name}"),
+            style="margin: 0",
+        )
+
+    @cached_property
+    def _shown(self) -> str:
+        """The images that a notebook displays, a PNG file in base64."""
+        return base64.b64encode(self.sample(SHOWN)._repr_png_() or b"").decode()
+
+
+class Report:
+    """A written report, which a notebook displays in a frame.
+
+    Attributes:
+        path: of the HTML file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<Report {self.path}>"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        page = self.path.read_text(encoding="utf-8")
+        # Its script runs in the frame alone, without access to the notebook.
+        return tag(
+            "iframe", srcdoc=page, sandbox="allow-scripts", width="100%", height="800", style="border: 0"
+        )
+
+
+def load(path: PathLike, *, weights: str | None = None, max_memory: int = memory.DEFAULT) -> Run:
+    """Return a trained run.
+
+    Args:
+        path: a run's directory, a checkpoint file, or "@quick", the generator that comes with the package.
+        weights: those that images are drawn with: "last", of the last step; "ema", averaged over the last
+            steps; "best", of the best evaluation on the way. By default the recipe's, averaged where it
+            averages.
+        max_memory: bytes that reading, and later drawing, may take.
+
+    Raises UserError if there is no run, or it is damaged, or needs a plugin that is not loaded (see
+    `dcgan.plugins.load`).
+    """
+    return Run(path, weights=weights, max_memory=max_memory)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a child process, which has the object too
+        shutil.rmtree(folder, ignore_errors=True)
