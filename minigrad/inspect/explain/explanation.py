@@ -11,7 +11,7 @@ from .look import Host, look, summary_of
 WIDTH = 100  # characters of a line of words
 INDENT = 5  # of steps, for their numbers
 OPEN = 4  # lines of numbers that HTML shows without a click
-ALIGN = "<<<>"  # of the table of checks
+ALIGN = "<<<>>><"  # of the table of checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One layer, opened up on real numbers; `str()` is the whole of it as text, and notebooks show it so, too.
+    """One layer, opened up on real numbers. `str()` is the whole of it as text; notebooks show it in HTML.
 
     Attributes:
         layer: with its arguments.
@@ -144,7 +144,7 @@ class Explanation:
         verdict, *wrong = self._verdict()
         failed = [tag("ul", *(tag("li", check) for check in wrong))] if wrong else []
         heading = paragraph(_mark(self.right), tag("strong", verdict))
-        return "".join([heading, *failed, *self._sections(self.layer)])
+        return "".join([heading, *failed, tag("h4", self.layer), *self._sections()])
 
     def _verdict(self) -> list[str]:
         """The result of all checks in one line, and the checks that failed."""
@@ -174,9 +174,9 @@ class Explanation:
             lines += ["", part._text(f"{name}.{place}" if name else place)]
         return "\n".join(lines)
 
-    def _sections(self, title: str, name: str = "") -> list[Markup]:
+    def _sections(self, name: str = "") -> list[Markup]:
         """The same as HTML: headings, and what is long behind a click."""
-        found = [tag("h4", title), paragraph(self.heading)]
+        found = [paragraph(self.heading)]
         for heading, steps in (("forward", self.forward), ("backward, from dy", self.backward)):
             shown = (tag("li", Markup(step._repr_html_())) for step in steps)
             found += [tag("h5", heading), tag("ol", *shown)]
@@ -191,9 +191,8 @@ class Explanation:
         found += [tag("h5", "checked on the spot"), html_table([heads, *marked], ALIGN)]
         for place, part in self.parts.items():
             full = f"{name}.{place}" if name else place
-            title = f"{full} {part.layer}"
-            summary = (_mark(part.right), tag("strong", title))
-            found.append(details(Markup("".join(summary)), *part._sections(title, full), open=not part.right))
+            title = Markup(_mark(part.right) + tag("strong", f"{full} {part.layer}"))
+            found.append(details(title, *part._sections(full), open=not part.right))
         return found
 
     def _table(self) -> str:
@@ -206,5 +205,5 @@ class Explanation:
 
 
 def _mark(right: bool) -> Markup:
-    """A tick or a cross, in letters that are green and red on every page where fonts have colours."""
-    return Markup("\N{WHITE HEAVY CHECK MARK} " if right else "\N{CROSS MARK} ")
+    """A tick or a cross."""
+    return Markup("\N{CHECK MARK} " if right else "\N{BALLOT X} ")
