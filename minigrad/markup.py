@@ -80,7 +80,8 @@ def paragraph(*content: object) -> Markup:
 
 def preformatted(content: Iterable[str]) -> Markup:
     """Return lines as they are, in letters of one width."""
-    return tag("pre", "\n".join(content), style="margin: 4px 0 4px 1em; line-height: 1.3; overflow-x: auto")
+    style = "margin: 4px 0 4px 1em; line-height: 1.3; overflow-x: auto; font-family: monospace"
+    return tag("pre", "\n".join(content), style=style)
 
 
 def details(summary: object, *content: object, open: bool = False) -> Markup:
