@@ -10,6 +10,8 @@
 - `graph`: how a tensor was computed, as a picture.
 - `compare`: the first difference between two networks, or devices.
 - `Shadow`: each operation of a network at work done again on another device.
+
+Their results show themselves in Jupyter notebooks, as tables and pictures.
 """
 
 from .anomaly import AnomalyError, detect_anomaly

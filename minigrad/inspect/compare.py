@@ -10,6 +10,7 @@ import numpy as np
 from .. import backend as backends
 from .. import observer, random
 from ..backend.ieee import ieee
+from ..markup import paragraph
 from ..nn import Module
 from ..tensor import FLOATS, Tensor
 from .names import Names
@@ -44,6 +45,9 @@ class Difference:
             f"{where}{self.operation}, {self.what}: error {self.error:.3g}; the worst element "
             f"{list(self.place)} is {self.got!r}, expected {self.expected!r}"
         )
+
+    def _repr_html_(self) -> str:
+        return paragraph(self)
 
 
 @ieee()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backend.geometry import ConvGeometry, extent
 from ..figures import saved_figure
+from ..markup import SHADE, Markup, paragraph, preformatted, tag
 from ..nn import Conv2d, ConvTranspose2d, Module
 from .receptive import Axis, taps
 from .shapes import is_shape
@@ -15,12 +16,13 @@ from .shapes import is_shape
 Pair = tuple[int, int]
 Host = np.ndarray[Any, Any]
 AXES = ("height", "width")
-MAX_SHOWN = 32  # pixels down and across, of the picture in text
+MAX_SHOWN = 32  # pixels down and across, of the pictures in text and in HTML
+CELL = 20  # pixels of the page, of a number in HTML
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution or a transposed one over an image of one size; `str()` explains it.
+    """A convolution or a transposed one over an image of one size; `str()` explains it, and so do notebooks.
 
     Every pair is (vertical, horizontal), and in pixels.
 
@@ -48,28 +50,73 @@ class Geometry:
     warning: str
 
     def __str__(self) -> str:
-        (top, bottom), (left, right) = self.padding
-        done = "cut off the output" if self.transposed else "added around the input"
-        subject = "output is written to" if self.transposed else "input is read"
-        lines = [f"{self.layer}: {_size(self.input_size)} to {_size(self.output_size)} pixels"]
-        lines += [f"  {name:<6} = {text}" for name, text in zip(AXES, self.formulas, strict=True)]
-        lines.append(f"  {done}: {top} above, {bottom} below, {left} left, {right} right")
-        lines.append(f"  a pixel of the output sees up to {_size(self.field)} pixels of the input")
-        low, high = int(self.touched.min()), int(self.touched.max())
-        lines.append(
-            f"  a pixel of the {subject} {low} to {high} times:"
-            if low < high
-            else f"  each pixel of the {subject} {low} times"
-        )
-        if low < high:
+        title, *facts = self._facts()
+        lines = [title, *(f"  {fact}" for fact in facts)]
+        if self._uneven:
             lines += [f"    {line}" for line in self.picture().splitlines()]
         if self.warning:
             lines.append(f"  warning: {self.warning}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        title, *facts = self._facts()
+        parts = [paragraph(tag("strong", title)), preformatted(facts)]
+        if self._uneven:
+            parts.append(self._drawing())
+        if self.warning:
+            parts.append(paragraph(tag("strong", "warning: "), self.warning))
+        return "".join(parts)
+
+    @property
+    def _uneven(self) -> bool:
+        """Whether some pixels are touched more often than others."""
+        return bool(self.touched.min() < self.touched.max())
+
+    def _facts(self) -> list[str]:
+        """The title and the sizes, as lines."""
+        (top, bottom), (left, right) = self.padding
+        done = "cut off the output" if self.transposed else "added around the input"
+        subject = "output is written to" if self.transposed else "input is read"
+        facts = [f"{self.layer}: {_size(self.input_size)} to {_size(self.output_size)} pixels"]
+        facts += [f"{name:<6} = {text}" for name, text in zip(AXES, self.formulas, strict=True)]
+        facts.append(f"{done}: {top} above, {bottom} below, {left} left, {right} right")
+        facts.append(f"a pixel of the output sees up to {_size(self.field)} pixels of the input")
+        low, high = int(self.touched.min()), int(self.touched.max())
+        shown = self._shown.shape
+        part = "" if shown == self.touched.shape else f" (the first {_size(shown)} pixels)"
+        facts.append(
+            f"a pixel of the {subject} {low} to {high} times{part}:"
+            if low < high
+            else f"each pixel of the {subject} {low} times"
+        )
+        return facts
+
+    @property
+    def _shown(self) -> Host:
+        return self.touched[:MAX_SHOWN, :MAX_SHOWN]
+
+    def _drawing(self) -> Markup:
+        """`touched` as a picture in SVG: numbers on shades, the darker the more often."""
+        shown, most = self._shown, int(self.touched.max())
+        height, width = (CELL * n for n in shown.shape)
+        squares, numbers = [], []
+        for (row, column), count in np.ndenumerate(shown):
+            x, y = CELL * column, CELL * row
+            shade = f"{0.75 * count / most:.2f}"
+            squares.append(tag("rect", x=x, y=y, width=CELL - 1, height=CELL - 1, fill_opacity=shade))
+            numbers.append(tag("text", count, x=x + CELL // 2, y=y + CELL // 2 + 4))
+        return tag(
+            "svg",
+            tag("g", *squares, fill=f"rgb({SHADE})"),
+            tag("g", *numbers, fill="currentColor", font_size=11, text_anchor="middle"),
+            width=width,
+            height=height,
+            viewBox=f"0 0 {width} {height}",
+        )
+
     def picture(self) -> str:
         """`touched` as lines of numbers: the first MAX_SHOWN pixels down and across."""
-        shown = self.touched[:MAX_SHOWN, :MAX_SHOWN]
+        shown = self._shown
         width = len(str(shown.max()))
         return "\n".join(" ".join(str(count).rjust(width) for count in row) for row in shown)
 
@@ -167,5 +214,5 @@ def _warning(sizes: ConvGeometry) -> str:
     )
 
 
-def _size(pair: Pair) -> str:
+def _size(pair: tuple[int, ...]) -> str:
     return f"{pair[0]} x {pair[1]}"

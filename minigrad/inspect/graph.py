@@ -19,6 +19,8 @@ Way = list[tuple[float, int]]  # places across, and rows
 WIDTH, HEIGHT = 190, 56  # of a box, in pixels
 ACROSS, DOWN = 24, 34  # between boxes
 COLORS = {"operation": "#dbe9f6", "leaf": "#fde3c8", "constant": "#eeeeee"}
+TEXT = "#1a1a1a"  # on those
+LINE = "#888888"  # seen on a light page and on a dark one
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Graph:
-    """The computation of a tensor, as a graph.
+    """The computation of a tensor, as a graph. Notebooks show it as a picture.
 
     Attributes:
         boxes: each behind its inputs; the tensor itself is the last.
@@ -81,19 +83,22 @@ class Graph:
                 points += [f"{across:.1f},{top:.1f}", f"{across:.1f},{top + HEIGHT:.1f}"]
             # From the lower edge of the first box to the upper edge of the last.
             line = " ".join(points[1:-1])
-            parts.append(f'<polyline points="{line}" fill="none" stroke="#777777"/>')
+            parts.append(f'<polyline points="{line}" fill="none" stroke="{LINE}"/>')
         for x, row, box in zip(places, rows, self.boxes, strict=True):
             middle, top = at(x, row)
             parts.append(
                 f'<rect x="{middle - WIDTH / 2:.1f}" y="{top:.1f}" width="{WIDTH}" height="{HEIGHT}" '
-                f'rx="5" fill="{COLORS[box.kind]}" stroke="#777777"/>'
+                f'rx="5" fill="{COLORS[box.kind]}" stroke="{LINE}"/>'
             )
             for k, text in enumerate(_lines(box)):
                 parts.append(
-                    f'<text x="{middle:.1f}" y="{top + 18 + 15 * k:.1f}" text-anchor="middle">'
+                    f'<text x="{middle:.1f}" y="{top + 18 + 15 * k:.1f}" text-anchor="middle" fill="{TEXT}">'
                     f"{html.escape(text)}</text>"
                 )
         return "\n".join([*parts, "</svg>"]) + "\n"
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture (".svg") or Graphviz's text (".dot"), whole or not at all.

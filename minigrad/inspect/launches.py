@@ -8,11 +8,13 @@ from weakref import WeakKeyDictionary
 from .. import observer
 from ..backend import launches as given
 from ..backend.launches import Work
+from ..markup import html_table, paragraph
 from ..tables import in_bytes, table
 from ..tensor import Tensor
 from .names import Names, Networks
 
 HEADS = ("", "operation", "kernel", "blocks", "bytes", "MFLOP")
+ALIGN = "><<>"
 MOVES = ("cast", "concatenate", "get_item", "pad", "put_item")  # those that compute nothing
 
 
@@ -99,19 +101,21 @@ class Launches(observer.Observer):
 
     def __str__(self) -> str:
         """The launches in their order, under the layers that they belong to, and their sums."""
-        groups = [(key, list(group)) for key, group in groupby(self.launches, _place)]
+        rows = self._rows()
+        lines = iter(table([row for row in rows if len(row) > 1], ALIGN).splitlines())
+        return "\n".join([*(row[0] if len(row) == 1 else next(lines) for row in rows), self.sums])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), ALIGN) + paragraph(self.sums)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table: the heads, and for each layer a row of one cell, then its launches."""
         rows: list[tuple[str, ...]] = [HEADS]
-        count = 0
-        for _, group in groups:
-            for each in group:
-                count += 1
-                rows.append(_row(count, each))
-        head, *lines = table(rows, "><<>").splitlines()
-        text = [head]
-        for (layer, phase), group in groups:
-            text.append(f"{layer or 'outside of layers'}, {phase}")
-            text += [lines.pop(0) for _ in group]
-        return "\n".join([*text, self.sums])
+        numbered = enumerate(self.launches, 1)
+        for (layer, phase), group in groupby(numbered, lambda pair: _place(pair[1])):
+            rows.append((f"{layer or 'outside of layers'}, {phase}",))
+            rows += [_row(number, launch) for number, launch in group]
+        return rows
 
     @property
     def sums(self) -> str:

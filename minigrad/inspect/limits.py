@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import backend
 from ..backend.base import Backend
+from ..markup import paragraph
 
 ENOUGH = 0.005  # seconds: work that takes as long hides what it costs to start it
 SIDES = tuple(2**n for n in range(8, 14))  # of square matrices, 256 to 8192
@@ -27,6 +28,12 @@ class Limits:
     product: float
     copy: float
     side: int
+
+    def __str__(self) -> str:
+        return f"{self.product:,.0f} GFLOP/s, a large matrix product; {self.copy:,.0f} GB/s, a large copy"
+
+    def _repr_html_(self) -> str:
+        return paragraph(self)
 
 
 def limits(device: str | None = None) -> Limits:

@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .. import backend, observer
+from ..markup import bar, html_table, paragraph
 from ..serialize import write_whole
 from ..tables import in_bytes, table
 from ..tensor import Tensor
@@ -17,6 +18,8 @@ from .traffic import moved
 
 HEADS = ("operation", "phase", "calls", "ms", "share", "GFLOP", "GFLOP/s", "results")
 LIMIT_HEADS = ("of limit", "moved", "GB/s", "of limit")  # further columns, of a device with limits
+ALIGN = "<<>"
+SHARE = HEADS.index("share")
 HEAD_START = 0.05  # seconds that the host has before a device that works through a queue
 
 
@@ -162,6 +165,21 @@ class Profile(observer.Observer):
 
     def __str__(self) -> str:
         """`lines` for people; the share is of all time between the begin and the end of the profile."""
+        rows, _ = self._rows()
+        text = table(rows, ALIGN)
+        return text if self.limits is None else f"{text}\nlimits: {self.limits}"
+
+    def _repr_html_(self) -> str:
+        (heads, *rows), shares = self._rows()
+        barred = [
+            (*row[:SHARE], bar(share, row[SHARE]), *row[SHARE + 1 :])
+            for row, share in zip(rows, shares, strict=True)
+        ]
+        text = html_table([heads, *barred], ALIGN, foot=1)
+        return text if self.limits is None else text + paragraph(f"limits: {self.limits}")
+
+    def _rows(self) -> tuple[list[tuple[str, ...]], list[float]]:
+        """The cells of the table, and each row's share of the time, without the heads."""
         total = self.seconds or 1.0
         lines = self.lines
         rest = self.seconds - sum(line.seconds for line in lines)
@@ -172,13 +190,8 @@ class Profile(observer.Observer):
         for name, seconds in (("(between operations)", rest), ("all", self.seconds)):
             cells = (name, "", "", f"{seconds * 1e3:.2f}", f"{seconds / total:.1%}")
             rows.append((*cells, *("" for _ in rows[0][len(cells) :])))
-        text = table(rows, "<<>")
-        if self.limits is None:
-            return text
-        return (
-            f"{text}\nlimits: {self.limits.product:,.0f} GFLOP/s, a large matrix product; "
-            f"{self.limits.copy:,.0f} GB/s, a large copy"
-        )
+        shares = [seconds / total for seconds in (*(line.seconds for line in lines), rest, self.seconds)]
+        return rows, shares
 
     def _row(self, line: Line, total: float) -> tuple[str, ...]:
         """Return the cells of a line; those of LIMIT_HEADS too if the device has limits."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import backend as backends
 from .. import observer, random
+from ..markup import html_table
 from ..nn import Module
 from ..tables import in_bytes, table
 from ..tensor import Tensor, no_grad
@@ -15,6 +16,7 @@ from .receptive import Fields
 from .shapes import is_shape
 
 HEADS = ("name", "layer", "output", "parameters", "multiply-adds", "output's bytes", "sees")
+ALIGN = "<<<>"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers of a model; `str()` is a table.
+    """The layers of a model; `str()` is a table, which notebooks show as one in HTML.
 
     Attributes:
         rows: the layers, in the order in which they ran.
@@ -62,7 +64,14 @@ class Summary:
         return sum(row.bytes for row in self.rows)
 
     def __str__(self) -> str:
-        lines = [HEADS]
+        return table(self._lines(), ALIGN)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._lines(), ALIGN, foot=1)
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        """The cells of the table: the heads, the layers, and the sums."""
+        lines: list[tuple[str, ...]] = [HEADS]
         for row in self.rows:
             sees = "-" if row.field is None else "{} x {}".format(*row.field)
             lines.append(
@@ -78,7 +87,7 @@ class Summary:
             )
         parameters, multiply_adds = f"{self.parameters:,}", f"{self.multiply_adds:,}"
         lines.append(("all", "", "", parameters, multiply_adds, in_bytes(self.bytes), ""))
-        return table(lines, "<<<>")
+        return lines
 
 
 class _Work(observer.Observer):

@@ -1,14 +1,17 @@
-"""The result of `explain`: the steps of a layer, the checks of them, and both as text."""
+"""The result of `explain`: the steps of a layer, the checks of them, and both as text and as HTML."""
 
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...markup import Markup, details, html_table, paragraph, preformatted, tag
 from ...tables import table
 from .look import Host, look, summary_of
 
 WIDTH = 100  # characters of a line of words
 INDENT = 5  # of steps, for their numbers
+OPEN = 4  # lines of numbers that HTML shows without a click
+ALIGN = "<<<>>><"  # of the table of checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,11 @@ class Step:
         lines = textwrap.wrap(f"{self.name}: {self.sentence}", WIDTH - INDENT)
         lines.append(f"  {self.symbol} {summary_of(self.values)}")
         return "\n".join(lines + [f"    {line}" for line in look(self.values)])
+
+    def _repr_html_(self) -> str:
+        numbers, summary = look(self.values), tag("code", f"{self.symbol} {summary_of(self.values)}")
+        shown = details(summary, preformatted(numbers), open=len(numbers) <= OPEN)
+        return tag("strong", f"{self.name}: ") + tag("span", self.sentence) + (shown if numbers else summary)
 
 
 @dataclass(frozen=True)
@@ -63,16 +71,25 @@ class Check:
         return self.error <= self.tolerance
 
     def __str__(self) -> str:
-        verdict = "equal" if self.equal else "NOT EQUAL"
+        what, got, expected, count, error, tolerance, verdict = self._cells()
         return (
-            f"{self.what}: {self.got} against {self.expected}, {self.count:,} numbers: "
-            f"{self.error:.1e} apart, {self.tolerance:.0e} allowed: {verdict}"
+            f"{what}: {got} against {expected}, {count} numbers: "
+            f"{error} apart, {tolerance} allowed: {verdict}"
         )
+
+    def _repr_html_(self) -> str:
+        return paragraph(_mark(self.equal), self)
+
+    def _cells(self) -> tuple[str, ...]:
+        """The check as a row of a table."""
+        verdict = "equal" if self.equal else "NOT EQUAL"
+        numbers = f"{self.count:,}", f"{self.error:.1e}", f"{self.tolerance:.0e}"
+        return self.what, self.got, self.expected, *numbers, verdict
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One layer, opened up on real numbers; `str()` is the whole of it as text.
+    """One layer, opened up on real numbers. `str()` is the whole of it as text; notebooks show it in HTML.
 
     Attributes:
         layer: with its arguments.
@@ -119,11 +136,21 @@ class Explanation:
         return found
 
     def __str__(self) -> str:
-        wrong = self.wrong()
-        verdict = [f"WRONG: {len(wrong)} checks failed", *wrong] if wrong else []
-        count = self._count()
-        end = verdict or [f"right: all {count} checks found the same numbers"]
-        return "\n".join([*verdict, *([""] if verdict else []), self._text(""), "", *end])
+        verdict = self._verdict()
+        begin = [] if self.right else [*verdict, ""]
+        return "\n".join([*begin, self._text(""), "", *verdict])
+
+    def _repr_html_(self) -> str:
+        verdict, *wrong = self._verdict()
+        failed = [tag("ul", *(tag("li", check) for check in wrong))] if wrong else []
+        heading = paragraph(_mark(self.right), tag("strong", verdict))
+        return "".join([heading, *failed, tag("h4", self.layer), *self._sections()])
+
+    def _verdict(self) -> list[str]:
+        """The result of all checks in one line, and the checks that failed."""
+        if wrong := self.wrong():
+            return [f"WRONG: {len(wrong)} checks failed", *wrong]
+        return [f"right: all {self._count()} checks found the same numbers"]
 
     def _count(self) -> int:
         """The checks, with those of the parts."""
@@ -147,11 +174,36 @@ class Explanation:
             lines += ["", part._text(f"{name}.{place}" if name else place)]
         return "\n".join(lines)
 
+    def _sections(self, name: str = "") -> list[Markup]:
+        """The same as HTML: headings, and what is long behind a click."""
+        found = [paragraph(self.heading)]
+        for heading, steps in (("forward", self.forward), ("backward, from dy", self.backward)):
+            shown = (tag("li", Markup(step._repr_html_())) for step in steps)
+            found += [tag("h5", heading), tag("ol", *shown)]
+        found += map(paragraph, self.notes)
+        if self.loop:
+            found.append(details("the naive loop that it equals", preformatted(self.loop.splitlines())))
+        heads, *rows = self._checked()
+        marked = [
+            (*row[:-1], Markup(_mark(check.equal) + row[-1]))
+            for row, check in zip(rows, self.checks, strict=True)
+        ]
+        found += [tag("h5", "checked on the spot"), html_table([heads, *marked], ALIGN)]
+        for place, part in self.parts.items():
+            full = f"{name}.{place}" if name else place
+            title = Markup(_mark(part.right) + tag("strong", f"{full} {part.layer}"))
+            found.append(details(title, *part._sections(full), open=not part.right))
+        return found
+
     def _table(self) -> str:
-        cells = [("what", "computed", "against", "numbers", "apart", "allowed", "")]
-        for c in self.checks:
-            verdict = "equal" if c.equal else "NOT EQUAL"
-            cells.append(
-                (c.what, c.got, c.expected, f"{c.count:,}", f"{c.error:.1e}", f"{c.tolerance:.0e}", verdict)
-            )
-        return table(cells, "<<<>")
+        return table(self._checked(), ALIGN)
+
+    def _checked(self) -> list[tuple[str, ...]]:
+        """The cells of the table of checks."""
+        heads = ("what", "computed", "against", "numbers", "apart", "allowed", "")
+        return [heads, *(check._cells() for check in self.checks)]
+
+
+def _mark(right: bool) -> Markup:
+    """A tick or a cross."""
+    return Markup("\N{CHECK MARK} " if right else "\N{BALLOT X} ")
