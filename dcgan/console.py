@@ -21,8 +21,9 @@ from types import FrameType
 from typing import Any, TextIO
 
 from minigrad.backend.environment import BadEnvironment
+from minigrad.tables import printable
 
-from .errors import UserError, printable, reason
+from .errors import UserError, reason
 
 own_files: set[str] = set()  # Python files of the user that are run, whose errors are the user's
 STANDARD_STREAMS = ("stdin", "stdout", "stderr")  # by their file descriptors

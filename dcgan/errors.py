@@ -1,4 +1,4 @@
-"""Mistakes of the person who runs a command, and text that is safe to show them."""
+"""Mistakes of the person who runs a command."""
 
 import difflib
 import re
@@ -37,12 +37,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     starts = [other for other in names if len(wrong) > 1 and other.lstrip("-").startswith(wrong)]
     found = list(dict.fromkeys([*starts, *parts, *near]))[:MAX_NEAR]
     return f": did you mean {' or '.join(names[other] for other in found)}?" if found else ""
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    """The text with what would not be shown, or would move a terminal's cursor, written in escapes."""
-    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()

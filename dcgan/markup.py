@@ -1,41 +1,11 @@
-"""HTML from text: whatever a file says is text, and only what is made here is HTML."""
+"""Parts of pages as HTML, on top of `minigrad.markup`."""
 
 import base64
-import html
 from collections.abc import Iterable
 
-from .errors import printable
+from minigrad.markup import Markup, paragraph, tag, text
 
-VOID = {"br", "img", "input", "link", "meta"}  # elements without content
-
-
-class Markup(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
-def text(value: object) -> Markup:
-    """A value as HTML that shows it: escaped, and with escapes for what would not be shown."""
-    return value if isinstance(value, Markup) else Markup(html.escape(printable(str(value))))
-
-
-def tag(element: str, /, *content: object, **attributes: object) -> Markup:
-    """An element. Content that is no Markup is escaped, and so are attributes.
-
-    Of an attribute's name a trailing underscore is left out, and others become hyphens: class_, aria_label.
-    None and False leave the attribute out, True gives it no value.
-    """
-    shown = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
-    if element in VOID:
-        return Markup(f"<{element}{shown}>")
-    return Markup(f"<{element}{shown}>{''.join(map(text, content))}</{element}>")
-
-
-def _attribute(name: str, value: object) -> str:
-    if value is None or value is False:
-        return ""
-    return f" {name}" if value is True else f' {name}="{text(value)}"'
+__all__ = ["Markup", "joined", "paragraph", "png_url", "section", "table", "tag", "text"]
 
 
 def joined(parts: Iterable[object], between: str = "\n") -> Markup:
@@ -68,11 +38,6 @@ def table(heads: Iterable[object], rows: Iterable[Iterable[object]], name: str, 
         role="region",
         aria_label=name,
     )
-
-
-def paragraph(*content: object, class_: str | None = None) -> Markup:
-    """A paragraph of text."""
-    return tag("p", *content, class_=class_)
 
 
 def png_url(content: bytes) -> str:

@@ -1,12 +1,15 @@
-"""HTML for notebooks: tables, text and bars that are readable on light and on dark pages.
+"""HTML from text, and for notebooks: tables and bars that are readable on light and on dark pages.
 
-Text is escaped. Styles are inline, since pages that show notebooks remove style sheets; they set no colour
-of text, and shades are translucent.
+Whatever is given is text, and only what is made here is HTML. Styles are inline, since pages that show
+notebooks remove style sheets. They set no colour of text, and shades are translucent.
 """
 
 import html
 from collections.abc import Iterable, Sequence
 
+from .tables import printable
+
+VOID = {"br", "img", "input", "link", "meta"}  # elements without content
 SHADE = "70, 130, 180"  # red, green and blue of what is shaded
 
 
@@ -17,24 +20,26 @@ class Markup(str):
 
 
 def text(value: object) -> Markup:
-    """Return a value as HTML that shows it: escaped, unless it is Markup."""
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
+    """Return a value as HTML that shows it: escaped, and with escapes for what would not be shown."""
+    return value if isinstance(value, Markup) else Markup(html.escape(printable(str(value))))
 
 
 def tag(element: str, /, *content: object, **attributes: object) -> Markup:
-    """Return an element with a start and an end. Content and attributes are escaped, unless they are Markup.
+    """Return an element. Content and attributes are escaped, unless they are Markup.
 
-    Underscores in an attribute's name become hyphens. An attribute that is True has no value; one that is
-    False or None is left out.
+    Of an attribute's name a trailing underscore is left out, and others become hyphens: class_, aria_label.
+    None and False leave the attribute out, True gives it no value.
     """
-    shown = ""
-    for key, value in attributes.items():
-        name = key.replace("_", "-")
-        if value is True:
-            shown += f" {name}"
-        elif value is not False and value is not None:
-            shown += f' {name}="{text(value)}"'
+    shown = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
+    if element in VOID:
+        return Markup(f"<{element}{shown}>")
     return Markup(f"<{element}{shown}>{''.join(map(text, content))}</{element}>")
+
+
+def _attribute(name: str, value: object) -> str:
+    if value is None or value is False:
+        return ""
+    return f" {name}" if value is True else f' {name}="{text(value)}"'
 
 
 def html_table(rows: Sequence[Sequence[object]], align: str, foot: int = 0) -> Markup:
@@ -73,9 +78,9 @@ def bar(share: float, label: str) -> Markup:
     return tag("div", label, style=f"min-width: 7em; padding: 0 4px; background: {shade}")
 
 
-def paragraph(*content: object) -> Markup:
+def paragraph(*content: object, class_: str | None = None) -> Markup:
     """Return a paragraph of text."""
-    return tag("p", *content)
+    return tag("p", *content, class_=class_)
 
 
 def preformatted(content: Iterable[str]) -> Markup:

@@ -1,4 +1,4 @@
-"""Tables in text, and numbers of bytes, for people."""
+"""Tables in text, numbers of bytes, and text that is safe to show, for people."""
 
 from collections.abc import Sequence
 
@@ -33,3 +33,12 @@ def in_bytes(count: int) -> str:
             break
         size /= 1024
     return f"{count} B" if unit == "B" else f"{size:#.3g} {unit}".replace(". ", " ")
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Return the text with what would not be shown, or would move a terminal's cursor, written in escapes."""
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()

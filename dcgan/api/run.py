@@ -15,15 +15,14 @@ from minigrad.serialize import TEMPORARY_PREFIX, make_folder_of
 from ..errors import UserError, os_errors_as
 from ..markup import tag
 from ..recipe import memory
-from ..run.directory import RunDirectory
-from . import training
 from .generator import TrainedGenerator
 from .images import PathLike
-from .training import Callback
 
 if TYPE_CHECKING:
     from ..evaluation.show import Evaluation
+    from ..run.directory import RunDirectory
     from ..run.logs import Metrics, Vitals
+    from .training import Callback
 
 SHOWN = 64  # images of the grid that a notebook displays
 
@@ -43,6 +42,12 @@ class Run(TrainedGenerator):
         for name in ("metrics", "vitals", "_shown"):
             self.__dict__.pop(name, None)
 
+    @property
+    def _directory(self) -> "RunDirectory":
+        from ..run.directory import RunDirectory  # it imports all that reads images, which drawing need not
+
+        return RunDirectory(self.path)
+
     # -- logs and measures ---------------------------------------------------------------------------
 
     @cached_property
@@ -50,7 +55,7 @@ class Run(TrainedGenerator):
         """The losses and judgements of each step: `run.metrics["loss_d"]` is an array."""
         from ..run.logs import Metrics
 
-        return Metrics(RunDirectory(self.path).metrics())
+        return Metrics(self._directory.metrics())
 
     @cached_property
     def vitals(self) -> "Vitals":
@@ -58,7 +63,7 @@ class Run(TrainedGenerator):
         from ..run import checkup
         from ..run.logs import Vitals
 
-        return Vitals(checkup.lines(RunDirectory(self.path)))
+        return Vitals(checkup.lines(self._directory))
 
     def evaluate(
         self,
@@ -116,7 +121,7 @@ class Run(TrainedGenerator):
         *,
         images: Any = None,
         device: str | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: "Sequence[Callback]" = (),
         every: int | None = None,
     ) -> "Run":
         """Train further, bit for bit as if the run had never stopped; returns this run, which has moved on.
@@ -129,6 +134,8 @@ class Run(TrainedGenerator):
 
         Raises UserError if the run can't go on, or `steps` are missing in a run that is at its end.
         """
+        from . import training  # it imports as much as `dcgan train`
+
         self._check_own("resume")
         training.resume(self.named, steps, training.options(images, device or self.device, every), callbacks)
         self.named = self.path
@@ -198,7 +205,7 @@ class Run(TrainedGenerator):
     @property
     def device(self) -> str:
         """The device that the run was trained on last; "cpu" where nothing says so."""
-        return str(RunDirectory(self.path).config().get("device", "cpu"))
+        return str(self._directory.config().get("device", "cpu"))
 
     def __repr__(self) -> str:
         place = self.named if self.is_packaged else self.path

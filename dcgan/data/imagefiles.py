@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from minigrad.tables import printable
+
 from ..console import QuietStream, shows_progress
-from ..errors import UserError, printable
+from ..errors import UserError
 from . import kinds
 from .budget import Budget, in_threads
 from .channels import NAMES, conversion

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import printable
+from minigrad.tables import printable
+
 from ..markup import Markup, paragraph, section, tag
 from ..pictures import CURVES
 from .drawing import Chart, Data, Line

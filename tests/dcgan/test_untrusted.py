@@ -22,8 +22,9 @@ import minigrad as mg
 from dcgan import animate, evaluate, interpolate, sample, train
 from dcgan.console import run_command
 from dcgan.data import folder, sources
-from dcgan.errors import UserError, printable
+from dcgan.errors import UserError
 from dcgan.run import checkpoint, directory
+from minigrad.tables import printable
 
 GIB = 2**30
 
