@@ -100,7 +100,15 @@ def test_outputs_that_are_stored_are_found():
     assert len(unstripped(notebook)) == 4
 
 
-@each_notebook
+# An evaluation, which the notebook shows, takes half a minute however few samples it has.
+SLOW = {"a_dcgan"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_it_runs_and_shows_something_rich(path, tmp_path):
     notebook = nbformat.read(path, 4)
     if path.stem in SHORT:
