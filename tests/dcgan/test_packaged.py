@@ -14,6 +14,7 @@ from PIL import Image
 import dcgan
 from dcgan import animate, evaluate, export, interpolate, models, presets, sample, sampling, train
 from dcgan.errors import UserError
+from dcgan.evaluation import comparison
 from dcgan.recipe.layers import BatchNorm, Dense, Reshape, Tanh
 from dcgan.report import __main__ as report
 from dcgan.run import checkpoint, packaged
@@ -77,6 +78,15 @@ def test_its_evaluation_is_of_the_same_generator():
     assert f"{packaged.file_of(QUICK).stat().st_size:,} bytes" in told
     assert f"Fréchet distance {said['samples']['frechet']:.1f}" in told
     assert f"score {said['samples']['score']:.2f}" in told
+
+
+def test_the_picture_of_the_first_page_is_what_a_reader_gets(place):
+    assert sample.main(["@quick", "--out", "digits.png"]) == 0
+    shown, drawn = (
+        np.asarray(Image.open(path), np.int64)
+        for path in (ROOT / "examples" / "pictures" / "digits.png", place / "digits.png")
+    )
+    assert np.abs(shown - drawn).max() <= 2  # another processor rounds differently
 
 
 # -- names ---------------------------------------------------------------------------------------------
@@ -225,7 +235,7 @@ def test_evaluate_compares_it_with_the_digits_whatever_lies_around(place, monkey
         seen.append(data)
         raise UserError("enough")
 
-    monkeypatch.setattr(evaluate.comparison, "real_images", real_images)
+    monkeypatch.setattr(comparison, "real_images", real_images)
     with pytest.raises(UserError, match="enough"):
         evaluate.main(["@quick", "--out", "measured"])
     assert seen == ["mnist"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from reported import vital_signs
 
-from dcgan import losses, markup, notebook, pictures, presets, steps
+from dcgan import losses, notebook, pictures, presets, steps
 from dcgan.describe import step as described
 from dcgan.describe.ledger import Ran, Updated
 from dcgan.describe.step import explain, ledger
@@ -26,6 +26,7 @@ from dcgan.run.logs import Episode, Metrics, Vitals
 from dcgan.steps import StepLine
 from dcgan.vitals import diagnosis, picture
 from dcgan.vitals.line import VitalsLine
+from minigrad.markup import VOID
 
 HOSTILE = "<script>alert('a & b')</script>"
 TINY = {"image_size": 8, "channels": 1, "nz": 3, "ngf": 2, "ndf": 2}
@@ -46,7 +47,7 @@ class Page(HTMLParser):
         self.elements.append(tag)
         if tag == "img":
             self.pictures.append(dict(attributes))
-        if tag not in markup.VOID:
+        if tag not in VOID:
             self._open.append(tag)
         if tag == "table":
             self.tables.append([])

@@ -17,6 +17,7 @@ import minigrad as mg
 from dcgan import animate, console, presets, sample, train
 from dcgan.errors import UserError
 from dcgan.run import checkpoint, outputs, progress
+from dcgan.run.trained import load_generator
 from dcgan.steps import StepLine
 from minigrad.backend import cpu_kernels
 from minigrad.backend import get as get_backend
@@ -386,7 +387,7 @@ def test_sample_of_the_fixed_noise_shows_what_the_run_showed(run, tmp_path):
     """The weights and the statistics that a checkpoint keeps are those that drew the last grid."""
     run(*SMALL)
     loaded = checkpoint.load(tmp_path / "run")
-    generator = sample.load_generator(loaded)
+    generator = load_generator(loaded)
     images = sample.generate(generator, mg.tensor(loaded.tensors["fixed_z"]), loaded.preset.statistics)
     with Image.open(tmp_path / "run" / "frames" / "00000003.png") as png:
         frame = np.asarray(png)

@@ -9,6 +9,7 @@ import copy
 import gc
 import itertools
 import re
+import threading
 import weakref
 
 import numpy as np
@@ -209,6 +210,26 @@ def test_nested_observers_are_all_told_and_each_leaves_by_itself():
         x - x
     assert [name for how, name, _ in outer.notified if how == "end"] == ["add", "multiply", "subtract"]
     assert [name for how, name, _ in inner.notified if how == "end"] == ["multiply"]
+
+
+def test_an_observer_is_told_what_its_own_thread_runs_and_leaves_others_alone():
+    x, here, there, entered, done = mg.tensor([1.0]), Log(), Log(), threading.Event(), threading.Event()
+
+    def other():
+        with there:
+            entered.set()
+            done.wait(10)
+            x * x
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait(10)
+    with here:
+        x + x
+        done.set()
+        thread.join()
+    assert {name for _, name, _ in here.notified} == {"add"}
+    assert {name for _, name, _ in there.notified} == {"multiply"}
 
 
 def test_who_came_first_may_leave_first():

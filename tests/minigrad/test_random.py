@@ -1,6 +1,7 @@
 """The generator: Philox itself, streams and states, and what is drawn from it."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -263,3 +264,42 @@ def test_draws_have_the_shape_asked_for(shape):
     for dtype in ("float32", "float64"):
         assert np.shape(mg.Generator(1).normal(shape, dtype)) == shape
         assert np.shape(mg.Generator(1).uniform(shape, dtype=dtype)) == shape
+
+
+# -- a generator of one context ------------------------------------------------------------------------
+
+
+def test_isolated_draws_depend_on_nothing_and_move_nothing():
+    mg.manual_seed(7)
+    before = mg.random.get_state()
+    weights = []
+    for _ in range(2):
+        with mg.random.isolated(seed=3) as own:
+            assert mg.random.current() is own
+            weights.append(mg.nn.Dense(3, 2).weight.numpy())
+            mg.functional.dropout(mg.tensor(np.ones(5, np.float32)), 0.5)
+            assert own.state["calls"] == 3  # weight, bias, dropout
+    assert np.array_equal(*weights)
+    assert mg.random.get_state() == before
+    assert mg.random.current() is mg.random.default
+    with mg.random.isolated(seed=4):
+        assert not np.array_equal(mg.nn.Dense(3, 2).weight.numpy(), weights[0])
+
+
+def test_isolated_contexts_nest_and_end_with_an_exception():
+    with mg.random.isolated(1) as outer:
+        with pytest.raises(LookupError), mg.random.isolated(2):
+            mg.manual_seed(5)
+            assert mg.random.get_state()["seed"] == 5
+            raise LookupError
+        assert mg.random.current() is outer
+        assert outer.state["seed"] == 1
+
+
+def test_isolated_is_of_one_thread():
+    seen = []
+    with mg.random.isolated(1):
+        thread = threading.Thread(target=lambda: seen.append(mg.random.current()))
+        thread.start()
+        thread.join()
+    assert seen == [mg.random.default]
