@@ -107,6 +107,8 @@ def run_dcgan(words):
     short = () if asks else SHORT.get(arguments[0], ())
     if arguments[0] == "train" and {"flowers", "pytorch"} & set(arguments):
         short += NARROW
+    if "--every" in arguments:
+        short += ("--every", "1")
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 import minigrad as mg
-from dcgan import animate, console, presets, sample, train
+from dcgan import animate, console, pictures, presets, sample, train
 from dcgan.errors import UserError
 from dcgan.run import checkpoint, outputs, progress
 from dcgan.run.trained import load_generator
+from dcgan.sampling import generate
 from dcgan.steps import StepLine
 from minigrad.backend import cpu_kernels
 from minigrad.backend import get as get_backend
@@ -388,10 +389,10 @@ def test_sample_of_the_fixed_noise_shows_what_the_run_showed(run, tmp_path):
     run(*SMALL)
     loaded = checkpoint.load(tmp_path / "run")
     generator = load_generator(loaded)
-    images = sample.generate(generator, mg.tensor(loaded.tensors["fixed_z"]), loaded.preset.statistics)
+    images = generate(generator, mg.tensor(loaded.tensors["fixed_z"]), loaded.preset.statistics)
     with Image.open(tmp_path / "run" / "frames" / "00000003.png") as png:
         frame = np.asarray(png)
-    tile = sample.pictures.to_bytes(images)[9, :, :, 0]  # row 1, column 1
+    tile = pictures.to_bytes(images)[9, :, :, 0]  # row 1, column 1
     assert np.array_equal(frame[32:60, 32:60], tile)
 
 

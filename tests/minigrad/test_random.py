@@ -288,9 +288,10 @@ def test_isolated_draws_depend_on_nothing_and_move_nothing():
 
 def test_isolated_contexts_nest_and_end_with_an_exception():
     with mg.random.isolated(1) as outer:
-        with pytest.raises(LookupError), mg.random.isolated(2):
+        with mg.random.isolated(2):
             mg.manual_seed(5)
             assert mg.random.get_state()["seed"] == 5
+        with pytest.raises(LookupError), mg.random.isolated(2):
             raise LookupError
         assert mg.random.current() is outer
         assert outer.state["seed"] == 1
