@@ -4,12 +4,12 @@ from typing import Any
 
 from .markup import Markup, tag
 
-# Notebooks have styles of their own, which align cells to the right. No colour of text is set: a notebook may
-# be light or dark.
+# Notebooks have styles of their own, which align cells to the right, by longer selectors than these (so the
+# "!important"). No colour of text is set: a notebook may be light or dark.
 STYLE = Markup(
     ".dcgan-shown table{border-collapse:collapse;table-layout:auto;margin:.3em 0 .8em;font-size:.9em;"
     "font-variant-numeric:tabular-nums}"
-    ".dcgan-shown table th,.dcgan-shown table td{text-align:left;vertical-align:top;"
+    ".dcgan-shown table th,.dcgan-shown table td{text-align:left!important;vertical-align:top;"
     "padding:.15em .8em .15em 0;border:0;border-bottom:1px solid rgba(128,128,128,.35)}"
     ".dcgan-shown table th{font-weight:600}"
     ".dcgan-shown table thead th{font-weight:400;opacity:.75}"

@@ -21,6 +21,7 @@ from ..markup import tag
 
 PathLike = str | os.PathLike[str]
 PACE = 80  # milliseconds of an image in an animation
+SMALL = 140  # pixels of a side up to which a notebook displays a picture enlarged
 MAX_SHOWN = 400  # images of a grid that a notebook displays
 
 
@@ -66,7 +67,7 @@ class Picture:
         return f"<Picture of {width} x {height} pixels>"
 
     def _repr_png_(self) -> bytes:
-        return pictures.png(self._pixels)
+        return pictures.png(pictures.enlarged(self._pixels, SMALL))
 
 
 class Images(Sequence[Picture]):

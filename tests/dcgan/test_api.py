@@ -3,6 +3,7 @@
 import asyncio
 import doctest
 import gc
+import io
 import logging
 import os
 import signal
@@ -342,6 +343,8 @@ def test_images_are_a_sequence(run, tmp_path):
     assert [picture.shape for picture in images] == [(28, 28, 1)] * 6
     assert np.array_equal(np.asarray(images), images.numpy())
     assert images[0].enlarged(3).shape == (84, 84, 1)
+    with Image.open(io.BytesIO(images[0]._repr_png_())) as shown:  # one alone would be too small to see
+        assert np.array_equal(np.asarray(shown), images[0].enlarged(5).numpy()[..., 0])
     assert images.grid(2, 3, scale=1).shape == (2 * 30 + 2, 3 * 30 + 2, 1)
     assert images.grid(rows=1, scale=1).shape == (32, 6 * 30 + 2, 1)
     images.numpy()[:] = 0
