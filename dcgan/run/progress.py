@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 from tqdm import tqdm
@@ -108,9 +108,8 @@ class Progress:
 
 def _bar(total: int, begin: int) -> Any:
     """Return a progress bar: in a notebook a widget, if ipywidgets is installed, elsewhere one of text."""
-    if in_notebook():
-        with suppress(ImportError):  # tqdm's, where there is no ipywidgets
-            from tqdm.notebook import tqdm as widget
+    if in_notebook() and find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm as widget
 
-            return widget(total=total, initial=begin, bar_format=NOTEBOOK_BAR)
+        return widget(total=total, initial=begin, bar_format=NOTEBOOK_BAR)
     return tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(sys.stderr))

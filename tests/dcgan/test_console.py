@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import pty
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -267,3 +269,50 @@ def test_training_runs_in_a_thread_without_handlers(place):
     thread.join()
     assert codes == [0]
     assert steps_saved(place) == 1
+
+
+# -- notebooks -----------------------------------------------------------------------------------------
+
+
+class Kernel:
+    """IPython in a Jupyter kernel, as far as it is asked."""
+
+    config: ClassVar = {"IPKernelApp": {}}
+
+    def get_ipython(self):
+        return self
+
+
+def test_a_notebook_is_known_by_its_kernel(monkeypatch):
+    assert not console.in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", Kernel())
+    assert console.in_notebook()
+    assert console.shows_progress()
+    monkeypatch.setattr(Kernel, "config", {})  # IPython on a terminal
+    assert not console.in_notebook()
+    assert not console.shows_progress()
+
+
+def test_the_level_of_the_logger_silences_the_bar(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", Kernel())
+    before = console.LOGGER.level
+    console.LOGGER.setLevel(logging.WARNING)
+    try:
+        assert not console.shows_progress()
+    finally:
+        console.LOGGER.setLevel(before)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_bar_of_a_notebook_is_a_widget_where_there_are_widgets(monkeypatch, installed):
+    import tqdm.notebook
+
+    made = []
+    monkeypatch.setitem(sys.modules, "IPython", Kernel())
+    monkeypatch.setattr(progress, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(tqdm.notebook, "tqdm", lambda **options: made.append(options) or "widget")
+    bar = progress._bar(10, 3)
+    assert isinstance(bar, str) is installed
+    assert [(options["total"], options["initial"]) for options in made] == [(10, 3)] * installed
+    if not installed:
+        bar.close()
