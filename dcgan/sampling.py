@@ -81,7 +81,7 @@ def generate(
 ) -> NDArray[Any]:
     """Images (N, C, H, W) from -1 to 1, on the host.
 
-    The generator and the engine's random state are left as they were.
+    The generator and the engine's random state are left as they were: a Dropout draws from a copy of it.
 
     Args:
         z: (N, *z_shape), on any device or on the host.
@@ -95,12 +95,12 @@ def generate(
     generator.train(statistics == "batch")
     size = len(z) if statistics == "batch" else batch_size
     backend = next(generator.parameters()).backend
-    with mg.no_grad(), backends.using(backend):
+    with mg.no_grad(), backends.using(backend), mg.random.isolated():
+        mg.random.set_state(random)
         if not isinstance(z, mg.Tensor) or z.backend is not backend:
             z = mg.tensor(z, device=backend.device)
         parts = [generator(z[i : i + size]).numpy() for i in range(0, len(z), size)]
     generator.train(training)
-    mg.random.set_state(random)  # a Dropout has drawn from it: a look must not change what comes after
     if statistics == "batch":
         generator.load_state_dict(saved)  # the running statistics have moved
     return np.concatenate(parts)

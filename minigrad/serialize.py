@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from .backend.arrays import Array, refuse_masked
+from .backend.arrays import Array, on_host, refuse_masked
 from .tensor import Tensor
 
 MAX_HEADER_BYTES = 2**23  # bytes: tens of thousands of tensors
@@ -71,7 +70,7 @@ def _array(name: str, value: Any) -> Array:
     """A tensor's values, or numbers, as an array on the host in C order."""
     refuse_masked(value, f"save: {name!r}")
     try:
-        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
+        array = on_host(value.numpy() if isinstance(value, Tensor) else value)
     except ValueError:  # lists of unequal lengths
         raise TypeError(f"save: {name!r}: expected a tensor or an array, got {value!r:.80}") from None
     if array.dtype.kind not in "fiub":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import minigrad as mg
-from minigrad.serialize import TEMPORARY_PREFIX
 
 from .. import presets, recipe_files
 from ..errors import UserError
@@ -48,6 +47,10 @@ def fit(
         2
         >>> run.sample(4).shape
         (4, 28, 28, 1)
+        >>> run.resume(steps=1).step
+        3
+        >>> len(run.metrics["loss_d"])
+        3
 
     Ctrl-C (in a notebook: interrupting the kernel) stops the run after its current step; all that was trained
     is kept, and returned: `run.resume()` goes on with it. A second Ctrl-C raises KeyboardInterrupt. The
@@ -87,7 +90,8 @@ def fit(
     initial = None if source is None else Initial.load(Path(source), max_memory)
     options = training.options(images, device, every, value_range, max_memory)
     foreign = not isinstance(recipe, Preset) and recipe not in presets.PRESETS
-    temporary = None if out is not None else Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}dcgan-"))
+    training.check_callbacks(callbacks)
+    temporary = None if out is not None else Path(tempfile.mkdtemp(prefix="dcgan-"))
     folder = temporary / preset.name if temporary is not None else Path(cast(PathLike, out))
     try:
         with ExitStack() as stack, mg.random.isolated():

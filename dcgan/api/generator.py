@@ -1,5 +1,6 @@
 """A trained generator: the checkpoint that holds it, and the images that it draws."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ class TrainedGenerator:
     ) -> Images:
         """Return the images on the way from one to the next: those of `dcgan interpolate --between`.
 
+            >>> import dcgan
+            >>> walk = dcgan.load("@quick").interpolate("3/12", 5, frames=24)
+            >>> walk
+            <25 images of 28 x 28 grey>
+            >>> walk.animation()
+            <Animation of 25 frames, 3.92 s>
+
         Args:
             between: two or more, each "SEED" or "SEED/INDEX": "3/12" is the image number 12, from 0, of
                 `sample(seed=3)`.
@@ -118,6 +126,8 @@ class TrainedGenerator:
             _check("statistics", statistics, STATISTICS)
         self.check_memory(f"drawing {len(z)} images", len(z), statistics)
         generator, mode = self._ready(statistics, len(z))
+        if mode == "batch":  # which changes the generator for a while: another thread may draw, too
+            generator = copy.deepcopy(generator)
         return Images(pictures.to_bytes(generate(generator, z, mode)), z)
 
     def check_memory(self, what: str, count: int, statistics: str | None = None, further: int = 0) -> None:
@@ -145,7 +155,7 @@ class TrainedGenerator:
         """Return a generator that is ready to draw `count` images, and the statistics for `generate`."""
         key = str(statistics if count > 1 else (statistics, 1))
         if key not in self._drawing:
-            generator = self.generator()
+            generator = self.generator().eval()
             self._drawing[key] = generator, choose_statistics(generator, self.preset, statistics, count)
         return self._drawing[key]
 

@@ -73,6 +73,15 @@ class Picture:
 class Images(Sequence[Picture]):
     """Images of one size, as a sequence of pictures; a notebook displays them in a grid.
 
+        >>> import dcgan
+        >>> images = dcgan.load("@quick").sample(6)
+        >>> images.numpy().shape
+        (6, 28, 28, 1)
+        >>> images[2]
+        <Picture of 28 x 28 pixels>
+        >>> images[:4].grid(scale=1).shape
+        (62, 62, 1)
+
     Args:
         pixels: bytes (n, height, width, channels).
         z: the noise that they were made of, float32 (n, *z_shape).

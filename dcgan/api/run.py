@@ -1,22 +1,21 @@
 """A trained run: its images, its logs, its evaluation, and more steps of it."""
 
-import base64
 import os
 import secrets
 import shutil
 import weakref
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigrad.serialize import TEMPORARY_PREFIX, make_folder_of
 
 from ..errors import UserError, os_errors_as
-from ..markup import tag
+from ..markup import png_url, tag
 from ..recipe import memory
 from .generator import TrainedGenerator
 from .images import PathLike
+from .numbers import whole
 
 if TYPE_CHECKING:
     from ..evaluation.show import Evaluation
@@ -32,6 +31,12 @@ class Run(TrainedGenerator):
 
     Attributes:
         path: the run's directory. One that is temporary is removed with this object: see `save`.
+        named: the directory or checkpoint file, as it was named; or "@quick".
+        preset: the recipe.
+        step: the steps that its weights have been trained for.
+        epoch: the epoch of the last one, from 1.
+        weights: those that images are drawn with: "last", "best", "ema", or None for the recipe's.
+        max_memory: bytes that reading and drawing may take.
     """
 
     _finalizer: "weakref.finalize[Any, Any] | None" = None
@@ -39,8 +44,8 @@ class Run(TrainedGenerator):
     def reload(self) -> None:
         """Read the run again, which may have been trained further."""
         super().reload()
-        for name in ("metrics", "vitals", "_shown"):
-            self.__dict__.pop(name, None)
+        self._metrics: Metrics | None = None
+        self._vitals: Vitals | None = None
 
     @property
     def _directory(self) -> "RunDirectory":
@@ -50,20 +55,24 @@ class Run(TrainedGenerator):
 
     # -- logs and measures ---------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def metrics(self) -> "Metrics":
         """The losses and judgements of each step: `run.metrics["loss_d"]` is an array."""
         from ..run.logs import Metrics
 
-        return Metrics(self._directory.metrics())
+        if self._metrics is None:
+            self._metrics = Metrics(self._directory.metrics())
+        return self._metrics
 
-    @cached_property
+    @property
     def vitals(self) -> "Vitals":
         """The vital signs of the steps that were measured, and the findings."""
         from ..run import checkup
         from ..run.logs import Vitals
 
-        return Vitals(checkup.lines(self._directory))
+        if self._vitals is None:
+            self._vitals = Vitals(checkup.lines(self._directory))
+        return self._vitals
 
     def evaluate(
         self,
@@ -90,6 +99,7 @@ class Run(TrainedGenerator):
         """
         from . import evaluating
 
+        count, seed = None if count is None else whole("count", count, 0), whole("seed", seed, 0)
         place = None if self.is_packaged else self.path
         place = place if out is None else Path(out)
         if place is not None:
@@ -212,6 +222,7 @@ class Run(TrainedGenerator):
         return f"<Run {self.preset.name!r} after step {self.step}, in {place}>"
 
     def _repr_html_(self) -> str:
+        shown = self.sample(SHOWN).grid()._repr_png_()
         facts = f", step {self.step:,}, epoch {self.epoch:,}"
         place = str(self.named if self.is_packaged else self.path)
         if self._finalizer is not None:
@@ -219,14 +230,9 @@ class Run(TrainedGenerator):
         return tag(
             "figure",
             tag("figcaption", tag("b", self.preset.name), facts, tag("br"), place),
-            tag("img", src=f"data:image/png;base64,{self._shown}", alt=f"images of {self.preset.name}"),
+            tag("img", src=png_url(shown), alt=f"images of {self.preset.name}"),
             style="margin: 0",
         )
-
-    @cached_property
-    def _shown(self) -> str:
-        """The images that a notebook displays, a PNG file in base64."""
-        return base64.b64encode(self.sample(SHOWN)._repr_png_() or b"").decode()
 
 
 class Report:
@@ -255,6 +261,13 @@ class Report:
 
 def load(path: PathLike, *, weights: str | None = None, max_memory: int = memory.DEFAULT) -> Run:
     """Return a trained run.
+
+        >>> import dcgan
+        >>> run = dcgan.load("@quick")
+        >>> run
+        <Run 'quick' after step 16000, in @quick>
+        >>> run.sample(64, seed=3).grid()
+        <Picture of 484 x 484 pixels>
 
     Args:
         path: a run's directory, a checkpoint file, or "@quick", the generator that comes with the package.

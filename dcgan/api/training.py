@@ -16,6 +16,7 @@ from .. import latent, pictures
 from ..console import StopOnSignal
 from ..errors import UserError
 from ..recipe import memory
+from ..recipe.preset import MAX_GRID_IMAGES
 from ..run import ending, opening
 from ..run.divergence import Diverged
 from ..run.opening import Data, Opened, Options
@@ -74,6 +75,7 @@ class TrainingState:
 
         What is trained afterwards does not depend on it.
         """
+        count, seed = whole("count", count, 1, MAX_GRID_IMAGES), whole("seed", seed, 0)
         learner = self._training.learner
         z = latent.draw(self.preset, count, mg.Generator(seed), learner.device)
         pixels = pictures.to_bytes(generate(learner.sampler, z, self.preset.statistics))
@@ -90,10 +92,18 @@ class TrainingState:
 Callback = Callable[[TrainingState], object]
 
 
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Raise UserError unless callbacks are functions in a list or a tuple."""
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise UserError(f"callbacks={callbacks!r:.60}: expected a list of functions of a TrainingState")
+
+
 def train(opened: Opened, callbacks: Sequence[Callback]) -> None:
     """Train up to the steps that are wanted, or until a callback or Ctrl-C stops it."""
     training = opened.training
     state = TrainingState(training, opened.total)
+
+    raised: list[Exception] = []  # by a callback
 
     def after_step(result: StepResult) -> None:
         state._result, state._line = result, None
@@ -102,6 +112,9 @@ def train(opened: Opened, callbacks: Sequence[Callback]) -> None:
                 callback(state)
             except KeyboardInterrupt:
                 state.stop()
+            except Exception as error:
+                raised.append(error)
+                raise
 
     try:
         with StopOnSignal(None) as stop:
@@ -109,6 +122,8 @@ def train(opened: Opened, callbacks: Sequence[Callback]) -> None:
     except Diverged as diverged:
         raise RunDiverged(" ".join(ending.divergence(training, diverged))) from diverged
     except OSError as error:
+        if error in raised:
+            raise
         raise ending.not_written(training, error) from error
     if training.done < opened.total:
         training.progress.say(
@@ -125,6 +140,7 @@ def resume(path: Path, steps: int | None, options: Options, callbacks: Sequence[
 
     Raises UserError if it can't go on, or there are none left.
     """
+    check_callbacks(callbacks)
     if steps is not None:
         steps = whole("steps", steps, 1)
     with ExitStack() as stack, mg.random.isolated():

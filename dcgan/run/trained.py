@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+import minigrad as mg
 from minigrad import backend as backends
 from minigrad import nn
 
@@ -124,7 +125,8 @@ def _trained(loaded: Checkpoint, prefix: str, build: Callable[[Preset, int], nn.
         )
     held = sum(array.size for array in state.values())
     try:
-        network = build(loaded.preset, held)  # a recipe may say more than memory holds
+        with mg.random.isolated():  # a look leaves the engine's random state as it was
+            network = build(loaded.preset, held)  # a recipe may say more than memory holds
         network.load_state_dict(state)
     except (ValueError, UserError) as error:
         raise UserError(f"the checkpoint does not fit its recipe: {error!s:.500}") from error

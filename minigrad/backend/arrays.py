@@ -26,6 +26,11 @@ def per_channel(vector: Array, ndim: int) -> Array:
     return vector.reshape((1, -1) + (1,) * (ndim - 2))
 
 
+def on_host(numbers: object) -> Array:
+    """Return numbers as a NumPy array in C order; no copy of one. Raises ValueError for ragged lists."""
+    return np.asarray(numbers, order="C")
+
+
 def refuse_masked(data: object, name: str = "") -> None:
     """Raise TypeError for a masked array of NumPy, whose mask the engine would ignore.
 

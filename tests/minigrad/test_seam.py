@@ -33,7 +33,7 @@ ROOT = Path(mg.__file__).parent
 LAYERS = [
     "backend",
     "random naive observer version_counter tables",
-    "for_numpy copies",
+    "for_numpy copies markup",
     "tensor",
     "creation backpropagate",
     "ops",
