@@ -1,4 +1,4 @@
-"""What notebooks show of `inspect`'s results: well-formed, escaped, with the numbers of `str()`."""
+"""The results of `inspect` as notebooks show them: well-formed, escaped, with the numbers of `str()`."""
 
 import dataclasses
 import re
