@@ -18,13 +18,19 @@ _MODULES = {
     "load": "dcgan.api.run",
     "ledger": "dcgan.api.ledger",
     "Animation": "dcgan.api.images",
+    "Callback": "dcgan.api.training",
+    "Evaluation": "dcgan.evaluation.show",
     "Images": "dcgan.api.images",
+    "Ledger": "dcgan.describe.step",
+    "Metrics": "dcgan.run.logs",
     "Picture": "dcgan.api.images",
     "Preset": "dcgan.recipe.preset",
+    "Report": "dcgan.api.run",
     "Run": "dcgan.api.run",
     "RunDiverged": "dcgan.api.training",
     "TrainingState": "dcgan.api.training",
     "UserError": "dcgan.errors",
+    "Vitals": "dcgan.run.logs",
     "__version__": "minigrad",
 }
 _SUBMODULES = ("models", "plugins", "presets")
@@ -43,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .api import evaluating
-from .api.run import load
+from .api.run import Run
 from .arguments import add_generator, add_range
 from .console import output, run_command, tell
 from .errors import UserError
 from .evaluation import show
 from .evaluation.comparison import MAX_SET_IMAGES
 from .parser import Parser
-from .run import checkpoint, packaged
+from .run import checkpoint
 
 
 def parser() -> Parser:
@@ -37,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     count, seed = arguments.count, arguments.seed
     evaluating.check(count, seed)
-    if packaged.is_named(arguments.run) and arguments.out is None:
+    run = Run(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
+    if run.is_alone and arguments.out is None:
         raise UserError(
             f"{arguments.run}: expected --out DIR: where to write {' and '.join(evaluating.FILES)}"
         )
     out = arguments.out or checkpoint.directory_of(arguments.run)
     evaluating.prepare(out, make=arguments.out is not None)  # before the work: an error is reported at once
-    run = load(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
     found = evaluating.evaluate(run, count, seed, arguments.data, arguments.range, arguments.statistics)
     result, picture = evaluating.write(found, out)
     output(show.table(found))

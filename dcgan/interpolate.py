@@ -9,7 +9,7 @@ import numpy as np
 
 from . import animations, latent, pictures
 from .api.generator import IN_A_STRIP, MAX_FRAMES
-from .api.run import Run, load
+from .api.run import Run
 from .arguments import add_generator
 from .console import run_command, tell
 from .data.channels import size_in_words
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = parser().parse_args(argv)
     _check(arguments)
-    run = load(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
+    run = Run(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
     _check_memory(arguments, run)
     write = _write_way if arguments.between else _write_sum
     with writing("--out", arguments.out):

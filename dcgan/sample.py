@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import latent, pictures
 from .api.images import check_new, grid_of, times_of, write_each
-from .api.run import Run, load
+from .api.run import Run
 from .arguments import add_generator, positive
 from .console import run_command, tell
 from .data.channels import size_in_words
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0."""
     arguments = parser().parse_args(argv)
     _check(arguments)
-    run = load(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
+    run = Run(arguments.run, weights=arguments.weights, max_memory=arguments.max_memory)
     count, grid = _count(arguments, run)
     _check_memory(arguments, run, count, grid)
     images = run.sample(count, arguments.seed, z=arguments.z, statistics=arguments.statistics)

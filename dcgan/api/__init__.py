@@ -5,7 +5,7 @@ training.py   callbacks, Ctrl-C, and a run that goes on
 run.py        a trained run
 generator.py  the checkpoint under it, which draws
 images.py     images, pictures and animations, which a notebook displays
-numbers.py    checks of whole numbers
+checks.py     checks of arguments
 ledger.py     one step of a recipe, watched
 evaluating.py the measures of a run's samples
 

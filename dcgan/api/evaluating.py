@@ -52,7 +52,9 @@ def evaluate(
     preset, loaded, batch = run.preset, run.checkpoint, run.preset.batch_size
     run.check_memory(f"drawing {batch} images", batch, statistics)
     generator = run.generator()  # weights that can't be used are reported before images are read
-    named, value_range = RunDirectory(run.path).images(data, value_range)
+    named = data
+    if not run.is_alone:
+        named, value_range = RunDirectory(run.path).images(data, value_range)
     data = named or names.DIGITS  # of a run without a config.json
     real = comparison.real_images(data, preset, value_range=value_range)
     for note in real.notes:

@@ -1,22 +1,23 @@
 """`dcgan.fit`: train a recipe from a program."""
 
+import atexit
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import minigrad as mg
 
 from .. import presets, recipe_files
-from ..errors import UserError
+from ..errors import UserError, os_errors_as
 from ..recipe import memory
 from ..recipe.preset import Preset
 from ..run import checkpoint, opening
 from ..run.opening import Initial
-from . import training
+from . import checks, training
 from .images import PathLike
 from .run import Run
 from .training import Callback, RunDiverged
@@ -70,7 +71,7 @@ def fit(
         out: the run's directory, which must be new or empty; by default a temporary one, which is removed
             when the run is gone (`Run.save` keeps it).
         callbacks: functions that are called with a `TrainingState` after each step. What one raises ends the
-            run and is raised again; KeyboardInterrupt is taken as `TrainingState.stop`.
+            run, which is kept, and is raised again; KeyboardInterrupt is taken as `TrainingState.stop`.
         value_range: the numbers of the images that are black and white; by default by their type.
         every: steps between two evaluations of the samples, the best of which are kept ("best" of
             `dcgan.load`); by default none.
@@ -81,26 +82,30 @@ def fit(
     Raises UserError for anything that can't be used, and RunDiverged if a loss is no finite number any more.
     """
     own = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    given = {name: value for name, value in own.items() if value is not None}
     for name in ("steps", "epochs"):
-        if own[name] == 0:
-            raise UserError(f"{name}=0: expected an integer of at least 1")
-    replaced = {**fields, **{name: value for name, value in own.items() if value is not None}}
+        if name in given:
+            given[name] = checks.whole(name, given[name], 1)
+    replaced = {**fields, **given}
     preset = find(recipe).replaced(replaced)
-    source = init_from.path if isinstance(init_from, Run) else init_from
-    initial = None if source is None else Initial.load(Path(source), max_memory)
+    initial = None if init_from is None else _initial(init_from, max_memory)
     options = training.options(images, device, every, value_range, max_memory)
     foreign = not isinstance(recipe, Preset) and recipe not in presets.PRESETS
     training.check_callbacks(callbacks)
-    temporary = None if out is not None else Path(tempfile.mkdtemp(prefix="dcgan-"))
-    folder = temporary / preset.name if temporary is not None else Path(cast(PathLike, out))
+    temporary = _temporary() if out is None else None
+    folder = checks.path("out", out) if temporary is None else temporary / preset.name
     try:
         with ExitStack() as stack, mg.random.isolated():
             opened = opening.begin(preset, options, folder, stack, initial, foreign)
             training.train(opened, callbacks)
         run = Run(folder)
     except BaseException as error:
-        if isinstance(error, RunDiverged) and (folder / checkpoint.FILE_NAME).is_file():
+        trained = (folder / checkpoint.FILE_NAME).is_file()
+        if isinstance(error, RunDiverged) and trained:
             error.run = _owned(Run(folder), temporary)
+        elif temporary is not None and trained:
+            error.add_note(f"The run so far is kept until this program ends: dcgan.load({str(folder)!r})")
+            atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         elif temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -116,8 +121,22 @@ def find(recipe: str | PathLike | Preset) -> Preset:
     return recipe_files.find(os.fspath(recipe))
 
 
+def _initial(init_from: PathLike | Run, max_memory: int) -> Initial:
+    """Return the weights of a run, or of the run or checkpoint of that name."""
+    if not isinstance(init_from, Run):
+        return Initial.load(checks.path("init_from", init_from), max_memory)
+    init_from.checkpoint.check_whole(f"init_from={init_from}")
+    return Initial(init_from.named, init_from.checkpoint)
+
+
+def _temporary() -> Path:
+    with os_errors_as("a temporary directory"):
+        return Path(tempfile.mkdtemp(prefix="dcgan-"))
+
+
 def _owned(run: Run, temporary: Path | None) -> Run:
     """Return the run, with which its temporary directory goes, if it has one."""
+    run.make_absolute()
     if temporary is not None:
         run.remove_with(temporary)
     return run

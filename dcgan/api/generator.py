@@ -19,8 +19,8 @@ from ..run import checkpoint, packaged
 from ..run.checkpoint import Checkpoint
 from ..run.trained import WEIGHTS, check_memory, load_discriminator, load_generator, load_run
 from ..sampling import STATISTICS, choose_statistics, fixed_statistics, generate
+from . import checks
 from .images import Images, PathLike
-from .numbers import whole
 
 IN_A_STRIP, MAX_FRAMES = 9, 1000  # images from one to the next, of `interpolate`: by default, at the most
 
@@ -42,10 +42,16 @@ class TrainedGenerator:
         self, path: PathLike, *, weights: str | None = None, max_memory: int = memory.DEFAULT
     ) -> None:
         if weights is not None:
-            _check("weights", weights, WEIGHTS)
-        self.named, self.weights, self.max_memory = Path(path), weights, max_memory
+            checks.one_of("weights", weights, WEIGHTS)
+        self.named, self.weights, self.max_memory = checks.path("path", path), weights, max_memory
         self.path = checkpoint.directory_of(packaged.file_of(self.named))
         self.reload()
+
+    def make_absolute(self) -> None:
+        """Keep absolute paths: the program may change its current directory."""
+        self.path = self.path.absolute()
+        if not self._loaded.packaged:
+            self.named = self.named.absolute()
 
     def reload(self) -> None:
         """Read the checkpoint again: the run may have been trained further."""
@@ -77,7 +83,7 @@ class TrainedGenerator:
         """
         if z is not None:
             return self.draw(self._noise_of(z), statistics)
-        count, seed = whole("count", count, 1, MAX_GRID_IMAGES), whole("seed", seed, 0)
+        count, seed = checks.whole("count", count, 1, MAX_GRID_IMAGES), checks.whole("seed", seed, 0)
         self.check_memory(f"drawing {count} images", count, statistics)
         return self.draw(latent.draw_array(self.preset, count, mg.Generator(seed)), statistics)
 
@@ -108,7 +114,7 @@ class TrainedGenerator:
         """
         if len(between) < 2:
             raise UserError(f"interpolate: expected two or more of SEED or SEED/INDEX, got {between}")
-        frames = whole("frames", frames, 1, MAX_FRAMES)
+        frames = checks.whole("frames", frames, 1, MAX_FRAMES)
         if len(between) * frames > MAX_GRID_IMAGES:
             raise UserError(f"interpolate: expected at most {MAX_GRID_IMAGES} images in all")
         points = [latent.by_seed(self.preset, str(name), self.max_memory) for name in between]
@@ -123,7 +129,7 @@ class TrainedGenerator:
     def draw(self, z: NDArray[Any], statistics: str | None = None) -> Images:
         """Return the images of noise, float32 (n, *preset.z_shape). Raises UserError as `sample` does."""
         if statistics is not None:
-            _check("statistics", statistics, STATISTICS)
+            checks.one_of("statistics", statistics, STATISTICS)
         self.check_memory(f"drawing {len(z)} images", len(z), statistics)
         generator, mode = self._ready(statistics, len(z))
         if mode == "batch":  # which changes the generator for a while: another thread may draw, too
@@ -160,11 +166,13 @@ class TrainedGenerator:
         return self._drawing[key]
 
     @property
+    def is_alone(self) -> bool:
+        """Whether there is a generator alone, without a run: "@quick", or what `export` has written."""
+        if self._loaded.packaged:
+            return True
+        return self._loaded.is_generator_alone and not (self.path / "config.json").is_file()
+
+    @property
     def checkpoint(self) -> Checkpoint:
         """The content of the checkpoint, as it was when the run was loaded."""
         return self._loaded
-
-
-def _check(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value!r:.40}: expected one of {', '.join(choices)}")

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..data.channels import size_in_words
 from ..errors import UserError, os_errors_as
 from ..files.destination import check_ending, writing
 from ..markup import tag
+from ..recipe.preset import MAX_GRID_IMAGES
+from . import checks
 
 PathLike = str | os.PathLike[str]
 PACE = 80  # milliseconds of an image in an animation
@@ -45,7 +48,8 @@ class Picture:
         return self._pixels.shape
 
     def enlarged(self, times: int) -> "Picture":
-        """Return the picture with each pixel `times` as wide and as high."""
+        """Return the picture with each pixel `times` as wide and as high, from 1 to 100."""
+        times = checks.whole("times", times, 1, pictures.MAX_SCALE)
         return Picture(pictures.repeated(self._pixels, times))
 
     def save(self, path: PathLike) -> Path:
@@ -53,7 +57,7 @@ class Picture:
 
         Returns the path. Raises UserError if it can't be written.
         """
-        path = Path(path)
+        path = checks.path("path", path)
         check_ending("save", path, pictures.ENDINGS)
         with writing("save", path):
             pictures.save_picture(self._pixels, path)
@@ -61,6 +65,11 @@ class Picture:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self._pixels, dtype, copy=copy)
+
+    def __eq__(self, other: object) -> bool:
+        return np.array_equal(self._pixels, other._pixels) if isinstance(other, Picture) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared by its pixels, as arrays are
 
     def __repr__(self) -> str:
         height, width, _ = self.shape
@@ -114,13 +123,16 @@ class Images(Sequence[Picture]):
 
         Raises UserError if there are more images than places.
         """
+        if not len(self):
+            raise UserError("a grid of no images: expected one or more")
+        rows = None if rows is None else checks.whole("rows", rows, 1, MAX_GRID_IMAGES)
+        columns = None if columns is None else checks.whole("columns", columns, 1, MAX_GRID_IMAGES)
         rows, columns = grid_of(len(self), rows, columns)
-        if rows * columns < len(self):
+        if not len(self) <= rows * columns <= MAX_GRID_IMAGES:
             raise UserError(f"{len(self)} images do not fit into a grid of {rows}x{columns}")
         size = pictures.grid_size(rows, columns, (self.shape[1], self.shape[2]))
-        times = times_of(rows, columns, size) if scale is None else scale
-        if not 1 <= times <= pictures.MAX_SCALE:
-            raise UserError(f"scale={times}: expected 1 to {pictures.MAX_SCALE}")
+        most = pictures.MAX_SCALE
+        times = times_of(rows, columns, size) if scale is None else checks.whole("scale", scale, 1, most)
         return Picture(pictures.repeated(pictures.grid(self._pixels, rows, columns), times))
 
     def animation(self, seconds: float | None = None) -> "Animation":
@@ -131,7 +143,10 @@ class Images(Sequence[Picture]):
 
         Raises UserError if so many images can't be shown in the time.
         """
+        if not len(self):
+            raise UserError("an animation of no images: expected one or more")
         if seconds is not None:
+            seconds = checks.number("seconds", seconds)
             check_seconds(len(self), seconds)
         shown = [pictures.enlarged(image, animations.MAX_WIDTH) for image in self._pixels]
         durations = pace.steady(len(shown), PACE) if seconds is None else pace.lasting(len(shown), seconds)
@@ -142,7 +157,7 @@ class Images(Sequence[Picture]):
 
         Raises UserError if the folder holds something already, or it can't be written.
         """
-        folder = Path(folder)
+        folder, scale = checks.path("folder", folder), checks.whole("scale", scale, 1, pictures.MAX_SCALE)
         check_new(folder, "save_each")
         with os_errors_as(f"save_each {folder}"):
             write_each(self._pixels, self._z, folder, scale)
@@ -155,7 +170,7 @@ class Images(Sequence[Picture]):
     def __getitem__(self, index: int | slice) -> "Picture | Images":
         if isinstance(index, slice):
             return Images(self._pixels[index], self._z[index])
-        return Picture(self._pixels[index])
+        return Picture(self._pixels[operator.index(index)])
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -200,7 +215,7 @@ class Animation:
 
         Returns the path. Raises UserError if it can't be written.
         """
-        path = Path(path)
+        path = checks.path("path", path)
         check_ending("save", path, animations.ENDINGS)
         with writing("save", path):
             animations.save_animation(self.frames, path, self.durations)

@@ -5,17 +5,19 @@ import secrets
 import shutil
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import minigrad as mg
 from minigrad.serialize import TEMPORARY_PREFIX, make_folder_of
 
 from ..errors import UserError, os_errors_as
 from ..markup import png_url, tag
 from ..recipe import memory
+from . import checks
 from .generator import TrainedGenerator
 from .images import PathLike
-from .numbers import whole
 
 if TYPE_CHECKING:
     from ..evaluation.show import Evaluation
@@ -61,6 +63,7 @@ class Run(TrainedGenerator):
         from ..run.logs import Metrics
 
         if self._metrics is None:
+            self._check_own("metrics")
             self._metrics = Metrics(self._directory.metrics())
         return self._metrics
 
@@ -71,6 +74,7 @@ class Run(TrainedGenerator):
         from ..run.logs import Vitals
 
         if self._vitals is None:
+            self._check_own("vitals")
             self._vitals = Vitals(checkup.lines(self._directory))
         return self._vitals
 
@@ -79,7 +83,7 @@ class Run(TrainedGenerator):
         count: int | None = None,
         seed: int = 0,
         *,
-        data: str | None = None,
+        data: PathLike | None = None,
         value_range: tuple[float, float] | None = None,
         statistics: str | None = None,
         out: PathLike | None = None,
@@ -92,19 +96,26 @@ class Run(TrainedGenerator):
             data: the real images, named as for training; by default those of the run.
             value_range: the numbers of `data` that are black and white.
             statistics: as for `sample`.
-            out: the directory of evaluation.json and evaluation.png; by default the run's. Of "@quick", which
-                has none, nothing is written by default.
+            out: the directory of evaluation.json and evaluation.png; by default the run's. Of a generator
+                alone, which has none, nothing is written by default.
 
         Raises UserError if the images can't be used, or the files not be written.
         """
         from . import evaluating
 
-        count, seed = None if count is None else whole("count", count, 0), whole("seed", seed, 0)
-        place = None if self.is_packaged else self.path
-        place = place if out is None else Path(out)
+        count = None if count is None else checks.whole("count", count, 0)
+        seed = checks.whole("seed", seed, 0)
+        if data is not None and not isinstance(data, str):
+            data = str(checks.path("data", data))
+        place = None if self.is_alone else self.path
+        if out is not None:
+            place = checks.path("out", out)
+        elif place is not None:
+            self._check_own("evaluate")
         if place is not None:
             evaluating.prepare(place, make=out is not None)
-        found = evaluating.evaluate(self, count, seed, data, value_range, statistics)
+        with mg.random.isolated():
+            found = evaluating.evaluate(self, count, seed, data, value_range, statistics)
         if place is not None:
             evaluating.write(found, place)
         return found
@@ -120,7 +131,8 @@ class Run(TrainedGenerator):
         from ..report.writing import write
 
         self._check_own("report")
-        written = write(self.named, self.weights, None if out is None else Path(out), self.max_memory)
+        place = None if out is None else checks.path("out", out)
+        written = write(self.named, self.weights, place, self.max_memory)
         return Report(written.path)
 
     # -- more steps ----------------------------------------------------------------------------------
@@ -147,10 +159,23 @@ class Run(TrainedGenerator):
         from . import training  # it imports as much as `dcgan train`
 
         self._check_own("resume")
-        training.resume(self.named, steps, training.options(images, device or self.device, every), callbacks)
-        self.named = self.path
-        self.reload()
+        options = training.options(images, self.device if device is None else device, every)
+        try:
+            training.resume(self.named, steps, options, callbacks)
+        except BaseException as error:
+            with suppress(UserError):  # as far as it came
+                self._move_on()
+            if isinstance(error, training.RunDiverged):
+                error.run = self
+            raise
+        self._move_on()
         return self
+
+    def _move_on(self) -> None:
+        self.reload()
+        if self.named != self.path:
+            self.named = self.path
+            self.reload()
 
     def save(self, path: PathLike) -> "Run":
         """Copy the run's directory to a new one, whole or not at all, which is the run's from now on.
@@ -158,9 +183,11 @@ class Run(TrainedGenerator):
         Raises UserError if there is something at `path`, or it can't be written.
         """
         self._check_own("save")
-        target = Path(path)
+        target = checks.path("path", path).absolute()
         if target.exists():
             raise UserError(f"save {target}: it exists already; name a new directory")
+        if target.resolve().is_relative_to(self.path.resolve()):
+            raise UserError(f"save {target}: it lies in the run's own directory; name another place")
         copy = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         with os_errors_as(f"save {target}"):
             make_folder_of(target)
@@ -192,19 +219,25 @@ class Run(TrainedGenerator):
         """
         from ..exporting import export
 
-        return export(self._loaded, Path(path), self.weights, statistics, self.max_memory).path
+        return export(self._loaded, checks.path("path", path), self.weights, statistics, self.max_memory).path
 
     def _check_own(self, what: str) -> None:
-        if self.is_packaged:
+        """Raise UserError if there is a generator alone, or the run's directory has gone."""
+        if self.is_alone:
             raise UserError(
-                f"{what}: {self.named} is a generator of the package, without a run: it can be sampled, "
-                "interpolated, exported and evaluated; dcgan.fit trains a run of your own"
+                f"{what}: {self.named} is a generator alone, without a run: it can be sampled, interpolated, "
+                "exported and evaluated; dcgan.fit trains a run of your own"
             )
+        if not self.path.is_dir():
+            raise UserError(f"{what}: {self.path} has gone: the run's directory was moved or removed")
 
-    @property
-    def is_packaged(self) -> bool:
-        """Whether it is a generator of the package, such as "@quick"."""
-        return self._loaded.packaged
+    def __reduce__(self) -> Any:
+        if self._finalizer is not None:
+            raise TypeError(
+                "a run in a temporary directory, which goes with its object, can't be copied or pickled: "
+                "run.save(path) keeps it"
+            )
+        return _reopened, (self.named, self.weights, self.max_memory)
 
     def remove_with(self, folder: Path) -> None:
         """Remove a folder, which holds the run's directory, as soon as this object is gone."""
@@ -218,13 +251,13 @@ class Run(TrainedGenerator):
         return str(self._directory.config().get("device", "cpu"))
 
     def __repr__(self) -> str:
-        place = self.named if self.is_packaged else self.path
+        place = self.named if self.is_alone else self.path
         return f"<Run {self.preset.name!r} after step {self.step}, in {place}>"
 
     def _repr_html_(self) -> str:
         shown = self.sample(SHOWN).grid()._repr_png_()
         facts = f", step {self.step:,}, epoch {self.epoch:,}"
-        place = str(self.named if self.is_packaged else self.path)
+        place = str(self.named if self.is_alone else self.path)
         if self._finalizer is not None:
             place = "a temporary directory: run.save(path) keeps it"
         return tag(
@@ -279,7 +312,13 @@ def load(path: PathLike, *, weights: str | None = None, max_memory: int = memory
     Raises UserError if there is no run, or it is damaged, or needs a plugin that is not loaded (see
     `dcgan.plugins.load`).
     """
-    return Run(path, weights=weights, max_memory=max_memory)
+    run = Run(path, weights=weights, max_memory=max_memory)
+    run.make_absolute()
+    return run
+
+
+def _reopened(named: Path, weights: str | None, max_memory: int) -> Run:
+    return Run(named, weights=weights, max_memory=max_memory)
 
 
 def _remove(folder: Path, owner: int) -> None:

@@ -23,15 +23,15 @@ from ..run.opening import Data, Opened, Options
 from ..run.training import Training
 from ..sampling import generate
 from ..steps import StepLine, StepResult
+from . import checks
 from .images import Images
-from .numbers import whole
 
 
 class RunDiverged(UserError):
     """A loss of a run is no finite number any more; the message says where that began.
 
     Attributes:
-        run: the `Run` up to its last good checkpoint; None if it has none, or if it was resumed.
+        run: the `Run` up to its last good checkpoint; None if it has none.
     """
 
     run: Any = None
@@ -75,7 +75,7 @@ class TrainingState:
 
         What is trained afterwards does not depend on it.
         """
-        count, seed = whole("count", count, 1, MAX_GRID_IMAGES), whole("seed", seed, 0)
+        count, seed = checks.whole("count", count, 1, MAX_GRID_IMAGES), checks.whole("seed", seed, 0)
         learner = self._training.learner
         z = latent.draw(self.preset, count, mg.Generator(seed), learner.device)
         pixels = pictures.to_bytes(generate(learner.sampler, z, self.preset.statistics))
@@ -142,7 +142,7 @@ def resume(path: Path, steps: int | None, options: Options, callbacks: Sequence[
     """
     check_callbacks(callbacks)
     if steps is not None:
-        steps = whole("steps", steps, 1)
+        steps = checks.whole("steps", steps, 1)
     with ExitStack() as stack, mg.random.isolated():
         directory, start, device = opening.reopen(path, None, {}, options, stack)
         if steps is not None:
@@ -164,7 +164,9 @@ def options(
     max_memory: int = memory.DEFAULT,
 ) -> Options:
     """Return how a run is trained, by the arguments of `dcgan.fit`. Raises UserError for wrong ones."""
-    every = 0 if every is None else whole("every", every, 1)
+    every = 0 if every is None else checks.whole("every", every, 1)
+    if not isinstance(device, str):
+        raise UserError(f"device={device!r:.40}: expected the name of a device, such as cpu or gpu")
     usual = Options()
     return replace(
         usual,
@@ -184,7 +186,7 @@ def _data(images: Any) -> Data:
         return os.fspath(images)
     try:
         return images.numpy() if isinstance(images, mg.Tensor) else np.asarray(images)
-    except (TypeError, ValueError) as error:  # TypeError: of arrays on a GPU
+    except Exception as error:  # other arrays may raise anything, such as those on a GPU
         raise UserError(
             f"images: {type(images).__name__} is no array of images of one size ({error!s:.200}): images of "
             "several sizes are read from a folder"

@@ -75,9 +75,14 @@ class Checkpoint:
         start = f"{prefix}."
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
+    @property
+    def is_generator_alone(self) -> bool:
+        """Whether it is the file of a generator alone, as `dcgan export` writes it."""
+        return all(key.startswith(GENERATORS) for key in self.tensors)
+
     def check_whole(self, what: str) -> None:
-        """Raise UserError, which begins with `what`, for the file of a generator alone (`dcgan export`)."""
-        if all(key.startswith(GENERATORS) for key in self.tensors):
+        """Raise UserError, which begins with `what`, for the file of a generator alone."""
+        if self.is_generator_alone:
             raise UserError(
                 f"{what}: it holds a generator alone, as dcgan export writes it: expected the "
                 "checkpoint of a run, with both networks"

@@ -18,7 +18,7 @@ from ..data import names, sources
 from ..data.batches import Batches
 from ..data.channels import size_in_words
 from ..data.scale import BYTES, Range
-from ..errors import UserError
+from ..errors import UserError, os_errors_as
 from ..evaluation.monitor import Monitor
 from ..recipe import memory
 from ..recipe.plan import too_short, total_steps
@@ -129,7 +129,8 @@ def begin(
     stack.callback(run.close)
     stack.push(_discard_if_it_fails(run))
     if prepared.config.data == IMAGES_NAME:
-        run.write_images(prepared.batches.images)
+        with os_errors_as(f"--out {run.path}"):
+            run.write_images(prepared.batches.images)
     _tell_plan(prepared, run, options)
     stack.enter_context(devices.enough_memory(device, preset.batch_size))
     training = _training(prepared, run, options)

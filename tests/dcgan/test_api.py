@@ -1,11 +1,14 @@
 """The package for programs: `dcgan.fit`, `dcgan.load`, and the runs that they return."""
 
 import asyncio
+import copy
 import doctest
 import gc
 import io
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +214,107 @@ def test_a_temporary_run_lives_as_long_as_its_object(images, tmp_path):
         fit(images).save(tmp_path / "deep" / "kept")
 
 
+def test_a_child_process_leaves_the_temporary_directory_alone(images):
+    run = fit(images)
+    child = os.fork()
+    if child == 0:
+        run._finalizer()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert run.path.is_dir()
+
+
+def test_a_temporary_directory_goes_once_the_run_is_saved(images, tmp_path):
+    run = fit(images)
+    folder = run.path
+    with pytest.raises(TypeError, match=r"run.save\(path\) keeps it"):
+        copy.copy(run)
+    run.save(tmp_path / "kept")
+    assert not folder.exists()
+    assert copy.copy(run).sample(2).numpy().tolist() == run.sample(2).numpy().tolist()
+    with pytest.raises(dcgan.UserError, match="it lies in the run's own directory"):
+        run.save(tmp_path / "kept" / "deep" / "er")
+
+
+def test_a_run_does_not_depend_on_the_current_directory(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fit(images, out="run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(run.metrics) == 3
+    assert run.resume(steps=1).step == 4
+
+
+def test_a_run_whose_directory_has_gone_says_so(run):
+    run.sample(2)
+    run.path.rename(run.path.parent / "moved")
+    for use in (lambda: run.metrics, lambda: run.vitals, run.evaluate, run.report, run.resume):
+        with pytest.raises(dcgan.UserError, match="has gone: the run's directory was moved or removed"):
+            use()
+
+
+def test_a_generator_alone_has_no_run(run, tmp_path, monkeypatch):
+    file = run.export(tmp_path / "alone.safetensors")
+    alone = dcgan.load(file)
+    assert alone.sample(3).numpy().tolist() == run.sample(3).numpy().tolist()
+    uses = (
+        lambda: alone.metrics,
+        lambda: alone.vitals,
+        alone.report,
+        alone.resume,
+        lambda: alone.save(tmp_path / "a"),
+    )
+    for use in uses:
+        with pytest.raises(dcgan.UserError, match="alone.safetensors is a generator alone, without a run"):
+            use()
+    digits = {split: mnist.images(split)[:200] for split in ("train", "test")}
+    labels = mnist.labels("test")[:200]
+    monkeypatch.setattr(mnist, "images", lambda split="train": digits[split])
+    monkeypatch.setattr(mnist, "labels", lambda split="train": labels)
+    before = sorted(tmp_path.iterdir())
+    assert alone.evaluate(count=100).about == "the test images of MNIST"
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(dcgan.UserError, match=r"alone.safetensors: expected --out DIR"):
+        evaluate.main([str(file), "--count", "100"])
+
+
+def test_to_look_at_a_run_moves_no_random_state(run):
+    mg.manual_seed(5)
+    before = mg.random.get_state()
+    run.sample(2)
+    run.sample(2, statistics="batch")
+    run.interpolate(1, 2)
+    run.generator()
+    run.discriminator()
+    run._repr_html_()
+    run.evaluate(count=100)
+    assert mg.random.get_state() == before
+
+
+def test_threads_may_draw_from_one_run(run):
+    alone = {how: run.sample(8, statistics=how).numpy() for how in ("batch", "running")}
+    found = []
+
+    def work(how):
+        found.extend((how, run.sample(8, statistics=how).numpy()) for _ in range(20))
+
+    threads = [threading.Thread(target=work, args=(how,)) for how in (*alone, *alone)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert all(np.array_equal(images, alone[how]) for how, images in found)
+
+
+def test_one_image_of_a_recipe_with_batch_statistics_has_others(images):
+    run = fit(images, statistics="batch")
+    first, many, again = run.sample(1), run.sample(5), run.sample(1)
+    assert np.array_equal(first.numpy(), again.numpy())
+    assert not np.array_equal(first.numpy()[0], many.numpy()[0])
+    assert np.array_equal(first.numpy(), run.sample(1, statistics="recalibrated").numpy())
+
+
 def test_a_callback_sees_each_step_and_may_stop_the_run(images):
     seen = []
 
@@ -235,8 +339,39 @@ def test_what_a_callback_raises_ends_the_run_which_is_kept(images, tmp_path):
     with pytest.raises(LookupError, match="mine"):
         fit(images, steps=6, out=tmp_path / "run", callbacks=[callback])
     assert dcgan.load(tmp_path / "run").step == 2
-    with pytest.raises(LookupError, match="mine"):
+    with pytest.raises(LookupError, match="mine") as raised:
         fit(images, steps=6, callbacks=[callback])
+    (note,) = raised.value.__notes__
+    kept = Path(
+        re.fullmatch(r"The run so far is kept until this program ends: dcgan.load\('(.*)'\)", note)[1]
+    )
+    assert dcgan.load(kept).step == 2
+    shutil.rmtree(kept.parent)
+
+
+def test_a_run_that_fails_further_on_says_how_far_it_came(images):
+    def callback(state):
+        if state.step == 5:
+            raise LookupError("mine")
+
+    run = fit(images)
+    with pytest.raises(LookupError, match="mine"):
+        run.resume(steps=6, callbacks=[callback])
+    assert run.step == len(run.metrics) == 5
+    with pytest.raises(dcgan.UserError, match="--data nothing"):
+        run.resume(steps=6, images="nothing")
+    assert run.step == 5
+
+
+def test_a_callback_asks_for_images_in_their_range(images):
+    wrong = [{"count": 0}, {"count": 2.5}, {"count": "a"}, {"seed": -1}, {"count": 10**9}]
+
+    def callback(state):
+        for arguments in wrong:
+            with pytest.raises(dcgan.UserError, match="expected an integer"):
+                state.sample(**arguments)
+
+    fit(images, steps=1, callbacks=[callback])
 
     def missing(state):
         Path("nowhere").read_bytes()
@@ -257,7 +392,7 @@ def test_an_interrupt_keeps_and_returns_the_run(images):
     assert content(run.resume()) == content(fit(images, steps=6))
 
 
-def test_a_second_interrupt_is_raised_and_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
+def test_a_second_interrupt_is_raised(images, tmp_path, monkeypatch):
     from dcgan import console
 
     times = iter(range(0, 1000, 10))
@@ -271,6 +406,7 @@ def test_a_second_interrupt_is_raised_and_keeps_the_last_checkpoint(images, tmp_
     monkeypatch.setattr(training.StepLog, "record", twice)
     with pytest.raises(KeyboardInterrupt):
         fit(images, steps=6, out=tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_callback_of_ctrl_c_stops_the_run(images):
@@ -295,6 +431,13 @@ def test_a_run_begins_with_the_weights_of_another(images, run):
     further = fit(None, init_from=run, out=run.path.parent / "further")
     assert f'"run": "{run.path.resolve()}"' in (further.path / "config.json").read_text()
     assert content(further) != content(run)
+    run.resume(steps=3)
+    older = dcgan.load(checkpoint.older(run.path)[0])
+    again = fit(None, init_from=older, out=run.path.parent / "again")
+    assert '"step": 3' in (again.path / "config.json").read_text()
+    assert content(again) == content(fit(None, init_from=older.named, out=run.path.parent / "by-name"))
+    with pytest.raises(dcgan.UserError, match="init_from=.*@quick.*it holds a generator alone"):
+        fit(images, "quick", init_from=dcgan.load("@quick"))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +447,11 @@ def test_a_run_begins_with_the_weights_of_another(images, run):
         ({"recipe": 3}, "recipe: expected a preset's name, a file or a Preset, got int"),
         ({"steps": 0}, "steps=0: expected an integer of at least 1"),
         ({"epochs": 0}, "epochs=0: expected an integer of at least 1"),
-        ({"steps": "many"}, "steps='many': expected a value of type int"),
+        ({"steps": "many"}, "steps='many': expected an integer of at least 1"),
+        ({"steps": -1}, "steps=-1: expected an integer of at least 1"),
+        ({"device": 3}, "device=3: expected the name of a device"),
+        ({"init_from": 3}, "init_from=3: expected a path"),
+        ({"out": 3}, "out=3: expected a path"),
         ({"lr": 1e-3}, "unknown field 'lr': did you mean lr_generator"),
         ({"device": "cuda9"}, "--device cuda9: expected one of cpu, gpu"),
         ({"callbacks": print}, "callbacks=<built-in function print>: expected a list of functions"),
@@ -379,8 +526,21 @@ def test_images_are_a_sequence(run, tmp_path):
     }
     with pytest.raises(dcgan.UserError, match="6 images do not fit into a grid of 1x2"):
         images.grid(1, 2)
-    with pytest.raises(dcgan.UserError, match="scale=0: expected 1 to 100"):
+    with pytest.raises(dcgan.UserError, match="scale=0: expected an integer from 1 to 100"):
         images.grid(scale=0)
+    for scale in (1.5, 101):
+        with pytest.raises(dcgan.UserError, match=f"scale={scale}: expected an integer"):
+            images.grid(scale=scale)
+        with pytest.raises(dcgan.UserError, match=f"scale={scale}: expected an integer"):
+            images.save_each(tmp_path / "other", scale=scale)
+    assert not (tmp_path / "other").exists()
+    for nothing in (images[:0].grid, images[:0].animation):
+        with pytest.raises(dcgan.UserError, match="of no images: expected one or more"):
+            nothing()
+    with pytest.raises(TypeError):
+        images[[1, 2]]
+    assert images[1] in images
+    assert images[1] != images[2]
     with pytest.raises(dcgan.UserError, match="save_each .*each: it exists already"):
         images.save_each(tmp_path / "each")
     with pytest.raises(dcgan.UserError, match=r"save .*a\.txt: expected a name that ends in"):
@@ -464,6 +624,10 @@ def test_an_evaluation_is_that_of_the_command(run, tmp_path, capsys):
     assert found.count == 100
     with pytest.raises(dcgan.UserError, match="--count 3: expected 100"):
         run.evaluate(count=3)
+    for wrong in ("a", 150.5):
+        with pytest.raises(dcgan.UserError, match="count=.*: expected an integer"):
+            run.evaluate(count=wrong)
+    assert run.evaluate(count=np.int64(100)).count == 100
 
 
 def test_a_report_is_shown_in_a_frame_without_access_to_the_notebook(run, tmp_path):
@@ -482,3 +646,5 @@ def test_a_checkpoint_in_a_run_can_be_loaded_and_gone_on_from(images, tmp_path):
     assert older.step == 4
     assert older.path == run.path
     assert content(older.resume(steps=2)) == content(fit(images, steps=6, sample_every=2))
+    assert older.resume(steps=1).step == 7  # from the last one now
+    assert len(older.vitals) == len(older.metrics) - 6 == 1

@@ -63,7 +63,7 @@ def written(*sources):
 
 
 def unstripped(notebook):
-    """Return what a stored notebook should not have: outputs, counts, and metadata of a machine or an editor."""
+    """Return what a stored notebook should not have: outputs, counts, metadata of a machine or editor."""
     found = []
     for cell in notebook.cells:
         if cell.get("outputs") or cell.get("execution_count") is not None:
