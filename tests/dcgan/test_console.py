@@ -316,3 +316,17 @@ def test_the_bar_of_a_notebook_is_a_widget_where_there_are_widgets(monkeypatch, 
     assert [(options["total"], options["initial"]) for options in made] == [(10, 3)] * installed
     if not installed:
         bar.close()
+
+
+# -- a program that goes on ------------------------------------------------------------------------------
+
+
+def test_a_program_keeps_its_own_handlers_of_other_signals():
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with console.StopOnSignal(None) as stop:
+        assert signal.getsignal(signal.SIGINT) == stop._ask
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            assert signal.getsignal(name) == before[name]
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+    assert {name: signal.getsignal(name) for name in before} == before

@@ -966,3 +966,15 @@ def test_a_checkpoint_is_all_that_is_needed(place):
     """No config.json, no data."""
     assert {path.name for path in (place / "run").iterdir()} == {checkpoint.FILE_NAME}
     assert len(drawn(place, "--grid", "2x2")) == 4
+
+
+def test_a_dropout_draws_from_a_copy_of_the_engines_state():
+    generator = nn.Sequential(nn.Dense(4, 64), nn.Dropout(0.5))
+    z = np.ones((3, 4), np.float32)
+    drawn = []
+    for seed in (1, 1, 2):
+        mg.manual_seed(seed)
+        drawn.append(sampling.generate(generator, z, "batch"))
+        assert mg.random.get_state() == {"seed": seed, "stream": 0, "calls": 0}
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
