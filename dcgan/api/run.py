@@ -219,6 +219,8 @@ class Run(TrainedGenerator):
         """
         from ..exporting import export
 
+        if statistics is not None:
+            checks.one_of("statistics", statistics, ("running", "recalibrated"))
         return export(self._loaded, checks.path("path", path), self.weights, statistics, self.max_memory).path
 
     def _check_own(self, what: str) -> None:

@@ -255,6 +255,8 @@ def test_a_run_whose_directory_has_gone_says_so(run):
 
 def test_a_generator_alone_has_no_run(run, tmp_path, monkeypatch):
     file = run.export(tmp_path / "alone.safetensors")
+    with pytest.raises(dcgan.UserError, match="statistics='batch': expected one of running, recalibrated"):
+        run.export(tmp_path / "b.safetensors", statistics="batch")
     alone = dcgan.load(file)
     assert alone.sample(3).numpy().tolist() == run.sample(3).numpy().tolist()
     uses = (
