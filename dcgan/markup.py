@@ -18,18 +18,27 @@ def section(name: str, title: str, *content: object) -> Markup:
     return tag("section", tag("h2", title), *content, id=name)
 
 
-def table(heads: Iterable[object], rows: Iterable[Iterable[object]], name: str, caption: str = "") -> Markup:
+def table(
+    heads: Iterable[object],
+    rows: Iterable[Iterable[object]],
+    name: str,
+    caption: str = "",
+    style: str | None = None,
+) -> Markup:
     """A table; the first cell of each row names it. Wide ones scroll by themselves.
 
     Args:
         name: of the table, for those who hear the page; `caption` is seen.
+        style: of the caption and of each cell, for pages that may lose their style sheet.
     """
-    top = tag("tr", *(tag("th", head, scope="col") for head in heads))
+    top = tag("tr", *(tag("th", head, scope="col", style=style) for head in heads))
     body = (
-        tag("tr", *(tag("td", cell) if i else tag("th", cell, scope="row") for i, cell in enumerate(row)))
-        for row in rows
+        tag(
+            "tr", tag("th", first, scope="row", style=style), *(tag("td", cell, style=style) for cell in rest)
+        )
+        for first, *rest in rows
     )
-    said = [tag("caption", caption)] if caption else []
+    said = [tag("caption", caption, style=style)] if caption else []
     return tag(
         "div",
         tag("table", *said, tag("thead", top), tag("tbody", *body)),

@@ -288,10 +288,12 @@ class Report:
 
     def _repr_html_(self) -> str:
         page = self.path.read_text(encoding="utf-8")
-        # Its script runs in the frame alone, without access to the notebook.
-        return tag(
+        # Its script runs in the frame alone, without access to the notebook. A notebook that is not
+        # trusted yet shows no frames: it has the path.
+        frame = tag(
             "iframe", srcdoc=page, sandbox="allow-scripts", width="100%", height="800", style="border: 0"
         )
+        return tag("figure", tag("figcaption", self.path), frame, style="margin: 0")
 
 
 def load(path: PathLike, *, weights: str | None = None, max_memory: int = memory.DEFAULT) -> Run:

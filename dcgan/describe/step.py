@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from minigrad.tables import table
 
-from .. import markup
+from .. import notebook
 from ..errors import UserError
 from ..losses import LOSSES
 from ..markup import Markup, paragraph, tag
-from ..notebook import PlainText, standalone
+from ..notebook import CELL, PlainText, standalone
 from ..recipe.preset import Preset
 from .ledger import AND, Cost, Differentiated, Drawn, Event, Ran, Updated, watch
 
@@ -59,7 +59,7 @@ class Ledger(PlainText):
         return standalone(
             paragraph(_introduction(self.preset)),
             _events(halves, self.preset),
-            markup.table(heads, rows, "the step in short", "In short"),
+            notebook.table(heads, rows, "the step in short", "In short"),
             *map(paragraph, _notes(self.preset)),
         )
 
@@ -195,11 +195,11 @@ HEADS = ("", "network", "runs on", "parameter tensors moved", "running statistic
 def _events(halves: Sequence[Sequence[Event]], preset: Preset) -> Markup:
     """Return a table of the events, numbered, with a heading for each half."""
     number = itertools.count(1)
-    top = tag("tr", *(tag("th", head, scope="col") for head in HEADS))
+    top = tag("tr", *(tag("th", head, scope="col", style=CELL) for head in HEADS))
     bodies = [
         tag(
             "tbody",
-            tag("tr", tag("th", title, colspan=len(HEADS), scope="rowgroup")),
+            tag("tr", tag("th", title, colspan=len(HEADS), scope="rowgroup", style=CELL)),
             *(_row(next(number), event, preset) for event in half),
         )
         for title, half in zip(_titles(halves), halves, strict=True)
@@ -210,7 +210,8 @@ def _events(halves: Sequence[Sequence[Event]], preset: Preset) -> Markup:
 
 def _row(number: int, event: Event, preset: Preset) -> Markup:
     cells = (*_cells(event), _sentence(event, preset))
-    return tag("tr", tag("th", number, scope="row"), *(tag("td", cell) for cell in cells))
+    shown = (tag("td", cell, style=CELL) for cell in cells)
+    return tag("tr", tag("th", number, scope="row", style=CELL), *shown)
 
 
 def _cells(event: Event) -> tuple[str, str, str, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minigrad.figures import drawn_figure, saved_figure
 from minigrad.serialize import make_folder_of
 
-from .. import markup, pictures
+from .. import markup, notebook, pictures
 from ..errors import UserError, os_errors_as
 from ..markup import Markup, paragraph, tag
 from ..notebook import PlainText, standalone
@@ -132,7 +132,7 @@ def _described(evaluation: Evaluation) -> list[Markup]:
     """Return the table of measures as HTML."""
     parts = [
         paragraph(f"{_samples_of(evaluation)}, {_judged_by(evaluation)}."),
-        markup.table(
+        notebook.table(
             ("", "samples", "real", "what it says"),
             rows(evaluation),
             "measures of samples and of real images",
@@ -140,7 +140,7 @@ def _described(evaluation: Evaluation) -> list[Markup]:
     ]
     if digits := share_rows(evaluation):
         heads, *shares = digits
-        parts.append(markup.table(heads, shares, "shares of the digits"))
+        parts.append(notebook.table(heads, shares, "shares of the digits"))
     return parts
 
 

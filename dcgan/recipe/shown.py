@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError
-from ..markup import Markup, paragraph, table, tag
-from ..notebook import beside, standalone
+from ..markup import Markup, paragraph, tag
+from ..notebook import beside, standalone, table
 from . import written
 from .chain import each_of_layers
 from .layer import Layer, Shape, Sizes

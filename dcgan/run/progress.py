@@ -109,7 +109,8 @@ class Progress:
 def _bar(total: int, begin: int) -> Any:
     """Return a progress bar: in a notebook a widget, if ipywidgets is installed, elsewhere one of text."""
     if in_notebook() and find_spec("ipywidgets") is not None:
-        from tqdm.notebook import tqdm as widget
+        from .widget_bar import WidgetBar
 
-        return widget(total=total, initial=begin, bar_format=NOTEBOOK_BAR)
-    return tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(sys.stderr))
+        return WidgetBar(total=total, initial=begin, bar_format=NOTEBOOK_BAR)
+    stream = sys.stdout if in_notebook() else sys.stderr  # notebooks show the latter's text as an error
+    return tqdm(total=total, initial=begin, dynamic_ncols=True, bar_format=BAR, file=QuietStream(stream))

@@ -636,7 +636,7 @@ def test_a_report_is_shown_in_a_frame_without_access_to_the_notebook(run, tmp_pa
     report = run.report()
     assert report.path == run.path / "report.html"
     html = report._repr_html_()
-    assert html.startswith("<iframe")
+    assert html.startswith(f'<figure style="margin: 0"><figcaption>{report.path}</figcaption><iframe ')
     assert 'sandbox="allow-scripts"' in html
     assert "&lt;!doctype html&gt;" in html
     assert run.report(tmp_path / "a.html").path == tmp_path / "a.html"

@@ -303,19 +303,49 @@ def test_the_level_of_the_logger_silences_the_bar(monkeypatch):
         console.LOGGER.setLevel(before)
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_the_bar_of_a_notebook_is_a_widget_where_there_are_widgets(monkeypatch, installed):
-    import tqdm.notebook
+class Output:
+    """An output of a cell: the text that a notebook stores of a widget."""
 
-    made = []
-    monkeypatch.setitem(sys.modules, "IPython", Kernel())
-    monkeypatch.setattr(progress, "find_spec", lambda name: object() if installed else None)
-    monkeypatch.setattr(tqdm.notebook, "tqdm", lambda **options: made.append(options) or "widget")
+    def __init__(self, widget, display_id):
+        assert display_id  # else it can't be replaced
+        self.update(widget)
+
+    def update(self, widget):
+        self.text = repr(widget)
+
+
+@pytest.mark.parametrize(("steps", "style"), [(10, "success"), (7, "info")])
+def test_the_widget_of_a_notebook_ends_as_it_stands(monkeypatch, steps, style):
+    from dcgan.run import widget_bar
+
+    outputs = []
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(
+        widget_bar,
+        "display",
+        lambda widget, display_id: outputs.append(Output(widget, display_id)) or outputs[0],
+    )
     bar = progress._bar(10, 3)
-    assert isinstance(bar, str) is installed
-    assert [(options["total"], options["initial"]) for options in made] == [(10, 3)] * installed
-    if not installed:
-        bar.close()
+    assert isinstance(bar, widget_bar.WidgetBar)
+    assert "3/10" in outputs[0].text
+    bar.update(steps - 3)
+    bar.close()
+    bar.close()
+    (output,) = outputs
+    assert f"{steps}/10" in output.text
+    _, shown, _ = bar.container.children
+    assert (shown.value, shown.bar_style) == (steps, style)  # "danger" would be red
+
+
+def test_the_bar_of_a_notebook_without_widgets_is_no_text_of_an_error(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    bar = progress._bar(10, 3)
+    bar.update(7)
+    bar.close()
+    shown = capsys.readouterr()
+    assert "10/10" in shown.out
+    assert not shown.err
 
 
 # -- a program that goes on ------------------------------------------------------------------------------

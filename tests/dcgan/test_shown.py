@@ -77,6 +77,9 @@ def shown_as(value):
     """The page of a value's HTML; it has a style, and no script."""
     html = value._repr_html_()
     assert html.startswith('<div class="dcgan-shown"><style>')
+    cells = re.findall("<(?:td|th|caption)(?: [^>]*)?>", html)  # aligned without a style sheet, too
+    assert cells
+    assert all(f'style="{notebook.CELL}"' in cell for cell in cells)
     page = Page(html)
     assert "script" not in page.elements
     return page
