@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+import minigrad as mg
+from minigrad.backend.arrays import refuse_masked
 
 from ..errors import UserError
 
@@ -33,6 +37,20 @@ def path(name: str, value: Any) -> Path:
     raise UserError(
         f"{name}={value!r:.40}: expected a path, a str or os.PathLike, got {type(value).__name__}"
     )
+
+
+def array(name: str, value: Any) -> NDArray[Any]:
+    """Return a value as an array: of NumPy's, lists, tensors, and whatever turns into one.
+
+    Raises UserError for lists of several lengths, masked arrays, and whatever does not.
+    """
+    try:
+        refuse_masked(value)
+        return value.numpy() if isinstance(value, mg.Tensor) else np.asarray(value)
+    except Exception as error:  # other arrays may raise anything, such as those on a GPU
+        raise UserError(
+            f"{name}: {type(value).__name__} is no array of one shape ({error!s:.200})"
+        ) from error
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -43,7 +43,8 @@ class TrainedGenerator:
     ) -> None:
         if weights is not None:
             checks.one_of("weights", weights, WEIGHTS)
-        self.named, self.weights, self.max_memory = checks.path("path", path), weights, max_memory
+        self.named, self.weights = checks.path("path", path), weights
+        self.max_memory = checks.whole("max_memory", max_memory, 1)
         self.path = checkpoint.directory_of(packaged.file_of(self.named))
         self.reload()
 
@@ -90,7 +91,7 @@ class TrainedGenerator:
     def _noise_of(self, z: NDArray[Any] | PathLike) -> NDArray[Any]:
         if isinstance(z, str | os.PathLike):
             return latent.from_file(self.preset, Path(z), self.max_memory)
-        return latent.of_array(self.preset, np.asarray(z), "z", self.max_memory)
+        return latent.of_array(self.preset, checks.array("z", z), "z", self.max_memory)
 
     def interpolate(
         self, *between: str | int, frames: int = IN_A_STRIP, statistics: str | None = None

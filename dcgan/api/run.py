@@ -15,6 +15,7 @@ from minigrad.serialize import TEMPORARY_PREFIX, make_folder_of
 from ..errors import UserError, os_errors_as
 from ..markup import png_url, tag
 from ..recipe import memory
+from ..sampling import STATISTICS
 from . import checks
 from .generator import TrainedGenerator
 from .images import PathLike
@@ -105,6 +106,8 @@ class Run(TrainedGenerator):
 
         count = None if count is None else checks.whole("count", count, 0)
         seed = checks.whole("seed", seed, 0)
+        if statistics is not None:
+            checks.one_of("statistics", statistics, STATISTICS)
         if data is not None and not isinstance(data, str):
             data = str(checks.path("data", data))
         place = None if self.is_alone else self.path
@@ -186,7 +189,10 @@ class Run(TrainedGenerator):
         target = checks.path("path", path).absolute()
         if target.exists():
             raise UserError(f"save {target}: it exists already; name a new directory")
-        if target.resolve().is_relative_to(self.path.resolve()):
+        own = (
+            self.path if self._finalizer is None else self.path.parent
+        )  # which is removed with a temporary run
+        if target.resolve().is_relative_to(own.resolve()):
             raise UserError(f"save {target}: it lies in the run's own directory; name another place")
         copy = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         with os_errors_as(f"save {target}"):

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 import minigrad as mg
 
 from .. import device as devices
@@ -174,7 +172,7 @@ def options(
         value_range=value_range,
         device=devices.canonical(device),
         schedule=replace(usual.schedule, evaluate_every=every),
-        max_memory=max_memory,
+        max_memory=checks.whole("max_memory", max_memory, 1),
     )
 
 
@@ -184,10 +182,4 @@ def _data(images: Any) -> Data:
         return images
     if isinstance(images, os.PathLike):
         return os.fspath(images)
-    try:
-        return images.numpy() if isinstance(images, mg.Tensor) else np.asarray(images)
-    except Exception as error:  # other arrays may raise anything, such as those on a GPU
-        raise UserError(
-            f"images: {type(images).__name__} is no array of images of one size ({error!s:.200}): images of "
-            "several sizes are read from a folder"
-        ) from error
+    return checks.array("images", images)

@@ -5,6 +5,7 @@ import copy
 import doctest
 import gc
 import io
+import json
 import logging
 import os
 import re
@@ -229,6 +230,9 @@ def test_a_temporary_directory_goes_once_the_run_is_saved(images, tmp_path):
     folder = run.path
     with pytest.raises(TypeError, match=r"run.save\(path\) keeps it"):
         copy.copy(run)
+    for inside in (folder / "a", folder.parent / "a"):
+        with pytest.raises(dcgan.UserError, match="it lies in the run's own directory"):
+            run.save(inside)
     run.save(tmp_path / "kept")
     assert not folder.exists()
     assert copy.copy(run).sample(2).numpy().tolist() == run.sample(2).numpy().tolist()
@@ -429,6 +433,18 @@ def test_a_run_that_diverges_is_an_error_with_what_is_left(images):
     assert left.sample(4).numpy().tolist() == same.sample(4).numpy().tolist()
 
 
+def test_samples_are_evaluated_on_the_way(images):
+    run = fit(images, every=2)
+    best = dcgan.load(run.path, weights="best")
+    assert best.step == 2
+    seen = []
+    run.resume(steps=2, every=1, callbacks=[lambda state: seen.append(state.step)])
+    assert seen == [4, 5]
+    lines = (run.path / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 3, 4, 5]
+    assert dcgan.load(best.export(run.path.parent / "best-alone.safetensors")).step == 2
+
+
 def test_a_run_begins_with_the_weights_of_another(images, run):
     further = fit(None, init_from=run, out=run.path.parent / "further")
     assert f'"run": "{run.path.resolve()}"' in (further.path / "config.json").read_text()
@@ -451,6 +467,8 @@ def test_a_run_begins_with_the_weights_of_another(images, run):
         ({"epochs": 0}, "epochs=0: expected an integer of at least 1"),
         ({"steps": "many"}, "steps='many': expected an integer of at least 1"),
         ({"steps": -1}, "steps=-1: expected an integer of at least 1"),
+        ({"images": np.ma.masked_less(np.zeros((9, 28, 28)), 1)}, "images: MaskedArray is no array.*mask"),
+        ({"max_memory": "1G"}, "max_memory='1G': expected an integer"),
         ({"device": 3}, "device=3: expected the name of a device"),
         ({"init_from": 3}, "init_from=3: expected a path"),
         ({"out": 3}, "out=3: expected a path"),
@@ -462,7 +480,7 @@ def test_a_run_begins_with_the_weights_of_another(images, run):
         ({"batch_size": 1000}, "40 images are less than a batch of 1000"),
         ({"value_range": (1, 0)}, "expected the lower number first"),
         ({"images": np.zeros((3, 3))}, r"its shape is \(3, 3\): expected \(n, H, W\)"),
-        ({"images": [np.zeros((3, 3)), np.zeros((4, 4))]}, "no array of images of one size"),
+        ({"images": [np.zeros((3, 3)), np.zeros((4, 4))]}, "images: list is no array of one shape"),
         ({"images": np.zeros((9, 28, 28), complex)}, "its numbers are complex128"),
         ({"images": np.full((9, 28, 28), "a")}, "its numbers are <U1"),
         ({"images": "nothing"}, "--data nothing: expected mnist"),
@@ -580,6 +598,7 @@ def test_a_walk_is_that_of_the_command(run, tmp_path):
         ({"count": 2.0}, "count=2.0: expected"),
         ({"seed": -1}, "seed=-1: expected an integer of at least 0"),
         ({"z": np.zeros((2, 3))}, r"z: it holds float64 \(2, 3\); expected floats \(n, 16\)"),
+        ({"z": [[1, 2], [3]]}, "z: list is no array of one shape"),
         ({"z": np.full((2, 16), np.nan)}, "z: it holds numbers that are not finite"),
         ({"statistics": "none"}, "statistics='none': expected one of batch, running, recalibrated"),
         ({"count": 1, "statistics": "batch"}, "one image alone is no batch"),
@@ -626,6 +645,14 @@ def test_an_evaluation_is_that_of_the_command(run, tmp_path, capsys):
     assert found.count == 100
     with pytest.raises(dcgan.UserError, match="--count 3: expected 100"):
         run.evaluate(count=3)
+    with pytest.raises(dcgan.UserError, match="statistics='none': expected one of"):
+        run.evaluate(count=100, statistics="none")
+    assert (
+        run.evaluate(count=100, out=tmp_path / "other", statistics="recalibrated").statistics
+        == "recalibrated"
+    )
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {"evaluation.json", "evaluation.png"}
+    assert (run.path / "evaluation.json").read_bytes() == written
     for wrong in ("a", 150.5):
         with pytest.raises(dcgan.UserError, match="count=.*: expected an integer"):
             run.evaluate(count=wrong)
