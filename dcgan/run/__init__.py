@@ -13,7 +13,7 @@ logs.py         the logs of steps and of vital signs as values, to be read and s
 tensorboard.py  the log for TensorBoard, which follows what is written
 tags.py         what it shows, by name
 outputs.py      the pictures that are written meanwhile
-progress.py     the bar or the lines that a person sees
+progress.py     the bar or the lines that a person sees; widget_bar.py   the bar of a notebook
 ending.py       the report at the end
 shadow.py       training with every operation done again on another device
 divergence.py   the search for the first number that is not finite
