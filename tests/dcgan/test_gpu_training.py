@@ -15,6 +15,7 @@ import pytest
 from counting import required_counter
 from PIL import Image
 
+import dcgan
 import minigrad as mg
 from dcgan import latent, models, pictures, presets, sample, sampling, train
 from dcgan.data import mnist
@@ -468,3 +469,19 @@ def test_the_shadow_allows_for_tf32_where_it_is_asked_for(run):
     finally:
         backend.get("gpu").allow_tf32(False)
     assert shadow.TF32_TOLERANCE["float64"] == 1e-10
+
+
+def test_a_program_trains_on_it_bit_for_bit(few_digits):
+    losses = []
+
+    def callback(state):
+        losses.append(state.line.loss_d)
+        assert state.sample(2).shape == (2, 28, 28, 1)
+
+    small = {"batch_size": 8, "device": "cuda", "grid_rows": 2, "grid_columns": 2}
+    run = dcgan.fit("quick", few_digits, steps=3, callbacks=[callback], **small)
+    assert run.device == "gpu"
+    assert losses == [pytest.approx(line.loss_d) for line in run.metrics]
+    whole = dcgan.fit("quick", few_digits, steps=5, **small)
+    again, whole = ((each.path / checkpoint.FILE_NAME).read_bytes() for each in (run.resume(steps=2), whole))
+    assert again == whole
