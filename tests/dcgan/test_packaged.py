@@ -196,10 +196,8 @@ def test_its_export_draws_the_same_digits_as_a_run(place, monkeypatch):
     (made, about), (ours, said) = map(serialize.read, (place / "quick.safetensors", packaged.file_of(QUICK)))
     assert made.keys() == ours.keys()
     assert all(np.array_equal(made[key], ours[key]) for key in ours)
-    for metadata in (
-        about,
-        said,
-    ):  # the versions are those of this environment, and the checksum is over them
+    # The versions are those of this environment, and the checksum is over them.
+    for metadata in (about, said):
         del metadata["versions"], metadata["checksum"]
     assert about == said
     images = []
