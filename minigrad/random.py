@@ -124,8 +124,8 @@ def current() -> Generator:
 def isolated(seed: int = 0) -> Iterator[Generator]:
     """Give the engine a generator of its own in this thread, and at the end the one that it had.
 
-    What is drawn within does not depend on what was drawn before, nor on other threads, and moves nothing for
-    what is drawn afterwards. Contexts may be nested.
+    Numbers that are drawn in the context depend on the seed alone, not on earlier draws or on other threads.
+    They change no later draw outside of it. Contexts may be nested.
 
         with minigrad.random.isolated(seed=3):
             layer = nn.Dense(4, 2)  # the same weights each time

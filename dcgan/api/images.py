@@ -69,8 +69,6 @@ class Picture:
     def __eq__(self, other: object) -> bool:
         return np.array_equal(self._pixels, other._pixels) if isinstance(other, Picture) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # it is compared by its pixels, as arrays are
-
     def __repr__(self) -> str:
         height, width, _ = self.shape
         return f"<Picture of {width} x {height} pixels>"

@@ -166,19 +166,15 @@ class Run(TrainedGenerator):
         try:
             training.resume(self.named, steps, options, callbacks)
         except BaseException as error:
-            with suppress(UserError):  # as far as it came
-                self._move_on()
+            if self.named == self.path:
+                with suppress(UserError):  # as far as it came, if there is a checkpoint
+                    self.reload()
             if isinstance(error, training.RunDiverged):
                 error.run = self
             raise
-        self._move_on()
-        return self
-
-    def _move_on(self) -> None:
+        self.named = self.path
         self.reload()
-        if self.named != self.path:
-            self.named = self.path
-            self.reload()
+        return self
 
     def save(self, path: PathLike) -> "Run":
         """Copy the run's directory to a new one, whole or not at all, which is the run's from now on.
@@ -189,9 +185,8 @@ class Run(TrainedGenerator):
         target = checks.path("path", path).absolute()
         if target.exists():
             raise UserError(f"save {target}: it exists already; name a new directory")
-        own = (
-            self.path if self._finalizer is None else self.path.parent
-        )  # which is removed with a temporary run
+        # The folder around a temporary run is removed with it.
+        own = self.path if self._finalizer is None else self.path.parent
         if target.resolve().is_relative_to(own.resolve()):
             raise UserError(f"save {target}: it lies in the run's own directory; name another place")
         copy = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"

@@ -71,7 +71,7 @@ class TrainingState:
     def sample(self, count: int = 64, seed: int = 0) -> Images:
         """Return images of the generator as it is now, with the recipe's statistics.
 
-        What is trained afterwards does not depend on it.
+        Drawing them changes nothing for the steps that follow.
         """
         count, seed = checks.whole("count", count, 1, MAX_GRID_IMAGES), checks.whole("seed", seed, 0)
         learner = self._training.learner
