@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import minigrad as mg
 
@@ -18,6 +18,7 @@ from ..recipe.preset import Preset
 from ..run import checkpoint, opening
 from ..run.opening import Initial
 from . import checks, training
+from .fields import Fields
 from .images import PathLike
 from .run import Run
 from .training import Callback, RunDiverged
@@ -38,7 +39,7 @@ def fit(
     every: int | None = None,
     init_from: PathLike | Run | None = None,
     max_memory: int = memory.DEFAULT,
-    **fields: Any,
+    **fields: Unpack[Fields],
 ) -> Run:
     """Train a recipe, as `dcgan train` does, and return the run.
 

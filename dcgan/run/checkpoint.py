@@ -127,6 +127,16 @@ def encode(
     return serialize.encode(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
 
 
+def missing(run: Path) -> UserError:
+    """Return the error that a run, or the file that is named, has no checkpoint."""
+    if (run / "config.json").is_file():
+        return UserError(
+            f"no checkpoint in {run} yet: a run writes one on its way (--checkpoint-every) and at its end"
+        )
+    path = run / FILE_NAME if run.is_dir() else run
+    return UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file")
+
+
 def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     """Read the checkpoint of a run directory, a checkpoint file, or a generator of the package.
 
@@ -140,7 +150,7 @@ def load(run: Path, max_memory: int = memory.DEFAULT) -> Checkpoint:
     try:
         tensors, metadata = serialize.read(file)  # at once: a live run may be writing the next
     except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}: expected a run directory or a checkpoint file") from None
+        raise missing(run) from None
     except OSError as error:
         raise Unreadable(f"{path} can't be read: {reason(error)}") from error
     except ValueError as error:

@@ -49,7 +49,7 @@ def directory_of(named: Path) -> Path:
     if named.is_dir():
         return named
     if not named.is_file():
-        raise UserError(f"no checkpoint at {named}: expected a run directory or a checkpoint file")
+        raise checkpoint.missing(named)
     directory = checkpoint.directory_of(named)
     if not any((directory / name).is_file() for name in ("config.json", checkpoint.FILE_NAME)):
         raise UserError(

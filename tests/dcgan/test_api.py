@@ -4,6 +4,7 @@ import asyncio
 import copy
 import doctest
 import gc
+import inspect
 import io
 import json
 import logging
@@ -14,6 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +31,11 @@ from dcgan.api import generator
 from dcgan.api import images as images_of_api
 from dcgan.api import ledger as ledger_of_api
 from dcgan.api import run as run_of_api
+from dcgan.api.fields import Fields
 from dcgan.data import mnist
+from dcgan.recipe.layer import Layer
 from dcgan.recipe.layers import BatchNorm, Dense, Dropout, Flatten, LeakyReLU, Reshape, Tanh
+from dcgan.recipe.preset import SETTABLE, Preset
 from dcgan.run import checkpoint, training
 
 SHORT = {"batch_size": 8, "grid_rows": 2, "grid_columns": 2}
@@ -494,6 +500,14 @@ def test_a_mistake_is_an_error_with_the_commands_text_and_leaves_nothing(
     with pytest.raises(dcgan.UserError, match=message):
         dcgan.fit(**{"recipe": "quick", "images": images, "steps": 3, "batch_size": 8, **arguments})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_typed_fields_are_those_of_a_recipe_but_for_fits_own():
+    fields = typing.get_type_hints(Fields)
+    own = set(inspect.signature(dcgan.fit).parameters)
+    assert set(fields) == set(SETTABLE) - own
+    several = {"generator": Sequence[Layer], "discriminator": Sequence[Layer], "z_shape": Sequence[int]}
+    assert fields == {name: several.get(name, typing.get_type_hints(Preset)[name]) for name in fields}
 
 
 def test_a_taken_directory_is_refused(run, images):

@@ -240,10 +240,21 @@ def test_no_exception_leaves_the_signal_handler(monkeypatch):
 
     for stream in (Gone(), io.StringIO(), None):
         monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(sys, "__stderr__", stream)
         with console.StopOnSignal("name") as stop:
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.asked
         assert stop.signal == signal.SIGTERM
+
+
+def test_nothing_is_written_past_an_error_output_that_was_replaced(tmp_path, monkeypatch):
+    with (tmp_path / "server.log").open("w") as stream:  # a notebook's has the descriptor of its server
+        for own, written in ((None, 0), (stream, 1)):
+            monkeypatch.setattr(sys, "stderr", stream)
+            monkeypatch.setattr(sys, "__stderr__", own)
+            with console.StopOnSignal(None):
+                signal.raise_signal(signal.SIGINT)
+            assert (tmp_path / "server.log").read_text().count("Stopping after this step") == written
 
 
 def test_handlers_are_put_back_and_ignored_signals_stay_ignored():

@@ -252,6 +252,8 @@ def test_where_no_checkpoint_is_whole_that_is_told(run, tmp_path):
     with pytest.raises(UserError, match="can't be read as a safetensors file"):
         run("--resume", "run")
     (tmp_path / "run" / checkpoint.FILE_NAME).unlink()
+    with pytest.raises(UserError, match="no checkpoint in .*run yet: a run writes one on its way"):
+        checkpoint.load(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="--resume run: there is no checkpoint.safetensors, and no config"):
         run("--resume", "run")
