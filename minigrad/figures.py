@@ -60,10 +60,15 @@ def drawn_figure(size: tuple[float, float], dpi: int = 110) -> Iterator[tuple["F
     with _drawing, _default_settings():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        figure = Figure(size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(size, dpi=dpi, layout=layout)
         FigureCanvasAgg(figure)
         yield figure, content
+        # Where there is a layout still to be done, `savefig` goes through the whole drawing twice.
+        layout.execute(figure)
+        figure.set_layout_engine("none")
         figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
 
 
