@@ -22,6 +22,8 @@ from dcgan.run.config import RunConfig
 from dcgan.run.directory import RunDirectory
 from minigrad import serialize
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 SMALL = (
     "--preset", "quick", "--batch-size", "8", "--data", "d.npy", "--set", "grid_rows=2",
     "--set", "grid_columns=2", "--set", "frame_every=2", "--set", "sample_every=4",

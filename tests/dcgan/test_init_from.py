@@ -11,6 +11,8 @@ from dcgan.data import arrays
 from dcgan.errors import UserError
 from dcgan.run import checkpoint
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 SMALL = ["--preset", "quick", "--set", "batch_size=8"]
 
 

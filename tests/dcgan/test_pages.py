@@ -120,7 +120,10 @@ def run_dcgan(words):
     return code
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [
+    pytest.param(page, id=str(page.relative_to(ROOT)), marks=[] if page.parent == ROOT else pytest.mark.slow)
+    for page in PAGES
+])  # fmt: skip
 def test_every_command_of_a_page_runs(page, place):
     shutil.copy(ROOT / "examples" / "own_parts.py", place)
     if "import-weights" in page.read_text(encoding="utf-8"):

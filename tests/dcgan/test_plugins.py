@@ -31,6 +31,8 @@ from dcgan.report.__main__ import main as report
 from dcgan.run import checkpoint
 from minigrad import nn
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts.py"
 
 IMPORTS = "from dcgan import plugins\n\n"

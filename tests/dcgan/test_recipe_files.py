@@ -15,6 +15,8 @@ from dcgan.recipe import written
 from dcgan.recipe.layer import KINDS
 from dcgan.recipe.preset import Preset
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 NUMBERS = st.integers(1, 500)
 FLOATS = st.floats(0, 1e6, allow_nan=False)
 VALUES = {

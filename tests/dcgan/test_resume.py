@@ -41,6 +41,8 @@ from dcgan.run.training import Training
 from minigrad import backend, serialize
 from minigrad.backend.cpu import native
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 IMAGES = 22  # three batches of 8, the last one partial
 SMALL = ("--preset", "quick", "--batch-size", "8", "--set", "grid_rows=2", "--set", "grid_columns=2")
 

@@ -20,6 +20,8 @@ from dcgan.recipe.layers import BatchNorm, Dense, Flatten, Reshape, Tanh
 from dcgan.run import checkpoint
 from minigrad import backend, nn, serialize
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 few = settings(max_examples=25, deadline=None, derandomize=True)
 NUMBERS = 6  # of noise
 TWO_NORMS = (Dense(12), BatchNorm(), Tanh(), Dense(64), BatchNorm(), Tanh(), Reshape(1, 8, 8))

@@ -25,6 +25,8 @@ from dcgan.run.schedule import Schedule
 from dcgan.steps import StepResult
 from dcgan.vitals import picture as vitals_picture
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 GREY = ("flux", "flux-draft", "tensorflow", "tensorflow-baseline")
 SMALL = {"image_size": 8}  # for flowers and pytorch
 

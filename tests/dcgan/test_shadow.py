@@ -10,6 +10,8 @@ from dcgan import train
 from dcgan.data import mnist
 from minigrad import backend
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):

@@ -25,6 +25,8 @@ pytest.importorskip("tensorboardX")
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 SMALL = (
     "--preset", "pytorch", "--data", "d.npy", "--batch-size", "4", "--vitals-every", "2",
     "--set", "image_size=8", "--set", "channels=1", "--set", "ngf=2", "--set", "ndf=2",

@@ -23,6 +23,8 @@ from dcgan.steps import StepLine
 from minigrad.backend import cpu_kernels
 from minigrad.backend import get as get_backend
 
+pytestmark = pytest.mark.usefixtures("digests")
+
 SMALL = ("--preset", "quick", "--steps", "3", "--batch-size", "8", "--set", "frame_every=1")
 
 
