@@ -67,7 +67,8 @@ def drawn_figure(size: tuple[float, float], dpi: int = 110) -> Iterator[tuple["F
         FigureCanvasAgg(figure)
         yield figure, content
         # Where there is a layout still to be done, `savefig` goes through the whole drawing twice.
-        layout.execute(figure)
+        if figure.axes:
+            layout.execute(figure)
         figure.set_layout_engine("none")
         figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
 
