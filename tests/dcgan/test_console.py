@@ -89,6 +89,7 @@ def test_ctrl_c_that_ends_the_reader_of_both_streams_too_keeps_everything(start,
     assert (place / "run" / "losses.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_closed_terminal_ends_a_run_in_order_or_not_at_all(start, place, ignored):
     """SIGHUP keeps everything; with `nohup` training goes on, though the terminal takes no output."""

@@ -385,6 +385,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(started, tmp_path):
     assert checkpoint.load(out).position["step"] >= 1
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_directory_are_refused_and_a_killed_one_leaves_no_lock(started, tmp_path):
     out = tmp_path / "run"
     process = started(out, "--checkpoint-every", "1")

@@ -264,6 +264,7 @@ def test_ctrl_c_keeps_everything_so_far(tmp_path):
         assert gif.n_frames >= 1
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_without_a_traceback(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
@@ -285,6 +286,7 @@ def test_a_second_ctrl_c_stops_at_once_without_a_traceback(tmp_path):
     assert not (out / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_pressing_ctrl_c_twice_in_a_hurry_counts_once(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
@@ -330,6 +332,7 @@ def test_one_image_alone_uses_running_statistics(run, tmp_path):
         assert png.size[0] == png.size[1] >= 28
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path):
     command = [
         sys.executable,
