@@ -272,12 +272,11 @@ class StopOnSignal:
 def _write_at_once(text: str) -> None:
     """Write to the error output past its buffer: the signal may have come in the middle of a print.
 
-    Where the stream was replaced, as in a notebook, nothing is written: its descriptor leads elsewhere.
+    A stream that replaces the process's own, as in a notebook, gets nothing: its descriptor leads elsewhere.
     """
     own = sys.__stderr__
     if own is None or sys.stderr is not own:
         return
-    # No exception may leave a signal handler: it would come up anywhere. The stream may be broken, without a
-    # descriptor, or not there at all.
-    with suppress(OSError, ValueError, AttributeError):
+    # No exception may leave a signal handler: it would come up anywhere. The stream may be broken or closed.
+    with suppress(OSError, ValueError):
         os.write(own.fileno(), text.encode())

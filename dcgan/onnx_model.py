@@ -149,7 +149,7 @@ def _add(graph: _Graph, name: str, layer: nn.Module, shape: Shape) -> None:
             shape = (0, *layer.shape)  # 0 is for the batch's size, whatever it is
             graph.add("Reshape", name, {"shape": np.array(shape, np.int64)})
         case nn.Dropout():
-            pass  # it drops in training alone
+            pass  # in evaluation mode, which is what is exported, dropout is the identity
         case _:
             raise UserError(
                 f"layer {name}, {layer.describe()}: there is no ONNX operator for it here: layers of "

@@ -66,8 +66,8 @@ def drawn_figure(size: tuple[float, float], dpi: int = 110) -> Iterator[tuple["F
         figure = Figure(size, dpi=dpi, layout=layout)
         FigureCanvasAgg(figure)
         yield figure, content
-        # Where there is a layout still to be done, `savefig` goes through the whole drawing twice.
-        if figure.axes:
+        # `savefig` would do the layout too, but would go through the whole drawing a second time for it.
+        if figure.axes:  # else there is nothing to lay out, and matplotlib warns
             layout.execute(figure)
         figure.set_layout_engine("none")
         figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})

@@ -27,9 +27,9 @@ def few_digits(monkeypatch):
 
 @pytest.fixture
 def digests(monkeypatch):
-    """Small pictures in place of a run's figures, which take most of the time of a few steps.
+    """Put small pictures in place of a run's figures, which take most of the time of a few steps.
 
-    Their pixels are a hash of all that the figure would show.
+    The pixels are a hash of all that the figure would show.
     """
 
     def save(content, path):

@@ -20,7 +20,7 @@ def no_collector():
 
 
 def live_operations():
-    # isinstance would ask a weak proxy for the class of what it stands for, which may be gone.
+    # isinstance reads `__class__`, which raises an error on a weak proxy whose object is gone.
     return sum(issubclass(type(thing), Operation) for thing in gc.get_objects())
 
 

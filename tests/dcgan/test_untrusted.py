@@ -336,7 +336,7 @@ def zipped(name, pieces, declared=None):
 
 
 ZEROS = bytes(2**20)
-# Made when they are written: some take half a second and a hundred megabytes.
+# Functions, so that a file is made only when its test runs: some take half a second and a hundred megabytes.
 DATA = {
     "lies.idx": lambda: idx(60_000, 28, 28) + bytes(100),
     "more.idx": lambda: idx(2**32 - 1, 2**32 - 1, 2**32 - 1),

@@ -1097,7 +1097,7 @@ def test_a_recorded_gradient_of_a_long_chain_is_walked_and_freed():
 
 @contextmanager
 def without_collector():
-    """The garbage collector off, with nothing of the past for it, or for `alive`, to find."""
+    """Switch the garbage collector off, and leave the objects there are out of what `alive` counts."""
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -1109,7 +1109,7 @@ def without_collector():
 
 
 def alive():
-    """How many tensors and operations there are, without those from before `without_collector`."""
+    """Count tensors and operations; within `without_collector`, those made since it began."""
     kinds = (mg.Tensor, mg.Operation)
     return sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
 
